@@ -111,11 +111,21 @@ def test_missing_tool_names_its_package(suffix: str, tmp_path: Path, monkeypatch
 
 
 def test_file_that_is_no_program(tmp_path: Path) -> None:
-    with pytest.raises(NotAProgram, match="its suffix is not known, and it is not executable; chmod"):
+    with pytest.raises(NotAProgram, match=r'known language, and its first line .*: "COMMAND .*/notes.txt"'):
         find_file_recipe(write(tmp_path / "notes.txt", "later"), tmp_path)
+    with pytest.raises(NotAProgram, match=r"it is not executable; chmod \+x"):
+        find_file_recipe(write(tmp_path / "server", "\x7fELF"), tmp_path)
     with pytest.raises(NotAProgram, match="it is a folder"):
         find_file_recipe(tmp_path, tmp_path)
     with pytest.raises(NotAProgram, match="there is no such file"):
         find_file_recipe(tmp_path / "absent.py", tmp_path)
     with pytest.raises(Unavailable, match="its first line names /absent/sh, which isn't there"):
         find_file_recipe(write(tmp_path / "a", "#!/absent/sh\n"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.py", "a.c", "a"])
+def test_file_that_may_not_be_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / name, "")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
+    with pytest.raises(NotAProgram, match=r"EACCES \(Permission denied\); chmod u\+r "):
+        find_file_recipe(path, tmp_path)

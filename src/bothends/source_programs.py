@@ -22,6 +22,8 @@ from bothends.errors import Unavailable, UsageError
 
 _FIRST_LINE_LIMIT: Final = 256  # bytes; execve(2) reads no more of a first line
 
+_ELF: Final = b"\x7fELF"  # the start of a compiled program (elf(5))
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -104,6 +106,8 @@ def find_file_recipe(path: Path, output: Path) -> Recipe:
         raise NotAProgram(name, "it is not a file" if path.exists() else "there is no such file")
     language, interpreter = LANGUAGES.get(path.suffix), _interpreter(path)
     is_executable = os.access(path, os.X_OK)
+    if not os.access(path, os.R_OK) and (language is not None or not is_executable):
+        raise NotAProgram(name, "EACCES (Permission denied)", f"chmod u+r {name}")
     if is_executable and interpreter and shutil.which(interpreter[0]):
         return Recipe("", (), (*interpreter, name))
     if language is not None:
@@ -117,7 +121,13 @@ def find_file_recipe(path: Path, output: Path) -> Recipe:
             raise Unavailable("run", name, reason=f"its first line names {interpreter[0]}, which isn't there")
         return Recipe("", (), (*interpreter, name))
     if not is_executable:
-        raise NotAProgram(name, "its suffix is not known, and it is not executable", f"chmod +x {name}")
+        if _read_start(path).startswith(_ELF):
+            raise NotAProgram(name, "it is not executable", f"chmod +x {name}")
+        raise NotAProgram(
+            name,
+            "its suffix is not that of a known language, and its first line names no interpreter (#!)",
+            f'quote the command that runs it: "COMMAND {name}"',
+        )
     return Recipe("", (), (name if "/" in name else f"./{name}",))
 
 
@@ -133,13 +143,17 @@ def _interpreter(path: Path) -> tuple[str, ...]:
 
     A carriage return at its end, which the kernel takes for a part of the name, is removed.
     """
-    try:
-        with path.open("rb") as file:
-            line = file.read(_FIRST_LINE_LIMIT).partition(b"\n")[0]
-    except OSError:
-        return ()
+    line = _read_start(path).partition(b"\n")[0]
     words = line[2:].split(None, 1) if line.startswith(b"#!") else []
     return tuple(os.fsdecode(word.rstrip()) for word in words)
+
+
+def _read_start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_FIRST_LINE_LIMIT)
+    except OSError:
+        return b""
 
 
 def _interpreted(name: str, tool: str, package: str, *options: str) -> Language:

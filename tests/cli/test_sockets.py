@@ -127,10 +127,10 @@ ROWS = [
     [
         (150, ["kind", "state", "recv", "send", "local", "peer", "process", "more"]),
         (112, ["kind", "state", "recv", "send", "local", "peer", "process"]),
-        (100, ["kind", "state", "recv", "local", "peer", "process"]),
+        (105, ["kind", "state", "recv", "local", "peer", "process"]),
         (94, ["kind", "state", "local", "peer", "process"]),
         (80, ["state", "local", "peer", "process"]),
-        (60, ["state", "local", "process"]),
+        (64, ["state", "local", "process"]),
         (20, ["state", "local"]),
     ],
 )
@@ -148,6 +148,10 @@ def test_narrow_terminal_shows_the_family_of_a_socket() -> None:
 
 
 def test_columns_that_are_left_out_are_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)), terminal("sockets", ME, state=tmp_path) as screen:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        terminal("sockets", ME, state=tmp_path) as screen,
+    ):
         assert screen.wait() == 0
     assert "columns left out, for want of width: " in screen.output.decode()

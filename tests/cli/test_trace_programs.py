@@ -59,6 +59,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "client.c").write_text(C_CLIENT)
     (tmp_path / "broken.c").write_text("int main(void) { return missing; }\n")
     (tmp_path / "notes.txt").write_text("later\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "ls").write_text("#!/bin/sh\n")
     return tmp_path
 
 
@@ -137,7 +139,26 @@ def test_interrupted_compiler_leaves_no_files(number: signal.Signals, folder: Pa
     [
         (["server.py", "cleint.py"], "cannot run cleint.py: there is no such file; did you mean client.py?"),
         (["--server", "sever.py 1"], "cannot run sever.py: there is no such file; did you mean server.py?"),
-        (["notes.txt"], "cannot run notes.txt: its suffix is not known, and it is not executable"),
+        (
+            ["--server", "server.py", "--client", "client"],
+            "cannot run client: there is no such command or file; did you mean client.c?",
+        ),
+        (
+            ["notes.txt"],
+            "cannot run notes.txt: its suffix is not that of a known language, and its first line ",
+        ),
+        (["server.py", "notes.txt"], 'quote the command that runs it: "COMMAND notes.txt"'),
+        (["folder", "client.py"], "cannot run folder: it is a folder"),
+        (["--server", "server.py", "--client", "./folder"], "cannot run ./folder: it is a folder"),
+        (
+            ["--server", "server.py", "--client", "absent"],
+            "program 'absent' not found; no command or file has",
+        ),
+        (["--server", "server.py | cat", "--client", "absent"], "for shell syntax use sh -c '...'"),
+        (
+            ["python3", "server.py", "python3", "client.py"],
+            "quote each program: 'python3 server.py' 'python3 client.py'; or for one program: -- python3 ",
+        ),
         (
             ["server.py", "client.py", "1 2"],
             "quote a program with its arguments: server.py 'client.py '\"'\"'1 2",
@@ -153,6 +174,25 @@ def test_mistake_is_explained_in_one_line(arguments: list[str], message: str, fo
     assert finished.stderr.count("\n") == 1
 
 
+@needs_tool("strace")
+def test_argument_that_may_be_meant_as_a_program_is_pointed_out(folder: Path) -> None:
+    (folder / "hello.py").write_text("")
+    finished = run_trace(folder, "hello.py", "cleint")
+    assert finished.returncode == 0
+    first, second = finished.stderr.splitlines()
+    assert first.startswith(
+        "one program is traced: hello.py cleint; for a server and a client, give two files, "
+    )
+    assert second == "hello.py made no call on a socket (TCP, UDP or UNIX); its exit status is 0"
+
+
+@needs_tool("strace")
+def test_program_without_a_socket_that_a_signal_killed(folder: Path) -> None:
+    finished = run_trace(folder, "--", "sh", "-c", "kill -SEGV $$")
+    assert finished.returncode == 128 + signal.SIGSEGV
+    assert finished.stderr == "sh made no call on a socket (TCP, UDP or UNIX); SIGSEGV killed it\n"
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -165,10 +205,22 @@ def test_mistake_is_explained_in_one_line(arguments: list[str], message: str, fo
         (Programs(["cat", "server.py", "client.py"]), Programs(["cat", "server.py", "client.py"])),
         (Programs(["client.py"], ["./server"]), Programs((), ["./server"], ["client.py"])),
         (Programs(["server.py"], (), ["./client"]), Programs((), ["server.py"], ["./client"])),
+        (
+            Programs(["sh -c 'exec ./server'", "client.py 1"]),
+            Programs((), ["sh -c 'exec ./server'"], ["client.py 1"]),
+        ),
+        (Programs(["server.py", "ls"]), Programs((), ["server.py"], ["./ls"])),
+        (Programs(["ls", "client.py"]), Programs(["ls", "client.py"])),
+        (Programs(["sh -c true"]), Programs(["sh", "-c", "true"])),
+        (Programs(["sh", "-c", "true false"]), Programs(["sh", "-c", "true false"])),
+        (Programs(["my client.py"]), Programs(["my client.py"])),
         (Programs(), Programs()),
     ],
 )
-def test_files_become_servers_and_clients(given: Programs, expected: Programs) -> None:
+def test_files_become_servers_and_clients(
+    given: Programs, expected: Programs, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
     found = given.with_files()
     assert [list(each) for each in (found.command, found.servers, found.clients)] == [
         list(each) for each in (expected.command, expected.servers, expected.clients)

@@ -16,6 +16,7 @@ from bothends.cli.trace.output import (
     STDOUT,
     TraceOutputs,
     TraceWriter,
+    check_attachments,
     describe_missing_sockets,
     exit_status,
     open_capture,
@@ -181,6 +182,8 @@ def trace(
     programs = Programs(command, servers, clients, lanes, pids)
     if not context.meta[_AFTER_DASHES]:
         programs = programs.with_files()
+        if programs.note:
+            terminal.note(programs.note)
     if path is not None and (pids or calls_only or not programs):
         raise click.UsageError("--wire needs programs that bothends starts, and excludes --calls-only")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
@@ -266,6 +269,7 @@ def run(
         with writer:
             session.run()
             writer.end()
+        check_attachments(session)
         for line in describe_missing_sockets(session):
             terminal.note(line, "warning")
         if wire_path is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bothends.cli import terminal
-from bothends.errors import SystemCallFailed
+from bothends.errors import SystemCallFailed, Unavailable
 from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class OutputFile:
         except BrokenPipeError:
             raise
         except OSError as error:
-            operation, name = ("write", str(self._path))
+            operation, name = "write", str(self._path)
             if self._path == STDOUT:
                 terminal.discard_stdout()
                 operation, name = "write to", "standard output"
@@ -302,7 +303,6 @@ def open_capture(*, needed: bool = False, wire_hint: bool = False) -> Capture | 
     Raises:
         Unavailable: packets are `needed`, but cannot be captured.
     """
-    from bothends.errors import Unavailable
     from bothends.trace.capture.packets import Capture
 
     try:
@@ -310,7 +310,9 @@ def open_capture(*, needed: bool = False, wire_hint: bool = False) -> Capture | 
     except Unavailable as error:
         if needed:
             raise
-        hint = ", or with --wire '', which needs no privilege: each program gets a host of its own"
+        hint = (
+            ", or with --wire '', which needs no privilege: the server is at 10.0.0.1 then, not at 127.0.0.1"
+        )
         terminal.note(f"calls only: {error}{hint if wire_hint else ''}", "warning")
         return None
 
@@ -318,7 +320,6 @@ def open_capture(*, needed: bool = False, wire_hint: bool = False) -> Capture | 
 @contextlib.contextmanager
 def open_kernel_tracer(*, has_packets: bool) -> Iterator[KernelTracer | None]:
     """Trace the kernel's reasons, or yield None. Prints why not, if packets can be captured."""
-    from bothends.errors import Unavailable
     from bothends.trace.capture.kernel_events import KernelTracer
 
     try:
@@ -336,14 +337,29 @@ def describe_missing_sockets(session: TraceSession) -> Iterator[str]:
     """Yield a line for each program that made no call on a socket: then there is nothing to draw."""
     for role in session.programs_without_sockets:
         status = session.exit_statuses[role]
-        end = f"; its exit status is {status}" if status is not None and session.stopped_by is None else ""
+        end = ""
+        if status is not None and session.stopped_by is None:
+            is_signal = -status in list(signal.Signals)
+            end = (
+                f"; {signal.Signals(-status).name} killed it"
+                if is_signal
+                else f"; its exit status is {status}"
+            )
         yield f"{role} made no call on a socket (TCP, UDP or UNIX){end}"
+
+
+def check_attachments(session: TraceSession) -> None:
+    """Check that strace could attach to all processes. Raises Unavailable."""
+    from bothends.trace.capture.tracees import tracer_of
+
+    for pid in session.failed_attachments:
+        tracer = tracer_of(pid)
+        hint = f"end process {tracer}, which traces it already" if tracer else "run as root"
+        raise Unavailable("trace", f"process {pid}", reason="strace cannot attach to it", hint=hint)
 
 
 def exit_status(session: TraceSession) -> int:
     """Return the exit status for a session: the last client's, or 128 plus a signal number as in a shell."""
-    import signal
-
     if session.reached_time_limit:
         return TIME_LIMIT_STATUS
     if session.stopped_by is not None:

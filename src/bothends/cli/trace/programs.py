@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import shutil
 import subprocess
@@ -53,16 +54,19 @@ class Programs:
     def with_files(self) -> Programs:
         """Return the programs with those in `command` that are files as servers and clients.
 
-        Of several files the first is the server, unless there is one; the others are clients.
+        A word with spaces is a program with its arguments, as in a shell. Of several programs the first is
+        the server, unless there is one; the others are clients.
 
         Raises:
-            click.UsageError: two files and then something else: either may be meant.
+            click.UsageError: two programs and then something else: either may be meant.
         """
-        texts = [shlex.quote(word) if Path(word).exists() else word for word in self.command]
-        count = next((at for at, text in enumerate(texts) if not _is_file(text)), len(texts))
+        texts = [_as_text(word, is_first=at == 0) for at, word in enumerate(self.command)]
+        count = next((at for at, text in enumerate(texts) if not _is_program(text)), len(texts))
         has_others = bool(self.servers or self.clients or self.lanes)
-        if count == 0 or (len(texts) == 1 and not has_others) or (count == 1 and len(texts) > 1):
-            return self
+        if len(texts) == 1 and count == 1 and not has_others:
+            return self if _is_file(texts[0]) else replace(self, command=tracees.split_words(texts[0]))
+        if count == 0 or (count == 1 and len(texts) > 1):
+            return self._checked()
         if count < len(texts):
             first, second, *others = self.command
             quoted = shlex.quote(shlex.join([second, *others]))
@@ -73,6 +77,32 @@ class Programs:
         servers = self.servers or texts[:1]
         clients = texts if self.servers else texts[1:]
         return replace(self, command=(), servers=servers, clients=[*clients, *self.clients])
+
+    def _checked(self) -> Programs:
+        """Return the same programs. Raises click.UsageError if `command` contains two of them, unquoted."""
+        starts = [
+            at
+            for at, (word, following) in enumerate(itertools.pairwise(self.command))
+            if shutil.which(word) and Path(following).suffix in LANGUAGES and Path(following).is_file()
+        ]
+        if starts[:1] == [0] and len(starts) > 1:
+            parts = [self.command[at:end] for at, end in itertools.pairwise([*starts, len(self.command)])]
+            quoted = " ".join(shlex.quote(shlex.join(part)) for part in parts)
+            raise click.UsageError(
+                f"quote each program: {quoted}; or for one program: -- {shlex.join(self.command)}"
+            )
+        return self
+
+    @property
+    def note(self) -> str:
+        """Which words are arguments of the only program, if they may have been meant otherwise."""
+        first, *others = self.command or ("",)
+        if not others or not _is_file(shlex.quote(first)):
+            return ""
+        return (
+            f"one program is traced: {shlex.join(self.command)}; for a server and a client, "
+            "give two files, each quoted with its arguments"
+        )
 
     def add_to(self, session: TraceSession, builder: ProgramBuilder, output: int | None) -> None:
         """Build the programs and add them to a session.
@@ -135,6 +165,13 @@ class ProgramBuilder:
                 hint = f"did you mean {path.parent / nearest}?" if nearest else ""
                 raise NotAProgram(argv[0], "there is no such file", hint)
             return [*self._build(path).run, *argv[1:]]
+        if argv and Path(argv[0]).is_dir() and shutil.which(argv[0]) is None:
+            raise NotAProgram(argv[0], "it is a folder")
+        if argv and shutil.which(argv[0]) is None:
+            path = Path(argv[0])
+            found = [each for each in _siblings(path) if each.stem == path.name and each.suffix in LANGUAGES]
+            if found:
+                raise NotAProgram(argv[0], "there is no such command or file", f"did you mean {min(found)}?")
         tracees.check_program(argv, text)
         return list(argv)
 
@@ -175,6 +212,28 @@ def _is_file(text: str) -> bool:
     if is_runnable(path) and ("/" in word or path.suffix in LANGUAGES):
         return True
     return shutil.which(word) is None and (path.is_file() or path.suffix in LANGUAGES)
+
+
+def _as_text(word: str, *, is_first: bool) -> str:
+    """Return a word of the command line as a command: a file is quoted.
+
+    Unless it is the first word, a file counts even if a command has its name.
+    """
+    path = Path(word)
+    if not is_first and is_runnable(path) and not _is_file(shlex.quote(word)):
+        return shlex.quote(f"./{word}")
+    return shlex.quote(word) if path.exists() else word
+
+
+def _is_program(text: str) -> bool:
+    """Return whether a word of the command line is a program: a file, or a command with its arguments."""
+    if _is_file(text):
+        return True
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return False
+    return len(words) > 1 and shutil.which(words[0]) is not None
 
 
 def _siblings(path: Path) -> list[Path]:
