@@ -32,6 +32,7 @@ RANKS = {
     "escaping": 0,
     "suggest": 0,
     "hexdump": 0,
+    "source_programs": 1,
     "osutil": 1,
     "sockets": 1,
     "layers": 1,

@@ -369,6 +369,8 @@ def test_constructor_validates_fields(fields: dict[str, Any], message: str) -> N
         (["2", "1234"], "vsock", ["vsock://2:1234"]),
         (["/run/a b", "@c"], "unix", ["unix:///run/a%20b", "unix://@c"]),
         (["stdio:", "unix:a"], "tcp", ["stdio:", "unix://a"]),
+        (["/run/a b", "./c", "../d"], "tcp", ["unix:///run/a%20b", "unix://./c", "unix://../d"]),
+        (["/run/a", "[::1]:80"], "udp", ["unix+dgram:///run/a", "udp://[::1]:80"]),
         ([], "tcp", []),
     ],
 )
@@ -381,6 +383,7 @@ def test_endpoints_from_args(args: list[str], scheme: str, urls: list[str]) -> N
     [
         (["80"], "tcp", "80", "a port without a host; write :80 for every interface"),
         (["localhost"], "tcp", "localhost", "no port; give a port: localhost 12000"),
+        (["a/b"], "tcp", "a/b", "no port"),
         (["::1"], "tcp", "::1", "a host without a port; give a port: ::1 12000"),
         (["localhost", "http"], "tcp", "localhost", "no port"),
         (["localhost:http"], "tcp", "localhost:http", "a port is a number"),

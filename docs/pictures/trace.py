@@ -2,7 +2,7 @@
 
     sudo .venv/bin/python docs/pictures/trace.py
 
-It needs strace, and root or CAP_NET_RAW for the packets.
+It needs strace, and root for the packets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ def main() -> None:
                 "trace",
                 "--svg",
                 str(HERE / "trace.svg"),
-                "--quiet-calls",
                 *ends,
             ],
             cwd=folder,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bothends.cli.connect.command import with_port_numbers
 from bothends.endpoints import Endpoint
+from bothends.errors import EndpointError
 from tests.cli.test_connect import connect
 from tests.client import peers
 from tests.interop.bothends_servers import BOTHENDS
@@ -237,3 +239,46 @@ def test_endpoint_forms() -> None:
         ):
             assert connect(*words, "--send", "x").stdout == b"X\n"
         assert connect("-4", "localhost", str(endpoint.port), "--send", "x").stdout == b"X\n"
+
+
+def lookup(name: str, protocol: str) -> int:
+    try:
+        return {("http", "tcp"): 80, ("domain", "udp"): 53}[name, protocol]
+    except KeyError:
+        raise OSError from None
+
+
+@pytest.mark.parametrize(
+    ("args", "protocol", "numbered"),
+    [
+        (["localhost", "http"], "tcp", ["localhost", "80"]),
+        (["localhost:http"], "tcp", ["localhost:80"]),
+        (["::1", "http"], "tcp", ["::1", "80"]),
+        (["[::1]:http"], "tcp", ["[::1]:80"]),
+        (["9.9.9.9", "domain"], "udp", ["9.9.9.9", "53"]),
+        (["localhost", "80"], "tcp", ["localhost", "80"]),
+        (["localhost"], "tcp", ["localhost"]),
+        (["tcp://localhost:http"], "tcp", ["tcp://localhost:http"]),
+        (["unix:a"], "tcp", ["unix:a"]),
+        (["stdio:"], "tcp", ["stdio:"]),
+        (["::1"], "tcp", ["::1"]),
+        (["/run/a.sock"], "tcp", ["/run/a.sock"]),
+        ([":12000"], "tcp", [":12000"]),
+        (["a", "http", "c"], "tcp", ["a", "http", "c"]),
+    ],
+)
+def test_service_names_become_ports(args: list[str], protocol: str, numbered: list[str]) -> None:
+    assert with_port_numbers(args, protocol, lookup) == numbered
+
+
+@pytest.mark.parametrize("args", [["localhost", "htp"], ["localhost:htp"]])
+def test_unknown_service_name_is_an_error(args: list[str]) -> None:
+    with pytest.raises(EndpointError, match="there is no tcp service 'htp'; a port is a number from 0 to"):
+        with_port_numbers(args, "tcp", lookup)
+
+
+def test_path_is_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    done = connect(str(path))
+    assert done.returncode == 1
+    assert b"cannot connect to unix://%b: ENOENT" % bytes(path) in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -190,3 +191,30 @@ def test_has_colour(environment: dict[str, str], coloured: bool, monkeypatch: py
     assert (terminal.styled("x", "error", stream) != "x") == coloured  # type: ignore[arg-type]
     assert terminal.styled("x", "", stream) == "x"  # type: ignore[arg-type]
     assert terminal.styled("x", "error", None) == "x"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [("services",), ("sockets", "--json"), ("--help",), ("new", "server", "--show")]
+)
+def test_full_disk_is_no_internal_error(arguments: tuple[str, ...], unbuffered: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bothends", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            timeout=30,
+            check=False,
+        )
+    assert done.stderr == "bothends: cannot write to standard output: ENOSPC (No space left on device)\n"
+    assert done.returncode == 1
+
+
+def test_full_disk_elsewhere_is_an_internal_error(
+    verb_that_raises: Raiser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb_that_raises(OSError(errno.ENOSPC, "No space left on device"))
+    assert main.run(["serve"]) == 70
+    assert "internal error" in capsys.readouterr().err

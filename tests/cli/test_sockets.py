@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bothends.cli.main import run
-from bothends.cli.sockets import cells, find_pids
+from bothends.cli.sockets import cells, check_kinds, find_pids, fit_columns
 from bothends.errors import UnknownName
 from bothends.socket_table import EntryAddress, SocketEntry
 from tests.cli.terminals import terminal
@@ -100,3 +100,58 @@ def test_watch_with_json_prints_a_line_per_interval() -> None:
         watching.process.send_signal(signal.SIGINT)
         assert watching.wait() == 0
     assert port in {each["local"]["port"] for each in json.loads(first[1])["sockets"]}
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("foo", ""), ("lisen", "listen"), ("UNIXX", "unix")])
+def test_unknown_kind_or_state_is_refused(
+    name: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["sockets", "--only", "tcp", "--only", name]) == 2
+    message = capsys.readouterr().err
+    assert f"there is no kind or state {name!r}; " in message
+    assert (f"did you mean {nearest!r}" in message) == bool(nearest)
+
+
+def test_known_kinds_and_states() -> None:
+    check_kinds(["tcp", "tcp6", "udp6", "unix", "inet", "LISTEN", "close-wait", "unconnected", "unix stream"])
+
+
+ROWS = [
+    ["tcp", "ESTABLISHED", "0", "0", "192.0.2.1:12000", "192.0.2.2:40000", "python[1] fd 3", "rtt 1 ms"],
+    ["unix seqpacket", "LISTEN", "0", "128", "/run/" + "x" * 100, "-", "nginx[2] fd 4, nginx[3] fd 4", ""],
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (150, ["kind", "state", "recv", "send", "local", "peer", "process", "more"]),
+        (112, ["kind", "state", "recv", "send", "local", "peer", "process"]),
+        (105, ["kind", "state", "recv", "local", "peer", "process"]),
+        (94, ["kind", "state", "local", "peer", "process"]),
+        (80, ["state", "local", "peer", "process"]),
+        (64, ["state", "local", "process"]),
+        (20, ["state", "local"]),
+    ],
+)
+def test_narrow_terminal_leaves_out_columns(width: int, columns: list[str]) -> None:
+    names, rows, widths = fit_columns(ROWS, width)
+    assert names == columns
+    assert [row[names.index("local")] for row in rows] == [row[4] for row in ROWS]
+    if width > 60:
+        assert sum(widths) + 2 * (len(widths) - 1) <= width
+
+
+def test_narrow_terminal_shows_the_family_of_a_socket() -> None:
+    names, rows, _ = fit_columns(ROWS, 88)
+    assert (names[0], [row[0] for row in rows]) == ("kind", ["tcp", "unix"])
+
+
+def test_columns_that_are_left_out_are_named(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        terminal("sockets", ME, state=tmp_path) as screen,
+    ):
+        assert screen.wait() == 0
+    assert "columns left out, for want of width: " in screen.output.decode()

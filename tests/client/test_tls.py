@@ -308,7 +308,7 @@ def test_handshake_with_non_tls_server_fails() -> None:
 
     with serve_one(handler) as port:
         message = handshake_error(port, TlsOptions())
-    assert 'the server sends something that is not TLS: "220 mail.example.org' in message
+    assert 'the server answered in plain text, not TLS: "220 mail.example.org' in message
     assert "\x1b" not in message
     assert "try tcp://" in message
 
@@ -372,3 +372,9 @@ def _self_signed() -> tuple[ssl.SSLContext, str]:
     from bothends.layers import self_signed
 
     return self_signed(["localhost", "127.0.0.1"])
+
+
+def test_handshake_with_echo_server_fails() -> None:
+    with serve_one(lambda conn: conn.sendall(conn.recv(4096))) as port:
+        message = handshake_error(port, TlsOptions())
+    assert "the server answered in plain text, not TLS: it sent the ClientHello back; try tcp://" in message

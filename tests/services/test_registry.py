@@ -326,3 +326,24 @@ def test_missing_or_failing_module(write: Write, monkeypatch: pytest.MonkeyPatch
     assert "No module named 'no_module_of_mine'" in load_error("no_module_of_mine:shout")
     assert f"{path}:3: ZeroDivisionError" in load_error("failing_module_of_mine:shout")
     assert "Error" in load_error("..:shout")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from socket import *\nraise SystemExit('it ran')",
+        "import socketserver\nraise SystemExit('it ran')",
+        "def main():\n    import asyncio\nraise SystemExit('it ran')",
+        "import http.server\nraise SystemExit('it ran')",
+    ],
+)
+def test_program_with_sockets_is_not_run(write: Write, text: str) -> None:
+    path = write(text)
+    message = load_error(path)
+    assert "it is a program, not a service: it imports " in message
+    assert f"run it with python3 {path}, or bothends trace {path} CLIENT" in message
+
+
+def test_service_file_may_import_socket(write: Write) -> None:
+    assert registry.load(str(write("import socket\n", SHOUT))).name == "shout"
+    assert "it has no 'shout'" in load_error(f"{write('import socket')}:shout")  # a name was given: it is run

@@ -202,7 +202,7 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
             2,
             "--json and --pcapng - cannot be combined: both write",
         ),
-        ((), 2, "nothing to trace, or too much: give one of -- COMMAND, --server and --client, --attach"),
+        ((), 2, "nothing to trace, or too much: give one of SERVER CLIENT, -- COMMAND, --attach"),
         (
             ("--client", "no-such-program"),
             2,
@@ -245,6 +245,22 @@ def test_missing_strace_names_package(tmp_path: Path) -> None:
     )
 
 
+def test_process_that_is_traced_already() -> None:
+    source = "import socket; a, b = socket.socketpair(); print(1, flush=True); a.recv(1)"
+    with Running([*PYTHON.split(), "-c", source]) as program:
+        program.text(rb"1")
+        attach = [*TRACE, "--attach", str(program.process.pid), "--calls-only"]
+        with Running(attach) as first:
+            first.text(rb"recvfrom\(\d+\) waits")
+            second = subprocess.run(attach, capture_output=True, env=ENVIRONMENT, check=False)
+    assert second.returncode == 69
+    last = second.stderr.decode().splitlines()[-1]
+    start = f"bothends: cannot trace process {program.process.pid}: strace cannot attach to it; end process "
+    assert last.startswith(start)
+    assert last.endswith(", which traces it already")
+    assert b"made no call" not in second.stderr
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_attached_process_survives_end_of_trace(number: signal.Signals, status: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -280,6 +296,9 @@ def test_missing_cap_net_raw_falls_back_to_calls_only() -> None:
     assert finished.returncode == 0
     message = finished.stderr.decode()
     assert message.startswith(
-        "calls only: cannot see packets: EPERM (Operation not permitted); run as root, or: sudo setcap"
+        "calls only: cannot see packets: EPERM (Operation not permitted); run as root, or with --wire '', "
     )
-    assert message.count("\n") == 1
+    assert "setcap" not in message
+    assert message.splitlines()[1:] == [
+        f"{Path(sys.executable).name} made no call on a socket (TCP, UDP or UNIX); its exit status is 0"
+    ]

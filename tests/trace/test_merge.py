@@ -158,7 +158,7 @@ def test_merge_recorded_server_with_straced_client(tmp_path: Path) -> None:
         open_traces(["--save", client_file, "--", sys.executable, "-I", "-S", "-c", source])
         running.process.send_signal(signal.SIGTERM)
         assert running.wait() == 0
-    shown = open_traces(["--open", server_file, "--open", client_file, "--quiet-calls"])
+    shown = open_traces(["--open", server_file, "--open", client_file])
     order = ["listen(127", "accept(127", 'recv(connection 1) = 2 "hi"', 'recvfrom(3, 9) = 2 "HI"']
     positions = [shown.index(each) for each in order]
     assert positions == sorted(positions)

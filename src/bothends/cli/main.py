@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -21,7 +22,7 @@ import click
 
 from bothends import suggest
 from bothends.cli import terminal
-from bothends.errors import BothendsError, UnknownName
+from bothends.errors import BothendsError, SystemCallFailed, UnknownName
 
 INTERNAL_ERROR: Final = 70
 INTERRUPTED: Final = 130
@@ -147,6 +148,10 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except BothendsError as error:
         _print_traceback()
+        if getattr(error, "errno", 0) == errno.EADDRINUSE:
+            from bothends.cli.port_holders import with_holder
+
+            error = with_holder(error)
         terminal.error(str(error))
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
@@ -157,6 +162,8 @@ def run(arguments: Sequence[str]) -> int:
         return STDOUT_CLOSED
     except Exception as error:
         _print_traceback()
+        if isinstance(error, OSError) and terminal.has_stdout_failed(error):
+            return _report_stdout_failure(error)
         description = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         terminal.error(f"internal error (please report): {description}; BOTHENDS_DEBUG=1 shows the traceback")
         return INTERNAL_ERROR
@@ -173,7 +180,17 @@ def main() -> None:
     except BrokenPipeError:
         terminal.discard_stdout()
         status = STDOUT_CLOSED
+    except OSError as error:
+        status = _report_stdout_failure(error)
     sys.exit(status)
+
+
+def _report_stdout_failure(error: OSError) -> int:
+    """Report that standard output cannot be written, for example because the disk is full."""
+    terminal.discard_stdout()
+    failure = SystemCallFailed("write to", "standard output", error.errno or 0)
+    terminal.error(str(failure))
+    return failure.exit_status
 
 
 def _print_traceback() -> None:

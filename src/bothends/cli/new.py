@@ -48,6 +48,7 @@ def new(
       bothends new server --lang c
       bothends new client --show --lang python --lang java
     """
+    _check_folder(folder)
     starters = [
         make_starter(role, language, transport, service=service, style=style, engine=engine)
         for language in languages or ("python",)
@@ -57,6 +58,17 @@ def new(
     else:
         for each in starters:
             _write(each, folder, role, transport, service, force=force)
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a path is not that of a file. Raises UsageError."""
+    is_source = folder.suffix in {f".{extension}" for extension in LANGUAGES.values()}
+    if folder.is_dir() or not (folder.exists() or is_source):
+        return
+    what = "is a file" if folder.exists() else "looks like a file"
+    raise UsageError(
+        f"{folder} {what}; FOLDER is where the program is written, under a name such as server.py"
+    )
 
 
 def _show(starters: list[Starter]) -> None:

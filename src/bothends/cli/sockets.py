@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from bothends.socket_table import EntryAddress, SocketEntry, SocketTable
 
 COLUMNS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "more")
+_LEAST_IMPORTANT: Final = ("more", "send", "recv", "kind", "peer", "process")  # the order of leaving out
+_MAX_WIDTHS: Final = {"local": 24, "peer": 24, "process": 24}  # longer cells don't make their column wider
+_GAP: Final = "  "
+_MIN_MORE: Final = 16  # characters
 
 
 @click.command(
@@ -74,6 +79,7 @@ def sockets(
     from bothends.socket_table import read_table
     from bothends.socket_table.options import OptionReader
 
+    check_kinds(only)
     reader = OptionReader()
 
     def read() -> SocketTable:
@@ -87,10 +93,13 @@ def sockets(
     table = read()
     if as_json:
         print(json.dumps([as_object(row) for row in table.sockets], indent=2))  # noqa: T201
+        left_out: Sequence[str] = ()
     else:
-        terminal.table(COLUMNS, [cells(row) for row in table.sockets])
+        left_out = _print_table(table)
     for each in table.notes:
         terminal.note(each)
+    if left_out:
+        terminal.note(f"columns left out, for want of width: {', '.join(left_out)}; --json has them")
 
 
 def find_pids(process: str) -> list[int]:
@@ -110,6 +119,65 @@ def find_pids(process: str) -> list[int]:
         nearest = suggest.nearest(process, names)
         raise UnknownName("process", process, escape_text(nearest), "ps -e lists them")
     return found
+
+
+def check_kinds(only: Sequence[str]) -> None:
+    """Check the names of kinds, families, types and states that --only takes. Raises UnknownName."""
+    from bothends.errors import UnknownName
+    from bothends.socket_table import entry
+
+    states = {*entry.TCP_STATES.values(), *entry.NON_TCP_STATES.values()}
+    protocols = {*entry.PROTOCOLS.values(), *(f"{name}6" for name in entry.PROTOCOLS.values())}
+    families, types = entry.FAMILIES.values(), entry.TYPES.values()
+    kinds = {f"{family} {kind}" for family in families for kind in types}
+    known = {*protocols, *families, *types, *kinds, *map(str.lower, states)}
+    for name in only:
+        if name.lower() not in known:
+            hint = "kinds are tcp, udp, unix and so on; states are listen, established, close-wait and so on"
+            raise UnknownName("kind or state", name, suggest.nearest(name.lower(), sorted(known)), hint)
+
+
+def fit_columns(rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return the columns, rows and column widths for a width in characters, without unimportant columns.
+
+    The longest cells do not count: a row with one is longer than the others. Only the last column is
+    shortened.
+    """
+    shown = {name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)}
+
+    def widths() -> dict[str, int]:
+        longest = {name: max(map(len, (name, *texts))) for name, texts in shown.items()}
+        return {name: min(size, _MAX_WIDTHS.get(name, size)) for name, size in longest.items()}
+
+    def needed() -> int:
+        least = {name: min(size, _MIN_MORE) if name == "more" else size for name, size in widths().items()}
+        return sum(least.values()) + len(_GAP) * (len(least) - 1)
+
+    for name in _LEAST_IMPORTANT:
+        if name == "kind" and needed() > width:
+            shown[name] = [text.partition(" ")[0] for text in shown[name]]  # the family only
+        if needed() > width:
+            del shown[name]
+    return list(shown), [list(row) for row in zip(*shown.values(), strict=True)], list(widths().values())
+
+
+def _print_table(table: SocketTable) -> list[str]:
+    """Print the table, on a terminal without the columns for which there is no room. Returns those."""
+    import shutil
+
+    rows = [cells(row) for row in table.sockets]
+    if not terminal.is_terminal(sys.stdout):
+        terminal.table(COLUMNS, rows)
+        return []
+    width = shutil.get_terminal_size().columns
+    columns, fitted, widths = fit_columns(rows, width)
+    for row in (columns, *fitted):
+        line = _GAP.join(f"{cell:<{size}}" for cell, size in zip(row, widths, strict=True)).rstrip()
+        start = len(line) - len(row[-1])
+        if columns[-1] == "more" and row[-1] and len(line) > width:
+            line = line[: max(width, start + _MIN_MORE) - 1] + "…"
+        print(terminal.styled(line, "strong", sys.stdout) if row is columns else line)  # noqa: T201
+    return [name for name in COLUMNS if name not in columns]
 
 
 def matches(row: SocketEntry, only: tuple[str, ...], port: int | None) -> bool:
@@ -206,7 +274,7 @@ def _watch(read: Any, interval: float, *, as_json: bool) -> None:
             print(json.dumps({"time": time.time(), "sockets": [as_object(row) for row in table.sockets]}))  # noqa: T201
         else:
             print(clear, end="")  # noqa: T201
-            terminal.table(COLUMNS, [cells(row) for row in table.sockets])
+            _print_table(table)
             print() if not clear else None  # noqa: T201
         for each in table.notes if clear else ():
             terminal.note(each)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Final, TextIO
 # Style -> parameter of Select Graphic Rendition (ECMA-48, 8.3.117).
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
 
+_WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write(2)
 _MIN_LAST_COLUMN: Final = 20  # characters; minimum width of a table's last column on a narrow terminal
 
 
@@ -68,12 +70,27 @@ def prepare_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """Redirect stdout to /dev/null, so that flushing its buffer at exit does not raise BrokenPipeError."""
+    """Redirect stdout to /dev/null, so that flushing its buffer at exit raises no error again."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 1)
     finally:
         os.close(null)
+
+
+def has_stdout_failed(error: OSError) -> bool:
+    """Whether an error was that of writing to standard output: the disk is full, for example.
+
+    The data of a failed write may be lost, so flushing the buffer may succeed. Then a newline is written.
+    """
+    if sys.stdout is None or error.errno not in _WRITE_ERRORS:
+        return False
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -46,6 +46,7 @@ __all__ = ["TlsOptions", "TlsSocket", "describe_session", "fingerprint", "start_
 # chunk would only wait longer before its first byte counts as sent.
 _MAX_RECORD: Final = 16 * 1024
 _READ_SIZE: Final = 64 * 1024
+_CLIENT_HELLO: Final = b"\x01"  # type of the first handshake message, after a record's header (RFC 8446, 4)
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h: reason and hint.
 _UNKNOWN_ISSUER: Final = (
@@ -286,7 +287,10 @@ class TlsSocket(socket.socket):
             return HandshakeFailed(self._label, reason + detail, hint)
         # An alert (21) is TLS too, whatever its reason (RFC 8446, section 6).
         if self._first_bytes and self._first_bytes[0] not in (HANDSHAKE_RECORD, 21):
-            reason = f'the server sends something that is not TLS: "{escape(self._first_bytes)}"'
+            reason = f'the server answered in plain text, not TLS: "{escape(self._first_bytes)}"'
+            return HandshakeFailed(self._label, reason, "try tcp://")
+        if self._first_bytes[5:6] == _CLIENT_HELLO:
+            reason = "the server answered in plain text, not TLS: it sent the ClientHello back"
             return HandshakeFailed(self._label, reason, "try tcp://")
         return HandshakeFailed(self._label, describe_ssl_error(error))
 

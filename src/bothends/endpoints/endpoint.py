@@ -191,7 +191,8 @@ def endpoints_from_args(args: Sequence[str], scheme: str = "tcp") -> list[Endpoi
     """Return the endpoints that command-line arguments name.
 
     An argument may be a URL. For a scheme with ports it may also be `HOST PORT` (two arguments), `:PORT`,
-    `HOST:PORT`, `[IPV6]:PORT`, or `IPV6 PORT` without brackets. For a UNIX scheme each argument is a path.
+    `HOST:PORT`, `[IPV6]:PORT`, or `IPV6 PORT` without brackets. For a UNIX scheme each argument is a path;
+    so is one that begins with `/`, `./` or `../`, of a stream socket, or of a datagram socket for udp.
     `scheme` applies to arguments that are not URLs.
 
     Raises EndpointError, UnknownName.

@@ -25,6 +25,8 @@ from bothends.errors import EndpointError
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?(.*)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PREFIXES_WITHOUT_SLASHES = ("stdio:", "unix:", "unix+dgram:", "unix+seqpacket:")
+_PATH_PREFIXES = ("/", "./", "../")  # no host begins with these
+_UNIX_SCHEMES = {"tcp": "unix", "udp": "unix+dgram"}  # of a path, by the scheme for other arguments
 
 # The characters that RFC 3986 section 3.3 allows in a path, except % ? #, which are delimiters here.
 _PATH_SAFE = "/@:!$&'()*+,;=~"
@@ -169,6 +171,8 @@ def parse_args(args: Sequence[str], scheme: str) -> Iterator[tuple[str, dict[str
             yield arg, _parse_arg(arg, arg)
         elif scheme_rule(scheme).fields == "path":
             yield arg, {"scheme": scheme, "path": arg}
+        elif arg.startswith(_PATH_PREFIXES) and scheme in _UNIX_SCHEMES:
+            yield arg, {"scheme": _UNIX_SCHEMES[scheme], "path": arg}
         elif scheme_rule(scheme).fields != "host and port":
             raise EndpointError(arg, f"{scheme} has no short form", "give a URL")
         elif (arg.startswith(":") and is_number(arg[1:])) or _has_port(arg):

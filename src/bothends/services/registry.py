@@ -14,6 +14,7 @@ a subclass, which is instantiated without arguments.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -52,6 +53,9 @@ BUILT_IN: Final[dict[str, str]] = {
 ENTRY_POINT_GROUP: Final = "bothends.services"
 """The group in which an installed package offers services: name = "module:attribute"."""
 
+_SOCKET_MODULES: Final = frozenset({"socket", "socketserver", "asyncio", "http.server", "xmlrpc.server"})
+"""Modules that a service does not need, because it has no socket; a program that is a server does."""
+
 _DECORATE_HINT: Final = "put @bothends.message above it"
 
 
@@ -78,6 +82,8 @@ def load(spec: str) -> Service:
         raise ServiceError(spec, "it needs a file or module before the colon, and a name after it")
     if location.endswith(".py") or "/" in location:
         path = Path(location)
+        if not name:
+            _reject_program(spec, path)
         return _select_service(spec, _run_file(spec, path), name)
     if colon:
         return _select_service(spec, _import_module(spec, location), name)
@@ -98,6 +104,31 @@ def _installed() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _reject_program(spec: str, path: Path) -> None:
+    """Reject a file that uses sockets itself, because running it would start a server and never return.
+
+    Raises ServiceError.
+    """
+    try:
+        tree = ast.parse(path.read_bytes()) if path.is_file() else ast.Module([], [])
+    except (OSError, SyntaxError, ValueError):
+        return  # reported when it is loaded
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imported.add(node.module)
+    packages = {name.partition(".")[0] for name in imported}
+    used = sorted(imported & _SOCKET_MODULES)
+    if used and "bothends" not in packages:
+        raise ServiceError(
+            spec,
+            f"it is a program, not a service: it imports {used[0]}, and nothing of bothends",
+            f"run it with python3 {path}, or bothends trace {path} CLIENT",
+        )
 
 
 def _run_file(spec: str, path: Path) -> ModuleType:

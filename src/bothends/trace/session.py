@@ -208,6 +208,17 @@ class TraceSession:
         """The exit status of each program, as in Popen.returncode; None for one that was not started."""
         return {each.role: each.status for each in self._programs}
 
+    @property
+    def programs_without_sockets(self) -> list[str]:
+        """The programs that were started and made no call on a socket that the diagram shows."""
+        started = [each for each in self._programs if each.has_ended and each.pid is None]
+        return [each.role for each in started if not each.decoder.uses_sockets]
+
+    @property
+    def failed_attachments(self) -> list[int]:
+        """The pids of the processes to which strace could not attach."""
+        return [each.pid for each in self._programs if each.pid is not None and each.has_failed_to_attach]
+
     def run(self) -> None:
         """Trace until all clients (or, without clients, all programs) have exited, or a signal is received.
 

@@ -12,13 +12,13 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from bothends import suggest
 from bothends.errors import ConfigurationError
+from bothends.source_programs import LANGUAGES, Recipe, SourceFile
 
 MANIFEST: Final = "check.toml"
 _MAIN_PATTERNS: Final = {
@@ -31,15 +31,6 @@ _MAIN_PATTERNS: Final = {
     ".go": re.compile(r"\bfunc\s+main\s*\("),
     ".rs": re.compile(r"\bfn\s+main\s*\("),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to get a program: the `build` commands, one after another, then the command to `run` it."""
-
-    language: str
-    build: tuple[tuple[str, ...], ...]
-    run: tuple[str, ...]
 
 
 class NoRecipe(Exception):
@@ -57,10 +48,11 @@ def find_recipe(folder: Path, role: str) -> Recipe:
         return _from_manifest(folder / MANIFEST)
     arguments = ("{port}",) if role == "server" else ("{host}", "{port}")
     source = _find_main_source(folder, role)
-    make_recipe, tool = _LANGUAGES[source.suffix]
-    if shutil.which(tool) is None:
-        raise NoRecipe(f"{source.name} needs {tool}, which is not installed here")
-    return make_recipe(folder, source, arguments)
+    language = LANGUAGES[source.suffix]
+    if shutil.which(language.tool) is None:
+        raise NoRecipe(f"{source.name} needs {language.tool}, which is not installed here")
+    recipe = language.recipe(SourceFile(source, str(source.relative_to(folder)), ".", folder=folder))
+    return replace(recipe, run=(*recipe.run, *arguments))
 
 
 def _from_manifest(path: Path) -> Recipe:
@@ -111,54 +103,3 @@ def _find_main_source(folder: Path, role: str) -> Path:
     if not ranked:
         raise NoRecipe("no source file in a known language")
     return ranked[0]
-
-
-def _python(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    return Recipe("Python", (), ("python3", str(source.relative_to(folder)), *arguments))
-
-
-def _c(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    name = str(source.relative_to(folder))
-    return Recipe("C", (("cc", "-O1", "-pthread", "-o", "program", name, "-lm"),), ("./program", *arguments))
-
-
-def _cpp(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    name = str(source.relative_to(folder))
-    return Recipe("C++", (("c++", "-O1", "-pthread", "-o", "program", name),), ("./program", *arguments))
-
-
-def _java(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    text = source.read_text("utf-8", errors="replace")
-    package = re.search(r"^\s*package\s+([\w.]+)\s*;", text, re.MULTILINE)
-    name = f"{package[1]}.{source.stem}" if package else source.stem
-    files = [str(path.relative_to(folder)) for path in sorted(source.parent.glob("*.java"))]
-    return Recipe("Java", (("javac", "-d", "classes", *files),), ("java", "-cp", "classes", name, *arguments))
-
-
-def _node(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    return Recipe("Node.js", (), ("node", str(source.relative_to(folder)), *arguments))
-
-
-def _go(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    package = "." if (folder / "go.mod").exists() else str(source.relative_to(folder))
-    return Recipe("Go", (("go", "build", "-o", "program", package),), ("./program", *arguments))
-
-
-def _rust(folder: Path, source: Path, arguments: Sequence[str]) -> Recipe:
-    return Recipe(
-        "Rust",
-        (("rustc", "-O", "-o", "program", str(source.relative_to(folder))),),
-        ("./program", *arguments),
-    )
-
-
-_LANGUAGES: Final[dict[str, tuple[Callable[[Path, Path, Sequence[str]], Recipe], str]]] = {
-    ".py": (_python, "python3"),
-    ".c": (_c, "cc"),
-    ".cpp": (_cpp, "c++"),
-    ".cc": (_cpp, "c++"),
-    ".java": (_java, "javac"),
-    ".js": (_node, "node"),
-    ".go": (_go, "go"),
-    ".rs": (_rust, "rustc"),
-}

@@ -26,13 +26,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.check.batch.build_recipes import NoRecipe, Recipe, find_recipe
+from bothends.check.batch.build_recipes import NoRecipe, find_recipe
 from bothends.check.case import Verdict
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
 from bothends.escaping import escape
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
+from bothends.source_programs import Recipe
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 BUILD_TIMEOUT: Final = 60.0  # seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -162,7 +162,7 @@ def connect(
     trace: Path | None,
     verbose: bool,
 ) -> None:
-    """Connect to ENDPOINT: a URL, or HOST PORT.
+    """Connect to ENDPOINT: a URL, HOST PORT, or the path of a UNIX socket.
 
     At a terminal each line you type is sent, and ^D half-closes. In a pipe, standard input is sent to the
     peer while received data goes to standard output. On datagram sockets each line is a datagram.
@@ -212,7 +212,7 @@ def connect(
     from bothends.errors import BothendsError
     from bothends.events import Connected, ConnectFailed
 
-    found = endpoints_from_args(endpoint, scheme)
+    found = endpoints_from_args(with_port_numbers(endpoint, "udp" if udp else "tcp"), scheme)
     if len(found) != 1:
         raise click.UsageError("expected one endpoint, but got " + ", ".join(map(str, found)))
     target = _restrict_endpoint(found[0], family, numeric)
@@ -236,6 +236,41 @@ def connect(
         if observe is not None:
             observe(Connected(1, target, connection.peer, connection.local, started_at))
         run_session(connection, options, started)
+
+
+def with_port_numbers(
+    args: Sequence[str],
+    protocol: str,
+    lookup: Callable[[str, str], int] | None = None,
+) -> list[str]:
+    """Return the arguments with the port of `HOST http` or `HOST:http` as a number.
+
+    `lookup` finds the port of a service name; default: the services database (services(5)).
+
+    Raises EndpointError for an unknown service.
+    """
+    import socket
+
+    from bothends.errors import EndpointError
+
+    first, *rest = args
+    host, colon, name = first.rpartition(":") if not rest else (first, "", rest[0])
+    is_host = host and "/" not in host and (":" not in host or rest or host.endswith("]"))
+    if (
+        len(rest) > 1
+        or not is_host
+        or "/" in name
+        or ":" in name
+        or not name.strip()
+        or name[0] in "-0123456789"
+    ):
+        return list(args)
+    try:
+        port = (lookup or socket.getservbyname)(name, protocol)
+    except (OSError, UnicodeError):
+        hint = "a port is a number from 0 to 65535, or a name in the services database (/etc/services)"
+        raise EndpointError(" ".join(args), f"there is no {protocol} service {name!r}", hint) from None
+    return [f"{host}:{port}"] if colon else [host, str(port)]
 
 
 def _trace_observer(path: Path, role: str) -> Observer:

@@ -18,7 +18,7 @@ from bothends.configuration import MAX_WORKERS, ServeOptions
 from bothends.endpoints import Endpoint, endpoints_from_args
 from bothends.engines.base import Limits, Network
 from bothends.engines.client_limits import parse_network
-from bothends.errors import UsageError
+from bothends.errors import BothendsError, UsageError
 from bothends.layers import TlsSettings
 from bothends.services import registry as services
 
@@ -253,10 +253,24 @@ def _service_and_endpoints(args: tuple[str, ...]) -> tuple[str, tuple[str, ...]]
         raise UsageError(
             "missing SERVICE; for example: bothends serve upper tcp://:12000; see bothends services"
         )
+    if _is_endpoint(args[0]):
+        example = f"bothends serve upper {' '.join(args)}"
+        raise UsageError(f"missing SERVICE before {args[0]}; for example: {example}; see bothends services")
     if len(args) == 1:
         services.load(args[0])  # an unknown service is the more likely mistake: report it first
         raise UsageError(f"missing ENDPOINT; for example: bothends serve {args[0]} tcp://:12000")
     return args[0], args[1:]
+
+
+def _is_endpoint(text: str) -> bool:
+    """Return whether a text is an endpoint, not the name of a service."""
+    if text.removesuffix(".py") != text or ".py:" in text:
+        return False
+    try:
+        endpoints_from_args([text])
+    except BothendsError:
+        return "://" in text
+    return True
 
 
 def _reject_other_options(context: click.Context) -> None:

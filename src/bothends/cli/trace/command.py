@@ -11,24 +11,38 @@ import click
 
 from bothends import suggest
 from bothends.cli import terminal
+from bothends.cli.termination import raise_exit_on_signals
 from bothends.cli.trace.output import (
     STDOUT,
-    Programs,
     TraceOutputs,
     TraceWriter,
+    check_attachments,
+    describe_missing_sockets,
     exit_status,
     open_capture,
     open_kernel_tracer,
 )
+from bothends.cli.trace.programs import ProgramBuilder, Programs
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_AFTER_DASHES = "bothends.trace.after_dashes"  # key of click's `meta`: whether -- was given
+
+
+class _TraceCommand(click.Command):
+    """A command that notes whether -- was given: what follows is one program with its arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, as click does."""
+        ctx.meta[_AFTER_DASHES] = "--" in args
+        return super().parse_args(ctx, args)
 
 
 @click.command(
+    cls=_TraceCommand,
     short_help="Draw the system calls of both ends and the packets between them.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.argument("command", metavar="[-- COMMAND...]", nargs=-1)
+@click.argument("command", metavar="[SERVER CLIENT... | -- COMMAND...]", nargs=-1)
 @click.option(
     "--server", "servers", metavar="COMMAND", multiple=True, help="Start this server first; may be repeated."
 )
@@ -77,8 +91,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Draw a saved trace; several are merged on one timeline.",
 )
 @click.option(
-    "--quiet-calls", is_flag=True, help="Leave out calls that transfer nothing: setsockopt, poll, fcntl."
+    "--all-calls", is_flag=True, help="Draw calls that transfer nothing as well: setsockopt, poll, fcntl."
 )
+@click.option("--quiet-calls", is_flag=True, hidden=True)  # the default; it was an option once
 @click.option("--only", metavar="CALLS", default="", help="Draw these calls only, such as sendto,recvfrom.")
 @click.option(
     "--descriptor",
@@ -110,7 +125,10 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of the diagram, one event per line."
 )
+@click.pass_context
 def trace(
+    context: click.Context,
+    /,
     command: tuple[str, ...],
     servers: tuple[str, ...],
     clients: tuple[str, ...],
@@ -121,6 +139,7 @@ def trace(
     time_limit: float | None,
     calls_only: bool,
     opened: tuple[Path, ...],
+    all_calls: bool,
     quiet_calls: bool,
     only: str,
     descriptors: tuple[int, ...],
@@ -136,20 +155,23 @@ def trace(
     """Run programs in any language, and draw their system calls and packets on one timeline.
 
     \b
-      bothends trace --server "python3 server.py" --client "python3 client.py"
+      bothends trace server.py client.py
+      bothends trace --server "server.py 0" --client "./client 127.0.0.1 {port}"
       bothends trace --html run.html -- curl http://127.0.0.1:8000/
 
-    Clients start once all servers listen; the first client gets standard input. When the last client has
-    exited, the servers are terminated. {port} in a client's command is the first server's port.
+    A source file is run by its interpreter; C, C++, Java, Go and Rust are compiled first. Clients start once
+    all servers listen; the first client gets standard input. When the last client has exited, the servers are
+    terminated. {port} in a client's command is the first server's port.
 
     ^\\ prints what the programs wait for; so does a run in which nothing moves for three seconds.
 
-    Exit status: that of the last client, or of COMMAND; 69 if strace is missing.
+    Exit status: that of the last client, or of COMMAND; 1 if a program cannot be compiled; 69 if strace is
+    missing.
     """
     from bothends.trace.rendering.layout import Filter
 
     event_filter = Filter(
-        hide_quiet_calls=quiet_calls,
+        hide_quiet_calls=not all_calls and not only,
         only=_parse_calls(only),
         descriptors=frozenset(descriptors),
         ports=frozenset(ports),
@@ -158,10 +180,14 @@ def trace(
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
     programs = Programs(command, servers, clients, lanes, pids)
+    if not context.meta[_AFTER_DASHES]:
+        programs = programs.with_files()
+        if programs.note:
+            terminal.note(programs.note)
     if path is not None and (pids or calls_only or not programs):
         raise click.UsageError("--wire needs programs that bothends starts, and excludes --calls-only")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
-        choices = "-- COMMAND, --server and --client, --attach PID, --endpoint URL, or --open FILE"
+        choices = "SERVER CLIENT, -- COMMAND, --attach PID, --endpoint URL, or --open FILE"
         raise click.UsageError(f"nothing to trace, or too much: give one of {choices}")
     if opened:
         reopen(opened, outputs)
@@ -208,6 +234,8 @@ def run(
     trace_model = Trace()
     writer = TraceWriter(outputs, trace_model)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(raise_exit_on_signals())
+        builder = stack.enter_context(ProgramBuilder())
         if wire_path is None:
             session = TraceSession(
                 writer.write,
@@ -230,9 +258,10 @@ def run(
                 time_limit=time_limit,
             )
             session.capture = wire
-        programs.add_to(session, output=2 if outputs.takes_stdout else None)  # a pipe carries results only
+        output = 2 if outputs.takes_stdout else None  # a pipe carries results only
+        programs.add_to(session, builder, output)
         if wire_path is None and not calls_only:
-            session.capture = open_capture()
+            session.capture = open_capture(wire_hint=not programs.pids)
         if not calls_only:
             has_packets = wire_path is None and session.capture is not None
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))
@@ -240,6 +269,9 @@ def run(
         with writer:
             session.run()
             writer.end()
+        check_attachments(session)
+        for line in describe_missing_sockets(session):
+            terminal.note(line, "warning")
         if wire_path is not None:
             wire.check()
             for line in wire.summary():

@@ -1,9 +1,10 @@
-"""The programs of `bothends trace`, and its outputs: the diagram in the terminal, files, findings."""
+"""The outputs of `bothends trace`: the diagram in the terminal, files, findings, the exit status."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,10 +13,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-import click
-
 from bothends.cli import terminal
-from bothends.errors import SystemCallFailed
+from bothends.errors import SystemCallFailed, Unavailable
 from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
@@ -268,7 +267,11 @@ class OutputFile:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise SystemCallFailed("write", str(self._path), error.errno or 0) from error
+            operation, name = "write", str(self._path)
+            if self._path == STDOUT:
+                terminal.discard_stdout()
+                operation, name = "write to", "standard output"
+            raise SystemCallFailed(operation, name, error.errno or 0) from error
 
 
 def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent: str = "") -> None:
@@ -295,13 +298,14 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
         show_findings(finding.consequences, trace, stream, f"{indent}    ")
 
 
-def open_capture(*, needed: bool = False) -> Capture | None:
+def open_capture(*, needed: bool = False, wire_hint: bool = False) -> Capture | None:
     """Open a packet capture, or print why that failed and return None.
+
+    `wire_hint`: mention --wire, which needs no privilege.
 
     Raises:
         Unavailable: packets are `needed`, but cannot be captured.
     """
-    from bothends.errors import Unavailable
     from bothends.trace.capture.packets import Capture
 
     try:
@@ -309,14 +313,16 @@ def open_capture(*, needed: bool = False) -> Capture | None:
     except Unavailable as error:
         if needed:
             raise
-        terminal.note(f"calls only: {error}", "warning")
+        hint = (
+            ", or with --wire '', which needs no privilege: the server is at 10.0.0.1 then, not at 127.0.0.1"
+        )
+        terminal.note(f"calls only: {error}{hint if wire_hint else ''}", "warning")
         return None
 
 
 @contextlib.contextmanager
 def open_kernel_tracer(*, has_packets: bool) -> Iterator[KernelTracer | None]:
     """Trace the kernel's reasons, or yield None. Prints why not, if packets can be captured."""
-    from bothends.errors import Unavailable
     from bothends.trace.capture.kernel_events import KernelTracer
 
     try:
@@ -330,63 +336,33 @@ def open_kernel_tracer(*, has_packets: bool) -> Iterator[KernelTracer | None]:
         yield tracer
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The programs to trace, as given on the command line."""
-
-    command: Sequence[str] = ()
-    servers: Sequence[str] = ()
-    clients: Sequence[str] = ()
-    lanes: Sequence[str] = ()
-    pids: Sequence[int] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.command or self.servers or self.clients or self.lanes or self.pids)
-
-    @property
-    def roles(self) -> list[str]:
-        """Names of the programs to start, in the order of `add_to`."""
-        roles = [role for role, _ in _numbered("server", self.servers)]
-        roles += [role for role, _ in _numbered("client", self.clients)]
-        roles += [lane.partition("=")[0] for lane in self.lanes]
-        return roles + ([self.command[0].rpartition("/")[2]] if self.command else [])
-
-    def add_to(self, session: TraceSession, output: int | None) -> None:
-        """Add the programs to a session.
-
-        `output` is the descriptor for their standard output, or None to inherit it.
-
-        Raises:
-            UsageError, click.UsageError: a program cannot be run.
-        """
-        from bothends.trace.capture import tracees
-
-        for role, text in _numbered("server", self.servers):
-            session.add_server(role, tracees.split_command(text), output=output)
-        clients = [(role, tracees.split_command(text)) for role, text in _numbered("client", self.clients)]
-        for lane in self.lanes:
-            name, has_command, text = lane.partition("=")
-            if not has_command:
-                raise click.UsageError(f"--lane takes NAME=COMMAND, but {lane!r} has no =")
-            clients.append((name, tracees.split_command(text)))
-        if self.command:
-            tracees.check_program(self.command)
-            clients.append((self.command[0].rpartition("/")[2], list(self.command)))
-        for index, (role, argv) in enumerate(clients):
-            session.add_client(role, argv, inherit_stdin=index == 0, output=output)
-        for pid in self.pids:
-            session.attach(f"process {pid}", pid)
+def describe_missing_sockets(session: TraceSession) -> Iterator[str]:
+    """Yield a line for each program that made no call on a socket: then there is nothing to draw."""
+    for role in session.programs_without_sockets:
+        status = session.exit_statuses[role]
+        end = ""
+        if status is not None and session.stopped_by is None:
+            is_signal = -status in list(signal.Signals)
+            end = (
+                f"; {signal.Signals(-status).name} killed it"
+                if is_signal
+                else f"; its exit status is {status}"
+            )
+        yield f"{role} made no call on a socket (TCP, UDP or UNIX){end}"
 
 
-def _numbered(role: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for number, text in enumerate(texts, 1):
-        yield (role if number == 1 else f"{role} {number}"), text
+def check_attachments(session: TraceSession) -> None:
+    """Check that strace could attach to all processes. Raises Unavailable."""
+    from bothends.trace.capture.tracees import tracer_of
+
+    for pid in session.failed_attachments:
+        tracer = tracer_of(pid)
+        hint = f"end process {tracer}, which traces it already" if tracer else "run as root"
+        raise Unavailable("trace", f"process {pid}", reason="strace cannot attach to it", hint=hint)
 
 
 def exit_status(session: TraceSession) -> int:
     """Return the exit status for a session: the last client's, or 128 plus a signal number as in a shell."""
-    import signal
-
     if session.reached_time_limit:
         return TIME_LIMIT_STATUS
     if session.stopped_by is not None:

@@ -74,7 +74,7 @@ ON_SOCKETS: Final = (
 )
 # The names of all calls that can be drawn.
 DRAWN_CALLS: Final = ON_SOCKETS | WAITING | SLEEPING | FORKING | REAPING | {"socket", "socketpair"}
-# Calls that query or set something and transfer no data: --quiet-calls hides them.
+# Calls that query or set something and transfer no data: the diagram leaves them out, without --all-calls.
 QUIET_CALLS: Final = (
     frozenset({"getsockopt", "setsockopt", "getsockname", "getpeername", "fcntl", "ioctl", "epoll_ctl"})
     | DUPLICATING
@@ -156,6 +156,7 @@ class CallDecoder:
         self._orphans: dict[int, list[Line]] = {}
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
+        self.uses_sockets = False  # whether a call was made on a socket that the diagram shows
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
 
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
@@ -374,6 +375,9 @@ class CallDecoder:
             call.number = next(self._numbers)
             if call.socket is not None or call.name in ("socket", "socketpair"):
                 self._assign_role(process)
+                socket = self._trace.sockets.get(call.socket or 0)
+                family = socket.family if socket is not None else _FAMILIES.get(call.arguments[0], "other")
+                self.uses_sockets = self.uses_sockets or family not in ("netlink", "other")
             if isinstance(line, CallStarted):
                 self._calls[line.pid] = call
             return call

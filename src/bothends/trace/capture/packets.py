@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ipaddress
-import os
 import socket
 import struct
 import time
@@ -246,10 +245,7 @@ class Capture:
             # header.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         except OSError as error:
-            raise Unavailable(
-                "see", "packets", error.errno or 0,
-                f"run as root, or: sudo setcap cap_net_raw+ep {os.path.realpath('/proc/self/exe')}",
-            ) from error  # fmt: skip
+            raise Unavailable("see", "packets", error.errno or 0, "run as root") from error
         try:
             self._socket.setblocking(False)
             with contextlib.suppress(OSError):  # needs CAP_NET_ADMIN; otherwise the system's limit applies

@@ -36,6 +36,8 @@ from bothends.trace.model import Point, Socket
 GRACE_PERIOD: Final = 2.0  # seconds from SIGTERM to SIGKILL
 _PIPE_SIZE: Final = 1 << 20  # bytes that strace can write before it blocks
 _READ_SIZE: Final = 1 << 18
+_SHELL_SYNTAX: Final = frozenset("|&;<>()$`*")  # characters of a shell's operators and expansions
+_SHELL_OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>&1"})
 
 
 @dataclass(eq=False, repr=False)
@@ -49,18 +51,22 @@ class NoSuchProgram(UsageError):
         return f"command {self.text!r}: {self.reason}"
 
 
-def split_command(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Split a command line as a shell does: it handles quotes, but no variables, pipes and so on.
 
     Raises:
-        NoSuchProgram: the command line is empty or malformed, or the program does not exist.
+        NoSuchProgram: the command line is malformed, or has a shell's operators.
     """
     try:
-        argv = shlex.split(text)
+        words = shlex.split(text)
+        operators = _SHELL_OPERATORS.intersection(
+            words, shlex.split(text, posix=False)
+        )  # not the quoted ones
     except ValueError as error:
         raise NoSuchProgram(text, f"{str(error).lower()}; close each quote, as in a shell") from error
-    check_program(argv, text)
-    return argv
+    if operators:
+        raise NoSuchProgram(text, f"{min(operators)!r} is not understood; for shell syntax use sh -c '...'")
+    return words
 
 
 def check_program(argv: Sequence[str], text: str = "") -> None:
@@ -69,7 +75,9 @@ def check_program(argv: Sequence[str], text: str = "") -> None:
     if not argv:
         raise NoSuchProgram(text, "the command line is empty")
     if shutil.which(argv[0]) is None:
-        raise NoSuchProgram(text, f"program {argv[0]!r} not found; for shell syntax use sh -c '...'")
+        has_syntax = not _SHELL_SYNTAX.isdisjoint(text)
+        hint = "for shell syntax use sh -c '...'" if has_syntax else "no command or file has this name"
+        raise NoSuchProgram(text, f"program {argv[0]!r} not found; {hint}")
 
 
 def find_strace() -> str:
@@ -185,6 +193,7 @@ class TracedProgram:
         self._launcher = launcher
         self._process: ProcessHandle | None = None
         self._pipe = -1
+        self._has_output = False  # whether strace has written anything
 
     @property
     def is_running(self) -> bool:
@@ -195,6 +204,11 @@ class TracedProgram:
     def status(self) -> int | None:
         """The exit status, as in Popen.returncode; None while it runs."""
         return self._process.returncode if self._process is not None else None
+
+    @property
+    def has_failed_to_attach(self) -> bool:
+        """Whether strace has reported that it cannot attach to the process."""
+        return self.pid is not None and self.has_ended and bool(self.status) and not self._has_output
 
     @property
     def was_strace_killed(self) -> bool:
@@ -264,6 +278,7 @@ class TracedProgram:
                 yield from self.decoder.decode(self.parser.feed_eof())
                 yield from self.decoder.finish()
                 return
+            self._has_output = True
             max_bytes -= len(data)
             yield from self.decoder.decode(self.parser.feed(data))
         started = self.parser.unfinished_call()
@@ -312,6 +327,15 @@ class TracedProgram:
             while os.read(self._pipe, _READ_SIZE):
                 pass
             self._on_eof()
+
+
+def tracer_of(pid: int) -> int:
+    """Return the pid of the process that traces another one; 0 if there is none, or it is not known."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("TracerPid:")), 0)
 
 
 def _thread_ids(pid: int) -> list[int]:

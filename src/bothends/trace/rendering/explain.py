@@ -261,7 +261,6 @@ ERRORS: Final[dict[str, str]] = {
     "try again",
     "EINPROGRESS": "the handshake is not complete yet; the socket becomes writable when it is",
     "EINTR": "a signal interrupted the call",
-    "ERESTARTSYS": "a signal interrupted the call; the kernel restarts it",
     "ECONNREFUSED": "no program listens on that port; the other machine replied at once",
     "ECONNRESET": "the peer reset the connection (RST); data that it had sent may be lost",
     "EPIPE": "the connection is closed for sending: the peer will not read this data",
@@ -293,6 +292,8 @@ def explain_call(call: Call, trace: Trace) -> str:
     entry = CALLS.get(call.name)
     if entry is None:
         return ""
+    if call.error in formatting.INTERRUPTED:
+        return "A signal interrupted the call. The kernel restarts it, or it fails with EINTR (signal(7))."
     if call.error:
         return f"{call.error}: {ERRORS.get(call.error, 'the kernel returned an error')}."
     socket = trace.sockets.get(call.socket) if call.socket is not None else None

@@ -16,6 +16,13 @@ from bothends.trace.model import Call, Packet
 
 PREVIEW_BYTES: Final = 40  # bytes of data in a line
 RESENT_MARK: Final = "(resent)"  # a retransmission
+# Results inside the kernel, which no program sees: restart the call, or return EINTR (signal(7)).
+INTERRUPTED: Final = {
+    "ERESTARTSYS": "interrupted by a signal",
+    "ERESTARTNOHAND": "interrupted by a signal",
+    "ERESTART_RESTARTBLOCK": "interrupted by a signal",
+    "ERESTARTNOINTR": "interrupted by a signal, and restarted",
+}
 
 
 def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
@@ -74,7 +81,8 @@ def _result(call: Call) -> str:
     if call.until is None and call.result is None:
         return " …"
     if call.error:
-        return f" = {call.error}"
+        interrupted = INTERRUPTED.get(call.error)
+        return f" {interrupted}" if interrupted else f" = {call.error}"
     if call.result is None:
         return ""
     if call.name in RECEIVING:

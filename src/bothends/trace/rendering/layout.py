@@ -8,15 +8,17 @@
 3. While a process is blocked in a call, its lane is dotted.
 4. A packet on a wire has one row if nothing happened while it was in transit, otherwise two.
 5. A connection that has not been accepted is in the lane of its listener.
+6. Calls that transfer nothing (`QUIET_CALLS`) are left out if the filter says so, unless they fail or block
+   for `LONG_WAIT_NS`. While one blocks, the lane is dotted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from bothends.trace.capture.calls import ACCEPTING, FORKING, QUIET_CALLS, REAPING, RECEIVING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, QUIET_CALLS, REAPING, RECEIVING, SLEEPING, WAITING
 from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
@@ -39,10 +41,14 @@ Bar: TypeAlias = Literal["none", "runs", "waits"]
 ArrowPart: TypeAlias = Literal["whole", "sent", "arrived", "lost"]
 
 SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: the duration of a longer wait is shown
+LONG_WAIT_NS: Final = 1_000_000_000  # nanoseconds: a longer wait is drawn even if quiet calls are left out
 BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
+# Errors that are not mistakes: of any call, or of calls that only ask.
+_NORMAL_ERRORS: Final = NONBLOCKING_ERRORS | {"EALREADY", "EINTR"}
+_ANSWERS: Final = frozenset({("getpeername", "ENOTCONN"), ("ioctl", "ENOTTY"), ("epoll_ctl", "EEXIST")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ class Filter:
     def _shows_call(self, call: Call, socket: Socket | None) -> bool:
         if socket is not None and socket.family in ("netlink", "other"):
             return False
-        if self.hide_quiet_calls and call.name in QUIET_CALLS | FORKING | REAPING:
+        if self.hide_quiet_calls and _is_quiet(call):
             return False
         if self.only and call.name not in self.only:
             return False
@@ -168,11 +174,13 @@ class Layout:
     ) -> None:
         self._trace = trace
         self._filter = row_filter if row_filter is not None else Filter()
+        self._unhidden = replace(self._filter, hide_quiet_calls=False)
         self._explain = explain
         self._is_complete = is_complete
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
         self._pending_calls: dict[int, Call] = {}  # by thread: not drawn yet, perhaps in one row with the end
         self._pending_packets: dict[int, Packet] = {}  # in transit, and not drawn yet
+        self._hidden_waits: dict[int, Call] = {}  # by thread: blocked quiet calls that are left out: rule 6
         self._lanes_of_ended: dict[int, int] = {}  # the last lane, by process
         self._owners: dict[int, int] = {}  # the process that last used a socket, by socket
         self._states = TcpStateTracker(trace)
@@ -193,6 +201,7 @@ class Layout:
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
             self._prune()
         transitions = list(self._states.transitions(point))
+        self._track_hidden_waits(point)
         if self._filter.shows(event, self._trace.sockets):
             match event:
                 case Packet():
@@ -213,6 +222,9 @@ class Layout:
         Called before anything else is drawn, and when the trace is idle. The call of `except_thread` is left
         out, because it is about to be drawn whole.
         """
+        for thread, call in self._hidden_waits.items():
+            if (lane := self._lane(call.process)) is not None:
+                lane.blocked_threads.add(thread)
         for thread, call in list(self._pending_calls.items()):
             if thread != except_thread:
                 del self._pending_calls[thread]
@@ -222,13 +234,34 @@ class Layout:
             yield from self._arrow_rows(packet, packet.at, "sent")
 
     def wait_rows(self, arrows: Iterable[WaitArrow], at: int) -> Iterator[Row]:
-        """Draw which process waits for which, at a time."""
+        """Draw which process waits for which, at a time, and the long waits that were left out so far."""
         yield from self.pending()
+        for thread, hidden in list(self._hidden_waits.items()):
+            if at - hidden.at >= LONG_WAIT_NS and self._lane(hidden.process) is not None:
+                del self._hidden_waits[thread]
+                yield self._start_row(hidden)
         for each in arrows:
             waiting, ender = self._lane_index(each.process), self._lane_index(each.ender)
             call = self._trace.event(each.event)
             if waiting is not None and ender is not None and waiting != ender and call is not None:
                 yield self._row(at, (), call, Arrow(waiting, ender, each.text, "note"))
+
+    def _track_hidden_waits(self, point: Point) -> None:
+        event = point.event
+        if isinstance(event, ProcessEvent) and event.kind == "ended":
+            waits = self._hidden_waits.items()
+            self._hidden_waits = {thread: call for thread, call in waits if call.process != event.process}
+        if not isinstance(event, Call):
+            return
+        if point.is_end:
+            if self._hidden_waits.pop(event.thread, None) and (lane := self._lane(event.process)) is not None:
+                lane.blocked_threads.discard(event.thread)
+        elif (
+            event.name in WAITING | SLEEPING
+            and not self._filter.shows(event, self._trace.sockets)
+            and self._unhidden.shows(event, self._trace.sockets)
+        ):
+            self._hidden_waits[event.thread] = event
 
     def _call_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
         if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
@@ -498,9 +531,24 @@ def is_undelivered(packet: Packet, trace: Trace) -> bool:
     )
 
 
+def _is_quiet(call: Call) -> bool:
+    """Return whether a call transfers nothing, and neither fails nor blocks for long."""
+    if call.name not in QUIET_CALLS:
+        return False
+    if call.name == "getsockopt" and call.arguments[2:3] == ("SO_ERROR",) and call.result == 0:
+        return call.arguments[3:4] == ("[0]",)  # it may be the error of a connect that was in progress
+    return not _is_mistake(call) and call.duration < LONG_WAIT_NS
+
+
+def _is_mistake(call: Call) -> bool:
+    """Return whether a call failed with an error that is not a normal result."""
+    is_normal = call.error in _NORMAL_ERRORS or (call.name, call.error) in _ANSWERS
+    return call.failed and not is_normal and not call.error.startswith("ERESTART")
+
+
 def _style(call: Call) -> Style:
     if call.failed:
-        return "quiet" if call.error in ("EAGAIN", "EINPROGRESS", "EINTR", "ERESTARTSYS") else "error"
+        return "error" if _is_mistake(call) else "quiet"
     return "quiet" if call.name in QUIET_CALLS else ""
 
 
