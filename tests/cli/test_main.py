@@ -213,8 +213,8 @@ def test_full_disk_is_no_internal_error(arguments: tuple[str, ...], unbuffered: 
 
 
 def test_full_disk_elsewhere_is_an_internal_error(
-    verb_that_raises: Raiser, capsys: pytest.CaptureFixture[str]
+    verb_that_raises: Raiser, capfd: pytest.CaptureFixture[str]
 ) -> None:
     verb_that_raises(OSError(errno.ENOSPC, "No space left on device"))
     assert main.run(["serve"]) == 70
-    assert "internal error" in capsys.readouterr().err
+    assert "internal error" in capfd.readouterr().err

@@ -251,9 +251,12 @@ def with_port_numbers(
     """
     import socket
 
+    from bothends.endpoints import SCHEMES
     from bothends.errors import EndpointError
 
     first, *rest = args
+    if first.partition(":")[0] in SCHEMES:
+        return list(args)
     host, colon, name = first.rpartition(":") if not rest else (first, "", rest[0])
     is_host = host and "/" not in host and (":" not in host or rest or host.endswith("]"))
     if (

@@ -59,11 +59,9 @@ def split_words(text: str) -> list[str]:
     """
     try:
         words = shlex.split(text)
-        operators = _SHELL_OPERATORS.intersection(
-            words, shlex.split(text, posix=False)
-        )  # not the quoted ones
     except ValueError as error:
         raise NoSuchProgram(text, f"{str(error).lower()}; close each quote, as in a shell") from error
+    operators = _SHELL_OPERATORS.intersection(words, text.split())  # not the quoted ones
     if operators:
         raise NoSuchProgram(text, f"{min(operators)!r} is not understood; for shell syntax use sh -c '...'")
     return words
