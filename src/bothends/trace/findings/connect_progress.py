@@ -308,8 +308,8 @@ def connect_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
             f"connect to {each.target} failed with {each.error}: the machine has no route to that address, "
             f"or nothing there answers."
             if each.error in ("EHOSTUNREACH", "ENETUNREACH")
-            else f"{capitalized(client)} {sent} to {each.target}, and no reply came in {waited}: nothing has "
-            "that address, or a firewall discards the packets. A port without a listener would refuse at once."
+            else f"{capitalized(client)} {sent} to {each.target}, and no reply came in {waited}: nothing "
+            "has that address, or a firewall discards the packets. A port without a listener refuses at once."
         )
         yield Finding(
             "connect-unanswered",
