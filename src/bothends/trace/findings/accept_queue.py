@@ -14,6 +14,7 @@ from bothends.trace.findings.endpoints import (
     attempts,
     bound_sockets,
     capitalized,
+    connects_later,
     is_read,
     listeners,
     name_of,
@@ -25,8 +26,19 @@ SYN_TIMEOUT_NS: Final = 950_000_000  # nanoseconds: a SYN without a reply is sen
 
 def backlog_overflow(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a full accept queue: the kernel ignored a SYN, and the client sent it again a second later."""
+    repeated = _repeated_syns(trace_index.packets)
+    recovered = {
+        each.connect.number
+        for each in attempts(trace_index)
+        if each.error == "EAGAIN" and connects_later(trace_index, each)
+    }
     for binding in listeners(trace_index):
-        ignored = dict(_ignored_syns(trace_index, binding))
+        ignored = {
+            key: pair
+            for key, pair in repeated.items()
+            if listens_at(binding.address, pair[1].destination)
+            and all(binding.is_open_at(packet.at) for packet in pair)
+        }
         slow = _slow_connects(trace_index, binding)
         full = [
             each
@@ -37,6 +49,7 @@ def backlog_overflow(trace_index: TraceIndex) -> Iterator[Finding]:
             and each.address.port is None
             and binding.is_reached_by(each.address)
         ]
+        full = [call for call in full if call.number not in recovered]
         if not ignored and not slow and not full:
             continue
         words = binding.call.arguments
@@ -57,7 +70,7 @@ def backlog_overflow(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "backlog-overflow",
             "The listener's accept queue was full",
-            f"{text}: {waiting} connections waited for accept(), {room}, and {server} did not accept.",
+            f"{text}: {_connections(waiting)} waited for accept(), {room}, and {server} did not accept.",
             "Accept faster: call accept() in a loop, and serve connections elsewhere (threads, processes, an "
             "event loop). A larger backlog only helps with short bursts.",
             (
@@ -78,27 +91,23 @@ def _connections(count: int) -> str:
     return "1 connection" if count == 1 else f"{count} connections"
 
 
-def _ignored_syns(
-    trace_index: TraceIndex, binding: Binding
-) -> Iterator[tuple[tuple[SocketAddress, int], tuple[Packet, Packet]]]:
+def _repeated_syns(packets: list[Packet]) -> dict[tuple[SocketAddress, int], tuple[Packet, Packet]]:
     """Return the SYNs without a reply that the client repeated, by client."""
-    if binding.address.port is None:
-        return
     first: dict[tuple[SocketAddress, int], Packet] = {}
     answered: set[tuple[SocketAddress, SocketAddress]] = set()
-    for packet in trace_index.packets:
+    found: dict[tuple[SocketAddress, int], tuple[Packet, Packet]] = {}
+    for packet in packets:
         if packet.flags == ("SYN", "ACK"):
             answered.add((packet.destination, packet.source))
         if packet.lost or (packet.source, packet.destination) in answered:
             continue  # the SYN, or the SYN ACK, was lost on the path
-        if packet.flags != ("SYN",) or not listens_at(binding.address, packet.destination):
-            continue
-        if not binding.is_open_at(packet.at):
+        if packet.flags != ("SYN",):
             continue
         key = packet.source, packet.sequence
         if key in first:
-            yield key, (first[key], packet)
+            found[key] = first[key], packet
         first.setdefault(key, packet)
+    return found
 
 
 def _slow_connects(trace_index: TraceIndex, binding: Binding) -> list[Call]:
@@ -141,19 +150,20 @@ def listener_closed_with_queue(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         accepted = {call.address for call in _accepts(trace_index, binding)}
         accepted_sockets = {call.created_id for call in _accepts(trace_index, binding)}
-        left = []
+        left, known = [], 0
         for each in attempts(trace_index):
             at = each.connect.until or each.connect.at
             if not each.is_connected or not binding.is_reached_by(each.target) or not binding.is_open_at(at):
                 continue
             peer = trace_index.peer_of(each.socket.number)
             if peer in accepted_sockets or (each.socket.local in accepted and each.socket.local is not None):
+                known += 1
                 continue
             if _was_closed_before(trace_index, each, binding.until):
                 continue
             left.append(each)
         if binding.socket.family == "unix":
-            left = left[len(accepted_sockets) :]
+            left = left[max(len(accepted_sockets) - known, 0) :]
         harmed = [
             (each, call) for each in left if (call := _harm(trace_index, each, binding.until)) is not None
         ]
@@ -171,8 +181,7 @@ def listener_closed_with_queue(trace_index: TraceIndex) -> Iterator[Finding]:
             f"{'it' if len(left) == 1 else 'them'}: {call.name} of {name_of(trace_index, attempt.process)} "
             f"{f'failed with {call.error}' if call.failed else 'returned EOF'}.",
             "Accept in a loop as long as clients may come. Before you close the listener, set it "
-            "non-blocking "
-            "and accept until EAGAIN. Clients should try again.",
+            "non-blocking and accept until EAGAIN. Clients should try again.",
             tuple(
                 number
                 for number in (
@@ -248,14 +257,12 @@ def shared_port_unread(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "shared-port-unread",
             "A socket shares the port, and no program reads it",
-            f"{total} sockets share {address} (SO_REUSEPORT), and the kernel distributes the {what} "
-            "among them. "
-            f"Nothing reads descriptor {stale.call.descriptor} of "
-            f"{name_of(trace_index, stale.process)}: only "
-            f"{received} of {sent} {what} were {verb}.",
-            "Close the socket that is not used, or read every one. Without SO_REUSEPORT the second "
-            "bind() would "
-            "have failed with EADDRINUSE.",
+            f"{total} sockets share {address} (SO_REUSEPORT), and the kernel distributes the {what} among "
+            f"them. Nothing reads descriptor {stale.call.descriptor} of "
+            f"{name_of(trace_index, stale.process)}: only {received} of {sent} {what} "
+            f"were {verb}.",
+            "Close the socket that is not used, or read every one. Without SO_REUSEPORT the second bind() "
+            "would have failed with EADDRINUSE.",
             (stale.call.number, others[0].call.number, first.number),
             certainty="inferred",
             basis=f"{sent - received} {what} were {verb} nowhere, and one of the sockets is never read",

@@ -1,5 +1,4 @@
-"""Rules about bind() and listen(): addresses in use, missing rights, and errors that a program "
-"ignores. Pure."""
+"""Rules about bind() and listen(): addresses in use, missing rights, and ignored errors. Pure."""
 
 from __future__ import annotations
 
@@ -36,9 +35,8 @@ def stale_path(trace_index: TraceIndex) -> Iterator[Finding]:
         holder = next((each for each in earlier if each.is_open_at(call.at)), None)
         if holder is not None:
             text = (
-                f"bind to {address} failed: {name_of(trace_index, holder.process)} has a socket with "
-                "that path, "
-                "and it is still open."
+                f"bind to {address} failed: {name_of(trace_index, holder.process)} has a socket with that "
+                "path, and it is still open."
             )
             remedy = "End that program first, or use another path."
             certainty, basis = "seen", ""
@@ -58,9 +56,8 @@ def stale_path(trace_index: TraceIndex) -> Iterator[Finding]:
                 f"earlier run has that path.{when} close() does not remove it."
             )
             remedy = (
-                "Remove the file before bind(), and when the server ends. First connect to it: if "
-                "that succeeds, "
-                "a server is running there. SO_REUSEADDR has no effect on UNIX sockets."
+                "Remove the file before bind(), and when the server ends. First connect to it: if that "
+                "succeeds, a server is running there. SO_REUSEADDR has no effect on UNIX sockets."
             )
             certainty = "seen" if earlier else "inferred"
             basis = "" if earlier else "no traced program has that path open"
@@ -102,8 +99,8 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
         elif socket.kind == "stream" and not reuses and closed is not None:
             text = (
                 f"bind to {address} failed: this end closed the connection with "
-                f"{closed.address or 'a client'} "
-                f"first, so the port is in TIME-WAIT for a minute, and SO_REUSEADDR is not set."
+                f"{closed.address or 'a client'} first, so the port is in TIME-WAIT for a minute, "
+                "and SO_REUSEADDR is not set."
             )
             remedy = "Set SO_REUSEADDR before bind(): a server need not wait for TIME-WAIT."
             certainty, basis = (
@@ -115,8 +112,8 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
         elif socket.kind == "stream" and not reuses:
             text = (
                 f"bind to {address} failed: no traced program has that port. Another program has it, or "
-                "probably connections of an earlier server are in TIME-WAIT, because SO_REUSEADDR is "
-                "not set."
+                "probably connections of an earlier server are in TIME-WAIT, because SO_REUSEADDR is not "
+                "set."
             )
             remedy = (
                 f"Set SO_REUSEADDR before bind(). If that does not help, find the program with "
@@ -144,8 +141,7 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _failed_binds(trace_index: TraceIndex, *errors: str) -> Iterator[tuple[Call, Socket]]:
-    """Return the bind() and listen() calls that failed with one of these errors, the first for each "
-    "target."""
+    """Return the first bind() or listen() for each target that failed with one of these errors."""
     seen = set()
     for call in trace_index.calls:
         if call.name not in ("bind", "listen") or call.error not in errors or call.socket is None:
@@ -157,17 +153,18 @@ def _failed_binds(trace_index: TraceIndex, *errors: str) -> Iterator[tuple[Call,
 
 
 def _has_alternative(trace_index: TraceIndex, failed: Call) -> bool:
-    """Return whether the program has bound another address instead, or the same one in another attempt."""
+    """Return whether the program has bound an address later, or connected to the one it could not bind."""
     socket = trace_index.trace.sockets[failed.socket or 0]
     for call in trace_index.calls_by_process[failed.process]:
+        is_connect = call.name == "connect" and (not call.failed or call.error == "EINPROGRESS")
+        if is_connect and call.at > failed.at and call.address == failed.address:
+            return True  # the program runs already: this instance is its client
         if call.name != "bind" or call.failed or call.result is None or call.socket is None:
             continue
         other = trace_index.trace.sockets[call.socket]
         if other.kind != socket.kind or (other.family == "unix") != (socket.family == "unix"):
             continue
-        if call.at > failed.at and other.number != socket.number:
-            return True
-        if call.at > failed.at and call.address == failed.address:
+        if call.at > failed.at:
             return True
         both = call.address is not None and failed.address is not None
         if (
@@ -256,11 +253,15 @@ def bind_error_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
             ),
             None,
         )
-        if bound or used is None:
+        if bound or used is None or _is_client(later, used):
             continue
         socket = trace_index.trace.sockets[call.socket]
+        was_bound = any(
+            each.name == "bind" and not each.failed and each.at < call.at
+            for each in trace_index.calls_by_socket[call.socket]
+        )
         chosen = ""
-        if used.name == "listen" and not used.failed:
+        if not was_bound and used.name == "listen" and not used.failed:
             port = socket.local.port if socket.local is not None and socket.local != call.address else None
             chosen = f" listen() then chose {f'port {port}' if port else 'a free port'} by itself."
         address = call.address or "the address"
@@ -279,6 +280,14 @@ def bind_error_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
+def _is_client(calls: list[Call], used: Call) -> bool:
+    """Return whether the socket was connected before it was used: any local port will do."""
+    return any(
+        each.name == "connect" and each.at < used.at and (not each.failed or each.error == "EINPROGRESS")
+        for each in calls
+    )
+
+
 def bind_failed(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find bind() or listen() that failed for another reason than an address in use."""
     for call, socket in _failed_binds(trace_index, *_REASONS):
@@ -292,7 +301,7 @@ def bind_failed(trace_index: TraceIndex) -> Iterator[Finding]:
         if call.error == "EACCES" and (call.address is None or (call.address.port or 1024) >= 1024):
             reason, remedy = "the program has no right to use it", "Check the rights of the path or the port."
         yield Finding(
-            f"{call.name}-failed",
+            "bind-failed",
             f"{call.name}() failed",
             f"{capitalized(name_of(trace_index, call.process))}: {what} failed with {call.error}, because "
             f"{reason}.",

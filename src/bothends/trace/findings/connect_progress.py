@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
     NOT_CONNECTED,
@@ -13,9 +13,10 @@ from bothends.trace.findings.endpoints import (
     attempts,
     capitalized,
     has_recovered,
+    listeners,
     name_of,
 )
-from bothends.trace.model import Call, Packet
+from bothends.trace.model import Call, Packet, SocketAddress
 from bothends.trace.rendering import formatting
 
 _WAIT_IN_C: Final = (
@@ -24,22 +25,24 @@ _WAIT_IN_C: Final = (
 _WAIT_IN_PYTHON: Final = (
     "select.select([], [sock], [], timeout); error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)"
 )
+_FEW_TARGETS: Final = 3
 SYN_TRIES: Final = 2  # a SYN that was sent this often had no reply for a second
 
 
 def connect_not_awaited(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a transfer on a connection in progress that failed: the program did not wait for the "
-    "connection."""
+    """Find a transfer on a connection in progress that failed: the program did not wait."""
     known = attempts(trace_index)
     for each in known:
         first = each.transfers[0] if each.transfers else None
         if not each.was_in_progress or first is None or not first.failed:
             continue
         waited = any(wait.at < first.at for wait in each.waits)
-        if waited or _was_asked_before(trace_index, each, first) or has_recovered(trace_index, each, known):
+        if waited or _was_asked_before(trace_index, each, first) or has_recovered(trace_index, each):
             continue
         if each.is_connected and _continues_later(trace_index, first):
             continue
+        if first.error == "EAGAIN" and (each.was_asked or any(wait.at > first.at for wait in each.waits)):
+            continue  # it tried to send at once, and waits now
         yield Finding(
             "connect-not-awaited",
             "The program uses a connection that is not complete yet",
@@ -80,7 +83,7 @@ def so_error_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
         if not each.was_in_progress or failed is None or each.was_asked:
             continue
         waits = [wait for wait in each.waits if wait.at < failed.at]
-        if not waits or has_recovered(trace_index, each, known):
+        if not waits or has_recovered(trace_index, each):
             continue
         yield Finding(
             "so-error-ignored",
@@ -105,10 +108,12 @@ def connect_abandoned(trace_index: TraceIndex) -> Iterator[Finding]:
         uses_ring = trace_index.process(each.process).uses_io_uring
         if not each.was_in_progress or each.was_asked or each.transfers or uses_ring:
             continue
-        if has_recovered(trace_index, each, known) or _has_other_attempt(each, known):
+        if has_recovered(trace_index, each) or _has_other_attempt(each, known):
             continue
+        if _is_own_listener(trace_index, each):
+            continue  # it wakes its own thread in accept()
         close = next((call for call in trace_index.later_calls(each.connect) if call.name == "close"), None)
-        timed_out = [wait for wait in each.waits if wait.result == 0]
+        timed_out = [wait for wait in each.waits if wait.result == 0 and wait.name in WAITING]
         if each.waits and not (timed_out and close is None):
             continue
         client = name_of(trace_index, each.process)
@@ -123,9 +128,8 @@ def connect_abandoned(trace_index: TraceIndex) -> Iterator[Finding]:
             else f"{capitalized(client)} did not wait for the outcome, and closed the socket "
             f"{_after(each.connect, close)} later"
             if close is not None
-            else f"{capitalized(client)} did not wait for the outcome, and neither used nor closed "
-            "the socket "
-            f"for {formatting.duration(until - each.connect.at)}"
+            else f"{capitalized(client)} did not wait for the outcome, and neither used nor closed the "
+            f"socket for {formatting.duration(until - each.connect.at)}"
         )
         peer = (
             f", and {name_of(trace_index, waiting.process)} waited {_length(trace_index, waiting)} for data"
@@ -153,6 +157,13 @@ def connect_abandoned(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c=_WAIT_IN_C + "  /* to give up: close(fd) */",
             in_python=_WAIT_IN_PYTHON + "  # to give up: sock.close()",
         )
+
+
+def _is_own_listener(trace_index: TraceIndex, attempt: Attempt) -> bool:
+    return any(
+        each.is_reached_by(attempt.target) and each.process == attempt.process
+        for each in listeners(trace_index)
+    )
 
 
 def _has_other_attempt(attempt: Attempt, known: list[Attempt]) -> bool:
@@ -187,7 +198,7 @@ def connect_error_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a program that uses a socket although connect() has returned an error."""
     known = attempts(trace_index)
     for each in known:
-        if each.was_in_progress or not each.error or has_recovered(trace_index, each, known):
+        if each.was_in_progress or not each.error or has_recovered(trace_index, each):
             continue
         following = next(
             (call for call in trace_index.later_calls(each.connect) if call.process == each.process), None
@@ -246,9 +257,8 @@ def ports_used_up(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "ports-used-up",
             "No ephemeral port is left",
-            f"connect to {each.target} failed with EADDRNOTAVAIL: every connection to one address "
-            "needs a local "
-            f"port of its own, and {client} had opened {len(before)} ({states}).",
+            f"connect to {each.target} failed with EADDRNOTAVAIL: every connection to one address needs a "
+            f"local port of its own, and {client} had opened {len(before)} ({states}).",
             "Keep a connection and send many requests on it, or use a pool. Close connections that are no "
             "longer needed; let the server close first, so that TIME-WAIT is at its end. The range is "
             "net.ipv4.ip_local_port_range.",
@@ -268,35 +278,38 @@ def _is_closed_before(trace_index: TraceIndex, attempt: Attempt, at: int) -> boo
 
 def connect_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a connection attempt to an address that sends no reply at all."""
-    known = attempts(trace_index)
+    known = [each for each in attempts(trace_index) if not each.is_connected]
+    repliers = {packet.source for packet in trace_index.packets} if known else set()
+    targets: dict[int, set[SocketAddress]] = {}
     for each in known:
-        if each.is_connected or each.error not in ("", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"):
+        targets.setdefault(each.process, set()).add(each.target)
+    for each in known:
+        if len(targets[each.process]) > _FEW_TARGETS:
+            continue  # it looks for addresses that answer
+        if each.error not in ("", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"):
             continue
-        if has_recovered(trace_index, each, known) or each.target.port is None:
+        if has_recovered(trace_index, each) or each.target.port is None:
             continue
         syns = [
             packet
             for packet in trace_index.packets_from[each.socket.number]
             if packet.flags == ("SYN",) and packet.destination == each.target
         ]
-        replies = [packet for packet in trace_index.packets if packet.source == each.target]
-        if replies or any(packet.lost for packet in syns):
+        if each.target in repliers or any(packet.lost for packet in syns):
             continue
         timed_out = each.error == "ETIMEDOUT"
         if each.error in ("", "ETIMEDOUT") and len(syns) < SYN_TRIES and not timed_out:
             continue
         client = name_of(trace_index, each.process)
         shown: Call | Packet = each.shown_by or each.connect
-        count = f"{len(syns)} times" if len(syns) > 1 else "once"
+        waited = formatting.duration((each.connect.until or trace_index.end) - each.connect.at)
+        sent = f"sent {len(syns)} SYNs" if len(syns) > 1 else "tried to connect"
         text = (
-            f"connect to {each.target} failed with {each.error}: the machine has no route to that "
-            "address, or "
-            f"nothing there answers."
+            f"connect to {each.target} failed with {each.error}: the machine has no route to that address, "
+            f"or nothing there answers."
             if each.error in ("EHOSTUNREACH", "ENETUNREACH")
-            else f"{capitalized(client)} sent its SYN to {each.target} {count}, and no reply came in "
-            f"{formatting.duration((each.connect.until or trace_index.end) - each.connect.at)}: "
-            "nothing has that "
-            f"address, or a firewall discards the packets. A port without a listener would refuse at once."
+            else f"{capitalized(client)} {sent} to {each.target}, and no reply came in {waited}: nothing "
+            "has that address, or a firewall discards the packets. A port without a listener refuses at once."
         )
         yield Finding(
             "connect-unanswered",

@@ -7,8 +7,10 @@ again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
+from typing import Final
 
+from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
     REFUSED,
@@ -17,38 +19,46 @@ from bothends.trace.findings.endpoints import (
     attempts,
     bound_sockets,
     capitalized,
-    connections_to,
     has_recovered,
+    is_used,
     listeners,
     name_of,
     program_of,
 )
-from bothends.trace.model import Call, SocketAddress
+from bothends.trace.model import Call, Packet, SocketAddress
 from bothends.trace.rendering import formatting
+
+# A connection that is refused while the listener closes may start before the close() does.
+_RACE_NS: Final = 2_000_000
+_MANY_PORTS: Final = 3  # a program that is refused at so many ports looks for open ones
+# Folders of sockets that libraries look for: nscd, the journal, D-Bus, X11. Programs run without them.
+_OF_THE_SYSTEM: Final = ("/run/", "/var/run/", "/dev/", "/tmp/.X11-unix/", "@/tmp/.X11-unix/")
 
 
 def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a byte-swapped port: 12000 (0x2ee0) becomes 57390 (0xe02e)."""
     bound = [*listeners(trace_index), *bound_sockets(trace_index, "datagram")]
-    bound = [each for each in bound if each.address.port]
-    ports = {each.address.port for each in bound}
+    by_port: dict[int, list[Binding]] = {}
+    for each in bound:
+        if each.address.port:
+            by_port.setdefault(each.address.port, []).append(each)
+    connected = {each.connect.number for each in attempts(trace_index) if each.is_connected}
     for call in trace_index.calls:
         target = call.address
         if call.name not in ("connect", "sendto", "sendmsg") or target is None or not target.port:
             continue
-        if target.port in ports or (swapped := _swap_bytes(target.port)) == target.port:
+        if target.port in by_port or (swapped := _swap_bytes(target.port)) not in by_port:
             continue
-        for each in bound:
-            if each.address.port != swapped:
-                continue
+        if call.number in connected or _hears_from(trace_index, call):
+            continue
+        for each in by_port[swapped]:
             wrong, right = (call, each.call) if target.port > swapped else (each.call, call)
             yield Finding(
                 "swapped-port",
                 "The bytes of a port are in the wrong order",
                 f"{capitalized(name_of(trace_index, each.process))} has port {swapped}, and "
-                f"{name_of(trace_index, call.process)} uses {target.port}: the same two bytes in "
-                "reverse order "
-                f"(0x{swapped:04x}, 0x{target.port:04x}).",
+                f"{name_of(trace_index, call.process)} uses {target.port}: the same two bytes in reverse "
+                f"order (0x{swapped:04x}, 0x{target.port:04x}).",
                 "Convert the port to network byte order before you store it in sockaddr_in, at both ends.",
                 (each.call.number, call.number),
                 process=wrong.process if right.process != wrong.process else call.process,
@@ -59,37 +69,51 @@ def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
             return
 
 
+def _hears_from(trace_index: TraceIndex, call: Call) -> bool:
+    """Return whether the socket of a call received something from the address that the call names."""
+    calls = trace_index.calls_by_socket[call.socket or 0]
+    return any(each.name in RECEIVING and each.size and each.address == call.address for each in calls)
+
+
 def _swap_bytes(port: int) -> int:
     return (port & 0xFF) << 8 | port >> 8
 
 
-def _refusals(trace_index: TraceIndex) -> Iterator[Finding]:
+@lru_cache(maxsize=1)
+def _refusals(trace_index: TraceIndex) -> list[Finding]:
     """Return a finding for each refused connection that the program did not replace by another."""
-    known = attempts(trace_index)
-    failed = [each for each in known if each.error in REFUSED]
-    if not failed:
-        return
-    listening = listeners(trace_index)
-    seen = set()
+    failed = [each for each in attempts(trace_index) if each.error in REFUSED]
+    listening = listeners(trace_index) if failed else []
+    places: dict[str, set[SocketAddress]] = {}
     for each in failed:
-        key = program_of(trace_index, each.process), each.target
-        if key in seen or has_recovered(trace_index, each, known):
+        places.setdefault(program_of(trace_index, each.process), set()).add(each.target)
+    seen = set()
+    found = []
+    for each in failed:
+        program = program_of(trace_index, each.process)
+        if (program, each.target) in seen or has_recovered(trace_index, each):
             continue
-        seen.add(key)
+        if len({target.port for target in places[program]}) >= _MANY_PORTS:
+            continue
+        seen.add((program, each.target))
         finding = _explain(trace_index, each, listening)
         if finding is not None:
-            yield finding
+            found.append(finding)
+    return found
 
 
 def _explain(trace_index: TraceIndex, attempt: Attempt, listening: list[Binding]) -> Finding | None:
     """Return why a connection was refused, the most precise reason first."""
     at, target = attempt.connect.at, attempt.target
+    until = attempt.shown_by.at if isinstance(attempt.shown_by, Packet) else attempt.connect.until or at
     reached = [each for each in listening if each.is_reached_by(target)]
     for each in reached:
-        if each.is_open_at(at):
+        if each.is_open_at(at) and each.is_open_at(until + _RACE_NS):
+            if target.port is None:
+                return _other_folder(trace_index, attempt, each)
             return _other_namespace(trace_index, attempt, each)
     for each in reversed(reached):
-        if each.until is not None and each.until <= at:
+        if each.until is not None and each.until <= until + _RACE_NS:
             return _listener_gone(trace_index, attempt, each)
     for each in reached:
         if each.since > at:
@@ -115,10 +139,12 @@ def _finding(
     text: str,
     remedy: str,
     binding: Binding | None = None,
+    cause: Call | None = None,
     **fields: object,
 ) -> Finding:
     shown = attempt.shown_by
     evidence = {attempt.connect.number, shown.number if shown is not None else attempt.connect.number}
+    evidence |= {cause.number} if cause is not None else set()
     evidence |= {binding.call.number} if binding is not None else set()
     fields.setdefault("process", attempt.process)
     sockets = (attempt.socket.number, *((binding.socket.number,) if binding is not None else ()))
@@ -133,8 +159,8 @@ def _too_early(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> F
         "refused-too-early",
         "The client connected before the server listened",
         f"The connection to {attempt.target} was refused {early} before "
-        f"{name_of(trace_index, binding.process)} "
-        f"listened on {binding.address}, and {name_of(trace_index, attempt.process)} did not try again.",
+        f"{name_of(trace_index, binding.process)} listened on {binding.address}, and "
+        f"{name_of(trace_index, attempt.process)} did not try again.",
         "Try again after a delay, or start the client when the server reports that it is ready.",
         binding,
         in_c="while (connect(fd, a, n) < 0 && errno == ECONNREFUSED) { close(fd); fd = socket(...); }",
@@ -177,6 +203,24 @@ def _other_namespace(trace_index: TraceIndex, attempt: Attempt, binding: Binding
         binding,
         certainty="inferred",
         basis="a socket listens at that address, and the kernel refused the connection",
+    )
+
+
+def _other_folder(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> Finding:
+    client, server = name_of(trace_index, attempt.process), name_of(trace_index, binding.process)
+    relative = not attempt.target.host.startswith("/")
+    why = "a relative path is looked up in the current directory of each" if relative else "its file is gone"
+    return _finding(
+        trace_index,
+        attempt,
+        "refused-elsewhere",
+        "The path of the UNIX socket is another file for the client",
+        f"{capitalized(client)} connects to {attempt.target} and gets {attempt.error}, although {server} "
+        f"listens on {binding.address}: {why}, or another program removed or replaced it.",
+        "Use the same absolute path in both programs, and remove the file only when the server ends.",
+        binding,
+        certainty="inferred",
+        basis="a socket listens at a path of the same name",
     )
 
 
@@ -223,11 +267,9 @@ def _tcp_to_udp(trace_index: TraceIndex, attempt: Attempt, binding: Binding) -> 
         attempt,
         "tcp-to-udp",
         "The client uses TCP, and the server uses UDP",
-        f"{capitalized(name_of(trace_index, attempt.process))} connects to TCP port "
-        f"{attempt.target.port}, and "
-        f"{name_of(trace_index, binding.process)} has UDP port {binding.address.port}: these are two "
-        "different "
-        f"ports, and no socket listens at the first.",
+        f"{capitalized(name_of(trace_index, attempt.process))} connects to TCP port {attempt.target.port}, "
+        f"and {name_of(trace_index, binding.process)} has UDP port {binding.address.port}: these are two "
+        "different ports, and no socket listens at the first.",
         "Use the same protocol at both ends.",
         binding,
         in_c="fd = socket(AF_INET, SOCK_DGRAM, 0);  /* or SOCK_STREAM and listen() in the server */",
@@ -239,18 +281,25 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
     """Return a finding about a target that no traced program has, if that is a mistake."""
     at, target, client = attempt.connect.at, attempt.target, name_of(trace_index, attempt.process)
     program = program_of(trace_index, attempt.process)
+    if target.port is None and target.host.startswith(_OF_THE_SYSTEM):
+        return None
+    ended = trace_index.ended_at(attempt.process) is not None
+    failed = ended and bool(trace_index.process(attempt.process).status)
+    failed = failed and not _went_on(trace_index, attempt)
     unused = [
         each
         for each in listening
         if (each.address.port is None) == (target.port is None)
         and each.is_open_at(at)
         and program_of(trace_index, each.process) != program
-        and not any(connections_to(trace_index, each))
+        and (target.port is None or each.is_reached_by(target._replace(port=each.address.port)))
+        and not is_used(trace_index, each)
     ]
-    process = trace_index.process(attempt.process)
-    if target.port is None and (not unused or "/nscd/" in target.host):
-        return None
-    if len(unused) == 1 and unused[0].address.port != _swap_bytes(target.port or 0):
+    failed_bind = next((call for call in trace_index.calls if _failed_to_bind(call, target)), None)
+    is_client = failed_bind is None and not any(
+        program_of(trace_index, each.process) == program for each in listening
+    )
+    if len(unused) == 1 and is_client and unused[0].address.port != _swap_bytes(target.port or 0):
         what = "path" if target.port is None else "port"
         return _finding(
             trace_index,
@@ -263,16 +312,49 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
             f"Use the same {what} in both programs.",
             unused[0],
         )
-    if process.status and target.port is not None and trace_index.ended_at(attempt.process) is not None:
+    if not failed and failed_bind is None:
+        return None
+    if target.port is None:
+        is_file = attempt.error == "ECONNREFUSED"
         return _finding(
             trace_index,
             attempt,
             "refused",
-            "No socket listens where the client connects",
-            f"{capitalized(client)} connects to {target} and is refused: no socket listens there.",
-            "Start the server first, and check its address and port with bothends sockets or ss -ltn.",
+            "No socket listens at the path where the client connects",
+            f"{capitalized(client)} connects to {target} and gets {attempt.error}: "
+            + (
+                "the file exists, probably from an earlier run, but no socket listens there."
+                if is_file
+                else "there is no such file."
+            ),
+            "Start the server first, and use the same absolute path in both programs; ss -xlp lists them.",
+            certainty="inferred" if is_file else "seen",
+            basis="no traced program has that path open" if is_file else "",
         )
-    return None
+    return _finding(
+        trace_index,
+        attempt,
+        "refused",
+        "No socket listens where the client connects",
+        f"{capitalized(client)} connects to {target} and is refused: no socket listens there.",
+        "Start the server first, and check its address and port with bothends sockets or ss -ltn.",
+        cause=failed_bind,
+    )
+
+
+def _failed_to_bind(call: Call, target: SocketAddress) -> bool:
+    has_port = call.address is not None and call.address.port == target.port
+    return call.name == "bind" and call.failed and has_port
+
+
+def _went_on(trace_index: TraceIndex, attempt: Attempt) -> bool:
+    """Return whether the program listened or transferred data after the refusal: it can do without."""
+    return any(
+        call.at > attempt.connect.at
+        and not call.failed
+        and (call.name in ("listen", "accept", "accept4") or (call.size > 0 and call.socket is not None))
+        for call in trace_index.calls_by_process[attempt.process]
+    )
 
 
 def _only(rule: str, trace_index: TraceIndex) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
@@ -62,14 +62,17 @@ def closed_at(trace_index: TraceIndex, socket: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An address that a socket has from `since` until `until` (None: to the end). `call` made it "
-    "reachable."""
+    """An address that a socket has from `since` until `until` (None: to the end).
+
+    `call` made it reachable. `only_ipv6`: its address is ::, and IPV6_V6ONLY is set.
+    """
 
     socket: Socket
     address: SocketAddress
     call: Call
     since: int
     until: int | None
+    only_ipv6: bool = False
 
     @property
     def process(self) -> int:
@@ -84,7 +87,8 @@ class Binding:
         """Return whether it is the address that a connection or a datagram to `target` finds."""
         if target.port is None:
             return self.address.port is None and self.address.host == target.host
-        return listens_at(self.address, local_target(target))
+        target = local_target(target)
+        return listens_at(self.address, target) and not (self.only_ipv6 and ":" not in target.host)
 
 
 def local_target(target: SocketAddress) -> SocketAddress:
@@ -94,13 +98,30 @@ def local_target(target: SocketAddress) -> SocketAddress:
     return target._replace(host="::1") if target.host == "::" else target
 
 
+@lru_cache(maxsize=1)
 def listeners(trace_index: TraceIndex) -> list[Binding]:
     """Return the sockets that listen, in order."""
     return [
-        Binding(socket, socket.local, call, call.until or call.at, closed_at(trace_index, socket.number))
+        Binding(
+            socket,
+            socket.local,
+            call,
+            call.until or call.at,
+            closed_at(trace_index, socket.number),
+            socket.local.host == "::" and _is_only_ipv6(trace_index, socket),
+        )
         for socket, call in trace_index.listeners()
         if socket.local is not None
     ]
+
+
+def _is_only_ipv6(trace_index: TraceIndex, socket: Socket) -> bool:
+    values = [
+        call.arguments[3]
+        for call in trace_index.calls_by_socket[socket.number]
+        if call.name == "setsockopt" and "IPV6_V6ONLY" in call.arguments and not call.failed
+    ]
+    return bool(values) and values[-1] != "[0]"
 
 
 def bound_sockets(trace_index: TraceIndex, *kinds: str) -> list[Binding]:
@@ -147,6 +168,7 @@ class Attempt:
         return self.connect.error in IN_PROGRESS
 
 
+@lru_cache(maxsize=1)
 def attempts(trace_index: TraceIndex) -> list[Attempt]:
     """Return the attempts to connect stream sockets, in order."""
     waits: dict[int, list[Call]] = defaultdict(list)
@@ -239,35 +261,59 @@ def _error_of(call: Call) -> str:
     return value if value.startswith("E") else ""
 
 
-def has_recovered(trace_index: TraceIndex, failed: Attempt, known: list[Attempt]) -> bool:
-    """Return whether the program connected otherwise: to the same port, or to another address later."""
-    program = program_of(trace_index, failed.process)
-    for each in known:
-        if not each.is_connected or each is failed:
-            continue
-        same = (
-            each.target.port == failed.target.port
-            if failed.target.port is not None
-            else each.target == failed.target
-        )
-        if same and program_of(trace_index, each.process) == program:
-            return True
-        if each.process == failed.process and each.connect.at > failed.connect.at:
-            return True
-    return False
+@lru_cache(maxsize=1)
+def _successes(trace_index: TraceIndex) -> dict[tuple[str | int, SocketAddress | int | None], int]:
+    """Return when a program last began to connect to a port or path, and a process at all, successfully."""
+    latest: dict[tuple[str | int, SocketAddress | int | None], int] = {}
+    for each in attempts(trace_index):
+        if each.is_connected:
+            at = each.connect.at
+            place = each.target.port if each.target.port is not None else each.target
+            keys = (program_of(trace_index, each.process), place), (each.process, None)
+            latest.update({key: max(at, latest.get(key, 0)) for key in keys})
+    return latest
+
+
+def has_recovered(trace_index: TraceIndex, failed: Attempt) -> bool:
+    """Return whether the program connected otherwise: to the same port, or to another address later.
+
+    An earlier connection to the same port counts only if the program then ended without an error: it may
+    have waited for the server to stop.
+    """
+    if connects_later(trace_index, failed):
+        return True
+    place = failed.target.port if failed.target.port is not None else failed.target
+    same = (program_of(trace_index, failed.process), place) in _successes(trace_index)
+    return same and not failed.is_connected and trace_index.process(failed.process).status == 0
+
+
+def connects_later(trace_index: TraceIndex, failed: Attempt) -> bool:
+    """Return whether the program connected later: to the same port, or the same process to any address."""
+    place = failed.target.port if failed.target.port is not None else failed.target
+    same = _successes(trace_index).get((program_of(trace_index, failed.process), place), 0)
+    return max(same, _successes(trace_index).get((failed.process, None), 0)) > failed.connect.at
+
+
+@lru_cache(maxsize=1)
+def _waited_for(trace_index: TraceIndex) -> frozenset[int]:
+    return frozenset(number for call in trace_index.calls if call.name in WAITING for number in call.sockets)
 
 
 def is_read(trace_index: TraceIndex, socket: int) -> bool:
     """Return whether any program reads, accepts or waits for a socket."""
-    return any(
+    return socket in _waited_for(trace_index) or any(
         call.name in RECEIVING | ACCEPTING or call.name == "epoll_ctl"
         for call in trace_index.calls_by_socket[socket]
-    ) or any(socket in call.sockets for call in trace_index.calls if call.name in WAITING)
+    )
 
 
-def connections_to(trace_index: TraceIndex, binding: Binding) -> Iterator[Attempt]:
-    """Return the attempts whose handshake a listener completed."""
+def is_used(trace_index: TraceIndex, binding: Binding) -> bool:
+    """Return whether a listener has accepted a connection, or completed the handshake of one."""
+    calls = trace_index.calls_by_socket[binding.socket.number]
+    if any(call.name in ACCEPTING and call.created_id is not None for call in calls):
+        return True
     for each in attempts(trace_index):
         at = each.connect.until or each.connect.at
         if each.is_connected and binding.is_reached_by(each.target) and binding.is_open_at(at):
-            yield each
+            return True
+    return False

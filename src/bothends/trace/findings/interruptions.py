@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call
@@ -15,18 +15,26 @@ INTERRUPTED: Final = frozenset({"EINTR", "ERESTARTSYS", "ERESTARTNOHAND", "EREST
 # Signals by which a program ends or limits a wait on purpose.
 _INTENDED: Final = frozenset({"SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGALRM", "SIGKILL", "SIGPIPE"})
 
+# What a signal handler calls, or a program before it exits.
+_FINAL: Final = REAPING | {"close", "shutdown", "getpeername", "getsockname"}
+_EXIT_NS: Final = 1_000_000_000  # a program that takes the call for a failure exits at once
+
 
 def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a program that takes EINTR for a failure, and stops."""
     for process, calls in trace_index.calls_by_process.items():
-        for index, call in enumerate(calls):
+        ended, status = trace_index.ended_at(process), trace_index.process(process).status
+        if ended is None or not status or status < 0:
+            continue
+        counted = [call for call in calls if not _is_final(call)]
+        last_of_threads = {call.thread: call for call in counted}
+        latest = max((call.until or ended for call in counted), default=0)
+        for call in last_of_threads.values():
+            # A thread that exit() of another one ends is interrupted, too: only the last call counts.
             if call.error not in INTERRUPTED or call.name not in ACCEPTING | RECEIVING | SENDING | WAITING:
                 continue
-            following = [each for each in calls[index + 1 :] if each.thread == call.thread]
-            if any(_is_repeated(call, each) for each in following):
-                continue
-            ended, status = trace_index.ended_at(process), trace_index.process(process).status
-            if ended is None or not status or status < 0:
+            until = call.until or call.at
+            if ended - until > _EXIT_NS or latest > until:
                 continue
             signals = [
                 event
@@ -42,9 +50,8 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
                 f"{signal} interrupted {call.name}, which returned EINTR. "
                 f"{capitalized(name_of(trace_index, process))} did not call it again and exited with status "
                 f"{status}.",
-                "EINTR is not an error: call again. With the flag SA_RESTART of sigaction() the "
-                "kernel does that "
-                "for most calls.",
+                "EINTR is not an error: call again. With the flag SA_RESTART of sigaction() the kernel does "
+                "that for most calls.",
                 (call.number, *(event.number for event in signals[:1])),
                 certainty="seen" if signals else "inferred",
                 basis=""
@@ -58,5 +65,5 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
             break
 
 
-def _is_repeated(call: Call, following: Call) -> bool:
-    return following.name == call.name and following.socket == call.socket
+def _is_final(call: Call) -> bool:
+    return call.name in _FINAL or (call.name in SENDING and call.socket is None)

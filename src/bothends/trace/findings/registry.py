@@ -193,8 +193,10 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         {"refused-other-port", "refused", "unanswered-datagram", "udp-port-unreachable"}
     ),
     "bind-error-ignored": _REFUSED
-    | {"port-in-use", "stale-path", "bind-failed", "listen-failed", "udp-wrong-address", "udp-other-port"},
-    "accept-without-listen": _REFUSED,
+    | {"port-in-use", "stale-path", "bind-failed", "udp-wrong-address", "udp-other-port"},
+    **dict.fromkeys(
+        ("accept-without-listen", "bind-failed", "port-in-use", "stale-path", "interrupted-call"), _REFUSED
+    ),
     "connect-not-awaited": _REFUSED | {"so-error-ignored", "connect-unanswered", "write-after-close"},
     "so-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
     "connect-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},

@@ -1,0 +1,8 @@
+import socket, sys
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+conn, _ = listener.accept()
+data = conn.recv(10)
+listener.close()
+conn.sendall(data)
+conn.recv(10)

@@ -1,0 +1,5 @@
+import socket, sys
+
+s = socket.socket()
+s.connect(("127.0.0.1", int(sys.argv[1])))
+print(s.recv(10))

@@ -1,0 +1,4 @@
+import socket
+
+s = socket.socket(socket.AF_UNIX)
+s.connect("app.sock")

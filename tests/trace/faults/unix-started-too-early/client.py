@@ -1,0 +1,5 @@
+import socket
+
+s = socket.socket(socket.AF_UNIX)
+s.connect("app.sock")
+print(s.recv(10))

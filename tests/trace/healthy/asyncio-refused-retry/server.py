@@ -1,0 +1,7 @@
+import socket, sys
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+conn, _ = listener.accept()
+while data := conn.recv(1000):
+    conn.sendall(data)
+conn.close()

@@ -1,0 +1,8 @@
+import socket, sys
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+listener.settimeout(2)
+try:
+    listener.accept()
+except TimeoutError:
+    print("nobody came")

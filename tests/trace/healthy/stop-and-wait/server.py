@@ -1,0 +1,7 @@
+import socket, sys
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+conn, _ = listener.accept()
+if conn.recv(10) == b"stop\n":
+    conn.close()
+listener.close()
