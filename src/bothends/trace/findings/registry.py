@@ -184,6 +184,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ),
     ),
     "datagram-not-sent": frozenset({"unanswered-datagram"}),
+    "udp-reply-failed": frozenset({"datagram-not-sent"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
 }
