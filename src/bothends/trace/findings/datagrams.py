@@ -30,8 +30,8 @@ def truncated_datagram(trace_index: TraceIndex) -> Iterator[Finding]:
                 "truncated-datagram",
                 "A datagram was truncated",
                 f"{capitalized(name_of(trace_index, receive.process))} received {receive.size:,} bytes of a "
-                f"datagram of {size:,}, because its buffer has room for {receive.size:,}. The kernel discarded "
-                "the rest.",
+                f"datagram of {size:,}, because its buffer has room for {receive.size:,}. The kernel "
+                "discarded the rest.",
                 "Pass recv() a buffer for the longest datagram that you allow (65,535 bytes hold any), "
                 "and check MSG_TRUNC.",
                 (*causes, receive.number),
@@ -77,7 +77,7 @@ def datagram_too_large(trace_index: TraceIndex) -> Iterator[Finding]:
             )
             if payload is None:
                 limit = "the send buffer (SO_SNDBUF) must hold all of it"
-                remedy = "Enlarge SO_SNDBUF, split the data, or use a stream socket. Check the result of each send."
+                remedy = "Enlarge SO_SNDBUF, split the data, or use a stream socket. Check each result."
             elif size <= payload:
                 limit = "the path or the interface takes no datagram of that size"
             yield Finding(
@@ -108,11 +108,14 @@ def _was_split(trace_index: TraceIndex, call: Call) -> bool:
     calls = trace_index.calls_by_process[call.process]
     at = bisect_left(calls, call.at, key=lambda each: each.at)
     start = call.data[:COMPARED_BYTES]
-    for each in calls[max(0, at - _LATER_CALLS) : at + _LATER_CALLS]:
-        if each.name in SENDING and not each.failed and each.size and each.data[:COMPARED_BYTES] == start:
-            if each.at > call.at or each.size >= len(call.data):
-                return True
-    return False
+    return any(
+        each.name in SENDING
+        and not each.failed
+        and each.size > 0
+        and each.data[:COMPARED_BYTES] == start
+        and (each.at > call.at or each.size >= len(call.data))
+        for each in calls[max(0, at - _LATER_CALLS) : at + _LATER_CALLS]
+    )
 
 
 _SEND_ERRORS: Final = {
