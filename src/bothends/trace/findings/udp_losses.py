@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -22,11 +23,10 @@ def receive_buffer_full(trace_index: TraceIndex) -> Iterator[Finding]:
     if trace_index.trace.dropped:
         return
     bound = [each for each in bound_sockets(trace_index, "datagram") if each.socket.family != "unix"]
+    sharing = Counter(port for port, _ in {(each.address.port, each.socket.number) for each in bound})
     for binding in bound:
         socket = binding.socket
-        shares = any(
-            each.socket is not socket and each.address.port == binding.address.port for each in bound
-        )
+        shares = sharing[binding.address.port] > 1
         if shares or any(trace_index.has_option(socket, each, trace_index.end) for each in _GROUPING):
             continue
         sends = list(_sends_to(trace_index, binding))

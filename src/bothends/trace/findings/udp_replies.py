@@ -7,6 +7,7 @@ waits for datagrams at another address and received none.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Final
@@ -47,6 +48,9 @@ class _Explainer:
             each for each in bound_sockets(trace_index, "datagram") if each.socket.family != "unix"
         ]
         self._listeners = [each for each in listeners(trace_index) if each.address.port]
+        self._bound_by_port: dict[int | None, list[Binding]] = defaultdict(list)
+        for each in self._bound:
+            self._bound_by_port[each.address.port].append(each)
         self._traffic = datagram_traffic(trace_index)
         self._hosts = {each.local.host for each in trace_index.trace.sockets.values() if each.local}
 
@@ -69,7 +73,11 @@ class _Explainer:
             return self._explain_reply(request, received[0])
         if self._was_lost(request.send):
             return self._unanswered(request, "It was lost on the path, which can happen to any datagram.")
-        reached = [each for each in self._bound if self._is_reached(each, request.target)]
+        reached = [
+            each
+            for each in self._bound_by_port[request.target.port]
+            if self._is_reached(each, request.target)
+        ]
         is_own = any(each.socket is request.socket for each in reached)
         there = [each for each in reached if each.is_open_at(at)]
         if there and not request.is_refused:

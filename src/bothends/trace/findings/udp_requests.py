@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
@@ -22,6 +22,7 @@ from bothends.trace.model import Call, Socket, SocketAddress
 
 _MAX_TRIES: Final = 3  # the same datagram again: more often is a heartbeat
 _MAX_TARGETS: Final = 4  # unanswered ports of one program: more is a scan
+_COMPARED_BYTES: Final = 64
 _INTERNET: Final = ("inet", "inet6")
 
 
@@ -103,34 +104,43 @@ class DatagramTraffic:
 
     def is_scan(self, program: str) -> bool:
         """Return whether a program tries many addresses: most of them are expected not to answer."""
-        tried = (key for key in self.replies_to if key[0] == program and key not in self._heard)
-        return sum(1 for _ in tried) > _MAX_TARGETS
+        return self._unheard[program] > _MAX_TARGETS
+
+    @cached_property
+    def _unheard(self) -> Counter[str]:
+        return Counter(key[0] for key in self.replies_to if key not in self._heard)
 
     def has_recovered(self, send: Call, target: SocketAddress) -> bool:
-        """Return whether the program was answered elsewhere later, or connected to the same port by TCP."""
+        """Return whether the program was answered elsewhere later, or connected to the same port by TCP.
+
+        The socket itself has received nothing later: see `_of_socket`.
+        """
         program = program_of(self._index, send.process)
+        keys = (program, target.port or 0), (program, send.data[:_COMPARED_BYTES])
+        return any(self._answered.get(key, 0) >= send.at for key in keys)
+
+    @cached_property
+    def _answered(self) -> dict[tuple[str, int | bytes], int]:
+        """When a program last sent a datagram that was answered: by port, and by content."""
+        last_receive: dict[int, int] = {}
+        for receives in self._receives_by_program.values():
+            for receive in receives:
+                last_receive[receive.socket or 0] = receive.until or receive.at
+        found: dict[tuple[str, int | bytes], int] = {}
+        for program, sends in self.sends_by_program.items():
+            for each in sends:
+                if each.failed or each.at > last_receive.get(each.socket or 0, 0):
+                    continue
+                address = each.address or self._index.trace.sockets[each.socket or 0].peer
+                found[program, each.data[:_COMPARED_BYTES]] = each.at
+                if address is not None:
+                    found[program, address.port or 0] = each.at
         for call in self._connects:
-            if call.at < send.at or call.failed or call.address is None or call.address.port != target.port:
-                continue
-            is_stream = self._index.trace.sockets[call.socket or 0].kind == "stream"
-            if is_stream and program_of(self._index, call.process) == program:
-                return True
-        asked: set[int] = set()
-        for each in self.sends_by_program[program]:
-            if each.at < send.at or each.failed or each.socket in (None, *asked):
-                continue
-            address = each.address or self._index.trace.sockets[each.socket or 0].peer
-            is_other = each.socket != send.socket or address != target
-            is_same = address is not None and address.port == target.port
-            if not is_other or not (is_same or each.data[:64] == send.data[:64]):
-                continue
-            asked.add(each.socket or 0)
-            if any(
-                receive.socket == each.socket and (receive.until or 0) > each.at
-                for receive in self._receives_by_program[program]
-            ):
-                return True
-        return False
+            if not call.failed and call.address is not None and call.socket is not None:
+                key = program_of(self._index, call.process), call.address.port or 0
+                if self._index.trace.sockets[call.socket].kind == "stream":
+                    found[key] = max(call.at, found.get(key, 0))
+        return found
 
 
 def receives_data(call: Call) -> bool:
@@ -209,7 +219,7 @@ def _request(
         ),
         None,
     )
-    is_varied = len({each.data[:64] for each in sends}) > 1 or len(sends) > _MAX_TRIES
+    is_varied = len({each.data[:_COMPARED_BYTES] for each in sends}) > 1 or len(sends) > _MAX_TRIES
     if blocked is not None and not is_varied:
         wait = wait or blocked
     status = trace_index.process(chosen.process).status

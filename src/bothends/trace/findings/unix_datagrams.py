@@ -87,7 +87,7 @@ def unix_queue_full(trace_index: TraceIndex) -> Iterator[Finding]:
             "Datagrams were not sent: the receiver's queue was full",
             f"{len(lost):,} of the {len(calls):,} sends of {name[:1].lower()}{name[1:]} to "
             f"{lost[0].address or socket.peer} failed with EAGAIN, and the program did not send these "
-            "datagrams again. A UNIX datagram socket holds only some unread datagrams (net.unix.max_dgram_qlen).",
+            "datagrams again. A UNIX datagram socket holds only some unread ones (net.unix.max_dgram_qlen).",
             "On EAGAIN wait with poll() until the socket is writable, then send again; or let it block.",
             (calls[0].number, *(call.number for call in lost[:3])),
             process=lost[0].process,
