@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.model import Call, Packet, Socket
+from bothends.trace.findings.udp_requests import is_group
+from bothends.trace.model import Call, Packet, Socket, SocketAddress
 
-MAX_PAYLOAD: Final = 65_507  # bytes of a UDP datagram over IPv4: 65,535 without the headers of IP and UDP
+# Bytes of a UDP datagram: over IPv4 65,535 without the headers of IP and UDP, over IPv6 without that of UDP.
+MAX_PAYLOAD: Final = {"inet": 65_507, "inet6": 65_527}
 COMPARED_BYTES: Final = 16
+_LATER_CALLS: Final = 200  # calls after a failed send, among which the program sends the data otherwise
 
 
 def truncated_datagram(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -20,13 +24,14 @@ def truncated_datagram(trace_index: TraceIndex) -> Iterator[Finding]:
         for receive in trace_index.receives(socket):
             causes = [link.cause for link in trace_index.trace.causes_of(receive.number)]
             size = max((_event_size(trace_index, each) for each in causes), default=0)
-            if receive.messages or (size <= receive.size and "truncated" not in receive.flags):
+            if size <= receive.size or _knows_size(trace_index, receive):
                 continue
-            received = f"The datagram has {size} bytes" if size > receive.size else "The datagram is longer"
             yield Finding(
                 "truncated-datagram",
                 "A datagram was truncated",
-                f"{received}, but the buffer has room for {receive.size}. The kernel discarded the rest.",
+                f"{capitalized(name_of(trace_index, receive.process))} received {receive.size:,} bytes of a "
+                f"datagram of {size:,}, because its buffer has room for {receive.size:,}. The kernel "
+                "discarded the rest.",
                 "Pass recv() a buffer for the longest datagram that you allow (65,535 bytes hold any), "
                 "and check MSG_TRUNC.",
                 (*causes, receive.number),
@@ -36,6 +41,18 @@ def truncated_datagram(trace_index: TraceIndex) -> Iterator[Finding]:
                 in_python="data, address = sock.recvfrom(65535)",
             )
             break
+
+
+def _knows_size(trace_index: TraceIndex, receive: Call) -> bool:
+    """Return whether the program can see that the datagram was longer, or wants nothing but its arrival."""
+    if receive.name in ("recvmsg", "recvmmsg") or "MSG_TRUNC" in receive.flags or not receive.requested:
+        return True
+    calls = trace_index.calls_by_process[receive.process]
+    at = bisect_left(calls, receive.at, key=lambda call: call.at)
+    before = next(
+        (each for each in reversed(calls[max(0, at - 5) : at]) if each.socket == receive.socket), None
+    )
+    return before is not None and "MSG_PEEK" in before.flags
 
 
 def _event_size(trace_index: TraceIndex, number: int) -> int:
@@ -52,20 +69,23 @@ def datagram_too_large(trace_index: TraceIndex) -> Iterator[Finding]:
             if _probes_path(trace_index, socket, call) or _was_split(trace_index, call):
                 continue
             size = call.requested if call.requested is not None else len(call.data)
-            limit = (
-                f"a UDP datagram holds {MAX_PAYLOAD:,} bytes at most"
-                if socket.family != "unix"
-                else "the send buffer (SO_SNDBUF) must hold all of it"
+            payload = MAX_PAYLOAD.get(socket.family)
+            limit = f"a UDP datagram holds {payload or 0:,} bytes at most"
+            remedy = (
+                "Split the data into numbered datagrams of 1,200 bytes or so, which no path has to "
+                "fragment, or use TCP. Check the result of each send."
             )
+            if payload is None:
+                limit = "the send buffer (SO_SNDBUF) must hold all of it"
+                remedy = "Enlarge SO_SNDBUF, split the data, or use a stream socket. Check each result."
+            elif size <= payload:
+                limit = "the path or the interface takes no datagram of that size"
             yield Finding(
                 "datagram-too-large",
                 "A datagram is too large to be sent",
                 f"{call.name} of {size:,} bytes by {name_of(trace_index, call.process)} failed with "
-                "EMSGSIZE, and "
-                f"nothing was sent: {limit}.",
-                "Split the data into numbered datagrams of 1,200 bytes or so, which no path has to "
-                "fragment, or "
-                "use TCP. Check the result of each send.",
+                f"EMSGSIZE, and nothing was sent: {limit}.",
+                remedy,
                 (call.number,),
                 process=call.process,
                 sockets=(socket.number,),
@@ -84,12 +104,17 @@ def _probes_path(trace_index: TraceIndex, socket: Socket, call: Call) -> bool:
 
 
 def _was_split(trace_index: TraceIndex, call: Call) -> bool:
-    """Return whether the program then sent the same data in smaller datagrams."""
-    following = next((each for each in trace_index.later_calls(call) if each.name in SENDING), None)
-    return (
-        following is not None
-        and not following.failed
-        and following.data[:COMPARED_BYTES] == call.data[:COMPARED_BYTES]
+    """Return whether the program sent the same data otherwise: in parts, elsewhere, or over TCP."""
+    calls = trace_index.calls_by_process[call.process]
+    at = bisect_left(calls, call.at, key=lambda each: each.at)
+    start = call.data[:COMPARED_BYTES]
+    return any(
+        each.name in SENDING
+        and not each.failed
+        and each.size > 0
+        and each.data[:COMPARED_BYTES] == start
+        and (each.at > call.at or each.size >= len(call.data))
+        for each in calls[max(0, at - _LATER_CALLS) : at + _LATER_CALLS]
     )
 
 
@@ -130,15 +155,36 @@ _SEND_ERRORS: Final = {
 }
 
 
+def _reason(call: Call, target: SocketAddress | None) -> tuple[str, str, str, str]:
+    """Return why a send failed, the remedy, and the lines in C and in Python; empty for no known reason."""
+    if call.error == "EINVAL" and target is not None and target.port == 0:
+        return (
+            "the port is 0",
+            "Set the port of the address before you send to it.",
+            "to.sin_port = htons(port);",
+            "sock.sendto(data, (host, port))",
+        )
+    if call.error == "EINVAL" and target is not None and target.host.lower().startswith("fe80"):
+        return (
+            "a link-local address needs the number of the interface",
+            "Add the interface to the address (fe80::1%eth0), as getaddrinfo() does.",
+            'to.sin6_scope_id = if_nametoindex("eth0");',
+            'sock.sendto(data, ("fe80::1%eth0", port))',
+        )
+    if call.error == "EACCES" and target is not None and not is_group(target):
+        return "", "", "", ""  # a firewall's rule, perhaps
+    return _SEND_ERRORS.get(call.error, ("", "", "", ""))
+
+
 def datagram_not_sent(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a datagram that was not sent because of an error in its address or in the socket's options."""
     for socket in trace_index.sockets("datagram"):
         sends = [call for call in trace_index.calls_by_socket[socket.number] if call.name in SENDING]
         for call in sends:
-            reason, remedy, in_c, in_python = _SEND_ERRORS.get(call.error, ("", "", "", ""))
+            target = call.address or socket.peer
+            reason, remedy, in_c, in_python = _reason(call, target)
             if not reason or _was_split(trace_index, call):
                 continue
-            target = call.address or socket.peer
             yield Finding(
                 "datagram-not-sent",
                 "A datagram was not sent",

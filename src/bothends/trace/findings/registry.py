@@ -23,15 +23,18 @@ from bothends.trace.findings import (
     keep_alive,
     kept_open,
     kernel_reasons,
+    late_replies,
     path,
     processes,
     resets,
     short_reads,
     streams,
     tls,
+    vanished,
+    udp_groups,
     udp_losses,
     udp_replies,
-    vanished,
+    unix_datagrams,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
@@ -76,6 +79,12 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "udp-port-unreachable": udp_replies.udp_port_unreachable,
     "receive-buffer-full": udp_losses.receive_buffer_full,
     "waitall-returned-early": short_reads.waitall_returned_early,
+    "late-reply": late_replies.late_reply,
+    "multicast-not-joined": udp_groups.multicast_not_joined,
+    "broadcast-missed": udp_groups.broadcast_missed,
+    "unix-receiver-gone": unix_datagrams.unix_receiver_gone,
+    "unix-client-unnamed": unix_datagrams.unix_client_unnamed,
+    "unix-queue-full": unix_datagrams.unix_queue_full,
     "closed-in-use": descriptor_use.closed_in_use,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
@@ -223,6 +232,9 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ("linger-reset", "keep-alive-race", "http-length-wrong"), _OF_A_HANG | {"one-recv-per-message"}
     ),
     "datagram-not-sent": frozenset({"unanswered-datagram"}),
+    "udp-reply-failed": frozenset({"datagram-not-sent"}),
+    "unix-queue-full": frozenset({"busy-loop", "loop-blocked"}),
+    "unix-client-unnamed": frozenset({"exited-mid-conversation"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
 }

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import Binding, bound_sockets, capitalized, name_of
+from bothends.trace.findings.udp_requests import datagram_traffic
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
 DEFAULT_BUFFER: Final = 212_992  # bytes: net.core.rmem_default
-_GROUPING: Final = ("UDP_SEGMENT", "UDP_GRO")  # one call transfers several datagrams
+# Options with which one call transfers several datagrams, or the socket discards some itself.
+_GROUPING: Final = ("UDP_SEGMENT", "UDP_GRO", "SO_ATTACH_FILTER", "SO_ATTACH_BPF")
 
 
 def receive_buffer_full(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find datagrams that were sent to a socket and never received, although it was read until it "
-    "was empty."""
+    """Find datagrams that were never received, although their socket was read until it was empty."""
     if trace_index.trace.dropped:
         return
     bound = [each for each in bound_sockets(trace_index, "datagram") if each.socket.family != "unix"]
+    sharing = Counter(port for port, _ in {(each.address.port, each.socket.number) for each in bound})
     for binding in bound:
         socket = binding.socket
-        shares = any(
-            each.socket is not socket and each.address.port == binding.address.port for each in bound
-        )
+        shares = sharing[binding.address.port] > 1
         if shares or any(trace_index.has_option(socket, each, trace_index.end) for each in _GROUPING):
             continue
         sends = list(_sends_to(trace_index, binding))
-        receives = trace_index.receives(socket)
+        receives = [call for call in trace_index.receives(socket) if "MSG_ERRQUEUE" not in call.flags]
         if not sends or not receives:
             continue  # `udp_replies` explains a socket that is never read
         sent, received = sum(map(_count, sends)), sum(map(_count, receives))
         lost = sum(_lost_on_path(trace_index, each) for each in sends)
         missing = sent - lost - received
-        unread = sum(each.size for each in sends) - sum(each.size for each in receives)
+        unread = missing * sum(each.size for each in sends) // max(sent, 1)
         drained = _was_emptied(trace_index, socket, sends[-1])
         if missing <= 0 or not (drained or unread > _buffer_size(trace_index, socket)):
             continue
@@ -48,12 +49,11 @@ def receive_buffer_full(trace_index: TraceIndex) -> Iterator[Finding]:
             f"{sent:,} datagrams ({sum(each.size for each in sends):,} bytes) were sent to "
             f"{binding.address} within "
             f"{formatting.duration(sent_in)}; {reader[:1].lower()}{reader[1:]} received {received:,} "
-            "of them within "
-            f"{formatting.duration(read_in)}. "
+            f"of them within {formatting.duration(read_in)}. "
             f"{f'{missing:,}' if drained else 'At least one'} did not fit into the receive buffer.",
-            "Read faster: receive in one thread and work in another. Enlarge SO_RCVBUF for bursts, "
-            "and let the "
-            "sender pace itself or wait for confirmations. netstat -su counts the discarded datagrams.",
+            "Read faster: receive in one thread and work in another. Enlarge SO_RCVBUF for bursts, and "
+            "let the sender pace itself or wait for confirmations. netstat -su counts the discarded "
+            "datagrams.",
             (sends[0].number, sends[-1].number, receives[0].number, receives[-1].number),
             certainty="inferred",
             basis="more datagrams were sent than received, and the path lost none",
@@ -67,11 +67,9 @@ def receive_buffer_full(trace_index: TraceIndex) -> Iterator[Finding]:
 def _sends_to(trace_index: TraceIndex, binding: Binding) -> Iterator[Call]:
     """Return the completed sends to a socket while it was open, from the senders that it accepts."""
     peer = binding.socket.peer
-    for call in trace_index.calls:
-        if call.name not in SENDING or call.failed or call.result is None or call.socket is None:
-            continue
-        sender = trace_index.trace.sockets[call.socket]
-        if sender.kind != "datagram" or sender is binding.socket:
+    for call in datagram_traffic(trace_index).sends_to[binding.address.port or 0]:
+        sender = trace_index.trace.sockets[call.socket or 0]
+        if sender is binding.socket:
             continue
         target = call.address or sender.peer
         if target is None or not binding.is_reached_by(target) or not binding.is_open_at(call.at):
@@ -97,11 +95,8 @@ def _was_emptied(trace_index: TraceIndex, socket: Socket, last: Call) -> bool:
         if call.name in RECEIVING and is_empty and call.at >= sent_at:
             return True
     return any(
-        call.name in WAITING
-        and socket.number in call.sockets
-        and call.at >= sent_at
-        and (call.result == 0 or call.until is None)
-        for call in trace_index.calls
+        call.at >= sent_at and (call.result == 0 or call.until is None)
+        for call in datagram_traffic(trace_index).waits_by_socket[socket.number]
     )
 
 

@@ -6,13 +6,13 @@ waits for datagrams at another address and received none.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import RECEIVING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
     Binding,
@@ -23,107 +23,20 @@ from bothends.trace.findings.endpoints import (
     name_of,
     program_of,
 )
+from bothends.trace.findings.udp_requests import (
+    UdpRequest,
+    datagram_traffic,
+    receives_data,
+    unanswered_requests,
+)
 from bothends.trace.model import Call, Packet, Socket, SocketAddress
 from bothends.trace.rendering import formatting
 
 _REPLY_IN_C: Final = (
     "sendto(fd, reply, size, 0, (struct sockaddr *)&from, length);  /* fd, from: recvfrom() */"
 )
+_MAX_SENDS: Final = 1_000  # sends after a receive that are looked at
 _REPLY_IN_PYTHON: Final = "data, address = sock.recvfrom(65535); sock.sendto(reply, address)"
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A datagram without a reply. `wait` is the call that waited for one, or the one that an error ended."""
-
-    send: Call
-    socket: Socket
-    target: SocketAddress
-    wait: Call | None
-    is_connected: bool
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether an ICMP error came back: no socket has the port."""
-        return self.wait is not None and self.wait.error == "ECONNREFUSED"
-
-
-def _requests(trace_index: TraceIndex) -> Iterator[_Request]:
-    """Return the first unanswered datagram of each socket to each target."""
-    waits_by_socket: dict[int, list[Call]] = defaultdict(list)
-    for call in trace_index.calls:
-        if call.name in WAITING:
-            for number in call.sockets:
-                waits_by_socket[number].append(call)
-    for socket in trace_index.sockets("datagram"):
-        if socket.family == "unix":
-            continue
-        seen = set()
-        sends = trace_index.sends(socket)
-        for index, send in enumerate(sends):
-            target = send.address or socket.peer
-            if target is None or not target.port or target in seen or _is_group(target):
-                continue
-            connected = send.address is None
-            before = [each for each in trace_index.receives(socket) if each.at < send.at]
-            if (
-                before
-                and (connected or before[-1].address == target)
-                and not _asked_first(sends, before, target)
-            ):
-                continue  # it replies to a request
-            following = next(
-                (each.at for each in sends[index + 1 :] if _target(each, socket) == target), None
-            )
-            waits = [
-                each
-                for each in sorted(
-                    (*trace_index.calls_by_socket[socket.number], *waits_by_socket[socket.number]),
-                    key=lambda call: call.at,
-                )
-                if each.at >= send.at and (following is None or each.at <= following)
-            ]
-            if any(_receives(each) for each in waits) or _was_answered_later(trace_index, send, socket):
-                continue
-            wait = next((each for each in waits if _is_wait(trace_index, each)), None)
-            seen.add(target)
-            yield _Request(send, socket, target, wait, connected)
-
-
-def _target(send: Call, socket: Socket) -> SocketAddress | None:
-    return send.address or socket.peer
-
-
-def _is_group(target: SocketAddress) -> bool:
-    """Return whether an address stands for several machines: multicast, or broadcast."""
-    first = target.host.partition(".")[0]
-    is_multicast = first.isdigit() and 224 <= int(first) <= 239
-    return is_multicast or target.host.startswith("ff") or target.host.endswith(".255")
-
-
-def _asked_first(sends: list[Call], receives: list[Call], target: SocketAddress) -> bool:
-    """Return whether the socket had sent to the target before it received from there."""
-    return any(each.at < receives[0].at for each in sends if each.address in (None, target))
-
-
-def _receives(call: Call) -> bool:
-    return call.name in RECEIVING and not call.failed and call.result is not None
-
-
-def _was_answered_later(trace_index: TraceIndex, send: Call, socket: Socket) -> bool:
-    """Return whether the program sent the same data again, and got a reply then."""
-    again = [
-        each for each in trace_index.sends(socket) if each.at > send.at and each.data[:64] == send.data[:64]
-    ]
-    return any(each.at > again[0].at for each in trace_index.receives(socket)) if again else False
-
-
-def _is_wait(trace_index: TraceIndex, call: Call) -> bool:
-    if call.name not in RECEIVING | WAITING | SENDING:
-        return False
-    if call.error == "ECONNREFUSED":
-        return True
-    return call.name not in SENDING and (call.until or trace_index.end) - call.at >= BLOCKED_NS
 
 
 class _Explainer:
@@ -135,11 +48,16 @@ class _Explainer:
             each for each in bound_sockets(trace_index, "datagram") if each.socket.family != "unix"
         ]
         self._listeners = [each for each in listeners(trace_index) if each.address.port]
+        self._bound_by_port: dict[int | None, list[Binding]] = defaultdict(list)
+        for each in self._bound:
+            self._bound_by_port[each.address.port].append(each)
+        self._traffic = datagram_traffic(trace_index)
+        self._hosts = {each.local.host for each in trace_index.trace.sockets.values() if each.local}
 
     def findings(self) -> Iterator[Finding]:
         """Return a finding for each request whose reply is missing because of a mistake."""
         seen = set()
-        for request in _requests(self._index):
+        for request in unanswered_requests(self._index):
             finding = self._explain(request)
             if finding is None:
                 continue
@@ -148,25 +66,43 @@ class _Explainer:
                 seen.add(key)
                 yield finding
 
-    def _explain(self, request: _Request) -> Finding | None:
+    def _explain(self, request: UdpRequest) -> Finding | None:
         at = request.send.at
         received = self._receives_of(request.send)
         if received:
-            return self._explain_reply(request, received[0]) if request.wait is not None else None
+            return self._explain_reply(request, received[0])
         if self._was_lost(request.send):
             return self._unanswered(request, "It was lost on the path, which can happen to any datagram.")
-        reached = [each for each in self._bound if each.is_reached_by(request.target)]
+        reached = [
+            each
+            for each in self._bound_by_port[request.target.port]
+            if self._is_reached(each, request.target)
+        ]
         is_own = any(each.socket is request.socket for each in reached)
         there = [each for each in reached if each.is_open_at(at)]
         if there and not request.is_refused:
             return None if is_own else self._not_received(request, there)
         if there:
+            if any(each.until is not None for each in there):
+                return None  # it was closed, perhaps with the datagram unread
             return self._refused_despite(request, there[0])
         return self._nothing_there(request, reached)
 
+    def _is_reached(self, binding: Binding, target: SocketAddress) -> bool:
+        """Return whether a socket receives datagrams to an address: :: receives IPv4 unless IPV6_V6ONLY."""
+        if binding.address.host == "::" and ":" not in target.host and target.host:
+            for call in self._index.calls_by_socket[binding.socket.number]:
+                if call.name == "setsockopt" and "IPV6_V6ONLY" in call.arguments and "[1]" in call.arguments:
+                    return False
+        return binding.is_reached_by(target)
+
+    def _is_here(self, host: str) -> bool:
+        """Return whether an address is one of this machine, as far as the trace shows."""
+        return host.startswith("127.") or host in ("::1", "0.0.0.0", "::") or host in self._hosts
+
     # Where the datagram went
 
-    def _nothing_there(self, request: _Request, reached: list[Binding]) -> Finding | None:
+    def _nothing_there(self, request: UdpRequest, reached: list[Binding]) -> Finding | None:
         """Explain a datagram to an address that no traced socket had when it was sent."""
         at, target = request.send.at, request.target
         program = program_of(self._index, request.send.process)
@@ -200,6 +136,10 @@ class _Explainer:
                     in_c="setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);",
                     in_python="sock.settimeout(1)  # on TimeoutError send again",
                 )
+        if request.wait is None:  # it does not wait for an answer: a server must wait for the datagram
+            others = [each for each in others if not self._has_received(each.socket)]
+        if not request.is_refused and not self._is_here(target.host):
+            others = []
         same_port = [each for each in others if each.address.port == target.port and each.is_open_at(at)]
         if same_port:
             other = same_port[0]
@@ -248,16 +188,15 @@ class _Explainer:
                 request,
                 "udp-port-unreachable",
                 "No socket has the port that the datagram was sent to",
-                f"{sender} sent {_data(request.send)} to {target}. No socket has that port there: an "
-                "ICMP error "
-                "(port unreachable) came back, and the socket's next call failed with ECONNREFUSED.",
+                f"{sender} sent {_data(request.send)} to {target}. No socket has that port there: an ICMP "
+                "error (port unreachable) came back, and the socket's next call failed with ECONNREFUSED.",
                 "Start the server first, and check its address and port with bothends sockets or ss -lun.",
             )
-        if request.wait is None or _is_swap_of_any(self._bound, target):
+        if _is_swap_of_any(self._bound, target):
             return None
         return self._unanswered(request, "No traced program has that address.")
 
-    def _not_received(self, request: _Request, there: list[Binding]) -> Finding | None:
+    def _not_received(self, request: UdpRequest, there: list[Binding]) -> Finding | None:
         """Explain a datagram to a bound socket that no program received."""
         if request.wait is None:
             return None
@@ -268,16 +207,19 @@ class _Explainer:
         if any(not is_read(self._index, each.socket.number) for each in there) and len(there) > 1:
             return None  # `shared_port_unread` explains it
         reader = there[0]
-        received = sum(1 for _ in self._index.receives(reader.socket))
+        receives = self._index.receives(reader.socket)
+        if any(each.at >= request.send.at and each.data[:64] == request.send.data[:64] for each in receives):
+            return None  # probably received: two equal datagrams
+        received = len(receives)
         name = name_of(self._index, reader.process)
         reads = [call for call in self._index.calls_by_socket[reader.socket.number] if call.name in RECEIVING]
         if not any(call.at > request.send.at or call.until is None for call in reads):
             last = f" after its {received} earlier reads" if received else ""
-            text = f"{capitalized(name)} has bound {target.port} and did not read the datagram{last}."
-            return self._unanswered(request, text, reader)
+            text = f"{capitalized(name)} has bound port {target.port} and did not read the datagram{last}."
+            return self._unanswered(request, text, reader, process=reader.process)
         return self._unanswered(request, "No program received it.", reader)
 
-    def _refused_despite(self, request: _Request, there: Binding) -> Finding:
+    def _refused_despite(self, request: UdpRequest, there: Binding) -> Finding:
         if there.socket.peer is not None and there.socket.peer != request.socket.local:
             return self._receiver_connected(request, there)
         return self._finding(
@@ -285,17 +227,15 @@ class _Explainer:
             "udp-wrong-address",
             "The server is probably in another network namespace",
             f"{capitalized(name_of(self._index, request.send.process))} sends to {request.target} and "
-            "gets an "
-            f"ICMP error, although {name_of(self._index, there.process)} has bound {there.address}: "
-            "probably in "
-            "another network namespace (a container).",
+            f"gets an ICMP error, although {name_of(self._index, there.process)} has bound {there.address}: "
+            "probably in another network namespace (a container).",
             "Send to the address that the container has on the shared network, or publish its port.",
             there,
             certainty="inferred",
             basis="a socket has that address, and the kernel found none",
         )
 
-    def _receiver_connected(self, request: _Request, there: Binding) -> Finding:
+    def _receiver_connected(self, request: UdpRequest, there: Binding) -> Finding:
         server = name_of(self._index, there.process)
         return self._finding(
             request,
@@ -313,36 +253,29 @@ class _Explainer:
 
     # Where the reply went
 
-    def _explain_reply(self, request: _Request, receive: Call) -> Finding | None:
+    def _explain_reply(self, request: UdpRequest, receive: Call) -> Finding | None:
         """Explain a reply that is missing although the server received the request."""
         asker = receive.address or (receive.messages[0].address if receive.messages else None)
         asker = asker or request.socket.local
-        replies = list(self._replies(receive))
+        program = program_of(self._index, receive.process)
+        replies = self._replies_to(program, asker, receive)
+        if not any(not each.failed for each in replies):
+            replies += self._other_sends(receive)
+        if request.wait is None:
+            return self._reply_unread(request, receive, replies[0]) if replies else None
         server = capitalized(name_of(self._index, receive.process))
         client = name_of(self._index, request.send.process)
         for reply in replies:
-            if reply.failed:
-                target = reply.address or self._index.trace.sockets[reply.socket or 0].peer
-                return self._finding(
-                    request,
-                    "udp-reply-failed",
-                    "The server's reply was not sent",
-                    f"{server} received {_data(request.send)}, and its {reply.name}"
-                    f"{f' to {target}' if target is not None else ''} failed with {reply.error}.",
-                    "Check the return value of each send. Reply on the socket that received, to the address "
-                    "that recvfrom() returned.",
-                    None,
-                    (receive, reply),
-                    process=receive.process,
-                    in_c=_REPLY_IN_C,
-                    in_python=_REPLY_IN_PYTHON,
-                )
+            if reply.failed and reply.error != "EAGAIN":
+                return self._reply_failed(request, receive, reply)
         for reply in replies:
             socket = self._index.trace.sockets[reply.socket or 0]
             target = reply.address or socket.peer
             if target is None or asker is None:
                 continue
             if not _is_same_place(target, asker):
+                if self._receives_of(reply):
+                    continue  # another program received it: the server forwards messages
                 return self._finding(
                     request,
                     "udp-reply-elsewhere",
@@ -359,15 +292,18 @@ class _Explainer:
             finding = self._reply_from_elsewhere(request, receive, reply, socket)
             if finding is not None:
                 return finding
+        replies = self._replies_to(program, asker, receive)
         if replies:
             return self._reply_unread(request, receive, replies[0])
+        if not request.needs_reply:
+            return None
         return self._finding(
             request,
             "unanswered-datagram",
             "A datagram got no reply",
             f"{server} received {_data(request.send)} from {client} and sent no reply.",
-            "Send a reply to every request, to the address that recvfrom() returned; and let the client wait "
-            "with a time limit.",
+            "Send a reply to every request, to the address that recvfrom() returned; and let the client "
+            "wait with a time limit.",
             None,
             (receive,),
             process=receive.process,
@@ -375,8 +311,30 @@ class _Explainer:
             in_python=_REPLY_IN_PYTHON,
         )
 
+    def _reply_failed(self, request: UdpRequest, receive: Call, reply: Call) -> Finding:
+        target = reply.address or self._index.trace.sockets[reply.socket or 0].peer
+        to = f" to {target}" if target is not None else ""
+        server = capitalized(name_of(self._index, receive.process))
+        why = ""
+        if target is None and receive.address is None and reply.error in ("EINVAL", "EDESTADDRREQ"):
+            why = ": the call has no address of the client, as neither had the receive before"
+        return self._finding(
+            request,
+            "udp-reply-failed",
+            "The server's reply was not sent",
+            f"{server} received {_data(request.send)}, and its {reply.name}{to} failed with "
+            f"{reply.error}{why}.",
+            "Check the return value of each send. Reply on the socket that received, to the address "
+            "that recvfrom() returned; in C its length must be set before recvfrom().",
+            None,
+            (receive, reply),
+            process=receive.process,
+            in_c="socklen_t length = sizeof from;  /* then recvfrom(fd, ..., &from, &length), sendto() */",
+            in_python=_REPLY_IN_PYTHON,
+        )
+
     def _reply_from_elsewhere(
-        self, request: _Request, receive: Call, reply: Call, socket: Socket
+        self, request: UdpRequest, receive: Call, reply: Call, socket: Socket
     ) -> Finding | None:
         """Return a finding if a connected client asked another address than the reply came from."""
         packets = [
@@ -396,8 +354,7 @@ class _Explainer:
                 "The reply comes from another port than the client asked",
                 f"{capitalized(server)} received the request at {request.target} and replied from {source}, "
                 f"another socket. {capitalized(client)}'s socket is connected to {request.target}, so "
-                "the kernel "
-                "discards datagrams from elsewhere.",
+                "the kernel discards datagrams from elsewhere.",
                 "Reply on the socket that received the request.",
                 None,
                 evidence,
@@ -411,12 +368,11 @@ class _Explainer:
             request,
             "udp-reply-from-other-address",
             "The reply comes from another address than the client asked",
-            f"{capitalized(client)} asked {request.target}; {server} is bound to every address, and "
-            "the kernel "
-            f"chose {source.host} as the source of its reply. The client's socket is connected to "
+            f"{capitalized(client)} asked {request.target}; {server} is bound to every address, and the "
+            f"kernel chose {source.host} as the source of its reply. The client's socket is connected to "
             f"{request.target}, so the kernel discards the reply.",
-            "Bind one socket to each address of the machine, or reply from the address that the request was "
-            "sent to (IP_PKTINFO).",
+            "Bind one socket to each address of the machine, or reply from the address that the request "
+            "was sent to (IP_PKTINFO).",
             None,
             evidence,
             process=receive.process,
@@ -424,36 +380,35 @@ class _Explainer:
             in_python='sock.bind(("192.0.2.1", port))  # the address that clients use',
         )
 
-    def _reply_unread(self, request: _Request, receive: Call, reply: Call) -> Finding | None:
+    def _reply_unread(self, request: UdpRequest, receive: Call, reply: Call) -> Finding | None:
         """Return a finding about a reply that was sent to the right place and not received."""
         lost = self._was_lost(reply)
         if lost:
             return self._unanswered(
                 request, "The reply was lost on the path, which can happen to any datagram."
             )
+        if self._receives_of(reply):
+            return None
         local = request.socket.local
-        wait = request.wait
-        assert wait is not None
         others = [
             each
             for each in self._index.calls_by_process[request.send.process]
-            if each.name in RECEIVING
-            and each.at > request.send.at
-            and each.socket not in (None, request.socket.number)
-            and self._index.trace.sockets[each.socket or 0].kind == "datagram"
+            if each.at > request.send.at
+            and each.thread == request.send.thread
             and (each.until or self._index.end) - each.at >= BLOCKED_NS
+            and self._waits_elsewhere(each, request.socket)
         ]
         if not others:
             return None
-        other = self._index.trace.sockets[others[0].socket or 0]
+        other = self._index.trace.sockets[others[0].socket or others[0].sockets[0]]
+        place = f"descriptor {others[0].descriptor}" if others[0].socket else "another socket"
         return self._finding(
             request,
             "udp-reply-unread",
             "The client waits for the reply on another socket than it sent from",
             f"The reply went to {local or 'the port that sent the request'} (descriptor "
             f"{request.send.descriptor}), and {name_of(self._index, request.send.process)} waits on "
-            "descriptor "
-            f"{others[0].descriptor} ({other.local or 'not bound'}).",
+            f"{place} ({other.local or 'not bound'}).",
             "Send the request and receive the reply on the same socket.",
             None,
             (receive, reply, others[0]),
@@ -461,26 +416,34 @@ class _Explainer:
             in_python="sock.sendto(request, address); reply, _ = sock.recvfrom(65535)",
         )
 
-    def _replies(self, receive: Call) -> Iterator[Call]:
+    def _waits_elsewhere(self, call: Call, socket: Socket) -> bool:
+        """Return whether a call waits in vain for another datagram socket, and for that one only."""
+        if call.name in RECEIVING and not receives_data(call):
+            number = call.socket
+        elif call.name in WAITING and not call.ready and len(call.sockets) == 1:
+            number = call.sockets[0]
+        else:
+            return False
+        if number in (None, socket.number):
+            return False
+        other = self._index.trace.sockets[number or 0]
+        return other.kind == "datagram" and other.family != "unix"
+
+    def _replies_to(self, program: str, asker: SocketAddress | None, receive: Call) -> list[Call]:
+        """Return what a program sent to an address after a receive."""
+        if asker is None:
+            return []
+        return [each for each in self._traffic.replies_to[program, asker] if each.at >= receive.at]
+
+    def _other_sends(self, receive: Call) -> list[Call]:
         """Return the sends of datagrams by the receiver's program until its next request."""
-        program = program_of(self._index, receive.process)
         following = next(
-            (
-                each.until or each.at
-                for each in self._index.later_calls(receive)
-                if each.name in RECEIVING and not each.failed and each.result is not None
-            ),
-            None,
+            (each.until or each.at for each in self._index.later_calls(receive) if receives_data(each)), None
         )
-        for call in self._index.calls:
-            if call.name not in SENDING or call.at < receive.at or call.socket is None:
-                continue
-            if following is not None and call.at > following:
-                break
-            socket = self._index.trace.sockets[call.socket]
-            is_datagram = socket.kind == "datagram" and socket.family in ("inet", "inet6")
-            if is_datagram and program_of(self._index, call.process) == program:
-                yield call
+        sends = self._traffic.sends_by_program[program_of(self._index, receive.process)]
+        at = bisect_left(sends, receive.at, key=lambda call: call.at)
+        end = len(sends) if following is None else bisect_left(sends, following, key=lambda call: call.at)
+        return [each for each in sends[at : min(end, at + _MAX_SENDS)] if each.thread == receive.thread]
 
     # Helpers
 
@@ -497,7 +460,7 @@ class _Explainer:
                 found += [each for each in events if isinstance(each, Call)]
             elif isinstance(event, Call):
                 found.append(event)
-        return [each for each in found if each.name in RECEIVING]
+        return [each for each in found if receives_data(each)]
 
     def _was_lost(self, send: Call) -> bool:
         events = (self._index.trace.event(link.effect) for link in self._index.trace.effects_of(send.number))
@@ -506,8 +469,10 @@ class _Explainer:
     def _has_received(self, socket: Socket) -> bool:
         return any(True for _ in self._index.receives(socket))
 
-    def _unanswered(self, request: _Request, text: str, binding: Binding | None = None) -> Finding | None:
-        if request.wait is None:
+    def _unanswered(
+        self, request: UdpRequest, text: str, binding: Binding | None = None, *, process: int | None = None
+    ) -> Finding | None:
+        if not request.needs_reply:
             return None
         return self._finding(
             request,
@@ -516,13 +481,14 @@ class _Explainer:
             f"{_data(request.send)} to {request.target} got no reply. {text}",
             "UDP loses datagrams without an error: wait with a time limit, then send again.",
             binding,
+            process=process if process is not None else request.send.process,
             in_c="setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);",
             in_python="sock.settimeout(1)  # on TimeoutError send again",
         )
 
     def _finding(
         self,
-        request: _Request,
+        request: UdpRequest,
         rule: str,
         title: str,
         text: str,
@@ -569,8 +535,13 @@ def _is_swap_of_any(bound: list[Binding], target: SocketAddress) -> bool:
     return any(_is_swapped(each.address.port or 0, target.port or 0) for each in bound)
 
 
+@lru_cache(maxsize=1)
+def _found(trace_index: TraceIndex) -> tuple[Finding, ...]:
+    return tuple(_Explainer(trace_index).findings())
+
+
 def _only(rule: str, trace_index: TraceIndex) -> Iterator[Finding]:
-    return (each for each in _Explainer(trace_index).findings() if each.rule == rule)
+    return (each for each in _found(trace_index) if each.rule == rule)
 
 
 udp_receiver_gone = partial(_only, "udp-receiver-gone")

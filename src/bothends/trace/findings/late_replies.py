@@ -1,0 +1,119 @@
+"""A rule about a reply to an earlier request that a client takes for the reply to a later one. Pure.
+
+The client sends one request at a time, and gives up waiting for one of them. Its reply comes late, after the
+next request: the client takes it for the reply to that one. A client that compares an identifier receives
+again; this one goes on with its next request, or ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.udp_requests import datagram_traffic, receives_data
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+
+def late_reply(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a reply to an earlier request that is probably taken for the reply to a later one."""
+    answers = _answered_requests(trace_index)
+    for socket in trace_index.sockets("datagram"):
+        found = _first_mistake(trace_index, socket, answers)
+        if found is None:
+            continue
+        asked, current, receive = found
+        client = capitalized(name_of(trace_index, receive.process))
+        yield Finding(
+            "late-reply",
+            "A late reply is probably taken for the reply to a later request",
+            f"{client} asked {_data(asked)} and gave up waiting, then asked {_data(current)} and received "
+            f"{_data(receive)}, which is the reply to the former. It went on without another receive.",
+            "Put a number into each request and its reply, and discard replies with another number; or use a "
+            "new socket for each request.",
+            (asked.number, current.number, receive.number),
+            certainty="inferred",
+            basis="the server sent this reply after the earlier request, and the client read no other",
+            process=receive.process,
+            sockets=(socket.number,),
+            in_c="do n = recv(fd, &reply, sizeof reply, 0); while (n > 0 && reply.number != number);",
+            in_python="while reply[:4] != number: reply = sock.recv(65535)",
+        )
+
+
+def _answered_requests(trace_index: TraceIndex) -> dict[int, Call]:
+    """Return the request that each reply answers: the one its thread received just before."""
+    found, last = dict[int, Call](), dict[int, Call]()
+    for call in trace_index.calls:
+        if call.socket is None or call.name not in SENDING | RECEIVING:
+            continue
+        if trace_index.trace.sockets[call.socket].kind != "datagram":
+            continue
+        if receives_data(call):
+            last[call.thread] = call
+        elif call.name in SENDING and not call.failed and call.thread in last:
+            receive = last.pop(call.thread)  # a second send is no reply
+            senders = trace_index.senders_of(receive)
+            if len(senders) == 1 and receive.socket == call.socket:
+                found[call.number] = senders[0]
+    return found
+
+
+def _first_mistake(
+    trace_index: TraceIndex, socket: Socket, answers: dict[int, Call]
+) -> tuple[Call, Call, Call] | None:
+    """Return the request answered, the one that the client had asked last, and the receive."""
+    waits = datagram_traffic(trace_index).waits_by_socket[socket.number]
+    calls = sorted((*trace_index.calls_by_socket[socket.number], *waits), key=lambda call: call.at)
+    current: Call | None = None
+    gave_up = pending = False  # pending: the request has had neither an answer nor the end of a wait
+    received: list[Call] = []
+    mistakes = []
+    for call in calls:
+        if call.name in SENDING and not call.failed and call.size:
+            if pending:
+                return None  # several requests at a time
+            if current is not None and len(received) > 1:
+                return None  # it looks at several replies
+            mistakes += _mistake(trace_index, current, received, gave_up, answers)
+            current, pending, received = call, True, []
+        elif receives_data(call):
+            received.append(call)
+            pending = False
+        elif call.until is not None and (call.result == 0 or call.error == "EAGAIN"):
+            has_waited = call.until - call.at >= BLOCKED_NS // 4
+            gave_up = gave_up or (has_waited and current is not None and not received)
+            pending = pending and not has_waited
+    mistakes += _mistake(trace_index, current, received, gave_up, answers)
+    return mistakes[0] if mistakes else None
+
+
+def _mistake(
+    trace_index: TraceIndex,
+    current: Call | None,
+    received: list[Call],
+    gave_up: bool,
+    answers: dict[int, Call],
+) -> list[tuple[Call, Call, Call]]:
+    if current is None or len(received) != 1 or not gave_up:
+        return []
+    replies = trace_index.senders_of(received[0])
+    asked = answers.get(replies[0].number) if len(replies) == 1 else None
+    if (
+        asked is None
+        or asked.socket != current.socket
+        or asked.at >= current.at
+        or asked.data == current.data
+    ):
+        return []
+    right = next((each for each, request in answers.items() if request is current), None)
+    event = trace_index.trace.event(right) if right is not None else None
+    if isinstance(event, Call) and event.data == received[0].data:
+        return []  # all replies are alike
+    return [(asked, current, received[0])]
+
+
+def _data(call: Call) -> str:
+    return formatting.quoted(call.data, call.size, 24)

@@ -1,0 +1,7 @@
+import socket, sys, time
+
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+for number in range(5):
+    s.sendto(b"tick %d" % number, ("239.1.2.3", int(sys.argv[1])))
+    time.sleep(0.1)

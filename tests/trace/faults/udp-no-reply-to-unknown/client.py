@@ -1,0 +1,6 @@
+import socket, sys
+
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for command in (b"time", b"date"):
+    s.sendto(command, ("127.0.0.1", int(sys.argv[1])))
+    print(s.recv(100))

@@ -1,0 +1,7 @@
+import socket, sys
+
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.5", int(sys.argv[1])))
+while True:
+    data, peer = s.recvfrom(100)
+    s.sendto(data, peer)
