@@ -47,6 +47,8 @@ def closed_at(trace_index: TraceIndex, socket: int) -> int | None:
     """Return when the last process that used a socket closed it or exited; None if it stayed open."""
     closes: dict[int, int | None] = {}
     for call in trace_index.calls_by_socket[socket]:
+        if call.error == "EBADF":
+            continue  # the descriptor was closed before
         is_close = call.name == "close" and not call.failed
         closes[call.process] = (call.until or call.at) if is_close else None
     latest = 0
@@ -62,8 +64,8 @@ def closed_at(trace_index: TraceIndex, socket: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An address that a socket has from `since` until `until` (None: to the end). `call` made it "
-    "reachable."""
+    """An address that a socket has from `since` until `until` (None: to the end). `call` made it
+    reachable."""
 
     socket: Socket
     address: SocketAddress

@@ -21,6 +21,7 @@ from bothends.trace.findings import (
     interruptions,
     kept_open,
     kernel_reasons,
+    loops,
     path,
     processes,
     streams,
@@ -70,6 +71,9 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "udp-port-unreachable": udp_replies.udp_port_unreachable,
     "receive-buffer-full": udp_losses.receive_buffer_full,
     "closed-in-use": descriptor_use.closed_in_use,
+    "closed-twice": descriptor_use.closed_twice,
+    "used-after-close": descriptor_use.used_after_close,
+    "sigpipe": processes.sigpipe,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
     "length-counts-characters": framing.length_counts_characters,
@@ -77,6 +81,13 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "text-as-length": framing.text_as_length,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
+    "always-writable": loops.always_writable,
+    "hangup-ignored": loops.hangup_ignored,
+    "readable-ignored": loops.readable_ignored,
+    "zero-timeout": loops.zero_timeout,
+    "busy-loop": loops.busy_loop,
+    "peek-not-read": loops.peek_not_read,
+    "zero-size-read": loops.zero_size_read,
     "both-send": hangs.both_send,
     "edge-not-drained": hangs.edge_not_drained,
     "loop-blocked": blocked_loops.loop_blocked,
@@ -100,7 +111,6 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-with-unread-data": streams.closed_with_unread_data,
     "eof-ignored": streams.eof_ignored,
     "write-after-close": streams.write_after_close,
-    "busy-loop": streams.busy_loop,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
     "idle-client": streams.idle_client,
     "unanswered-datagram": udp_replies.unanswered_datagram,
@@ -152,6 +162,10 @@ _HANGS: Final = (
     "short-send",
     "two-sends-one-read",
 )
+_LOOPS: Final = (
+    "always-writable", "hangup-ignored", "readable-ignored", "zero-timeout", "busy-loop", "peek-not-read",
+    "zero-size-read",
+)  # fmt: skip
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
@@ -176,6 +190,12 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "listener-closed-with-queue": frozenset({"write-after-close"}),
     "datagram-too-large": frozenset({"unanswered-datagram"}),
     "closed-in-use": frozenset({"two-readers", "two-writers", "never-closed", "write-after-close"}),
+    **dict.fromkeys(
+        ("closed-twice", "used-after-close"),
+        frozenset({"exited-mid-conversation", "never-closed", "write-after-close"}),
+    ),
+    "sigpipe": _OF_A_HANG | _REFUSED | {"exited-mid-conversation", "listener-closed-with-queue"},
+    **dict.fromkeys(_LOOPS, _OF_A_HANG | {"not-accepted", "loop-blocked", "one-recv-per-message"}),
     "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow", "listener-closed-with-queue"}),
     **dict.fromkeys(
         ("length-counts-characters", "length-byte-order", "text-as-length"),
