@@ -6,8 +6,9 @@
    that identifies the child. Lines of an unknown process wait for that line.
 2. A long call has two lines, when it starts and when it ends. Both points refer to the same `Call`.
 3. Calls on descriptors that are not sockets are left out. The exceptions are calls that wait for sockets,
-   sleeps of a process that uses sockets, and output to a terminal: the diagram must start on a line of its
-   own. While such a call blocks, `blocked_calls` returns it.
+   sleeps of a process that uses sockets, calls that fail because a socket's descriptor was closed (EBADF),
+   and output to a terminal: the diagram must start on a line of its own. While a call that is left out
+   blocks, `blocked_calls` returns it.
 4. A signal that the program ignores, or handles with SA_RESTART, interrupts a blocked call, and the kernel
    restarts it (signal(7)): strace prints it as two calls. It is drawn as one.
 """
@@ -367,9 +368,14 @@ class CallDecoder:
         call = self._calls.get(line.pid)
         if call is None or call.at != line.at:
             call = Call(0, process.number, line.pid, line.name, line.at)
+            table = self._tables[line.pid]
             result_text = line.result_text if isinstance(line, CallEnded) else ""
-            if not self._fill_arguments(call, line.text, self._tables[line.pid], result_text):
-                return None
+            if not self._fill_arguments(call, line.text, table, result_text):
+                closed = table.closed_socket(call.descriptor) if call.descriptor is not None else None
+                if closed is None or not isinstance(line, CallEnded) or line.error != "EBADF":
+                    return None
+                call.socket = closed.number
+                self._fill_data(call, arguments.split_arguments(line.text))
             if call.name in SLEEPING and not process.role:
                 return None
             call.number = next(self._numbers)
@@ -673,7 +679,7 @@ class CallDecoder:
                 target = open_file.socket if open_file is not None else None
                 self._now = line.at
                 if socket is None or target is None or target.number == socket:
-                    table.drop(number)
+                    table.close(number)
             case "close_range" if len(words) > 2 and "CLOEXEC" not in words[2]:
                 last = arguments.descriptor(words[1])[0]
                 table.drop_range(number, last if last is not None and last >= 0 else 1 << 32)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from bothends.trace.capture.arguments import SocketLabel
-from bothends.trace.model import Socket, SocketAddress, SocketFamily, SocketKind
+from bothends.trace.model import Socket, SocketAddress, SocketFamily, SocketKind, trim_oldest
 
 MAX_DESCRIPTORS: Final = 100_000  # of one process: more means that closes were missed
+MAX_CLOSED: Final = 1_000  # closed numbers of one process whose last socket is remembered
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class DescriptorTable:
 
     def __init__(self, on_change: OnChange = lambda *_: None) -> None:
         self._open_files: dict[int, OpenFile] = {}
+        self._closed: dict[int, Socket] = {}
         self._on_change = on_change
 
     def __getitem__(self, number: int) -> OpenFile | None:
@@ -63,6 +65,7 @@ class DescriptorTable:
     def put(self, number: int, open_file: OpenFile) -> None:
         """Set what a descriptor refers to from now on."""
         self.drop(number)
+        self._closed.pop(number, None)
         if len(self._open_files) < MAX_DESCRIPTORS:
             self._open_files[number] = open_file
             if open_file.socket is not None:
@@ -74,6 +77,17 @@ class DescriptorTable:
         if open_file is not None and open_file.socket is not None:
             self._on_change(open_file.socket, number, False)
         return open_file
+
+    def close(self, number: int) -> None:
+        """Remove a descriptor that close() closed, and remember its socket: see `closed_socket`."""
+        open_file = self.drop(number)
+        if open_file is not None and open_file.socket is not None:
+            self._closed[number] = open_file.socket
+            trim_oldest(self._closed, MAX_CLOSED)
+
+    def closed_socket(self, number: int) -> Socket | None:
+        """Return the socket that a number referred to until close(), if nothing has the number now."""
+        return self._closed.get(number) if number not in self._open_files else None
 
     def drop_range(self, first: int, last: int) -> None:
         """Remove the descriptors from `first` up to `last`, as close_range(2) does."""

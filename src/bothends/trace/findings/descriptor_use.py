@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.processes import finished_connections
 from bothends.trace.model import Call
 from bothends.trace.rendering import formatting
 
 SHOWN: Final = 12  # bytes of a message in a text
+LOOP_TURNS: Final = 50  # failed accept() calls that make a busy loop
+RANGE: Final = 3  # closed numbers that a program closes again: it closes a whole range
+
+_MOVING: Final = SENDING | RECEIVING
 
 Reader = tuple[int, int]  # process and thread
 
@@ -174,6 +179,102 @@ def closed_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
             return
 
 
+def closed_twice(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a descriptor that is closed a second time, whether or not something else has its number."""
+    return (each for each in _bad_uses(trace_index) if each.rule == "closed-twice")
+
+
+def used_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a descriptor that a program uses after it has closed it: EBADF."""
+    return (each for each in _bad_uses(trace_index) if each.rule == "used-after-close")
+
+
+@lru_cache(maxsize=1)
+def _bad_uses(trace_index: TraceIndex) -> tuple[Finding, ...]:
+    return tuple(_find_bad_uses(trace_index))
+
+
+def _find_bad_uses(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find one call of each process that failed with EBADF on a descriptor that was closed."""
+    by_process: dict[int, list[Call]] = defaultdict(list)
+    for call in trace_index.calls:
+        if call.error == "EBADF" and call.socket is not None:
+            by_process[call.process].append(call)
+    for failed in by_process.values():
+        if len({call.descriptor for call in failed if call.name == "close"}) >= RANGE:
+            failed = [call for call in failed if call.name != "close"]  # it closes all numbers, to be sure
+        # A use that failed weighs more than a second close(), and comes first.
+        for call in sorted(failed, key=lambda each: each.name == "close"):
+            close = _close_before(trace_index, call)
+            if close is not None:
+                yield _bad_use(trace_index, call, close, sum(each.name == call.name for each in failed))
+                break
+
+
+def _close_before(trace_index: TraceIndex, call: Call) -> Call | None:
+    """Return the close() of the descriptor that a call found closed."""
+    found = None
+    for each in trace_index.calls_by_socket[call.socket or 0]:
+        if each.at > call.at:
+            break
+        is_close = each.name == "close" and not each.failed and each.process == call.process
+        if is_close and each.descriptor == call.descriptor:
+            found = each
+    return found
+
+
+def _bad_use(trace_index: TraceIndex, call: Call, close: Call, count: int) -> Finding:
+    number, ago = call.descriptor, formatting.duration(max(0, call.at - (close.until or close.at)))
+    name, closer = _name(trace_index, call), _name(trace_index, close)
+    by = "it" if close.thread == call.thread else closer
+    own = _own_use(trace_index, close)
+    what = f"{name} called {call.name}() on descriptor {number} {ago} after {by} had closed it, and got EBADF"
+    what += f" ({count:,} times in all)" if count > 1 else ""
+    first = own
+    if own is not None:
+        what += (
+            f". When {closer} closed it, {number} was the number of another connection already: that thread "
+            f"had served an earlier one with this number, which was closed before"
+        )
+    again = call.name == "close"
+    return Finding(
+        "closed-twice" if again or own is not None else "used-after-close",
+        "A descriptor is closed twice" if again or own is not None else "A closed descriptor is used",
+        f"{what[:1].upper()}{what[1:]}. As soon as another connection gets the number, "
+        "such a call meets that one.",
+        "Close each descriptor in one place, and set the variable to -1 (None) when you do; no other thread "
+        "may use it then.",
+        tuple(sorted({close.number, call.number, *((first.number,) if first is not None else ())})),
+        process=close.process if own is not None else call.process,
+        sockets=(call.socket or 0,),
+        in_c="close(fd); fd = -1;",
+        in_python="s.close()   # once: not os.close(s.fileno()) as well",
+    )
+
+
+def _own_use(trace_index: TraceIndex, close: Call) -> Call | None:
+    """Return the close() of an earlier connection with the number, if only that one was the closing thread's.
+
+    A thread that closes a connection on which it made no other call, while other threads use it, and that
+    has served another one with the same number, closes that one for the second time.
+    """
+    users = {each.thread for each in trace_index.calls_by_socket[close.socket or 0] if each.name in _MOVING}
+    if close.thread in users or not users:
+        return None
+    earlier: Call | None = None
+    served = set[int | None]()
+    for each in trace_index.calls_by_process[close.process]:
+        if each.at >= close.at:
+            break
+        if each.descriptor != close.descriptor or each.socket == close.socket:
+            continue
+        if each.name in _MOVING and each.thread == close.thread:
+            served.add(each.socket)
+        if each.name == "close" and not each.failed and each.socket in served:
+            earlier = each
+    return earlier
+
+
 def _in_progress(trace_index: TraceIndex, close: Call) -> Iterator[Call]:
     """Return the calls of other threads on the socket that a close() overlapped, unless it was shut down."""
     end = close.until or close.at
@@ -192,6 +293,20 @@ def _in_progress(trace_index: TraceIndex, close: Call) -> Iterator[Call]:
             call.until is None or call.until > end
         ):
             yield call
+    for call in _lasting_polls(trace_index).get(close.socket or 0, ()):
+        if call.process == close.process and call.thread != close.thread and call.at <= close.at:
+            yield call
+
+
+@lru_cache(maxsize=1)
+def _lasting_polls(trace_index: TraceIndex) -> dict[int, list[Call]]:
+    """Return the poll() and select() calls that wait for one socket only and never returned, by socket."""
+    found: dict[int, list[Call]] = defaultdict(list)
+    for call in trace_index.calls:
+        alone = len(call.sockets) == 1 and not call.descriptors_waited and call.timeout_ns is None
+        if call.name in WAITING and call.until is None and alone and not call.name.startswith("epoll"):
+            found[call.sockets[0]].append(call)
+    return found
 
 
 def _use_of_reused_number(trace_index: TraceIndex, call: Call, close: Call) -> tuple[Call, Call] | None:
@@ -228,11 +343,18 @@ def descriptors_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
         finished = {socket.number for _, socket, _, _ in finished_connections(trace_index, number, first.at)}
         held = [call for call in opened if number in trace_index.holders_at(call.created_id or 0, first.at)]
         leaked = [call for call in held if call.created_id in finished]
-        count = f"{len(failed)} times" if len(failed) > 1 else "once"
+        within = formatting.duration((failed[-1].until or failed[-1].at) - first.at)
+        count = f"{len(failed):,} times within {within}" if len(failed) > 1 else "once"
         text = (
             f"{first.name}() of {_name(trace_index, first)} failed {count} with {first.error}: "
             f"the process held {len(held)} sockets"
         )
+        if len(failed) >= LOOP_TURNS and first.name in ACCEPTING:
+            text = text.replace(
+                ": the process",
+                ", because the connection stays in the accept queue and is "
+                "reported again at once. The process",
+            )
         if leaked:
             text += f", and the peers of {len(leaked)} of them had finished."
             remedy = "Close each connection when its peer has finished."

@@ -47,6 +47,8 @@ def closed_at(trace_index: TraceIndex, socket: int) -> int | None:
     """Return when the last process that used a socket closed it or exited; None if it stayed open."""
     closes: dict[int, int | None] = {}
     for call in trace_index.calls_by_socket[socket]:
+        if call.error == "EBADF":
+            continue  # the descriptor was closed before
         is_close = call.name == "close" and not call.failed
         closes[call.process] = (call.until or call.at) if is_close else None
     latest = 0
@@ -66,6 +68,8 @@ class Binding:
 
     `call` made it reachable. `only_ipv6`: its address is ::, and IPV6_V6ONLY is set.
     """
+    """An address that a socket has from `since` until `until` (None: to the end). `call` made it
+    reachable."""
 
     socket: Socket
     address: SocketAddress

@@ -31,6 +31,7 @@ Mismatch = tuple[Literal["seen", "inferred"], str, str, tuple[int, ...]]  # cert
 
 MIN_PADDING: Final = 16  # NULs at the end of a send that make it a buffer, and not a string
 LARGE_READ: Final = 65_536  # bytes: a read of so much after a short header is a length, not a buffer's size
+AGREEING: Final = 3  # messages that show a length prefix in a stream that is not known to its end
 SHOWN: Final = 12  # bytes of a payload in a text
 
 _OTHER: Final[dict[ByteOrder, ByteOrder]] = {"big": "little", "little": "big"}
@@ -63,13 +64,14 @@ class PrefixFormat:
     def sizes(self, data: bytes, total: int) -> list[int]:
         """Return the payload sizes of a stream that consists of whole messages; none if it does not.
 
-        `data` are the first bytes of the stream, `total` is its length.
+        `data` are the first bytes of the stream, `total` is its length. If the trace does not hold all
+        bytes, `AGREEING` messages must be complete: any number fits a stream of unknown data.
         """
         at = 0
         found: list[int] = []
         while at < total:
             if at + self.width > len(data):
-                return found if at >= len(data) or len(data) < total else []
+                return found if len(data) < total and len(found) > AGREEING else []
             size = self.size(data[at:])
             at += self.width + size
             if size < 0 or at > total:
@@ -147,21 +149,13 @@ def _misread(
             evidence = (sender, header.number, following.number)
             if asked in expected and asked != size:
                 return "seen", "", f": {name} read it and then asked for {asked} bytes.", evidence
-            if (
-                asked >= LARGE_READ
-                and misread >= LARGE_READ
-                and asked > size
-                and _got_no_more(received, framing, size)
-            ):
-                basis = f"{name} asked for {asked} bytes after it had read the length"
-                return (
-                    "inferred",
-                    basis,
-                    f": {name} probably read the second, and waits for so much.",
-                    evidence,
-                )
+            is_chunk = size < asked <= misread and received.total <= framing.width + size
+            if is_chunk and _is_stuck(trace_index, reader, following):
+                basis = f"{name} asked for {asked} bytes after it had read the length, and got {size}"
+                text = f": {name} probably read the second, and waits for so much."
+                return "inferred", basis, text, evidence
             return None
-        if ended_without_reading(trace_index, reader, header):
+        if misread > sent.total and ended_without_reading(trace_index, reader, header):
             basis = (
                 f"{name} read the {framing.width} bytes of the length, and nothing of the {size} after them"
             )
@@ -177,16 +171,20 @@ def _misread(
     last = received.calls[-1]
     if waiting is None or trace_index.end - (last.until or last.at) < 5 * BLOCKED_NS:
         return None
-    if any(call.size for call in trace_index.calls_by_socket[reader.number] if call.name in SENDING):
+    if framing.width < 4 or any(call.size for call in trace_index.sends(reader)):
         return None
     name = _role(trace_index, last)
-    basis = f"{name} received the whole message and waits for more"
+    basis = f"{name} received the whole message, which the length describes to the last byte, and waits"
     text = f": {name} has the message and waits for more: it probably took the second, or expected text."
     return "inferred", basis, text, (sender, last.number, waiting.number)
 
 
-def _got_no_more(received: Turn, framing: PrefixFormat, size: int) -> bool:
-    return received.total <= framing.width + size
+def _is_stuck(trace_index: TraceIndex, reader: Socket, read: Call) -> bool:
+    """Return whether the reader sent nothing from a read on: it waits for the rest, or has given up."""
+    return not any(call.name in SENDING and call.size for call in trace_index.later_calls(read)) and (
+        is_waiting_to_read(trace_index, reader) is not None
+        or any(call.name in RECEIVING and not call.size for call in trace_index.later_calls(read))
+    )
 
 
 def _read_of_header(received: Turn, width: int) -> Call | None:
@@ -232,8 +230,14 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
                 asked = following.requested
                 what = f"{name} took the text {shown} for a binary length, and asked for {asked} bytes."
                 evidence = (sent.calls[0].number, header.number, following.number)
-            elif following is not None and width == 4 and (following.requested or 0) >= LARGE_READ:
-                certainty, basis = "inferred", f"after 4 bytes it asked for {following.requested}"
+            elif (
+                following is not None
+                and width == 4
+                and min(numbers) >= (following.requested or 0) >= LARGE_READ
+                and _is_stuck(trace_index, reader, following)
+            ):
+                certainty = "inferred"
+                basis = f"after 4 bytes it asked for {following.requested}, and never answered"
                 what = f"{name} probably took the text {shown} for a binary length ({numbers[0]})."
                 evidence = (sent.calls[0].number, header.number, following.number)
             elif (
@@ -242,11 +246,13 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
                 and sent.total > width + 2
                 and not any(call.size for call in trace_index.sends(reader))
                 and ended_without_reading(trace_index, reader, header)
+                and (trace_index.process(header.process).status or 0) > 0
             ):
-                certainty, basis = "inferred", f"{name} read {width} bytes of a text and stopped"
+                certainty = "inferred"
+                basis = f"{name} read {width} bytes of a text, and exited with an error"
                 what = (
                     f"{name} read the first {width} bytes of the text that the peer sent, {shown}, and "
-                    f"stopped: it probably took them for a binary length ({numbers[0]})."
+                    f"exited with an error: it probably took them for a binary length ({numbers[0]})."
                 )
                 evidence = (sent.calls[0].number, header.number)
             else:
@@ -316,32 +322,71 @@ def _characters(data: bytes) -> tuple[int, int] | None:
 
 
 def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a short text that was sent with the unused rest of its buffer: NULs follow it."""
+    """Find a short message that was sent with the unused rest of its buffer."""
     for socket in trace_index.sockets("stream", "datagram", "seqpacket"):
-        received = 0
+        read: Call | None = None
         for call in trace_index.calls_by_socket[socket.number]:
             if call.name in RECEIVING and call.size:
-                received = call.size
-            if call.name not in SENDING or not call.size or len(call.data) < min(call.size, 4096):
+                read = call
+            if call.name not in SENDING or not call.size or not call.data:
                 continue
-            text = _text_before_padding(call.data[: call.size])
-            if text is None or not _is_unexpected(trace_index, socket, call, received):
+            rest = _unused_rest(call, read)
+            if rest is None or (rest.certainty == "inferred" and _is_record(trace_index, socket, call)):
                 continue
-            padding = call.size - len(text)
             yield Finding(
                 "whole-buffer",
                 "A whole buffer is sent for a short message",
-                f"{_role(trace_index, call)} sent {call.size} bytes for the {len(text)} bytes "
-                f"{formatting.quoted(text, len(text), SHOWN)}: {padding} NULs "
-                "follow, the unused rest of a buffer.",
+                f"{_role(trace_index, call)} {'probably ' * (rest.certainty == 'inferred')}sent {call.size} "
+                f"bytes for the {len(rest.text)} bytes "
+                f"{formatting.quoted(rest.text, len(rest.text), SHOWN)}: {rest.what}.",
                 "Send as many bytes as the message has, and not the size of the buffer.",
-                (call.number,),
+                (*((read.number,) if rest.is_echo and read is not None else ()), call.number),
+                certainty=rest.certainty,
+                basis=rest.basis,
                 process=call.process,
                 sockets=(socket.number,),
                 in_c="send(s, buffer, n, 0);   /* n as recv() or snprintf() returned it */",
                 in_python="s.sendall(buffer[:n])   # n as recv_into() returned it",
             )
             break
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The unused rest of a buffer: the message before it, and what shows it."""
+
+    text: bytes
+    what: str
+    certainty: Literal["seen", "inferred"] = "seen"
+    basis: str = ""
+    is_echo: bool = False
+
+
+def _unused_rest(call: Call, read: Call | None) -> _Rest | None:
+    """Return what a send holds beside its message, or None.
+
+    A send of as many bytes as the last read had room for, which begins with the fewer bytes that the read
+    returned, is the read's buffer. Otherwise a text must have `MIN_PADDING` NULs after it.
+    """
+    data = call.data[: call.size]
+    if read is not None and read.requested == call.size and call.size - read.size >= MIN_PADDING:
+        text = read.data[: read.size]
+        if len(text) == read.size <= len(data) and data.startswith(text):
+            rest = "are NULs" if not data[read.size :].strip(b"\0") else "are what was in the buffer before"
+            what = (
+                f"recv() had returned {read.size} bytes into a buffer of {call.size}, and the other "
+                f"{call.size - read.size} bytes {rest}"
+            )
+            return _Rest(text, what, is_echo=True)
+    known = _text_before_padding(data) if len(call.data) >= min(call.size, 4096) else None
+    if known is None:
+        return None
+    what = f"{call.size - len(known)} NULs follow, the unused rest of a buffer"
+    if call.size > len(data):
+        basis = f"the first {len(data)} bytes hold a short text and NULs"
+    else:
+        basis = f"{call.size - len(known)} NULs after a text of {len(known)} bytes"
+    return _Rest(known, what, "inferred", basis)
 
 
 def _text_before_padding(data: bytes) -> bytes | None:
@@ -352,13 +397,27 @@ def _text_before_padding(data: bytes) -> bytes | None:
     return text if is_padded and text and _is_text(text) else None
 
 
-def _is_unexpected(trace_index: TraceIndex, socket: Socket, call: Call, received: int) -> bool:
-    """Return whether the peer does not read records of this size: then the padding is part of a format."""
-    if socket.kind != "stream" or 0 < received < call.size // 2:
-        return True
+def _is_record(trace_index: TraceIndex, socket: Socket, call: Call) -> bool:
+    """Return whether records of this size are part of a format: both ends send or read them."""
     peer = peer_socket(trace_index, socket)
-    reads = trace_index.receives(peer) if peer is not None else []
-    return not any(each.requested == call.size for each in reads)
+    if peer is None:
+        return False
+    received = trace_index.receives(peer)
+    answers = [each.size for each in trace_index.sends(peer)]
+    return (
+        call.size in answers
+        or (any(each.requested == call.size for each in received) and not answers)
+        or _reads_to(received, call.size)
+    )
+
+
+def _reads_to(received: list[Call], size: int) -> bool:
+    """Return whether a reader asks for the rest until it has `size` bytes, or waits for all of them."""
+    return any(
+        (each.requested == size and "MSG_WAITALL" in each.flags)
+        or (each.requested is not None and each.requested + earlier.size == earlier.requested == size)
+        for earlier, each in zip(received, received[1:] + received[-1:], strict=True)
+    )
 
 
 def _is_text(data: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from typing import Final
 
@@ -64,6 +65,51 @@ def children_never_waited_for(trace_index: TraceIndex) -> Iterator[Finding]:
             )
 
 
+def sigpipe(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a program that SIGPIPE killed because it sent to a peer that had closed the connection."""
+    for event in trace_index.process_events:
+        if event.kind != "ended" or event.status != -signal.SIGPIPE:
+            continue
+        calls = trace_index.calls_by_process[event.process]
+        send = next((each for each in reversed(calls) if each.name in SENDING), None)
+        socket = trace_index.trace.sockets.get(send.socket or 0) if send is not None else None
+        if send is None or socket is None or send.error not in ("EPIPE", ""):
+            continue
+        if not send.error and (send.size or send.until is not None):
+            continue  # it wrote to something else
+        ending = _ending_of_peer(trace_index, socket, send.at)
+        name = _role(trace_index, event.process)
+        size = f"{send.requested:,} bytes" if send.requested is not None else "data"
+        what = f"SIGPIPE killed {name} in {send.name}() of {size} on descriptor {send.descriptor}"
+        if ending is not None:
+            ago = formatting.duration(send.at - (ending.until or ending.at))
+            how = "shut the connection down" if ending.name == "shutdown" else "closed the connection"
+            what += f": {_role(trace_index, ending.process)} had {how} {ago} before."
+        else:
+            what += f": its peer ({socket.peer or 'unnamed'}) had closed the connection before."
+        yield Finding(
+            "sigpipe",
+            "SIGPIPE killed a program that sent to a closed connection",
+            what,
+            "Ignore SIGPIPE once at the start, or send with MSG_NOSIGNAL: then send() fails with EPIPE, and "
+            "the program can close this connection and go on.",
+            tuple(each.number for each in (ending, send, event) if each is not None),
+            process=event.process,
+            sockets=(socket.number,),
+            in_c="signal(SIGPIPE, SIG_IGN);   /* or: send(fd, buffer, n, MSG_NOSIGNAL) */",
+            in_python="signal.signal(signal.SIGPIPE, signal.SIG_IGN)   # then: except BrokenPipeError",
+        )
+
+
+def _ending_of_peer(trace_index: TraceIndex, socket: Socket, before: int) -> Call | None:
+    """Return the last close() or shutdown() at the other end of a connection before a time."""
+    peer, found = trace_index.peer_of(socket.number), None
+    for call in trace_index.calls_by_socket[peer] if peer is not None else ():
+        if call.name in ("close", "shutdown") and not call.failed and (call.until or before) < before:
+            found = call
+    return found
+
+
 def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find connections that have ended, but whose descriptors a process keeps open, and count them."""
     for number in trace_index.calls_by_process:
@@ -105,8 +151,7 @@ def _leak(
     trace_index: TraceIndex, number: int, name: str, leaked: list[tuple[Call, Socket, int, int]], end: int
 ) -> Finding:
     forked = any(call.name in FORKING and call.created_id for call in trace_index.calls_by_process[number])
-    process = trace_index.process(number)
-    role = f"the {process.role}" if process.role else f"process {process.pid}"
+    role = _role(trace_index, number)
     first = leaked[0]
     held = formatting.duration(end - first[3])
     if len(leaked) == 1:
@@ -122,6 +167,10 @@ def _leak(
             f"descriptors {shown}{more} stayed open, the first for {held}"
         )
     text += "."
+    others = [each for each in trace_index.holders_at(first[1].number, end) if each != number]
+    if others:
+        names = ", ".join(_role(trace_index, each) for each in others[:3])
+        text += f" {names[:1].upper()}{names[1:]} held {'it' if len(leaked) == 1 else 'the first'} as well."
     if forked:
         text += " After fork() the parent must close its copy too, or the peer never receives EOF."
     evidence = [number for call, _, event, _ in leaked for number in (call.number, event)]
@@ -139,6 +188,11 @@ def _leak(
     )
 
 
+def _role(trace_index: TraceIndex, number: int) -> str:
+    process = trace_index.process(number)
+    return f"the {process.role}" if process.role else f"process {process.pid}"
+
+
 def finished_connections(
     trace_index: TraceIndex, process: int, at: int
 ) -> Iterator[tuple[Call, Socket, int, int]]:
@@ -154,12 +208,7 @@ def finished_connections(
         socket = trace_index.trace.sockets.get(call.created_id)
         if socket is None or socket.kind != "stream" or socket.is_listener:
             continue
-        closes = [
-            each
-            for each in trace_index.calls_by_socket[socket.number]
-            if each.name == "close" and each.process == process and not each.failed and each.at <= at
-        ]
-        if closes:
+        if process not in trace_index.holders_at(socket.number, at):
             continue
         peer_end = _peer_finished(trace_index, socket)
         if peer_end is not None and peer_end[1] <= at:

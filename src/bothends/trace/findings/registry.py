@@ -24,6 +24,7 @@ from bothends.trace.findings import (
     kept_open,
     kernel_reasons,
     late_replies,
+    loops,
     path,
     processes,
     resets,
@@ -86,6 +87,9 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "unix-client-unnamed": unix_datagrams.unix_client_unnamed,
     "unix-queue-full": unix_datagrams.unix_queue_full,
     "closed-in-use": descriptor_use.closed_in_use,
+    "closed-twice": descriptor_use.closed_twice,
+    "used-after-close": descriptor_use.used_after_close,
+    "sigpipe": processes.sigpipe,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
     "peer-stopped": vanished.peer_stopped,
@@ -99,6 +103,13 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "text-as-length": framing.text_as_length,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
+    "always-writable": loops.always_writable,
+    "hangup-ignored": loops.hangup_ignored,
+    "readable-ignored": loops.readable_ignored,
+    "zero-timeout": loops.zero_timeout,
+    "busy-loop": loops.busy_loop,
+    "peek-not-read": loops.peek_not_read,
+    "zero-size-read": loops.zero_size_read,
     "both-send": hangs.both_send,
     "edge-not-drained": hangs.edge_not_drained,
     "loop-blocked": blocked_loops.loop_blocked,
@@ -125,7 +136,6 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-with-unread-data": streams.closed_with_unread_data,
     "eof-ignored": streams.eof_ignored,
     "write-after-close": streams.write_after_close,
-    "busy-loop": streams.busy_loop,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
     "idle-client": streams.idle_client,
     "unanswered-datagram": udp_replies.unanswered_datagram,
@@ -187,6 +197,10 @@ _OF_TLS: Final = _OF_A_HANG | {
     "length-byte-order",
     "text-as-length",
 }
+_LOOPS: Final = (
+    "always-writable", "hangup-ignored", "readable-ignored", "zero-timeout", "busy-loop", "peek-not-read",
+    "zero-size-read",
+)  # fmt: skip
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
@@ -214,6 +228,12 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "listener-closed-with-queue": frozenset({"write-after-close"}),
     "datagram-too-large": frozenset({"unanswered-datagram"}),
     "closed-in-use": frozenset({"two-readers", "two-writers", "never-closed", "write-after-close"}),
+    **dict.fromkeys(
+        ("closed-twice", "used-after-close"),
+        frozenset({"exited-mid-conversation", "never-closed", "write-after-close"}),
+    ),
+    "sigpipe": _OF_A_HANG | _REFUSED | {"exited-mid-conversation", "listener-closed-with-queue"},
+    **dict.fromkeys(_LOOPS, _OF_A_HANG | {"not-accepted", "loop-blocked", "one-recv-per-message"}),
     "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow", "listener-closed-with-queue"}),
     **dict.fromkeys(
         ("length-counts-characters", "length-byte-order", "text-as-length"),

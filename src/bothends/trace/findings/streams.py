@@ -18,8 +18,6 @@ from bothends.trace.findings.tls_records import is_client_hello
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.rendering import formatting
 
-BUSY_LOOP_CALLS: Final = 20  # EAGAIN this many times in a row is a loop
-BUSY_LOOP_INTERVAL_NS: Final = 5_000_000  # nanoseconds between two calls; a loop that sleeps takes longer
 IGNORED_EOFS: Final = 4  # libraries read EOF again two or three times
 DELAYED_ACK_NS: Final = 25_000_000  # nanoseconds: Linux delays an acknowledgement by 40 ms, and nothing else
 DELAYED_ACK_MAX_NS: Final = 250_000_000  # nanoseconds: the kernel's limit is 200 ms (TCP_DELACK_MAX)
@@ -296,12 +294,14 @@ def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
                 eofs.setdefault(call.thread, []).append(call)
         for calls in eofs.values():
             if len(calls) >= IGNORED_EOFS:
+                within = formatting.duration((calls[-1].until or calls[-1].at) - calls[0].at)
                 yield Finding(
                     "eof-ignored",
                     "The program ignores EOF",
-                    f"recv returned 0 bytes {len(calls)} times. The peer had finished before the first.",
+                    f"recv() on descriptor {calls[0].descriptor} returned 0 bytes {len(calls):,} times "
+                    f"within {within}. The peer had finished before the first: EOF stays readable.",
                     "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
-                    tuple(call.number for call in calls),
+                    tuple(call.number for call in (*calls[:3], calls[-1])),
                     process=calls[0].process,
                     sockets=(socket.number,),
                     in_c="if (n == 0) { close(fd); break; }",
@@ -323,18 +323,11 @@ def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
         ended = _crash_after(trace_index, failed[-1])
         if ended is None and len(failed) < REPEATED_FAILURES:
             continue  # the program handles the error
-        signals = [
-            event.number
-            for event in trace_index.process_events
-            if event.kind == "signal" and event.text == "SIGPIPE" and event.process == failed[0].process
-        ]
+        if trace_index.process(failed[-1].process).status == -13:
+            continue  # sigpipe
         error = failed[0].error
         if ended is None:
             text = f"The send failed with {error}, and {len(failed) - 1} more sends followed."
-        elif trace_index.process(failed[-1].process).status == -13:
-            text = (
-                f"The send failed with {error}, and SIGPIPE terminated the program, which does not handle it."
-            )
         else:
             text = f"The send failed with {error}, and the program exited with an error."
         yield Finding(
@@ -343,7 +336,7 @@ def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
             text,
             "Handle EPIPE (MSG_NOSIGNAL prevents SIGPIPE). Also read from the socket: 0 bytes show "
             "earlier that the peer has closed.",
-            (*(call.number for call in failed[:4]), *signals[:1], *((ended,) if ended is not None else ())),
+            (*(call.number for call in failed[:4]), *((ended,) if ended is not None else ())),
             process=failed[0].process,
             sockets=(socket.number,),
             in_c="n = send(fd, buf, size, MSG_NOSIGNAL); if (n < 0 && errno == EPIPE) close(fd);",
@@ -354,49 +347,12 @@ def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
 def _crash_after(trace_index: TraceIndex, call: Call) -> int | None:
     """Return the event of a process that exited with an error soon after a call failed, or None."""
     status = trace_index.process(call.process).status
-    if status is None or not (status > 0 or status == -13):  # other signals come from outside
+    if status is None or status <= 0:  # signals come from outside; SIGPIPE has a rule of its own
         return None
     for event in trace_index.process_events:
         if event.process == call.process and event.kind == "ended":
             return event.number if event.at - (call.until or call.at) < CRASH_NS else None
     return None
-
-
-def busy_loop(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a program that calls a non-blocking socket repeatedly instead of waiting for it."""
-    for number in trace_index.calls_by_process:
-        streak = _longest_streak(trace_index.calls_by_process[number])
-        if len(streak) < BUSY_LOOP_CALLS:
-            continue
-        duration = (streak[-1].until or streak[-1].at) - streak[0].at
-        if duration / len(streak) > BUSY_LOOP_INTERVAL_NS:
-            continue  # it sleeps between the calls
-        yield Finding(
-            "busy-loop",
-            "A busy loop on a non-blocking socket",
-            f"{len(streak)} calls in a row returned EAGAIN, within {formatting.duration(duration)}.",
-            "Wait with select, poll or epoll until the socket is ready.",
-            tuple(call.number for call in streak),
-            process=number,
-            sockets=tuple({call.socket for call in streak if call.socket is not None}),
-            in_c="poll(&(struct pollfd){fd, POLLIN}, 1, -1);",
-            in_python="select.select([s], [], [])",
-        )
-
-
-def _longest_streak(calls: list[Call]) -> list[Call]:
-    """Return the longest sequence of calls of one thread on one socket that all returned EAGAIN."""
-    longest: list[Call] = []
-    streaks: dict[int, list[Call]] = {}
-    for call in calls:
-        streak = streaks.setdefault(call.thread, [])
-        if call.error != "EAGAIN" or call.name in WAITING or (streak and streak[-1].socket != call.socket):
-            streak = streaks[call.thread] = []
-        if call.error == "EAGAIN" and call.name not in WAITING:
-            streak.append(call)
-            if len(streak) > len(longest):
-                longest = streak
-    return longest
 
 
 def nagle_delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -1,0 +1,8 @@
+import socket
+import sys
+import time
+
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+    s.sendall(b"hello")
+    print(s.recv(100))
+time.sleep(1.5)
