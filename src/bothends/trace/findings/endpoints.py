@@ -68,8 +68,6 @@ class Binding:
 
     `call` made it reachable. `only_ipv6`: its address is ::, and IPV6_V6ONLY is set.
     """
-    """An address that a socket has from `since` until `until` (None: to the end). `call` made it
-    reachable."""
 
     socket: Socket
     address: SocketAddress

@@ -31,11 +31,11 @@ from bothends.trace.findings import (
     short_reads,
     streams,
     tls,
-    vanished,
     udp_groups,
     udp_losses,
     udp_replies,
     unix_datagrams,
+    vanished,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
