@@ -104,7 +104,10 @@ def _probes_path(trace_index: TraceIndex, socket: Socket, call: Call) -> bool:
 
 
 def _was_split(trace_index: TraceIndex, call: Call) -> bool:
-    """Return whether the program sent the same data otherwise: in parts, elsewhere, or over TCP."""
+    """Return whether the program sent the same data otherwise: in parts, elsewhere, or over TCP.
+
+    What it sent before counts if it was no smaller.
+    """
     calls = trace_index.calls_by_process[call.process]
     at = bisect_left(calls, call.at, key=lambda each: each.at)
     start = call.data[:COMPARED_BYTES]
@@ -113,7 +116,7 @@ def _was_split(trace_index: TraceIndex, call: Call) -> bool:
         and not each.failed
         and each.size > 0
         and each.data[:COMPARED_BYTES] == start
-        and (each.at > call.at or each.size >= len(call.data))
+        and (each.at > call.at or each.size >= (call.requested or len(call.data)))
         for each in calls[max(0, at - _LATER_CALLS) : at + _LATER_CALLS]
     )
 

@@ -10,7 +10,8 @@ from typing import Final
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.processes import finished_connections
-from bothends.trace.model import Call
+from bothends.trace.findings.standstill import STANDSTILL_NS, call_name
+from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 SHOWN: Final = 12  # bytes of a message in a text
@@ -33,6 +34,7 @@ def two_readers(trace_index: TraceIndex) -> Iterator[Finding]:
                 reads[call.process, call.thread].append(call)
         pair = _concurrent_readers(trace_index, reads)
         if pair is None:
+            yield from _starved_reader(trace_index, socket, reads)
             continue
         first, second = (next(each for each in reads[reader] if each.size) for reader in pair)
         what = "processes" if first.process != second.process else "threads"
@@ -49,6 +51,38 @@ def two_readers(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="if (fork() == 0) { close(listener); serve(c); _exit(0); } close(c);",
             in_python="if os.fork() == 0: serve(c); os._exit(0)\nc.close()   # in the parent",
         )
+
+
+def _starved_reader(
+    trace_index: TraceIndex, socket: Socket, reads: dict[Reader, list[Call]]
+) -> Iterator[Finding]:
+    """Return the finding for a reader that still waits, when another one got what came meanwhile."""
+    for reader, calls in reads.items():
+        waiting = calls[-1]
+        taken = [
+            call
+            for other, others in reads.items()
+            for call in others
+            if other != reader and call.size and call.until is not None and call.until > waiting.at
+        ]
+        if waiting.until is not None or not taken or trace_index.end - taken[-1].at < STANDSTILL_NS:
+            continue
+        what = "processes" if taken[-1].process != waiting.process else "threads"
+        yield Finding(
+            "two-readers",
+            f"Two {what} read from one connection",
+            f"{_name(trace_index, taken[-1])} received "
+            f"{formatting.quoted(taken[-1].data, taken[-1].size, SHOWN)} while {_name(trace_index, waiting)} "
+            f"waited for data of the same connection in {call_name(waiting)}: each byte goes to one of the two, "
+            f"and the latter has waited for {formatting.duration(trace_index.end - waiting.at)}.",
+            f"Let one of the {what} read the connection, and hand the others what is theirs (a queue).",
+            (waiting.number, taken[-1].number),
+            process=taken[-1].process,
+            sockets=(socket.number,),
+            in_c="/* one thread: */ n = recv(fd, buf, sizeof buf, 0); put(queue_of(buf), buf, n);",
+            in_python="queues[kind(line)].put(line)   # in the only thread that reads",
+        )
+        return
 
 
 def _concurrent_readers(

@@ -39,6 +39,7 @@ from bothends.trace.findings.standstill import (
     evidence,
     standstills,
 )
+from bothends.trace.findings.tls_records import HEADER_SIZE
 from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
@@ -278,6 +279,11 @@ def _end_not_sent(each: Standstill, peer: Socket, state: str, events: tuple[int,
     )
 
 
+def waits_for_client_hello(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that probably waits for a TLS handshake, and a client that waits for a greeting."""
+    return _of_kind(trace_index, "plain-to-tls")
+
+
 def waits_for_end(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a client that has an answer and probably reads to EOF, at a server that waits for requests."""
     return _of_kind(trace_index, "not-closed")
@@ -289,6 +295,8 @@ def _nothing_sent(
     if each.waiter.activity != "read" or reader.has_limit or others_may_act(trace_index, each):
         return None
     name, other = name_of(trace_index, each.waiter.process), name_of(trace_index, reader.process)
+    if reader.call is not None and reader.call.requested == HEADER_SIZE:
+        return _client_hello_awaited(each, peer, reader, name, other)
     buffered = reads_lines(trace_index, each, peer, reader)
     cause = (
         f"the request is still in a buffer of {name} that was never flushed"
@@ -308,6 +316,26 @@ def _nothing_sent(
         sockets=(each.socket.number, peer.number),
         in_c="fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */",
         in_python="stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()",
+    )
+
+
+def _client_hello_awaited(
+    each: Standstill, peer: Socket, reader: ThreadState, client: str, server: str
+) -> Finding:
+    return Finding(
+        "plain-to-tls",
+        "The server waits for a TLS handshake, and the client does not begin one",
+        f"{capitalized(client)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {server} "
+        f"waits in {call_name(reader)}: 5 bytes are the header of a TLS record. So probably {server} waits for a "
+        f"ClientHello, and {client} for a greeting in plain text.",
+        "Connect with TLS (https://, smtps://), or use the server's port without TLS.",
+        evidence(each.waiter, reader),
+        "inferred",
+        "the read has the size of the header of a TLS record, and no byte was sent",
+        process=each.waiter.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="SSL *tls = SSL_new(context); SSL_set_fd(tls, fd); SSL_connect(tls);",
+        in_python="s = context.wrap_socket(s, server_hostname=host)",
     )
 
 

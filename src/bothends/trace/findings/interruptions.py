@@ -1,4 +1,7 @@
-"""A rule about calls that a signal interrupted (EINTR) and that were not called again. Pure."""
+"""A rule about calls that a signal interrupted (EINTR) and that were not called again. Pure.
+
+The program exits with an error, or it closes a connection that its peer still uses.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING,
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call
+from bothends.trace.rendering import formatting
 
 # strace shows what the kernel returns before it delivers the signal: the program gets EINTR for all of these.
 INTERRUPTED: Final = frozenset({"EINTR", "ERESTARTSYS", "ERESTARTNOHAND", "ERESTART_RESTARTBLOCK"})
 # Signals by which a program ends or limits a wait on purpose.
 _INTENDED: Final = frozenset({"SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGALRM", "SIGKILL", "SIGPIPE"})
+_ENDING: Final = _INTENDED - {"SIGALRM"}
+_PROMPTLY_NS: Final = 100_000_000  # nanoseconds from the interrupted read to the close
 
 # What a signal handler calls, or a program before it exits.
 _FINAL: Final = REAPING | {"close", "shutdown", "getpeername", "getsockname"}
@@ -21,7 +27,8 @@ _EXIT_NS: Final = 1_000_000_000  # a program that takes the call for a failure e
 
 
 def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a program that takes EINTR for a failure, and stops."""
+    """Find a program that takes EINTR for a failure, and stops, or for the end of a connection."""
+    yield from _closed_connection(trace_index)
     for process, calls in trace_index.calls_by_process.items():
         ended, status = trace_index.ended_at(process), trace_index.process(process).status
         if ended is None or not status or status < 0:
@@ -67,3 +74,51 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def _is_final(call: Call) -> bool:
     return call.name in _FINAL or (call.name in SENDING and call.socket is None)
+
+
+def _closed_connection(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a read that was interrupted, after which the program closed a connection still in use."""
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.peer_of(socket.number)
+        for call in trace_index.calls_by_socket[socket.number] if peer is not None else ():
+            if call.error not in INTERRUPTED or call.name not in RECEIVING or call.until is None:
+                continue
+            close, until = trace_index.next_call(call), call.until
+            signal = next(
+                (
+                    event
+                    for event in trace_index.process_events
+                    if event.process == call.process and event.kind == "signal" and event.at >= until
+                ),
+                None,
+            )
+            victim = next(
+                (
+                    each
+                    for each in trace_index.calls_by_socket[peer or 0]
+                    if each.at > until and each.name in SENDING
+                ),
+                None,
+            )
+            if close is None or signal is None or victim is None or close.name not in ("close", "shutdown"):
+                continue
+            if close.at - until > _PROMPTLY_NS or signal.text in _ENDING or signal.at > close.at:
+                continue
+            name, other = name_of(trace_index, call.process), name_of(trace_index, victim.process)
+            yield Finding(
+                "interrupted-call",
+                "The program takes an interrupted call for the end of a connection",
+                f"{signal.text} interrupted {call.name} of {name}, which returned EINTR, and {name} closed "
+                f"the connection. {capitalized(other)} had not closed it, and called {victim.name} "
+                f"{formatting.duration(victim.at - close.at)} later.",
+                "EINTR is neither an error nor EOF: call again. With the flag SA_RESTART of sigaction() the "
+                "kernel does that. If the signal is meant as a time limit, it is too short for this peer.",
+                (call.number, signal.number, close.number, victim.number),
+                "inferred",
+                f"the connection was closed right after {signal.text}, and the peer had sent no FIN",
+                process=call.process,
+                sockets=(socket.number, peer or 0),
+                in_c="do n = read(fd, buf, sizeof buf); while (n < 0 && errno == EINTR);",
+                in_python="Python repeats calls by itself (PEP 475), unless the handler raises",
+            )
+            return

@@ -11,6 +11,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.hanging_reads import waits_for_client_hello
 from bothends.trace.findings.standstill import STANDSTILL_NS, bytes_text, call_name
 from bothends.trace.findings.tls_records import (
     HEADER_SIZE,
@@ -183,7 +184,8 @@ def _speaks_plain_later(trace_index: TraceIndex, each: _Exchange, hello: Call) -
 
 
 def plain_to_tls(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a client that sends plain text to a server that expects a TLS handshake."""
+    """Find a client that sends plain text, or nothing, to a server that expects a TLS handshake."""
+    yield from waits_for_client_hello(trace_index)
     for each in _exchanges(trace_index):
         if not each.asked.total or is_record(each.asked.data):
             continue
