@@ -9,6 +9,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized
 from bothends.trace.findings.processes import finished_connections
 from bothends.trace.findings.standstill import STANDSTILL_NS, call_name
 from bothends.trace.model import Call, Socket
@@ -71,10 +72,10 @@ def _starved_reader(
         yield Finding(
             "two-readers",
             f"Two {what} read from one connection",
-            f"{_name(trace_index, taken[-1])} received "
+            f"{capitalized(_name(trace_index, taken[-1]))} received "
             f"{formatting.quoted(taken[-1].data, taken[-1].size, SHOWN)} while {_name(trace_index, waiting)} "
-            f"waited for data of the same connection in {call_name(waiting)}: each byte goes to one of the two, "
-            f"and the latter has waited for {formatting.duration(trace_index.end - waiting.at)}.",
+            f"waited for data of the same connection in {call_name(waiting)}: each byte goes to one of the "
+            f"two, and the latter has waited for {formatting.duration(trace_index.end - waiting.at)}.",
             f"Let one of the {what} read the connection, and hand the others what is theirs (a queue).",
             (waiting.number, taken[-1].number),
             process=taken[-1].process,

@@ -326,8 +326,8 @@ def _client_hello_awaited(
         "plain-to-tls",
         "The server waits for a TLS handshake, and the client does not begin one",
         f"{capitalized(client)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {server} "
-        f"waits in {call_name(reader)}: 5 bytes are the header of a TLS record. So probably {server} waits for a "
-        f"ClientHello, and {client} for a greeting in plain text.",
+        f"waits in {call_name(reader)}: 5 bytes are the header of a TLS record. So probably {server} waits for "
+        f"a ClientHello, and {client} for a greeting in plain text.",
         "Connect with TLS (https://, smtps://), or use the server's port without TLS.",
         evidence(each.waiter, reader),
         "inferred",
