@@ -18,6 +18,9 @@ from bothends.trace.rendering import formatting
 TIMER_NS: Final = 10_000_000_000  # nanoseconds: timers that run longer are limits for idle connections
 
 
+PROMPT_EXIT_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
+
+
 def exited_mid_conversation(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that exited with an error after it had read a request, and before it sent an answer."""
     for event in trace_index.process_events:
@@ -33,6 +36,50 @@ def exited_mid_conversation(trace_index: TraceIndex) -> Iterator[Finding]:
             if finding is not None:
                 yield finding
                 break
+
+
+def exited_on_reset(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that exited with an error just after a client had reset one connection."""
+    for event in trace_index.process_events:
+        if event.kind != "ended" or not event.status or event.status < 0:
+            continue
+        failed = next(
+            (
+                call
+                for call in reversed(trace_index.calls_by_process[event.process])
+                if call.error in ("ECONNRESET", "EPIPE", "ETIMEDOUT") and call.until is not None
+            ),
+            None,
+        )
+        socket = trace_index.trace.sockets.get(failed.socket or 0) if failed is not None else None
+        if failed is None or socket is None or socket.accepted_from is None:
+            continue
+        after = event.at - (failed.until or failed.at)
+        if after > PROMPT_EXIT_NS or _served_since(trace_index, event, failed):
+            continue
+        if event.process not in trace_index.holders_at(socket.accepted_from, failed.at):
+            continue  # a child that serves one connection ends with it
+        server = name_of(trace_index, event.process)
+        yield Finding(
+            "exited-on-reset",
+            "An error of one connection ended the server",
+            f"{capitalized(server)} exited with status {event.status} {formatting.duration(max(0, after))} "
+            f"after {call_name(failed)} had failed with {failed.error}, because a client closed or reset its "
+            "connection.",
+            "Handle the errors of each connection, close only that one, and go on serving the others.",
+            (failed.number, event.number),
+            process=event.process,
+            sockets=(socket.number, socket.accepted_from),
+            in_c="if (n < 0) { close(c); continue; }  /* in place of exit(1) */",
+            in_python='except ConnectionError: connection.close()   # in Node.js: socket.on("error", ...)',
+        )
+
+
+def _served_since(trace_index: TraceIndex, event: ProcessEvent, failed: Call) -> bool:
+    return any(
+        call.size and call.socket is not None and failed.at < call.at <= event.at
+        for call in trace_index.calls_by_process[event.process]
+    )
 
 
 def _held_at_exit(trace_index: TraceIndex, socket: Socket, event: ProcessEvent) -> bool:

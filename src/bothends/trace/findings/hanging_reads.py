@@ -21,7 +21,12 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.http_messages import body_of_whole_request, is_whole_response, missing_of_request
+from bothends.trace.findings.http_messages import (
+    body_of_whole_request,
+    is_whole_request,
+    is_whole_response,
+    missing_of_request,
+)
 from bothends.trace.findings.reading import (
     fixed_read,
     is_alone,
@@ -44,6 +49,7 @@ from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
+UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds
 _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
 
 
@@ -55,6 +61,44 @@ def http_incomplete(trace_index: TraceIndex) -> Iterator[Finding]:
 def http_read_to_eof(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that has a whole HTTP request with its body, and waits for more."""
     return _of_kind(trace_index, "http-read-to-eof")
+
+
+def http_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an HTTP request that a server has read for long, at the end of the trace, without a response."""
+    for each in standstills(trace_index):
+        if (
+            each.peer is None
+            or each.unread
+            or each.unread_here
+            or each.moment.now - each.since < UNANSWERED_NS
+        ):
+            continue
+        spoken = turns(trace_index, each.socket)
+        if each.moment.now < trace_index.end or not spoken or spoken[-1].kind != "sent":
+            continue
+        request, states = spoken[-1], each.peers
+        if not is_whole_request(request.data, request.total) or not states:
+            continue
+        if any(state.activity not in ("events", "lock", "accept") for state in states):
+            continue
+        client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, states[0].process)
+        line = request.data.partition(b"\r\n")[0]
+        yield Finding(
+            "http-unanswered",
+            "An HTTP request has no response",
+            f"{capitalized(server)} has read the request {formatting.quoted(line, len(line), 40)} and sent no "
+            f"byte of a response for {formatting.duration(each.moment.now - each.since)}. "
+            f"{capitalized(client)} waits in {call_name(each.waiter)}.",
+            "End every branch of a handler with a response, also after an error. (A response that waits for "
+            "an event, as in long polling, looks the same.)",
+            evidence(request.calls[-1], states[0], each.waiter),
+            "inferred",
+            f"the request is complete, and no thread of {server} works on it visibly",
+            process=states[0].process,
+            sockets=(each.socket.number, each.peer.number),
+            in_c='dprintf(c, "HTTP/1.1 500 Internal Server Error\\r\\nContent-Length: 0\\r\\n\\r\\n");',
+            in_python="self.send_response(204); self.end_headers()   # in Node.js: response.end()",
+        )
 
 
 def read_too_long(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -249,9 +293,16 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     return Finding(
         "no-half-close",
         "Each end waits for the other: no EOF was sent",
-        f"{state}: probably it reads up to EOF, and {name} did not end its direction with shutdown(SHUT_WR).",
-        "Call shutdown(SHUT_WR) after the last byte of the request, or let the reader stop at a length or a "
-        "newline" + ("" if is_line else ", which this request lacks") + ".",
+        f"{state}: probably it reads up to EOF, and {name} did not end its direction with shutdown(SHUT_WR)"
+        + ("." if is_text else "; or it expects a longer message."),
+        "Call shutdown(SHUT_WR) after the last byte of the request, or let the reader stop at a length"
+        + (
+            "."
+            if not is_text
+            else " or a newline."
+            if is_line
+            else " or a newline, which this request lacks."
+        ),
         events,
         "inferred",
         "everything was read, and the reader goes on",
@@ -326,8 +377,8 @@ def _client_hello_awaited(
         "plain-to-tls",
         "The server waits for a TLS handshake, and the client does not begin one",
         f"{capitalized(client)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {server} "
-        f"waits in {call_name(reader)}: 5 bytes are the header of a TLS record. So probably {server} waits for "
-        f"a ClientHello, and {client} for a greeting in plain text.",
+        f"waits in {call_name(reader)}: 5 bytes are the header of a TLS record. So probably {server} waits "
+        f"for a ClientHello, and {client} for a greeting in plain text.",
         "Connect with TLS (https://, smtps://), or use the server's port without TLS.",
         evidence(each.waiter, reader),
         "inferred",

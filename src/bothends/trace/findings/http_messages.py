@@ -41,6 +41,12 @@ def body_of_whole_request(data: bytes, size: int) -> int:
     return int(length[1]) if length is not None and not _missing_of_body(header, size) else 0
 
 
+def is_whole_request(data: bytes, size: int) -> bool:
+    """Return whether the bytes are an HTTP request, and all of it."""
+    is_http = b"\r\n\r\n" in data and _REQUEST.match(data) is not None
+    return is_http and not missing_of_request(data, size)
+
+
 def is_whole_response(data: bytes, size: int) -> bool:
     """Return whether the bytes are an HTTP response whose end the client knows, and all of it."""
     is_http = b"\r\n\r\n" in data and _RESPONSE.match(data) is not None

@@ -185,7 +185,7 @@ def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         sends = each.sends(each.peer)
         exited = _has_lost_its_thread(trace_index, each, each.peer)
-        if spoken[-1].kind != "received" and sends and not exited:
+        if spoken[-1].kind != "received" and sends and not exited and state.activity != "lock":
             continue
         if state.activity == "sleep" and _is_periodic(trace_index, sends, state):
             continue

@@ -99,7 +99,7 @@ def zero_window(trace_index: TraceIndex) -> Iterator[Finding]:
     for times in stalls.values():
         total = sum(length for _, _, length in times)
         first, opened, length = max(times, key=lambda each: each[2])
-        if length < STALLED_NS:
+        if length < STALLED_NS or (opened is not None and not _held_up(trace_index, first, length)):
             continue  # the sender was faster than the receiver, and TCP adapted it
         count = "once" if len(times) == 1 else f"{len(times)} times"
         yield Finding(
@@ -121,6 +121,16 @@ def _role_of(trace_index: TraceIndex, socket: int | None, address: SocketAddress
     """Return the role of a socket's process, capitalized, or else the address."""
     roles = [trace_index.process(call.process).role for call in trace_index.calls_by_socket[socket or 0]]
     return next((f"{role[0].upper()}{role[1:]}" for role in reversed(roles) if role), str(address))
+
+
+def _held_up(trace_index: TraceIndex, closed: Packet, length: int) -> bool:
+    """Return whether a thread of the sender was blocked in a send meanwhile, and could do nothing else."""
+    return any(
+        call.name in SENDING
+        and min(call.until or trace_index.end, closed.at + length) - max(call.at, closed.at)
+        >= STALLED_NS // 2
+        for call in trace_index.calls_by_socket[closed.receiver or 0]
+    )
 
 
 def _blocked_calls(trace_index: TraceIndex, closed: Packet, length: int) -> Iterator[int]:

@@ -16,6 +16,7 @@ _LINE_BUFFERS: Final = {
     "read": frozenset({1, 4096, 8192, 65536, 131072, 262144}),
     "recvfrom": frozenset({1, 8192, 131072, 262144}),
 }
+_DEFAULT_BUFFERS: Final = frozenset({8192, 16384})
 
 
 def fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:
@@ -26,6 +27,8 @@ def fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -
         return 0
     last = reads[-1]
     rest = (last.requested or 0) - last.size
+    if call.requested + size in _DEFAULT_BUFFERS:
+        return 0  # Java's readAllBytes() fills such a buffer, and reads on
     return call.requested + size if 0 < call.requested == rest < (last.requested or 0) else 0
 
 

@@ -122,6 +122,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "http-no-length": kept_open.http_no_length,
     "http-length-wrong": http_lengths.http_length_wrong,
     "keep-alive-race": keep_alive.keep_alive_race,
+    "exited-on-reset": exits.exited_on_reset,
     "exited-mid-conversation": exits.exited_mid_conversation,
     "timeout-too-short": exits.timeout_too_short,
     "one-recv-per-message": streams.one_recv_per_message,
@@ -138,6 +139,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "write-after-close": streams.write_after_close,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
     "idle-client": streams.idle_client,
+    "http-unanswered": hanging_reads.http_unanswered,
     "unanswered-datagram": udp_replies.unanswered_datagram,
     "children-not-waited-for": processes.children_never_waited_for,
     "never-closed": processes.descriptor_never_closed,
@@ -208,6 +210,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
     "blocked-by-slow-reader": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue"},
     "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},
+    "exited-on-reset": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
     "exited-mid-conversation": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "not-read": _OF_A_HANG - {"not-read"},
@@ -250,7 +253,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     ),
     **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
     **dict.fromkeys(
-        ("linger-reset", "keep-alive-race", "http-length-wrong"), _OF_A_HANG | {"one-recv-per-message"}
+        ("linger-reset", "keep-alive-race", "http-length-wrong"),
+        _OF_A_HANG | {"http-no-length"} | {"one-recv-per-message"},
     ),
     "datagram-not-sent": frozenset({"unanswered-datagram"}),
     "udp-reply-failed": frozenset({"datagram-not-sent"}),

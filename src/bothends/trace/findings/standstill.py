@@ -76,7 +76,9 @@ class Moment:
 
     def _states(self) -> Iterator[tuple[int, ThreadState]]:
         trace_index = self.trace_index
-        blocked = {call.thread: call for call in trace_index.trace.blocked if call.at <= self.now}
+        # They were read when the run was frozen, so an instant after the last moment.
+        is_last = self.now >= trace_index.end
+        blocked = {call.thread: call for call in trace_index.trace.blocked if is_last or call.at <= self.now}
         for thread, calls in _calls_by_thread(trace_index).items():
             ended = trace_index.trace.thread_exits.get(thread) or trace_index.ended_at(calls[0].process)
             if calls[0].at > self.now or (ended is not None and ended <= self.now):
@@ -87,7 +89,8 @@ class Moment:
     def _state(self, thread: int, calls: list[Call], at: int, blocked: Call | None) -> ThreadState:
         last = calls[at]
         if blocked is not None and blocked.at >= last.at:
-            return ThreadState(last.process, thread, activity_of(blocked), blocked.at, blocked)
+            since = min(blocked.at, last.until or blocked.at)
+            return ThreadState(last.process, thread, activity_of(blocked), since, blocked)
         if last.until is None or last.until > self.now:
             return ThreadState(last.process, thread, activity_of(last), last.at, last)
         for call in reversed(calls[max(0, at - 8) : at + 1]):
