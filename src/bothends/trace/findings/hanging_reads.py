@@ -86,8 +86,8 @@ def http_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "http-unanswered",
             "An HTTP request has no response",
-            f"{capitalized(server)} has read the request {formatting.quoted(line, len(line), 40)} and sent no "
-            f"byte of a response for {formatting.duration(each.moment.now - each.since)}. "
+            f"{capitalized(server)} has read the request {formatting.quoted(line, len(line), 40)} and sent "
+            f"no byte of a response for {formatting.duration(each.moment.now - each.since)}. "
             f"{capitalized(client)} waits in {call_name(each.waiter)}.",
             "End every branch of a handler with a response, also after an error. (A response that waits for "
             "an event, as in long polling, looks the same.)",
