@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
     REFUSED,
@@ -30,7 +30,7 @@ from bothends.trace.rendering import formatting
 
 # A connection that is refused while the listener closes may start before the close() does.
 _RACE_NS: Final = 2_000_000
-_MANY_PORTS: Final = 3  # a program that is refused at so many ports looks for open ones
+_MANY_PORTS: Final = 3  # refused at this number of ports, a program looks for open ones
 # Folders of sockets that libraries look for: nscd, the journal, D-Bus, X11. Programs run without them.
 _OF_THE_SYSTEM: Final = ("/run/", "/var/run/", "/dev/", "/tmp/.X11-unix/", "@/tmp/.X11-unix/")
 
@@ -49,7 +49,7 @@ def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         if target.port in by_port or (swapped := _swap_bytes(target.port)) not in by_port:
             continue
-        if call.number in connected or _hears_from(trace_index, call):
+        if call.number in connected or _receives_from(trace_index, call):
             continue
         for each in by_port[swapped]:
             wrong, right = (call, each.call) if target.port > swapped else (each.call, call)
@@ -69,7 +69,7 @@ def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
             return
 
 
-def _hears_from(trace_index: TraceIndex, call: Call) -> bool:
+def _receives_from(trace_index: TraceIndex, call: Call) -> bool:
     """Return whether the socket of a call received something from the address that the call names."""
     calls = trace_index.calls_by_socket[call.socket or 0]
     return any(each.name in RECEIVING and each.size and each.address == call.address for each in calls)
@@ -116,7 +116,7 @@ def _explain(trace_index: TraceIndex, attempt: Attempt, listening: list[Binding]
         if each.until is not None and each.until <= until + _RACE_NS:
             return _listener_gone(trace_index, attempt, each)
     for each in reached:
-        if each.since > at:
+        if each.since > at and not _went_on(trace_index, attempt):
             return _too_early(trace_index, attempt, each)
     for each in listening:
         if target.port is not None and each.address.port == target.port and each.is_open_at(at):
@@ -348,11 +348,12 @@ def _failed_to_bind(call: Call, target: SocketAddress) -> bool:
 
 
 def _went_on(trace_index: TraceIndex, attempt: Attempt) -> bool:
-    """Return whether the program listened or transferred data after the refusal: it can do without."""
+    """Return whether the program accepted a connection or transferred data later: it can do without."""
     return any(
         call.at > attempt.connect.at
         and not call.failed
-        and (call.name in ("listen", "accept", "accept4") or (call.size > 0 and call.socket is not None))
+        and call.socket is not None
+        and (call.size > 0 or (call.name in ACCEPTING and call.created_id is not None))
         for call in trace_index.calls_by_process[attempt.process]
     )
 

@@ -7,6 +7,7 @@ the outcome shows in SO_ERROR, in another connect(), in the first transfer, or i
 from __future__ import annotations
 
 import errno
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -207,6 +208,8 @@ def _attempt(trace_index: TraceIndex, connect: Call, socket: Socket, waits: list
     shown: Call | Packet | None = None
     later = list(trace_index.later_calls(connect))
     for call, following in zip(later, [*later[1:], None], strict=False):
+    for call, following in itertools.pairwise([*trace_index.later_calls(connect), None]):
+        assert call is not None
         if call.name == "close":
             break
         if call.name == "getpeername" and (following is None or following.name == "close"):
