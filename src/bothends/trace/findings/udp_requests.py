@@ -65,7 +65,9 @@ class DatagramTraffic:
         self.sends_by_program: dict[str, list[Call]] = defaultdict(list)  # failed ones too
         self.sends_to: dict[int, list[Call]] = defaultdict(list)  # by port: sends that succeeded
         self.replies_to: dict[tuple[str, SocketAddress], list[Call]] = defaultdict(list)
-        self._heard: dict[tuple[str, SocketAddress], int] = {}  # when a program first received from there
+        self._received_from: dict[
+            tuple[str, SocketAddress], int
+        ] = {}  # when a program first received from there
         self._asked: dict[tuple[str, SocketAddress], int] = {}
         self._receives_by_program: dict[str, list[Call]] = defaultdict(list)
         self._connects: list[Call] = []
@@ -95,20 +97,20 @@ class DatagramTraffic:
             self._receives_by_program[program].append(call)
             for address in addresses - {None}:
                 assert address is not None
-                self._heard.setdefault((program, address), call.until or call.at)
+                self._received_from.setdefault((program, address), call.until or call.at)
 
     def is_reply(self, program: str, send: Call, target: SocketAddress) -> bool:
         """Return whether a program received from an address before it first sent to it."""
-        heard = self._heard.get((program, target))
-        return heard is not None and heard <= self._asked.get((program, target), send.at)
+        received = self._received_from.get((program, target))
+        return received is not None and received <= self._asked.get((program, target), send.at)
 
     def is_scan(self, program: str) -> bool:
         """Return whether a program tries many addresses: most of them are expected not to answer."""
-        return self._unheard[program] > _MAX_TARGETS
+        return self._silent[program] > _MAX_TARGETS
 
     @cached_property
-    def _unheard(self) -> Counter[str]:
-        return Counter(key[0] for key in self.replies_to if key not in self._heard)
+    def _silent(self) -> Counter[str]:
+        return Counter(key[0] for key in self.replies_to if key not in self._received_from)
 
     def has_recovered(self, send: Call, target: SocketAddress) -> bool:
         """Return whether the program was answered elsewhere later, or connected to the same port by TCP.

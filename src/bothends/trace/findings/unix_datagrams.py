@@ -53,7 +53,7 @@ def unix_client_unnamed(trace_index: TraceIndex) -> Iterator[Finding]:
         name = capitalized(name_of(trace_index, sends[0].process))
         yield Finding(
             "unix-client-unnamed",
-            "The client's UNIX datagram socket has no address, so nobody can reply to it",
+            "The client's UNIX datagram socket has no address, so the server cannot reply to it",
             f"{name} sends {formatting.quoted(sends[0].data, sends[0].size, 24)} to {target} and waits for a "
             f"reply for {formatting.duration((wait.until or trace_index.end) - wait.at)}, but it has not "
             "called bind(): the receiver sees no address to which it could reply.",
