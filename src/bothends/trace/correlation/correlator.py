@@ -43,6 +43,7 @@ MAX_OUT_OF_ORDER: Final = 64  # spans: retransmissions are out of order, but not
 MAX_SPANS: Final = 2_000  # spans of each stream to remember; older ones have been matched
 MAX_ENDS: Final = 16  # calls that saw a stream's end: a loop that reads EOF again and again makes thousands
 MAX_UNMATCHED: Final = 2_000  # connects, or SYNs, to one address that wait for their counterpart
+MAX_END_CALLS: Final = 16  # of each socket that get a link: a program may read EOF for ever
 
 _RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
 
@@ -446,6 +447,7 @@ class Correlator:
         back = self._stream(ends[::-1]) if ends else None
         if call.size == 0:
             if call.requested != 0 and len(stream.end_calls) < MAX_ENDS:
+            if call.requested != 0 and len(stream.end_calls) < MAX_END_CALLS:
                 stream.end_calls.append(call)
                 if back is not None:
                     self._link_open_and_close(back)
@@ -530,7 +532,7 @@ class Correlator:
             self._creators[-accepted.number] = call
 
     def _on_close(self, call: Call, socket: Socket) -> None:
-        if call.name == "shutdown" and call.arguments[1:2] == ("SHUT_RD",):
+        if call.failed or (call.name == "shutdown" and call.arguments[1:2] == ("SHUT_RD",)):
             return
         self._socket_stream(self._send_streams, socket).end_calls.append(call)
         ends, other = self._address_pairs.get(socket.number), self._peer_socket(socket)
@@ -542,6 +544,7 @@ class Correlator:
     def _on_reset_error(self, call: Call, socket: Socket) -> None:
         failures = self._socket_stream(self._receive_streams, socket).failures
         if len(failures) == MAX_ENDS:
+        if len(failures) >= MAX_END_CALLS:
             return
         failures.append(call)
         if socket.number in self._address_pairs:

@@ -31,6 +31,7 @@ MIN_NS: Final = 250_000_000  # nanoseconds: another thread takes less to read wh
 INTERVAL_NS: Final = 5_000_000  # nanoseconds between two turns; a loop that sleeps or computes takes longer
 BUSY_LOOP_CALLS: Final = 50  # EAGAIN this many times in a row is a loop
 BUSY_LOOP_ON_ONE: Final = 20  # and this many times on one socket
+EOFS: Final = 4  # reads of EOF: the loop reads it in each turn, and eof-ignored is the finding
 MIN_PEEKS: Final = 3  # the same data, and no read: a program that only looks first reads after one or two
 
 Kind: TypeAlias = Literal["writable", "hangup", "readable", "nothing", "other"]
@@ -185,14 +186,15 @@ def always_writable(trace_index: TraceIndex) -> Iterator[Finding]:
 def hangup_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a loop that is woken because a connection has ended or failed, and does not close it."""
     for loop in loops(trace_index):
-        eof = _eof_before(trace_index, loop)
+        eofs = [call for call in loop.meanwhile if call.name in RECEIVING and call.result == 0]
+        eof = _eof_before(trace_index, loop) or (eofs[0] if eofs else None)
         if loop.socket is None or not (loop.kind == "hangup" or (loop.kind == "readable" and eof)):
             continue
-        if any(call.name in RECEIVING and call.result == 0 for call in loop.meanwhile):
+        if len(eofs) >= EOFS:
             continue  # eof-ignored
         call, name = loop.calls[0], name_of(trace_index, loop.calls[0].process)
         events = dict(zip(call.ready, call.ready_events, strict=False)).get(loop.socket, "")
-        since = f" recv() had returned 0 (EOF) {_ago(eof, call)} before." if eof is not None else ""
+        since = f" recv() had returned 0 (EOF) once." if eof is not None else ""
         yield Finding(
             "hangup-ignored",
             "A loop ignores that a connection has ended",
@@ -218,10 +220,6 @@ def _eof_before(trace_index: TraceIndex, loop: Loop) -> Call | None:
         if call.name in RECEIVING and call.result == 0 and call.requested != 0:
             return call
     return None
-
-
-def _ago(earlier: Call, later: Call) -> str:
-    return formatting.duration(max(0, later.at - (earlier.until or earlier.at)))
 
 
 def readable_ignored(trace_index: TraceIndex) -> Iterator[Finding]:

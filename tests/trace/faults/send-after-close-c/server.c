@@ -1,0 +1,18 @@
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    int one = 1, w = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
+    setsockopt(w, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    bind(w, (void *)&a, sizeof a);
+    listen(w, 5);
+    char buffer[100];
+    int c = accept(w, 0, 0);
+    ssize_t n = recv(c, buffer, sizeof buffer, 0);
+    close(c);
+    send(c, buffer, n, 0);
+    close(w);
+}
