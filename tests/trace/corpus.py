@@ -105,6 +105,7 @@ def run_case(case: CorpusCase, directory: Path) -> Trace:
     finished = threading.Event()
     watcher = threading.Thread(target=_end_when_quiet, args=(session, programs, case, moved, finished))
     with contextlib.chdir(directory), _keyboard(directory / "keyboard.txt"):
+        moved[0] = time.monotonic()  # the compilers have run
         watcher.start()
         try:
             session.run()

@@ -20,6 +20,7 @@ SHOWN: Final = 24  # bytes of a body in a text
 
 def http_length_wrong(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a response with fewer bytes than Content-Length announces, or with more."""
+    done = set[int]()  # processes: one finding each is enough
     for socket in trace_index.sockets("stream"):
         if socket.accepted_from is None or socket.is_wrapped:
             continue
@@ -33,7 +34,8 @@ def http_length_wrong(trace_index: TraceIndex) -> Iterator[Finding]:
                 finding = _too_long(trace_index, socket, response, *lengths)
             elif lengths is not None and lengths[1] < lengths[0] and response is spoken[-1]:
                 finding = _too_short(trace_index, socket, response, *lengths)
-            if finding is not None:
+            if finding is not None and finding.process not in done:
+                done.add(response.calls[0].process)
                 yield finding
                 break
 

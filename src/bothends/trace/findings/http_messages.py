@@ -74,7 +74,7 @@ def missing_of_response(data: bytes, size: int, request: bytes) -> str:
 def body_lengths(data: bytes, size: int, request: bytes) -> tuple[int, int] | None:
     """Return the length of a response's body, as announced and as sent after the header.
 
-    Returns None without a Content-Length, if the response has no body, or if another one follows it.
+    Returns None without a Content-Length, or if the response has no body, or if another one follows it.
 
     Args:
         data: the first bytes of what was sent.
@@ -90,8 +90,8 @@ def body_lengths(data: bytes, size: int, request: bytes) -> tuple[int, int] | No
         return None
     end = len(header) + 4 + int(length[1])
     following = data[end : end + 5]
-    if size > end and following and b"HTTP/".startswith(following):
-        return None
+    if size > end and following and (b"HTTP/".startswith(following) or not data[end:].strip()):
+        return None  # the next response; clients skip empty lines
     return int(length[1]), size - len(header) - 4
 
 

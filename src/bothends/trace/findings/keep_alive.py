@@ -18,12 +18,12 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.tls_records import last_record
 from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 IDLE_NS: Final = 200_000_000  # nanoseconds without a byte after which a connection counts as idle
-COMPARED: Final = 64  # bytes of a request that is sent again
 SHOWN: Final = 24  # bytes of a request in a text
 
 _FAILED: Final = frozenset({"EPIPE", "ECONNRESET"})
@@ -40,7 +40,7 @@ def keep_alive_race(trace_index: TraceIndex) -> Iterator[Finding]:
         if close is None or found is None:
             continue
         request, outcome = found
-        if _is_sent_again(trace_index, client, request):
+        if _has_reconnected(trace_index, client, outcome):
             continue
         yield _finding(trace_index, client, server, close, request, outcome)
 
@@ -82,22 +82,20 @@ def _late_request(
             if call.error in _FAILED:
                 return (call, call) if call.at > close.at else None
             sent += call.size
-            if call.size and sent > arrived:
+            record = last_record([call])
+            if call.size and sent > arrived and (record is None or not record.may_be_alert):
                 request = call
     return None
 
 
-def _is_sent_again(trace_index: TraceIndex, client: Socket, request: Call) -> bool:
-    """Return whether the client sent the same bytes again, on another connection."""
-    start = request.data[:COMPARED]
-    return any(
-        call.name in SENDING
-        and call.socket != client.number
-        and call.number > request.number
-        and not call.failed
-        and call.data[:COMPARED] == start
-        for call in trace_index.calls_by_process[request.process]
-    )
+def _has_reconnected(trace_index: TraceIndex, client: Socket, outcome: Call) -> bool:
+    """Return whether the client connected to the same address again and got an answer there."""
+    for call in trace_index.calls_by_process[outcome.process]:
+        if call.name == "connect" and call.number > outcome.number and call.address == client.peer:
+            again = trace_index.trace.sockets.get(call.socket or 0)
+            if again is not None and any(each.size for each in trace_index.receives(again)):
+                return True
+    return False
 
 
 def _finding(
@@ -119,7 +117,7 @@ def _finding(
         "A request was sent on a connection that the server closed because it was idle",
         f"{capitalized(other)} closed the connection after {idle} without a request, and {name} sent "
         f"{formatting.quoted(data, request.size or len(data), SHOWN)} on it {when}: "
-        f"{name} got {result} instead of an answer, and did not send the request again.",
+        f"{name} got {result} instead of an answer, and did not connect again.",
         "Connect again and send the request again, if it may be processed twice; keep idle connections in "
         "the client for a shorter time than the server does; read EOF before you send.",
         tuple(dict.fromkeys((close[0].number, request.number, outcome.number))),

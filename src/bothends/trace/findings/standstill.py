@@ -81,10 +81,17 @@ class Moment:
         blocked = {call.thread: call for call in trace_index.trace.blocked if is_last or call.at <= self.now}
         for thread, calls in _calls_by_thread(trace_index).items():
             ended = trace_index.trace.thread_exits.get(thread) or trace_index.ended_at(calls[0].process)
-            if calls[0].at > self.now or (ended is not None and ended <= self.now):
+            if calls[0].at > self.now or (ended is not None and ended <= self.now - RECENT_NS):
                 continue
             at = bisect_right(calls, self.now, key=lambda call: call.at) - 1
-            yield thread, self._state(thread, calls, at, blocked.get(thread))
+            state = self._state(thread, calls, at, blocked.get(thread))
+            # A thread of Java that times out may exit before the connection is closed.
+            if (
+                ended is None
+                or ended > self.now
+                or (state.activity == "read" and state.call is not calls[at])
+            ):
+                yield thread, state
 
     def _state(self, thread: int, calls: list[Call], at: int, blocked: Call | None) -> ThreadState:
         last = calls[at]

@@ -233,6 +233,8 @@ def _rejection(trace_index: TraceIndex, each: _Exchange) -> tuple[str, str, Call
     closed = next((call for call in sockets if call.name == "close" and call.number > read.number), None)
     prompt = closed is not None and closed.at - (read.until or read.at) < PROMPT_NS
     ended = trace_index.ended_at(read.process)
+    if any(call.name in RECEIVING and call.result == 0 and call.requested for call in sockets):
+        return None  # the client had ended its direction
     if reads_header and read.size < HEADER_SIZE and closed is None:
         rest = [call for call in sockets if call.name == "read" and call.number > read.number]
         if rest and rest[0].until is None and trace_index.end - rest[0].at >= STANDSTILL_NS:
