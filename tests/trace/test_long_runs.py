@@ -107,7 +107,7 @@ def test_a_loop_that_reads_eof_adds_no_link_each_time() -> None:
     server.calls(7, *[f'sendto({label}, "x", 1, 0, NULL, 0) = -1 EPIPE (Broken pipe)'] * 500)
     server.session._emit_until(server.at)
     fin = next(each for each in server.trace.events() if isinstance(each, Packet) and "FIN" in each.flags)
-    assert 0 < len(list(server.trace.effects_of(fin.number))) <= correlator.MAX_ENDS
+    assert 0 < len(list(server.trace.effects_of(fin.number))) <= correlator.MAX_END_CALLS
 
 
 SERVER = SocketAddress("127.0.0.1", 80)

@@ -41,7 +41,6 @@ from bothends.trace.model import (
 MAX_STREAMS: Final = 20_000  # two for each connection
 MAX_OUT_OF_ORDER: Final = 64  # spans: retransmissions are out of order, but not by more than this
 MAX_SPANS: Final = 2_000  # spans of each stream to remember; older ones have been matched
-MAX_ENDS: Final = 16  # calls that saw a stream's end: a loop that reads EOF again and again makes thousands
 MAX_UNMATCHED: Final = 2_000  # connects, or SYNs, to one address that wait for their counterpart
 MAX_END_CALLS: Final = 16  # of each socket that get a link: a program may read EOF for ever
 
@@ -446,7 +445,6 @@ class Correlator:
         ends, other = self._address_pairs.get(socket.number), self._peer_socket(socket)
         back = self._stream(ends[::-1]) if ends else None
         if call.size == 0:
-            if call.requested != 0 and len(stream.end_calls) < MAX_ENDS:
             if call.requested != 0 and len(stream.end_calls) < MAX_END_CALLS:
                 stream.end_calls.append(call)
                 if back is not None:
@@ -543,7 +541,6 @@ class Correlator:
 
     def _on_reset_error(self, call: Call, socket: Socket) -> None:
         failures = self._socket_stream(self._receive_streams, socket).failures
-        if len(failures) == MAX_ENDS:
         if len(failures) >= MAX_END_CALLS:
             return
         failures.append(call)

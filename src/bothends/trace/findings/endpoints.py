@@ -206,8 +206,6 @@ def _attempt(trace_index: TraceIndex, connect: Call, socket: Socket, waits: list
     own = [each for each in waits if (each.until or trace_index.end) >= connect.at]
     error, connected, asked = "", False, False
     shown: Call | Packet | None = None
-    later = list(trace_index.later_calls(connect))
-    for call, following in zip(later, [*later[1:], None], strict=False):
     for call, following in itertools.pairwise([*trace_index.later_calls(connect), None]):
         assert call is not None
         if call.name == "close":
