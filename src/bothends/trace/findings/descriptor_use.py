@@ -16,6 +16,7 @@ from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 SHOWN: Final = 12  # bytes of a message in a text
+MAX_HEADER: Final = 16  # bytes before a message that announce its length
 LOOP_TURNS: Final = 50  # failed accept() calls that make a busy loop
 RANGE: Final = 3  # closed numbers that a program closes again: it closes a whole range
 
@@ -60,11 +61,13 @@ def _starved_reader(
     """Return the finding for a reader that still waits, when another one got what came meanwhile."""
     for reader, calls in reads.items():
         waiting = calls[-1]
+        asked = [call.at for call in trace_index.sends(socket) if (call.process, call.thread) == reader]
+        since = max((at for at in asked if at < waiting.at), default=waiting.at)
         taken = [
             call
             for other, others in reads.items()
             for call in others
-            if other != reader and call.size and call.until is not None and call.until > waiting.at
+            if other != reader and call.size and call.until is not None and call.until > since
         ]
         if waiting.until is not None or not taken or trace_index.end - taken[-1].at < STANDSTILL_NS:
             continue
@@ -73,9 +76,9 @@ def _starved_reader(
             "two-readers",
             f"Two {what} read from one connection",
             f"{capitalized(_name(trace_index, taken[-1]))} received "
-            f"{formatting.quoted(taken[-1].data, taken[-1].size, SHOWN)} while {_name(trace_index, waiting)} "
-            f"waited for data of the same connection in {call_name(waiting)}: each byte goes to one of the "
-            f"two, and the latter has waited for {formatting.duration(trace_index.end - waiting.at)}.",
+            f"{formatting.quoted(taken[-1].data, taken[-1].size, SHOWN)}, and {_name(trace_index, waiting)} "
+            f"waits for data of the same connection in {call_name(waiting)}, for "
+            f"{formatting.duration(trace_index.end - waiting.at)}: each byte goes to one of the two.",
             f"Let one of the {what} read the connection, and hand the others what is theirs (a queue).",
             (waiting.number, taken[-1].number),
             process=taken[-1].process,
@@ -113,7 +116,7 @@ def two_writers(trace_index: TraceIndex) -> Iterator[Finding]:
         sends = trace_index.sends(socket)
         if len({(call.process, call.thread) for call in sends}) < 2:
             continue
-        found = _interrupted_send(sends) or _interrupted_line(sends)
+        found = _interrupted_send(sends) or _interrupted_line(sends) or _interrupted_frame(sends)
         if found is None:
             continue
         before, between, after, is_short = found
@@ -121,14 +124,14 @@ def two_writers(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "two-writers",
             f"Two {what} write to one connection, and their messages mix",
-            f"{_name(trace_index, between)} sent "
+            f"{capitalized(_name(trace_index, between))} sent "
             f"{formatting.quoted(between.data, between.size, SHOWN)} after "
             f"{_name(trace_index, before)} had sent a part of its message, "
             f"{formatting.quoted(before.data, before.size, SHOWN)}, and before the rest.",
             "Protect the connection with a lock that is held for a whole message, or let one thread write.",
             (before.number, between.number, *((after.number,) if after else ())),
             certainty="seen" if is_short else "inferred",
-            basis="" if is_short else "the messages of each writer end with a newline",
+            basis="" if is_short else "each writer ends its messages, with a newline or at a length",
             process=between.process,
             sockets=(socket.number,),
             in_c="pthread_mutex_lock(&m); send_all(s, message, n); pthread_mutex_unlock(&m);",
@@ -150,6 +153,32 @@ def _interrupted_send(sends: list[Call]) -> tuple[Call, Call, Call | None, bool]
                     return call, following, later, True
                 break
     return None
+
+
+def _interrupted_frame(sends: list[Call]) -> tuple[Call, Call, Call | None, bool] | None:
+    """Return a header that announces a length, a send of another writer, and the message of that length."""
+    for at, call in enumerate(sends[:-2]):
+        writer, following = (call.process, call.thread), sends[at + 1]
+        if not 2 <= call.size <= MAX_HEADER or (following.process, following.thread) == writer:
+            continue
+        later = next((each for each in sends[at + 2 :] if (each.process, each.thread) == writer), None)
+        if (
+            later is None
+            or later.requested is None
+            or not _announces(call.data[: call.size], later.requested)
+        ):
+            continue
+        return call, following, later, False
+    return None
+
+
+def _announces(header: bytes, length: int) -> bool:
+    """Return whether a header holds a length, as a number of two or four bytes in either byte order."""
+    return length > 0 and any(
+        length < 256**size and length.to_bytes(size, order) in header
+        for size in (2, 4)
+        for order in ("big", "little")
+    )
 
 
 def _interrupted_line(sends: list[Call]) -> tuple[Call, Call, Call | None, bool] | None:

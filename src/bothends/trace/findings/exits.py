@@ -139,6 +139,53 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
     )
 
 
+def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that closed a connection after a request, and a client that failed because of it."""
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.peer_of(socket.number)
+        spoken = turns(trace_index, socket)
+        if peer is None or socket.accepted_from is None or not spoken or spoken[-1].kind != "received":
+            continue
+        request = spoken[-1].calls[-1]
+        close = next((call for call in trace_index.later_calls(request) if call.name == "close"), None)
+        eof = next(
+            (
+                call
+                for call in trace_index.calls_by_socket[peer]
+                if call.name in RECEIVING
+                and call.result == 0
+                and call.requested
+                and call.at >= request.at - BLOCKED_NS
+            ),
+            None,
+        )
+        if close is None or close.failed or eof is None or eof.until is None or eof.until < close.at:
+            continue
+        status = trace_index.process(eof.process).status
+        ended = trace_index.ended_at(eof.process)
+        if not status or status < 0 or ended is None or ended - eof.until > PROMPT_EXIT_NS:
+            continue
+        if any(call.result == 0 and call.requested for call in trace_index.receives(socket)):
+            continue  # the client ended its direction: it expected no more
+        server, client = name_of(trace_index, close.process), name_of(trace_index, eof.process)
+        after = formatting.duration(max(0, close.at - (request.until or request.at)))
+        yield Finding(
+            "closed-without-answer",
+            "The server closed the connection in place of an answer",
+            f"{capitalized(server)} read {formatting.quoted(request.data, request.size, 24)} and closed the "
+            f"connection {after} later, without an answer. {capitalized(client)} had sent no FIN and waited for "
+            f"one: its {call_name(eof)} returned EOF, and it exited with status {status}.",
+            "Look at what the server does with this request: it ends the conversation as if the client had "
+            "closed it. A read of 0 bytes that were asked for is no EOF, and an error deserves an answer.",
+            (request.number, close.number, eof.number),
+            process=close.process,
+            sockets=(socket.number, peer),
+            in_c="if (n == 0 && wanted > 0) { /* EOF */ }",
+            in_python="value = read_exactly(c, size) if size else b''   # recv(0) returns b'' too",
+        )
+        return
+
+
 def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a client whose time limit ended before the server sent its answer."""
     for socket in trace_index.sockets("stream"):

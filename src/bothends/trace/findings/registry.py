@@ -124,6 +124,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "keep-alive-race": keep_alive.keep_alive_race,
     "exited-on-reset": exits.exited_on_reset,
     "exited-mid-conversation": exits.exited_mid_conversation,
+    "closed-without-answer": exits.closed_without_answer,
     "timeout-too-short": exits.timeout_too_short,
     "one-recv-per-message": streams.one_recv_per_message,
     "two-sends-one-read": streams.two_sends_one_read,
