@@ -173,8 +173,8 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
             "closed-without-answer",
             "The server closed the connection in place of an answer",
             f"{capitalized(server)} read {formatting.quoted(request.data, request.size, 24)} and closed the "
-            f"connection {after} later, without an answer. {capitalized(client)} had sent no FIN and waited for "
-            f"one: its {call_name(eof)} returned EOF, and it exited with status {status}.",
+            f"connection {after} later, without an answer. {capitalized(client)} had sent no FIN and waited "
+            f"for one: its {call_name(eof)} returned EOF, and it exited with status {status}.",
             "Look at what the server does with this request: it ends the conversation as if the client had "
             "closed it. A read of 0 bytes that were asked for is no EOF, and an error deserves an answer.",
             (request.number, close.number, eof.number),

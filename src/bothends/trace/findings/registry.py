@@ -231,7 +231,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "shared-port-unread": frozenset({"unanswered-datagram", "receive-buffer-full", "idle-client"}),
     "listener-closed-with-queue": frozenset({"write-after-close"}),
     "datagram-too-large": frozenset({"unanswered-datagram"}),
-    "two-readers": _OF_A_HANG | {"one-recv-per-message", "read-too-long", "no-newline", "no-half-close"},
+    "two-readers": _OF_A_HANG
+    | {"one-recv-per-message", "read-too-long", "no-newline", "no-half-close", "unflushed"},
     "closed-in-use": frozenset({"two-readers", "two-writers", "never-closed", "write-after-close"}),
     **dict.fromkeys(
         ("closed-twice", "used-after-close"),
