@@ -19,6 +19,9 @@ WORKERS = $$((2 * $$(nproc)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
 C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] src/bothends/bench/reference_servers/*.c)
 
+# Python keeps compiled modules: the tests start it a thousand times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16

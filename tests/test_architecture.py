@@ -7,11 +7,12 @@ and which modules are public. The words that code and prose may use are checked 
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,13 +99,32 @@ def name_of(path: Path) -> str:
 
 
 KNOWN = {name_of(path) for path in MODULES}
+IMPORTABLE = {*KNOWN, *RANKS}
 
 
-def imports_of(tree: ast.Module, importer: str, *, package: bool) -> Iterator[tuple[int, str]]:
+@functools.cache
+def text_of(path: Path) -> str:
+    """A module's source code."""
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A module's syntax tree, parsed once for all tests."""
+    return ast.parse(text_of(path), filename=str(path))
+
+
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of a module's syntax tree."""
+    return list(ast.walk(tree_of(path)))
+
+
+def imports_of(nodes: Iterable[ast.AST], importer: str, *, package: bool) -> Iterator[tuple[int, str]]:
     """Line and name of each of our modules that a module imports, lazily and for types only too."""
     parts = ["bothends", *importer.split(".")] if importer != "__init__" else ["bothends"]
     here = parts if package else parts[:-1]
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -121,7 +141,7 @@ def imports_of(tree: ast.Module, importer: str, *, package: bool) -> Iterator[tu
 def resolve_import(base: str, name: str) -> str:
     """What `from base import name` imports: the module of that name, or the base that holds the name."""
     whole = f"{base}.{name}"
-    return whole if whole.removeprefix("bothends.") in {*KNOWN, *RANKS} else base
+    return whole if whole.removeprefix("bothends.") in IMPORTABLE else base
 
 
 def import_violation(importer: str, imported: str) -> str:
@@ -157,20 +177,19 @@ def test_modules_are_found() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_module_follows_architecture_rules(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text, filename=str(path))
+    tree = tree_of(path)
     module, package = name_of(path), path.name == "__init__.py"
     unit = module.partition(".")[0]
     faults = []
     if unit in RANKS:
-        for line, imported in imports_of(tree, module, package=package):
+        for line, imported in imports_of(nodes_of(path), module, package=package):
             if reason := import_violation(module, imported):
                 faults.append(f"line {line}: imports {imported}: {reason}")
     else:
         faults.append(f"{unit!r} has no rank: give it one in RANKS")
     if ast.get_docstring(tree) is None:
         faults.append("it has no docstring")
-    if (lines := len(text.splitlines())) > MAX_MODULE_LINES:
+    if (lines := len(text_of(path).splitlines())) > MAX_MODULE_LINES:
         faults.append(f"it has {lines} lines, the limit is {MAX_MODULE_LINES}")
     if package and module != "__init__":  # the top one holds PEP 562's __getattr__ beside its exports
         faults += [f"line {each.lineno}: not an export" for each in tree.body if not is_export(each)]
@@ -198,7 +217,7 @@ def test_module_follows_architecture_rules(path: Path) -> None:
     ],
 )
 def test_import_rule(importer: str, statement: str, allowed: bool) -> None:
-    found = list(imports_of(ast.parse(statement), importer, package=importer == "__init__"))
+    found = list(imports_of(ast.walk(ast.parse(statement)), importer, package=importer == "__init__"))
     assert found
     assert all(import_violation(importer, imported) == "" for _, imported in found) == allowed
 
@@ -207,9 +226,8 @@ def import_graph() -> dict[str, set[str]]:
     """Every module with the modules it imports, lazily and for types only too."""
     graph: dict[str, set[str]] = {}
     for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        module = name_of(path)
-        found = {name for _, name in imports_of(tree, module, package=path.name == "__init__.py")}
+        module, package = name_of(path), path.name == "__init__.py"
+        found = {name for _, name in imports_of(nodes_of(path), module, package=package)}
         graph[module] = (found & KNOWN) - {module}
     return graph
 
@@ -238,7 +256,7 @@ def test_public_class_names_are_unique() -> None:
     for path in MODULES:
         if "reference_servers" in path.parts:  # whole programs, none of which imports another
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(name_of(path))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
@@ -246,12 +264,11 @@ def test_public_class_names_are_unique() -> None:
 
 def code_lines(path: Path) -> list[tuple[int, str]]:
     """Number and text of each line that isn't blank, a comment or part of an import."""
-    text = path.read_text(encoding="utf-8")
     skipped: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import | ast.ImportFrom):
             skipped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    lines = enumerate((line.strip() for line in text.splitlines()), start=1)
+    lines = enumerate((line.strip() for line in text_of(path).splitlines()), start=1)
     return [(number, line) for number, line in lines if line and line[0] != "#" and number not in skipped]
 
 
@@ -299,7 +316,7 @@ def test_tracked_files_have_no_registry_urls_or_local_paths() -> None:
 def test_ranks_in_docstrings_are_current() -> None:
     stale = []
     for path in MODULES:
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        docstring = ast.get_docstring(tree_of(path)) or ""
         rank = RANKS[name_of(path).partition(".")[0]]
         named = set(map(int, re.findall(r"\bRank (\d)", docstring)))
         if named - {rank}:

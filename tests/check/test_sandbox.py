@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -134,6 +135,7 @@ def command_of(pid: str) -> bytes:
         return b""
 
 
+@functools.cache
 def sandbox_unavailable_reason() -> str:
     code = "from bothends.check.sandbox.launcher import enter; enter()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

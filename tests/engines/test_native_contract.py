@@ -10,6 +10,10 @@ pytest.register_assert_rewrite("bothends.testing.contract")
 
 from bothends.testing.contract import EngineContract  # noqa: E402
 
+pytestmark = pytest.mark.spread(
+    "stream_transport", "connection_transport", "push_transport", "datagram_transport", one_in=3
+)
+
 
 class TestUring(EngineContract):
     engine: ClassVar[str] = "bothends.engines.native:NativeUringEngine"

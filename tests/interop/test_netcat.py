@@ -65,6 +65,7 @@ def client_command(servers: EngineServers, command: str, service: str) -> list[s
     return split(command.format(**addresses, udp_port=udp_port))
 
 
+@pytest.mark.spread("servers", one_in=3)
 @pytest.mark.parametrize("command", client_params(PIPE_CLIENTS))
 def test_external_client_in_pipe(servers: EngineServers, command: str) -> None:
     sent = b"".join(b"line %d of the input\n" % number for number in range(2000))
@@ -72,6 +73,7 @@ def test_external_client_in_pipe(servers: EngineServers, command: str) -> None:
     assert run(client_command(servers, command, "upper"), sent) == expected
 
 
+@pytest.mark.spread("servers", one_in=3)
 @pytest.mark.parametrize("command", client_params(INTERACTIVE_CLIENTS))
 def test_external_client_interactive(servers: EngineServers, command: str) -> None:
     Path(servers["upper"].addresses["own"]).unlink(missing_ok=True)  # socat's own address
