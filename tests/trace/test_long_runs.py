@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bothends.trace import model, trace_file
+from bothends.trace.capture import calls
 from bothends.trace.capture.strace import StraceParser
 from bothends.trace.correlation import correlator, kernel_reasons
 from bothends.trace.correlation import timeline as timeline_module
@@ -210,6 +211,7 @@ def test_containers_do_not_grow_with_connections(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model, "MAX_DESCRIPTOR_CHANGES", 40)
     monkeypatch.setattr(correlator, "MAX_STREAMS", 40)
     monkeypatch.setattr(correlator, "MAX_UNMATCHED", 40)
+    monkeypatch.setattr(calls, "MAX_THREAD_EXITS", 40)
     monkeypatch.setattr(kernel_reasons, "MAX_REMEMBERED", 40)
     monkeypatch.setattr(tcp_states, "MAX_CONNECTIONS", 40)
     monkeypatch.setattr(timeline_module, "MAX_EMITTED", 100)
