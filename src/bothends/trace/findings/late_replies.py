@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.udp_requests import datagram_traffic, receives_data
@@ -46,6 +46,7 @@ def late_reply(trace_index: TraceIndex) -> Iterator[Finding]:
 def _answered_requests(trace_index: TraceIndex) -> dict[int, Call]:
     """Return the request that each reply answers: the one its thread received just before."""
     found, last = dict[int, Call](), dict[int, Call]()
+    unprompted = set[int]()  # sockets that send without a request: a clock, a peer with its own timer
     for call in trace_index.calls:
         if call.socket is None or call.name not in SENDING | RECEIVING:
             continue
@@ -53,12 +54,19 @@ def _answered_requests(trace_index: TraceIndex) -> dict[int, Call]:
             continue
         if receives_data(call):
             last[call.thread] = call
-        elif call.name in SENDING and not call.failed and call.thread in last:
-            receive = last.pop(call.thread)  # a second send is no reply
+        elif call.name in SENDING and not call.failed:
+            receive = last.pop(call.thread, None)  # a second send is no reply
+            if receive is None:
+                unprompted.add(call.socket)
+                continue
             senders = trace_index.senders_of(receive)
             if len(senders) == 1 and receive.socket == call.socket:
                 found[call.number] = senders[0]
-    return found
+    return {
+        number: request
+        for number, request in found.items()
+        if isinstance(reply := trace_index.trace.event(number), Call) and reply.socket not in unprompted
+    }
 
 
 def _first_mistake(
@@ -72,6 +80,8 @@ def _first_mistake(
     received: list[Call] = []
     mistakes = []
     for call in calls:
+        if receives_data(call) and current is None:
+            return None  # a server
         if call.name in SENDING and not call.failed and call.size:
             if pending:
                 return None  # several requests at a time
@@ -82,7 +92,11 @@ def _first_mistake(
         elif receives_data(call):
             received.append(call)
             pending = False
-        elif call.until is not None and (call.result == 0 or call.error == "EAGAIN"):
+        elif (
+            call.name in RECEIVING | WAITING
+            and call.until is not None
+            and (call.result == 0 or call.error == "EAGAIN")
+        ):
             has_waited = call.until - call.at >= BLOCKED_NS // 4
             gave_up = gave_up or (has_waited and current is not None and not received)
             pending = pending and not has_waited

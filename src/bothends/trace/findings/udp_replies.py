@@ -150,7 +150,9 @@ class _Explainer:
                 "The datagram goes to another address than the server has",
                 f"{sender} sends to {target}; {name_of(self._index, other.process)} has bound {other.address}"
                 f"{', another address family' if family else ' only'}.{word}",
-                f"Bind the server to every address, or send to {other.address}.",
+                "Set IPV6_V6ONLY to 0 before bind(), or give each family a socket."
+                if other.address.is_wildcard
+                else f"Bind the server to every address, or send to {other.address}.",
                 other,
                 in_c="address.sin_addr.s_addr = htonl(INADDR_ANY);  /* for bind() */",
                 in_python='sock.bind(("", port))',
@@ -214,9 +216,16 @@ class _Explainer:
         name = name_of(self._index, reader.process)
         reads = [call for call in self._index.calls_by_socket[reader.socket.number] if call.name in RECEIVING]
         if not any(call.at > request.send.at or call.until is None for call in reads):
-            last = f" after its {received} earlier reads" if received else ""
+            reads_before = "1 earlier read" if received == 1 else f"{received:,} earlier reads"
+            last = f" after its {reads_before}" if received else ""
             text = f"{capitalized(name)} has bound port {target.port} and did not read the datagram{last}."
-            return self._unanswered(request, text, reader, process=reader.process)
+            return self._unanswered(
+                request,
+                text,
+                reader,
+                process=reader.process,
+                remedy="Let the server receive in a loop, always.",
+            )
         return self._unanswered(request, "No program received it.", reader)
 
     def _refused_despite(self, request: UdpRequest, there: Binding) -> Finding:
@@ -470,7 +479,13 @@ class _Explainer:
         return any(True for _ in self._index.receives(socket))
 
     def _unanswered(
-        self, request: UdpRequest, text: str, binding: Binding | None = None, *, process: int | None = None
+        self,
+        request: UdpRequest,
+        text: str,
+        binding: Binding | None = None,
+        *,
+        process: int | None = None,
+        remedy: str = "UDP loses datagrams without an error: wait with a time limit, then send again.",
     ) -> Finding | None:
         if not request.needs_reply:
             return None
@@ -479,7 +494,7 @@ class _Explainer:
             "unanswered-datagram",
             "A datagram got no reply",
             f"{_data(request.send)} to {request.target} got no reply. {text}",
-            "UDP loses datagrams without an error: wait with a time limit, then send again.",
+            remedy,
             binding,
             process=process if process is not None else request.send.process,
             in_c="setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);",

@@ -54,9 +54,9 @@ def unix_client_unnamed(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "unix-client-unnamed",
             "The client's UNIX datagram socket has no address, so the server cannot reply to it",
-            f"{name} sends {formatting.quoted(sends[0].data, sends[0].size, 24)} to {target} and waits for a "
-            f"reply for {formatting.duration((wait.until or trace_index.end) - wait.at)}, but it has not "
-            "called bind(): the receiver sees no address to which it could reply.",
+            f"{name} sends {formatting.quoted(sends[0].data, sends[0].size, 24)} to {target} and has waited "
+            f"for a reply for {formatting.duration((wait.until or trace_index.end) - wait.at)}, but it "
+            "has not called bind(): the receiver sees no address to which it could reply.",
             "Bind the client's socket to a path of its own, or to an abstract address, before it sends.",
             (sends[0].number, wait.number),
             process=sends[0].process,
@@ -108,9 +108,9 @@ def _blocked(trace_index: TraceIndex, socket: Socket, blocked: Call) -> Finding:
     return Finding(
         "unix-queue-full",
         "The sender is blocked: the receiver does not read its datagrams",
-        f"{capitalized(name_of(trace_index, blocked.process))} is blocked in {blocked.name}() to {target} "
-        f"for {formatting.duration(trace_index.end - blocked.at)}: the queue is full. {receiver} {read} and "
-        "does not read the others.",
+        f"{capitalized(name_of(trace_index, blocked.process))} has been blocked in {blocked.name}() "
+        f"to {target} for {formatting.duration(trace_index.end - blocked.at)}: the queue is full. "
+        f"{receiver} {read} and does not read the others.",
         "Let the receiver read all the time, or set the sender's socket to non-blocking and handle EAGAIN.",
         (*((last.number,) if last is not None else ()), blocked.number),
         process=there.process if there is not None else blocked.process,
