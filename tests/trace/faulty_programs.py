@@ -296,7 +296,7 @@ d, _ = s.accept()
 c.close()
 d.recv(10)
 {program}
-select.select([s], [], [], 0.6)
+select.select([s], [], [], 1.2)
 os._exit(0)
 """,
     ),

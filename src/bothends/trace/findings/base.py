@@ -133,6 +133,20 @@ class TraceIndex:
                 found.setdefault(other, each.number)
         return found
 
+    @cached_property
+    def _positions_of_points(self) -> dict[int, int]:
+        found = dict[int, int]()
+        for position, point in enumerate(self.trace.points):
+            # A send has an effect from its start, a receive at its end.
+            event = point.event
+            if not isinstance(event, Call) or point.is_end == (event.name in RECEIVING):
+                found.setdefault(event.number, position)
+        return found
+
+    def position(self, call: Call) -> int:
+        """Return the place of a call in causal order: of its end if it receives, otherwise of its start."""
+        return self._positions_of_points.get(call.number, len(self.trace.points))
+
     def peer_of(self, socket: int) -> int | None:
         """Return the number of the socket at the other end of a connection, or None if it is not traced."""
         return self._peers.get(socket)

@@ -61,13 +61,16 @@ def _starved_reader(
     """Return the finding for a reader that still waits, when another one got what came meanwhile."""
     for reader, calls in reads.items():
         waiting = calls[-1]
-        asked = [call.at for call in trace_index.sends(socket) if (call.process, call.thread) == reader]
-        since = max((at for at in asked if at < waiting.at), default=waiting.at)
+        asked = [call for call in trace_index.sends(socket) if (call.process, call.thread) == reader]
+        since = trace_index.position(asked[-1]) if asked else None
         taken = [
             call
             for other, others in reads.items()
             for call in others
-            if other != reader and call.size and call.until is not None and call.until > since
+            if other != reader
+            and call.size
+            and call.until is not None
+            and (call.until > waiting.at if since is None else trace_index.position(call) > since)
         ]
         if waiting.until is not None or not taken or trace_index.end - taken[-1].at < STANDSTILL_NS:
             continue

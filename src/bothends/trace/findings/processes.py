@@ -12,6 +12,9 @@ from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
+LEAK_NS: Final = (
+    1_000_000_000  # nanoseconds after the end of its connection: a busy program closes a little late
+)
 LEAKED: Final = 3  # descriptors that make a leak, however short the time
 LATER: Final = 2  # connections opened after one had ended: the process did not forget it for a moment only
 # Calls of an interpreter that closes what is open at its exit: Python also asks for the addresses.
@@ -118,7 +121,7 @@ def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
         for each in finished_connections(trace_index, number, end):
             by_opener.setdefault(each[0].name, []).append(each)
         for name, leaked in by_opener.items():
-            old = [each for each in leaked if end - each[3] >= BLOCKED_NS]
+            old = [each for each in leaked if end - each[3] >= LEAK_NS]
             calls = trace_index.calls_by_process[number]
             opened = sum(call.name == name and bool(call.created_id) for call in calls)
             passed = [each for each in leaked if _opened_after(calls, name, each[3]) >= LATER]

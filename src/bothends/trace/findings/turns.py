@@ -36,10 +36,10 @@ class Turn:
 def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
     """Return the turns of a connection, as one of its sockets shows them.
 
-    A thread may wait in a receive while another one sends: a receive counts when it ends.
+    A thread may wait in a receive while another one sends: a receive counts when it ends, in causal order.
     """
     found: list[Turn] = []
-    for call in sorted(trace_index.calls_by_socket[socket.number], key=_moved_at):
+    for call in sorted(trace_index.calls_by_socket[socket.number], key=trace_index.position):
         if not call.size or call.failed or call.name not in SENDING | RECEIVING or "MSG_PEEK" in call.flags:
             continue
         kind: Literal["sent", "received"] = "sent" if call.name in SENDING else "received"
@@ -47,10 +47,6 @@ def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
             found.append(Turn(kind))
         found[-1].add(call)
     return found
-
-
-def _moved_at(call: Call) -> int:
-    return (call.until or call.at) if call.name in RECEIVING else call.at
 
 
 def stream_of(trace_index: TraceIndex, socket: Socket, kind: Literal["sent", "received"]) -> Turn:

@@ -12,7 +12,7 @@ public class Server {
             while (text.indexOf("\n") < 0) {
                 int n = in.read(buffer);
                 if (n <= 0) {
-                    Thread.sleep(50); // nothing yet
+                    Thread.sleep(500); // nothing yet
                     continue;
                 }
                 text.append(new String(buffer, 0, n));

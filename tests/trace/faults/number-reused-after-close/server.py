@@ -4,12 +4,13 @@ import sys
 import threading
 
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-accepted = threading.Event()
+accepted, served = threading.Event(), threading.Event()
 
 
 def serve_first(fd):
     print(os.read(fd, 100))
     os.close(fd)
+    served.set()
     accepted.wait()  # logs, and so on
     os.close(fd)  # once more, to be sure
 
@@ -27,6 +28,7 @@ def serve_second(fd):
 
 first = threading.Thread(target=serve_first, args=(listener.accept()[0].detach(),))
 first.start()
+served.wait()
 second = threading.Thread(target=serve_second, args=(listener.accept()[0].detach(),))
 second.start()
 second.join()

@@ -13,4 +13,5 @@ threading.Thread(target=watch, daemon=True).start()
 time.sleep(0.2)
 for order in (b"start\n", b"stop\n"):
     s.sendall(order)
+    time.sleep(0.1)  # draws the progress bar
     print(s.recv(1000))
