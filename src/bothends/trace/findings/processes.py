@@ -12,9 +12,7 @@ from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
-LEAK_NS: Final = (
-    1_000_000_000  # nanoseconds after the end of its connection: a busy program closes a little late
-)
+LEAK_NS: Final = 1_000_000_000  # nanoseconds after a connection's end: a busy program closes a little late
 LEAKED: Final = 3  # descriptors that make a leak, however short the time
 LATER: Final = 2  # connections opened after one had ended: the process did not forget it for a moment only
 # Calls of an interpreter that closes what is open at its exit: Python also asks for the addresses.
@@ -137,7 +135,7 @@ def _exit_began(trace_index: TraceIndex, process: int) -> int:
     ended = trace_index.ended_at(process)
     if ended is None:
         return trace_index.end
-    began = ended
+    began = ended - 1  # it holds nothing any more when it has exited
     for call in reversed(trace_index.calls_by_process[process]):
         if call.name not in EXITING:
             break
