@@ -414,7 +414,7 @@ PATH_CASES: Final = (
         "delay=1ms",
         "delay=1ms",
         _COUNTING_SERVER,
-        _SENDING_CLIENT % ("None", 400_000),
+        _SENDING_CLIENT % ("None", 8_000_000),
         "select.select([], [], [], 1.5)",
     ),
     PathCase(
