@@ -205,10 +205,27 @@ def _find_bad_uses(trace_index: TraceIndex) -> Iterator[Finding]:
             failed = [call for call in failed if call.name != "close"]  # it closes all numbers, to be sure
         # A use that failed weighs more than a second close(), and comes first.
         for call in sorted(failed, key=lambda each: each.name == "close"):
+            if call.name not in _MOVING | {"connect", "close"}:
+                continue  # such as epoll_ctl(EPOLL_CTL_DEL), which selectors try
             close = _close_before(trace_index, call)
+            if close is not None and not _is_dangerous(trace_index, call, close):
+                continue
             if close is not None:
                 yield _bad_use(trace_index, call, close, sum(each.name == call.name for each in failed))
                 break
+
+
+def _is_dangerous(trace_index: TraceIndex, call: Call, close: Call) -> bool:
+    """Return whether the bad call loses data, or can meet a connection that is opened later.
+
+    At its end a program may close once more, or close a socket to stop a thread, and nothing happens.
+    """
+    if call.name in SENDING | RECEIVING and call.thread == close.thread:
+        return True
+    own = trace_index.calls_by_process[call.process]
+    return any(each.created_id and each.at > call.at for each in reversed(own)) or (
+        _own_use(trace_index, close) is not None
+    )
 
 
 def _close_before(trace_index: TraceIndex, call: Call) -> Call | None:

@@ -194,7 +194,7 @@ def hangup_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
             continue  # eof-ignored
         call, name = loop.calls[0], name_of(trace_index, loop.calls[0].process)
         events = dict(zip(call.ready, call.ready_events, strict=False)).get(loop.socket, "")
-        since = f" recv() had returned 0 (EOF) once." if eof is not None else ""
+        since = " recv() had returned 0 (EOF) once." if eof is not None else ""
         yield Finding(
             "hangup-ignored",
             "A loop ignores that a connection has ended",
