@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex, listens_at
 from bothends.trace.findings.endpoints import (
     Attempt,
@@ -212,7 +212,7 @@ def _harm(trace_index: TraceIndex, attempt: Attempt, closed: int) -> Call | None
         until = call.until or 0
         if until < closed or call.name == "close":
             continue
-        if call.error in ("ECONNRESET", "EPIPE", "ENOTCONN"):
+        if call.error in ("ECONNRESET", "EPIPE", "ENOTCONN") and call.name in SENDING | RECEIVING:
             return call
         if call.name in ("read", "recv", "recvfrom", "recvmsg") and call.result == 0 and call.requested:
             return call
@@ -259,8 +259,7 @@ def shared_port_unread(trace_index: TraceIndex) -> Iterator[Finding]:
             "A socket shares the port, and no program reads it",
             f"{total} sockets share {address} (SO_REUSEPORT), and the kernel distributes the {what} among "
             f"them. Nothing reads descriptor {stale.call.descriptor} of "
-            f"{name_of(trace_index, stale.process)}: only {received} of {sent} {what} "
-            f"were {verb}.",
+            f"{name_of(trace_index, stale.process)}: only {received} of {sent} {what} were {verb}.",
             "Close the socket that is not used, or read every one. Without SO_REUSEPORT the second bind() "
             "would have failed with EADDRINUSE.",
             (stale.call.number, others[0].call.number, first.number),

@@ -112,8 +112,7 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
         elif socket.kind == "stream" and not reuses:
             text = (
                 f"bind to {address} failed: no traced program has that port. Another program has it, or "
-                "probably connections of an earlier server are in TIME-WAIT, because SO_REUSEADDR is not "
-                "set."
+                "probably connections of an earlier server are in TIME-WAIT, because SO_REUSEADDR is not set."
             )
             remedy = (
                 f"Set SO_REUSEADDR before bind(). If that does not help, find the program with "

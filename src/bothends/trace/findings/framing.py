@@ -32,6 +32,7 @@ Mismatch = tuple[Literal["seen", "inferred"], str, str, tuple[int, ...]]  # cert
 MIN_PADDING: Final = 16  # NULs at the end of a send that make it a buffer, and not a string
 LARGE_READ: Final = 65_536  # bytes: a read of so much after a short header is a length, not a buffer's size
 AGREEING: Final = 3  # messages that show a length prefix in a stream that is not known to its end
+ENOUGH: Final = 1_000  # messages that show a length prefix for certain
 SHOWN: Final = 12  # bytes of a payload in a text
 
 _OTHER: Final[dict[ByteOrder, ByteOrder]] = {"big": "little", "little": "big"}
@@ -72,11 +73,13 @@ class PrefixFormat:
         while at < total:
             if at + self.width > len(data):
                 return found if len(data) < total and len(found) > AGREEING else []
-            size = self.size(data[at:])
+            size = self.size(data[at : at + self.width])
             at += self.width + size
             if size < 0 or at > total:
                 return []
             found.append(size)
+            if len(found) == ENOUGH:
+                break
         return found
 
 

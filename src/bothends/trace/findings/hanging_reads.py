@@ -209,8 +209,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     state = (
         f"{capitalized(name)} sent {formatting.quoted(data, size, 24)} and waits in {call_name(wait)} "
         f"for the {'next request' if is_server else 'answer'}, for {age(each, wait)}. {capitalized(other)} "
-        f"has read all {bytes_text(size)}, "
-        f"and waits in {call_name(read)} for more"
+        f"has read all {bytes_text(size)}, and waits in {call_name(read)} for more"
     )
     sockets = (each.socket.number, peer.number)
     events = evidence(spoken[-1].calls[-1], wait, read)

@@ -229,6 +229,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "connect-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
     "connect-abandoned": _REFUSED | {"connect-unanswered", "never-closed", "idle-client"},
     "shared-port-unread": frozenset({"unanswered-datagram", "receive-buffer-full", "idle-client"}),
+    "backlog-overflow": frozenset({"listener-closed-with-queue", "write-after-close"}),
     "listener-closed-with-queue": frozenset({"write-after-close"}),
     "datagram-too-large": frozenset({"unanswered-datagram"}),
     "two-readers": _OF_A_HANG

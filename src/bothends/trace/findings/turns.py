@@ -6,18 +6,21 @@ A turn is what one end sends until it receives, or receives until it sends.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.model import Call, Socket
+
+MAX_DATA: Final = 65_536  # bytes of a turn that are put together
 
 
 @dataclass(slots=True)
 class Turn:
     """Consecutive sends or receives of one socket.
 
-    `data` are the first bytes, up to the first one that the trace does not hold; `total` counts all of them.
+    `data` are the first bytes, up to the first one that the trace does not hold, and `MAX_DATA` or a little
+    more at most; `total` counts all of them.
     """
 
     kind: Literal["sent", "received"]
@@ -27,7 +30,7 @@ class Turn:
 
     def add(self, call: Call) -> None:
         """Append a call that has moved data."""
-        if len(self.data) == self.total:
+        if len(self.data) == self.total and self.total < MAX_DATA:
             self.data += call.data[: call.size]
         self.calls.append(call)
         self.total += call.size

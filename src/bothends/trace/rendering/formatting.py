@@ -134,8 +134,10 @@ def packet_text(packet: Packet) -> str:
 
 def duration(nanoseconds: int) -> str:
     """Format a duration with a suitable unit: `1.2 s`, `40 ms`, `15 us`."""
+    if nanoseconds >= 999_500_000_000:
+        return f"{nanoseconds / 1_000_000_000:,.0f} s"
     for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000)):
-        if nanoseconds >= size:
+        if nanoseconds >= 0.9995 * size:  # three digits: 999.6 ms are 1 s
             return f"{nanoseconds / size:.3g} {unit}"
     return f"{nanoseconds // 1000} us"
 
