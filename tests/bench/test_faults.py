@@ -89,12 +89,21 @@ def run(
 def test_stalled_generator_reads_responses_before_timing_out(
     load_generator: Generator, connections: int
 ) -> None:
+    echoed = list[bytes]()  # all lines that the server has received
+
+    def echo(line: bytes) -> bytes:
+        echoed.append(line)
+        return line
+
     def block(progress: Progress) -> None:
         if progress.elapsed < 0.5:
-            select.select([], [], [], 0.9)  # beyond the end of the run plus the timeout
+            count = 0
+            while count != len(echoed) or not count:  # on a busy machine 300 threads take longer than the run
+                count = len(echoed)
+                select.select([], [], [], 0.9)  # beyond the end of the run plus the timeout
 
     workload = numbered(16, "echo", newline=True)
-    with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
+    with stream_server(corrupting_echo(1, echo)) as endpoint:
         plan = RunPlan(endpoint, workload, connections=connections, duration=0.5, timeout=0.3)
         found = measure(plan, generator=load_generator, on_progress=block)
     assert found.faults == Faults()
