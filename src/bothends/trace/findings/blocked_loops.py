@@ -62,7 +62,7 @@ def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
         socket = trace_index.trace.sockets.get(call.socket or 0)
         if activity_of(call) != "send" or length < STANDSTILL_NS or socket is None:
             continue
-        victims = list(_victims(trace_index, call, length))
+        victims = list(_victims(trace_index, call, length)) or list(_waiting_for_lock(trace_index, call))
         if not victims:
             continue
         victim, unread, waiter = victims[0]
@@ -75,7 +75,8 @@ def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
             "A blocking send to a slow reader holds up all other clients",
             f"{capitalized(name)} was blocked in {call_name(call)} to {reader}, which does not read, for "
             f"{formatting.duration(length)}. Meanwhile {name_of(trace_index, waiter.process)} waited for an "
-            f"answer in {call_name(waiter)}: {_lay_unread(trace_index, victim, unread)}.",
+            f"answer in {call_name(waiter)}: "
+            f"{_lay_unread(trace_index, victim, unread) or 'the thread that serves it waits for a lock'}.",
             "Make the sockets non-blocking, keep unsent bytes in a buffer for each connection, and send them "
             "when the socket is writable. Close clients whose buffer grows too large.",
             evidence(call, waiter),
@@ -85,6 +86,29 @@ def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
             in_python="connection.setblocking(False)  # then n = connection.send(buffer); del buffer[:n]",
         )
         return
+
+
+def _waiting_for_lock(trace_index: TraceIndex, send: Call) -> Iterator[tuple[Socket, int, ThreadState]]:
+    """Return the connections that other threads of a blocked sender serve, if they wait for a lock."""
+    if send.until is not None:
+        return
+    moment = Moment(trace_index, trace_index.end)
+    locked = {
+        state.thread
+        for state in moment.threads.values()
+        if state.process == send.process and state.activity == "lock" and state.thread != send.thread
+    }
+    for number in {
+        call.socket for call in trace_index.calls_by_process[send.process] if call.thread in locked
+    }:
+        socket = trace_index.trace.sockets.get(number or 0)
+        peer = trace_index.peer_of(number or 0)
+        if socket is None or peer is None or socket.accepted_from is None or number == send.socket:
+            continue
+        last = [call for call in trace_index.calls_by_socket[socket.number] if call.size][-1:]
+        waiter = next((each for each in moment.states_at(peer) if each.waits_for(peer)), None)
+        if waiter is not None and last and last[0].name in RECEIVING and last[0].thread in locked:
+            yield socket, moment.sent(peer) - moment.received(socket.number), waiter
 
 
 def _long_blocks(trace_index: TraceIndex) -> Iterator[tuple[int, Call, str]]:

@@ -209,6 +209,8 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
         text, last = late
         client = name_of(trace_index, limited.process)
         is_seen = last.name in SENDING
+        if not is_seen and not trace_index.process(limited.process).status:
+            continue  # it may give up on purpose
         yield Finding(
             "timeout-too-short",
             "The client's time limit is shorter than the server takes",

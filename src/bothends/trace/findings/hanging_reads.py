@@ -14,6 +14,7 @@ waits for is inferred from the bytes, and from the sizes of its reads:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -45,7 +46,7 @@ from bothends.trace.findings.standstill import (
     standstills,
 )
 from bothends.trace.findings.tls_records import HEADER_SIZE
-from bothends.trace.findings.turns import turns
+from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -61,6 +62,11 @@ def http_incomplete(trace_index: TraceIndex) -> Iterator[Finding]:
 def http_read_to_eof(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that has a whole HTTP request with its body, and waits for more."""
     return _of_kind(trace_index, "http-read-to-eof")
+
+
+def request_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a request without an answer, on a connection on which earlier ones were answered."""
+    return _of_kind(trace_index, "request-ignored")
 
 
 def http_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -252,6 +258,21 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         )  # fmt: skip
     if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
         return None
+    if not is_server and _answered_before(spoken):
+        return Finding(
+            "request-ignored",
+            "The server has not answered a request, and waits for the next one",
+            f"{state}. It answered the requests before this one, and sent no answer to it.",
+            "Look at what the server does with this request: one that it does not know, or that fails, needs "
+            "an answer too. If it is not complete, send the rest.",
+            events,
+            "inferred",
+            "earlier requests on this connection were answered",
+            process=read.process,
+            sockets=sockets,
+            in_c='else send(c, "ERR unknown command\\n", 20, 0);',
+            in_python='else: connection.sendall(b"ERR unknown command\\n")',
+        )
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
@@ -309,6 +330,16 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         sockets=sockets,
         in_c="shutdown(fd, SHUT_WR);  /* after the last send() */",
         in_python="s.shutdown(socket.SHUT_WR)  # after sendall()",
+    )
+
+
+def _answered_before(spoken: list[Turn]) -> bool:
+    """Return whether a request like the last one was answered: both end in a newline, or neither does."""
+    *earlier, last = spoken
+    ends_line = last.data.endswith(b"\n")
+    return any(
+        turn.kind == "sent" and after.kind == "received" and turn.data.endswith(b"\n") == ends_line
+        for turn, after in itertools.pairwise(earlier)
     )
 
 

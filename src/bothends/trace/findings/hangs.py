@@ -117,6 +117,9 @@ def edge_not_drained(trace_index: TraceIndex) -> Iterator[Finding]:
                 continue
             wanted = dict(zip(state.call.sockets, state.call.wanted_events, strict=False))
             reads = each.receives(each.peer)
+            if "EPOLLONESHOT" in wanted.get(each.peer.number, "") and reads:
+                yield _oneshot(trace_index, each, state, reads[-1])
+                break
             if "EPOLLET" not in wanted.get(each.peer.number, "") or not reads:
                 continue
             yield _edge(trace_index, each, state, reads[-1])
@@ -156,6 +159,24 @@ def _edge_of_listener(trace_index: TraceIndex) -> Iterator[Finding]:
                 in_python="epoll.register(listener, select.EPOLLIN)  # without EPOLLET",
             )
             return
+
+
+def _oneshot(trace_index: TraceIndex, each: Standstill, state: ThreadState, read: Call) -> Finding:
+    assert each.peer is not None
+    name, other = name_of(trace_index, state.process), name_of(trace_index, each.waiter.process)
+    return Finding(
+        "edge-not-drained",
+        "EPOLLONESHOT, and the socket was not armed again",
+        f"{capitalized(name)} read {bytes_text(read.size)} in {call_name(read)} and went back to "
+        f"epoll_wait(). The socket is registered with EPOLLONESHOT, so epoll reports it once: "
+        f"{bytes_text(each.unread)} that {other} sent later lie unread for {age(each, each.waiter)}.",
+        "After each event arm the socket again with EPOLL_CTL_MOD, or leave out EPOLLONESHOT.",
+        evidence(read, state, each.waiter),
+        process=state.process,
+        sockets=(each.peer.number, each.socket.number),
+        in_c="epoll_ctl(ep, EPOLL_CTL_MOD, fd, &(struct epoll_event){EPOLLIN | EPOLLONESHOT, {.fd = fd}});",
+        in_python="epoll.modify(connection, select.EPOLLIN | select.EPOLLONESHOT)",
+    )
 
 
 def _edge(trace_index: TraceIndex, each: Standstill, state: ThreadState, read: Call) -> Finding:

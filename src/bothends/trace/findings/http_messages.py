@@ -26,6 +26,8 @@ def missing_of_request(data: bytes, size: int) -> str:
     header, separator, _ = data.partition(b"\r\n\r\n")
     if not separator:
         return _missing_of_header(data, size)
+    if _CHUNKED.search(header + b"\r\n") is not None:
+        return _missing_of_chunks(data[len(header) + 4 :]) if len(data) == size else ""
     return _missing_of_body(header, size)
 
 

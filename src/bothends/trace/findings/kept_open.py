@@ -156,6 +156,10 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         reads = each.receives(each.peer)
         client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+        short_set = _beyond_nfds(trace_index, each.peer, state)
+        if short_set:
+            yield _nfds(each, each.peer, state, server, client, short_set)
+            continue
         has_read = f"read {bytes_text(sum(call.size for call in reads))} and left" if reads else "never read"
         verb = "is blocked in" if each.waiter.activity == "send" else "waits in"
         yield Finding(
@@ -172,6 +176,34 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="int c = accept(listener, NULL, NULL); pthread_create(&t, NULL, serve, (void *)(long)c);",
             in_python="threading.Thread(target=serve, args=(connection,)).start()",
         )
+
+
+def _beyond_nfds(trace_index: TraceIndex, socket: Socket, state: ThreadState) -> int:
+    """Return the first argument of select(), if the descriptor of a socket is not below it; otherwise 0."""
+    call = state.call
+    if call is None or call.name not in ("select", "pselect6") or not call.arguments[:1]:
+        return 0
+    held = trace_index.holders_at(socket.number).get(state.process, set())
+    nfds = int(call.arguments[0]) if call.arguments[0].isdecimal() else 0
+    return nfds if held and min(held) == nfds else 0
+
+
+def _nfds(
+    each: Standstill, socket: Socket, state: ThreadState, server: str, client: str, nfds: int
+) -> Finding:
+    return Finding(
+        "not-read",
+        "select() does not look at the last descriptor",
+        f"{capitalized(server)} waits in select() with {nfds} as the first argument, so it looks at the "
+        f"descriptors 0 to {nfds - 1}. The {bytes_text(each.unread)} that {client} sent lie unread at "
+        f"descriptor {nfds}, for {age(each, each.waiter)}.",
+        "The first argument is the highest descriptor plus 1 (select(2)).",
+        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+        process=state.process,
+        sockets=(each.socket.number, socket.number),
+        in_c="select(highest + 1, &readable, NULL, NULL, NULL);",
+        in_python="",
+    )
 
 
 def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:

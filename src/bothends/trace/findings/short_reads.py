@@ -1,13 +1,17 @@
-"""A rule about reads that return fewer bytes than a program relies on. Pure."""
+"""Rules about reads that return fewer bytes than a program relies on, or none yet. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, WAITING
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+PROMPTLY_NS: Final = 100_000_000  # nanoseconds from EAGAIN to the close
 
 
 def waitall_returned_early(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -40,6 +44,61 @@ def waitall_returned_early(trace_index: TraceIndex) -> Iterator[Finding]:
                 in_python="while len(data) < length and (piece := s.recv(length - len(data))): data += piece",
             )
             break
+
+
+def eagain_as_error(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a receive that returned EAGAIN, after which the program closed a connection still in use."""
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.peer_of(socket.number)
+        calls = trace_index.calls_by_socket[socket.number] if peer is not None and not socket.blocks else []
+        failed = [call for call in calls if call.name in RECEIVING and call.error == "EAGAIN"]
+        call = failed[-1] if failed else None
+        close = trace_index.next_call(call) if call is not None else None
+        if call is None or close is None or close.name not in ("close", "shutdown"):
+            continue
+        late = next(
+            (
+                each
+                for each in trace_index.calls_by_socket[peer or 0]
+                if each.name in SENDING and each.at > close.at
+            ),
+            None,
+        )
+        moved = [each for each in calls if each.size and each.name in SENDING | RECEIVING]
+        is_asked = bool(moved) and moved[-1].name in SENDING
+        if (
+            not is_asked
+            or _had_ended(trace_index, socket, call)
+            or close.at - call.at > PROMPTLY_NS
+            or call.duration > PROMPTLY_NS
+        ):
+            continue
+        waits = [each for each in trace_index.calls_by_process[call.process] if socket.number in each.sockets]
+        if any(each.at < call.at and each.duration > PROMPTLY_NS for each in waits):
+            continue  # it has waited, and gives up
+        holders = trace_index.holders_at(peer or 0, call.at)
+        if not holders:
+            continue
+        name, other = name_of(trace_index, call.process), name_of(trace_index, min(holders))
+        yield Finding(
+            "eagain-as-error",
+            "The program takes EAGAIN for the end of a connection",
+            f"The socket of {name} is non-blocking, and nothing had arrived yet: {call.name} failed with "
+            f"EAGAIN, and {name} closed the connection {formatting.duration(close.at - call.at)} later. "
+            + (
+                f"{capitalized(other)} sent its answer {formatting.duration(late.at - close.at)} after that."
+                if late is not None
+                else f"{capitalized(other)} had not answered yet."
+            ),
+            "EAGAIN (EWOULDBLOCK, in Python BlockingIOError) means that nothing has arrived yet: wait in "
+            "poll() and receive again.",
+            tuple(each.number for each in (call, close, late) if each is not None),
+            process=call.process,
+            sockets=(socket.number, peer or 0),
+            in_c="if (n < 0 && errno == EAGAIN) poll(&(struct pollfd){fd, POLLIN}, 1, timeout);",
+            in_python="except BlockingIOError: select.select([s], [], [], timeout)",
+        )
+        return
 
 
 def _reads_on(trace_index: TraceIndex, call: Call) -> bool:
