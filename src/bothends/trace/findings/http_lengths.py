@@ -1,4 +1,4 @@
-"""A rule about HTTP responses whose Content-Length is not the length of the body. Pure."""
+"""Rules about the length of HTTP responses: as announced, as sent, and as read. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import body_lengths
-from bothends.trace.findings.standstill import bytes_text
+from bothends.trace.findings.standstill import Moment, bytes_text
 from bothends.trace.findings.turns import Turn, close_of, peer_socket, turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 SHOWN: Final = 24  # bytes of a body in a text
+UNREAD_NS: Final = 3_000_000_000  # nanoseconds: a client that reads slowly on purpose reads on
 
 
 def http_length_wrong(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -112,3 +113,43 @@ def _finding(text: str, response: Turn, others: tuple[Call, ...], sockets: tuple
         in_c='dprintf(fd, "HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n%s", strlen(body), body);',
         in_python='body = text.encode(); head = f"HTTP/1.1 200 OK\\r\\nContent-Length: {len(body)}\\r\\n..."',
     )
+
+
+def http_body_unread(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a response of which a client has read a part, and for whose rest no thread waits any more."""
+    moment: Moment | None = None
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.peer_of(socket.number)
+        if peer is None or socket.accepted_from is not None or socket.is_wrapped:
+            continue
+        spoken = turns(trace_index, socket)
+        if len(spoken) < 2 or spoken[-1].kind != "received":
+            continue
+        response, last = spoken[-1], spoken[-1].calls[-1]
+        lengths = body_lengths(response.data, response.total, spoken[-2].data)
+        idle = trace_index.end - (last.until or last.at)
+        if lengths is None or lengths[1] >= lengths[0] or idle < UNREAD_NS:
+            continue
+        moment = moment or Moment(trace_index, trace_index.end)
+        holders = trace_index.holders_at(socket.number, trace_index.end)
+        unread = moment.sent(peer) - moment.received(socket.number)
+        is_awaited = any(state.waits_for(socket.number) for state in moment.threads.values())
+        if not holders or unread <= 0 or is_awaited:
+            continue
+        client = name_of(trace_index, min(holders))
+        yield Finding(
+            "http-body-unread",
+            "A client does not read the rest of a response, and its connection stays busy",
+            f"{capitalized(client)} read {lengths[1]:,} of the {lengths[0]:,} bytes of the response's body, "
+            f"and for {formatting.duration(idle)} no thread of it has waited for the rest. The connection "
+            "takes no other request until then.",
+            "Read the body of each response to its end, or close the connection. In a pool of connections "
+            "the next request waits for a free one.",
+            (spoken[-2].calls[-1].number, last.number),
+            "inferred",
+            "bytes lie unread, and the client does not wait for them",
+            process=min(holders),
+            sockets=(socket.number, peer),
+            in_c="while ((n = recv(fd, buf, sizeof buf, 0)) > 0 && (left -= n) > 0) {}",
+            in_python="response.read()   # in Node.js: response.resume()",
+        )
