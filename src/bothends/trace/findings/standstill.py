@@ -24,6 +24,7 @@ RECENT_NS: Final = 300_000_000  # nanoseconds between a call that timed out and 
 
 _TIMED_OUT: Final = frozenset({"EAGAIN", "EINTR", "ETIMEDOUT"})
 _MOVING: Final = SENDING | RECEIVING
+_IDLE: Final = ("lock", "child", "keyboard")
 _SHORT_NAMES: Final = {
     "recvfrom": "recv", "sendto": "send", "accept4": "accept", "epoll_pwait": "epoll_wait",
     "pselect6": "select", "ppoll": "poll", "clock_nanosleep": "sleep", "nanosleep": "sleep", "wait4": "wait",
@@ -95,7 +96,9 @@ class Moment:
 
     def _state(self, thread: int, calls: list[Call], at: int, blocked: Call | None) -> ThreadState:
         last = calls[at]
-        if blocked is not None and blocked.at >= last.at:
+        # A call that is read after the last event has no socket: it says only that the thread does not run.
+        is_known = blocked is not None and (blocked.at <= self.now or activity_of(blocked) in _IDLE)
+        if blocked is not None and is_known and blocked.at >= last.at:
             since = min(blocked.at, last.until or blocked.at)
             return ThreadState(last.process, thread, activity_of(blocked), since, blocked)
         if last.until is None or last.until > self.now:
