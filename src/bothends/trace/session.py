@@ -63,7 +63,7 @@ DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
 MAX_KERNEL_EVENTS: Final = 20_000  # drops, resets and so on in one run; more are not kept
 OTHER_KERNEL_EVENTS: Final = 2_000  # of other programs, after which the kernel filters by port
 MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
-SERVER_PATIENCE: Final = (
+SERVER_TIMEOUT: Final = (
     10.0  # seconds without an event, after which clients start though a server does not listen
 )
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
@@ -134,7 +134,7 @@ class TraceSession:
         self._filtered_ports: frozenset[int] | None = None
         self._next_drop_check = 0.0
         self._waiting_for_servers = False
-        self._patience = SERVER_PATIENCE
+        self._server_timeout = SERVER_TIMEOUT
         self._last_event = time.monotonic()
         self._reaper = Reaper()
         self._loop = EventLoop()
@@ -246,7 +246,7 @@ class TraceSession:
             counters = CounterDifference()
             if self._time_limit is not None:
                 self._deadline = time.monotonic() + self._time_limit
-                self._patience = min(self._patience, self._time_limit / 2)
+                self._server_timeout = min(self._server_timeout, self._time_limit / 2)
             while self._should_continue():
                 self._poll_once(_POLL_INTERVAL)
                 self._watch_for_stall()
@@ -326,11 +326,11 @@ class TraceSession:
         if self._waiting_for_servers and all(each.is_ready for each in self._servers):
             self._waiting_for_servers = False
             self._start_clients()
-        elif self._waiting_for_servers and time.monotonic() - self._last_event > self._patience:
+        elif self._waiting_for_servers and time.monotonic() - self._last_event > self._server_timeout:
             self._waiting_for_servers = False
             late = " and ".join(each.role for each in self._servers if not each.is_ready)
             self.trace.notes.append(
-                f"{late} called neither listen() nor bind() for {self._patience:.0f} s: clients started then"
+                f"{late} called neither listen() nor bind() for {self._server_timeout:.0f} s: clients started then"
             )
             self._start_clients()
 
