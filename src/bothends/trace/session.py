@@ -328,9 +328,10 @@ class TraceSession:
             self._start_clients()
         elif self._waiting_for_servers and time.monotonic() - self._last_event > self._server_timeout:
             self._waiting_for_servers = False
+            seconds = f"{self._server_timeout:.0f} s"
             late = " and ".join(each.role for each in self._servers if not each.is_ready)
             self.trace.notes.append(
-                f"{late} called neither listen() nor bind() for {self._server_timeout:.0f} s: clients started then"
+                f"{late} called neither listen() nor bind() for {seconds}: the clients started then"
             )
             self._start_clients()
 
