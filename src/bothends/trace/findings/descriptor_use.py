@@ -9,7 +9,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized
+from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.processes import finished_connections
 from bothends.trace.findings.standstill import STANDSTILL_NS, call_name
 from bothends.trace.model import Call, Socket
@@ -324,8 +324,7 @@ def _bad_use(trace_index: TraceIndex, call: Call, close: Call, count: int) -> Fi
     return Finding(
         "closed-twice" if again or own is not None else "used-after-close",
         "A descriptor is closed twice" if again or own is not None else "A closed descriptor is used",
-        f"{what[:1].upper()}{what[1:]}. As soon as another connection gets the number, "
-        "such a call meets that one.",
+        f"{capitalized(what)}. As soon as another connection gets the number, such a call meets that one.",
         "Close each descriptor in one place, and set the variable to -1 (None) when you do; no other thread "
         "may use it then.",
         tuple(sorted({close.number, call.number, *((first.number,) if first is not None else ())})),
@@ -463,6 +462,9 @@ def descriptors_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def _name(trace_index: TraceIndex, call: Call) -> str:
     """Return a name of the process of a call, with the thread if it is not the first one."""
-    process = trace_index.process(call.process)
-    name = f"the {process.role}" if process.role else f"process {process.pid}"
-    return name if call.thread in (0, process.pid) else f"thread {call.thread} of {name}"
+    name = name_of(trace_index, call.process)
+    return (
+        name
+        if call.thread in (0, trace_index.process(call.process).pid)
+        else f"thread {call.thread} of {name}"
+    )

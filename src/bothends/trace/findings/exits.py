@@ -16,8 +16,6 @@ from bothends.trace.model import Call, ProcessEvent, Socket
 from bothends.trace.rendering import formatting
 
 TIMER_NS: Final = 10_000_000_000  # nanoseconds: timers that run longer are limits for idle connections
-
-
 PROMPT_EXIT_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
 
 
@@ -196,9 +194,9 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
         if limited is None or gave_up is None:
             continue
         spoken = turns(trace_index, socket)
-        states = Moment(trace_index, gave_up).states_at(peer)
         if not spoken or spoken[-1].kind != "sent":
             continue
+        states = Moment(trace_index, gave_up).states_at(peer)
         request = spoken[-1].calls[-1]
         is_whole = request.data[: request.size].endswith(b"\n")
         if any(state.waits_for(peer) and not (is_whole and _has_timer(state)) for state in states):
@@ -273,7 +271,7 @@ def _has_timer(state: ThreadState) -> bool:
 def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int | None]:
     """Return the last call that timed out on a socket, and when the socket was closed right after it."""
     limited = None
-    waits = _waits_by_socket(trace_index).get(socket.number, [])
+    waits = _timed_out_waits(trace_index).get(socket.number, [])
     for call in sorted(waits + trace_index.calls_by_socket[socket.number], key=lambda each: each.at):
         timed_out = (call.name in WAITING and call.result == 0) or (
             call.name in RECEIVING and call.error == "EAGAIN"
@@ -290,10 +288,11 @@ def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int 
 
 
 @lru_cache(maxsize=1)
-def _waits_by_socket(trace_index: TraceIndex) -> dict[int, list[Call]]:
+def _timed_out_waits(trace_index: TraceIndex) -> dict[int, list[Call]]:
+    """Return the long waits that ended without an event, by socket."""
     found: dict[int, list[Call]] = defaultdict(list)
     for call in trace_index.calls:
-        if call.name in WAITING:
+        if call.name in WAITING and call.result == 0 and call.duration >= BLOCKED_NS:
             for number in call.sockets:
                 found[number].append(call)
     return found

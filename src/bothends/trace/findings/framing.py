@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.turns import (
     Turn,
     ended_without_reading,
@@ -118,7 +119,7 @@ def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
                 "length-byte-order",
                 "The two ends use different byte orders for the length of a message",
                 f"The length {prefix} means {size} in {_name(framing.order)} byte order, as "
-                f"{_role(trace_index, sent.calls[0])} wrote it, and {misread} in "
+                f"{name_of(trace_index, sent.calls[0].process)} wrote it, and {misread} in "
                 f"{_name(_OTHER[framing.order])} byte order{what}",
                 "Use network byte order (big-endian) for lengths at both ends.",
                 evidence,
@@ -145,7 +146,7 @@ def _misread(
     sender = sent.calls[0].number
     header = _read_of_header(received, framing.width)
     if header is not None:
-        name = _role(trace_index, header)
+        name = name_of(trace_index, header.process)
         following = _next_read(trace_index, header)
         if following is not None and following.requested is not None:
             asked, expected = following.requested, (misread, misread - framing.width)
@@ -176,7 +177,7 @@ def _misread(
         return None
     if framing.width < 4 or any(call.size for call in trace_index.sends(reader)):
         return None
-    name = _role(trace_index, last)
+    name = name_of(trace_index, last.process)
     basis = f"{name} received the whole message, which the length describes to the last byte, and waits"
     text = f": {name} has the message and waits for more: it probably took the second, or expected text."
     return "inferred", basis, text, (sender, last.number, waiting.number)
@@ -225,7 +226,7 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
             if header is None or len(text) < width or not _is_text(sent.data):
                 continue
             numbers = (int.from_bytes(text, "big"), int.from_bytes(text, "little"))
-            following, name = _next_read(trace_index, header), _role(trace_index, header)
+            following, name = _next_read(trace_index, header), name_of(trace_index, header.process)
             shown = formatting.quoted(text, width, width)
             certainty: Literal["seen", "inferred"] = "seen"
             basis, evidence = "", tuple[int, ...]()
@@ -289,8 +290,8 @@ def length_counts_characters(trace_index: TraceIndex) -> Iterator[Finding]:
             yield Finding(
                 "length-counts-characters",
                 "The length of a message counts characters, not bytes",
-                f"{_role(trace_index, turn.calls[0])} announced {length} bytes and sent {size}: the text has "
-                f"{length} characters, and some of them take several bytes in UTF-8.",
+                f"{capitalized(name_of(trace_index, turn.calls[0].process))} announced {length} bytes and "
+                f"sent {size}: the text has {length} characters, and some of them take several bytes in UTF-8.",
                 "Encode the text first, and send the length of the encoded bytes.",
                 tuple(call.number for call in turn.calls[:3]),
                 process=turn.calls[0].process,
@@ -339,9 +340,9 @@ def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
             yield Finding(
                 "whole-buffer",
                 "A whole buffer is sent for a short message",
-                f"{_role(trace_index, call)} {'probably ' * (rest.certainty == 'inferred')}sent {call.size} "
-                f"bytes for the {len(rest.text)} bytes "
-                f"{formatting.quoted(rest.text, len(rest.text), SHOWN)}: {rest.what}.",
+                f"{capitalized(name_of(trace_index, call.process))} "
+                f"{'probably ' * (rest.certainty == 'inferred')}sent {call.size} bytes for the "
+                f"{len(rest.text)} bytes {formatting.quoted(rest.text, len(rest.text), SHOWN)}: {rest.what}.",
                 "Send as many bytes as the message has, and not the size of the buffer.",
                 (*((read.number,) if rest.is_echo and read is not None else ()), call.number),
                 certainty=rest.certainty,
@@ -433,8 +434,3 @@ def _is_text(data: bytes) -> bool:
 
 def _name(order: ByteOrder) -> str:
     return "big-endian (network)" if order == "big" else "little-endian (host)"
-
-
-def _role(trace_index: TraceIndex, call: Call) -> str:
-    process = trace_index.process(call.process)
-    return f"the {process.role}" if process.role else f"process {process.pid}"

@@ -9,6 +9,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import FORKING, REAPING, RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -79,13 +80,13 @@ def sigpipe(trace_index: TraceIndex) -> Iterator[Finding]:
         if not send.error and (send.size or send.until is not None):
             continue  # it wrote to something else
         ending = _ending_of_peer(trace_index, socket, send.at)
-        name = _role(trace_index, event.process)
+        name = name_of(trace_index, event.process)
         size = f"{send.requested:,} bytes" if send.requested is not None else "data"
         what = f"SIGPIPE killed {name} in {send.name}() of {size} on descriptor {send.descriptor}"
         if ending is not None:
             ago = formatting.duration(send.at - (ending.until or ending.at))
             how = "shut the connection down" if ending.name == "shutdown" else "closed the connection"
-            what += f": {_role(trace_index, ending.process)} had {how} {ago} before."
+            what += f": {name_of(trace_index, ending.process)} had {how} {ago} before."
         else:
             what += f": its peer ({socket.peer or 'unnamed'}) had closed the connection before."
         yield Finding(
@@ -152,7 +153,7 @@ def _leak(
     trace_index: TraceIndex, number: int, name: str, leaked: list[tuple[Call, Socket, int, int]], end: int
 ) -> Finding:
     forked = any(call.name in FORKING and call.created_id for call in trace_index.calls_by_process[number])
-    role = _role(trace_index, number)
+    role = name_of(trace_index, number)
     first = leaked[0]
     held = formatting.duration(end - first[3])
     if len(leaked) == 1:
@@ -170,8 +171,8 @@ def _leak(
     text += "."
     others = [each for each in trace_index.holders_at(first[1].number, end) if each != number]
     if others:
-        names = ", ".join(_role(trace_index, each) for each in others[:3])
-        text += f" {names[:1].upper()}{names[1:]} held {'it' if len(leaked) == 1 else 'the first'} as well."
+        names = ", ".join(name_of(trace_index, each) for each in others[:3])
+        text += f" {capitalized(names)} held {'it' if len(leaked) == 1 else 'the first'} as well."
     if forked:
         text += " After fork() the parent must close its copy too, or the peer never receives EOF."
     evidence = [number for call, _, event, _ in leaked for number in (call.number, event)]
@@ -187,11 +188,6 @@ def _leak(
         in_c="if ((n = recv(c, buffer, sizeof buffer, 0)) <= 0) { close(c); return; }",
         in_python="with connection:   # closes it in any case",
     )
-
-
-def _role(trace_index: TraceIndex, number: int) -> str:
-    process = trace_index.process(number)
-    return f"the {process.role}" if process.role else f"process {process.pid}"
 
 
 def finished_connections(
