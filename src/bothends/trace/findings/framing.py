@@ -291,7 +291,8 @@ def length_counts_characters(trace_index: TraceIndex) -> Iterator[Finding]:
                 "length-counts-characters",
                 "The length of a message counts characters, not bytes",
                 f"{capitalized(name_of(trace_index, turn.calls[0].process))} announced {length} bytes and "
-                f"sent {size}: the text has {length} characters, and some of them take several bytes in UTF-8.",
+                f"sent {size}: the text has {length} characters, and some of them take several bytes in "
+                "UTF-8.",
                 "Encode the text first, and send the length of the encoded bytes.",
                 tuple(call.number for call in turn.calls[:3]),
                 process=turn.calls[0].process,
