@@ -187,6 +187,17 @@ def test_argument_that_may_be_meant_as_a_program_is_pointed_out(folder: Path) ->
 
 
 @needs_tool("strace")
+def test_sockets_of_the_c_library_are_not_those_of_the_program(folder: Path) -> None:
+    (folder / "whoami.py").write_text("import os, pwd\npwd.getpwuid(os.getuid())\n")
+    finished = run_trace(folder, "--save", "whoami.trace", "whoami.py")
+    assert (finished.returncode, finished.stdout) == (0, "")
+    assert finished.stderr == "whoami.py made no call on a socket (TCP, UDP or UNIX); its exit status is 0\n"
+    if "nscd" not in (folder / "whoami.trace").read_text():
+        pytest.skip("this C library asks no name service cache")
+    assert run_trace(folder, "--open", "whoami.trace").stdout.count("nscd") == 0
+
+
+@needs_tool("strace")
 def test_program_without_a_socket_that_a_signal_killed(folder: Path) -> None:
     finished = run_trace(folder, "--", "sh", "-c", "kill -SEGV $$")
     assert finished.returncode == 128 + signal.SIGSEGV

@@ -135,14 +135,17 @@ def test_trace_file_keys_are_unchanged() -> None:
     )  # fmt: skip
     objects = (
         TracedProcess(1, 2, "server", "cat", 3, 4, 5, True, True, 6),
-        Socket(1, "inet", "stream", 2, address, address, True, 3, 4, False, 5, True),
+        Socket(1, "inet", "stream", 2, address, address, True, 3, 4, False, 5, True, True),
         accept,
         packet,
         ProcessEvent(1, 2, 3, "ended", "exit status 4", 4, 5),
     )
     assert [" ".join(trace_file.to_json_object(each)) for each in objects] == [
         "number pid role command parent began status uses_io_uring ignores_children ended",
-        "number family kind inode local peer is_listener welcomed_by peer_inode blocks process is_wrapped",
+        (
+            "number family kind inode local peer is_listener welcomed_by peer_inode blocks process is_wrapped "
+            "asks_name_service"
+        ),
         (
             "number process thread name at until arguments result descriptor socket sockets asked size data "
             "messages place made flags wanted_events descriptors_waited ready ready_events timeout_ns"

@@ -93,6 +93,12 @@ class Socket:
     blocks: bool = True
     process: int | None = None  # its owner, where no traced calls show it
     is_wrapped: bool = False  # its calls move other bytes than its packets carry (TLS, the PROXY protocol)
+    asks_name_service: bool = False  # the C library's, for the name service cache: nscd(8)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the diagram shows its calls: those of the program, and of families that it explains."""
+        return self.family not in ("netlink", "other") and not self.asks_name_service
 
     def set_local(self, address: SocketAddress) -> None:
         """Set the local address that bind() set or getsockname() returned."""

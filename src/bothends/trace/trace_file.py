@@ -174,6 +174,7 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
         "blocks": _Field("blocks", _boolean),
         "process": _Field("process", _integer),
         "is_wrapped": _Field("is_wrapped", _boolean),
+        "asks_name_service": _Field("asks_name_service", _boolean),
     },
     Call: {
         "number": _Field("number", _integer),

@@ -89,6 +89,8 @@ IGNORED_SIGNALS: Final = frozenset(
     {"SIGCHLD", "SIGQUIT", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
 )
 STOP_SIGNALS: Final = frozenset({"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"})
+# Where the C library looks for the name service cache, whatever the program itself does: nscd(8).
+_NAME_SERVICE: Final = frozenset({"/var/run/nscd/socket", "/run/nscd/socket"})
 # The argument that is the time limit of a call.
 _TIME_LIMITS: Final = {
     "poll": 2,
@@ -157,8 +159,15 @@ class CallDecoder:
         self._orphans: dict[int, list[Line]] = {}
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
-        self.uses_sockets = False  # whether a call was made on a socket that the diagram shows
+        self._used_sockets: set[int] = set()
+        self._failed_to_open = False  # whether a call failed that would have opened a socket
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
+
+    @property
+    def uses_sockets(self) -> bool:
+        """Whether a call was made on a socket that the diagram shows."""
+        used = (self._trace.sockets[number] for number in self._used_sockets)
+        return self._failed_to_open or any(each.is_shown for each in used)
 
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
         """Return the points that these lines show, in order."""
@@ -381,9 +390,8 @@ class CallDecoder:
             call.number = next(self._numbers)
             if call.socket is not None or call.name in ("socket", "socketpair"):
                 self._assign_role(process)
-                socket = self._trace.sockets.get(call.socket or 0)
-                family = socket.family if socket is not None else _FAMILIES.get(call.arguments[0], "other")
-                self.uses_sockets = self.uses_sockets or family not in ("netlink", "other")
+            if call.socket is not None:
+                self._used_sockets.add(call.socket)
             if isinstance(line, CallStarted):
                 self._calls[line.pid] = call
             return call
@@ -490,6 +498,8 @@ class CallDecoder:
         self._fill_data(call, words)
         if name in ("connect", "bind", "getsockname", "getpeername"):
             call.address = arguments.socket_address(text)
+            if call.address is not None and call.address.host in _NAME_SERVICE:
+                socket.asks_name_service = True
         return True
 
     def _fill_waited(self, call: Call, words: list[str], result_text: str, table: DescriptorTable) -> bool:
@@ -595,6 +605,8 @@ class CallDecoder:
                 call.size = result
                 if call.name in RECEIVING:
                     call.data = call.data[:result]  # a send keeps all the data it was given
+        elif call.name in ("socket", "socketpair") and call.failed:
+            self._failed_to_open = True
         if call.name in ("socket", *ACCEPTING) and result >= 0:
             self._on_socket_created(call, line, result, table)
         elif call.name == "socketpair" and result == 0:
@@ -603,6 +615,7 @@ class CallDecoder:
             call.created_id = result
         socket = self._trace.sockets.get(call.socket) if call.socket else None
         if socket is not None:
+            self._used_sockets.add(socket.number)
             self._update_socket(call, socket, result)
         self._update_descriptors(line, table, call.socket)
 

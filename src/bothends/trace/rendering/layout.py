@@ -137,7 +137,7 @@ class Filter:
                 return event.kind not in ("began", "exec")
 
     def _shows_call(self, call: Call, socket: Socket | None) -> bool:
-        if socket is not None and socket.family in ("netlink", "other"):
+        if socket is not None and not socket.is_shown:
             return False
         if self.hide_quiet_calls and _is_quiet(call):
             return False
