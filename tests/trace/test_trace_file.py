@@ -143,8 +143,8 @@ def test_trace_file_keys_are_unchanged() -> None:
     assert [" ".join(trace_file.to_json_object(each)) for each in objects] == [
         "number pid role command parent began status uses_io_uring ignores_children ended",
         (
-            "number family kind inode local peer is_listener welcomed_by peer_inode blocks process is_wrapped "
-            "asks_name_service"
+            "number family kind inode local peer is_listener welcomed_by peer_inode blocks process "
+            "is_wrapped asks_name_service"
         ),
         (
             "number process thread name at until arguments result descriptor socket sockets asked size data "
