@@ -10,6 +10,8 @@
  * 3. A socket bound to all interfaces has no address of its own. The address a datagram was sent to comes with
  *    it (IP_PKTINFO, IPV6_PKTINFO) and is the source of the reply: sockets/datagrams.py has the reasons.
  * 4. A reply that cannot be sent at once is dropped: any datagram may be lost anyway.
+ * 5. Two services that answer any datagram answer each other forever. services/loop_guard.py says how that is
+ *    detected and ended; this is the same in C.
  */
 #include "internal.h"
 
@@ -19,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/un.h>
+#include <time.h>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -35,12 +38,26 @@ enum {
     /* Entries of the cache of Peer objects: a direct-mapped table, in which a new entry evicts the old one. */
     PEER_CACHE_SIZE = 1024,
     CONTROL_SIZE = 128, /* bytes for ancillary data */
+    /* The values of loop_guard.py. */
+    LOOP_MATCHES = 4096,
+    LOOP_MAX_MATCHES = 1 << 20,
+    LOOP_DROPS = 512,
+    LOOP_SLOTS = 256,
+    LOOP_MATCH_SCORE = 32,
 };
+
+/* What is known of a peer that may send back our replies. */
+typedef struct {
+    uint32_t matches, score, drops_left;
+    double last; /* time of the last datagram that matched or was dropped, seconds */
+    uint32_t sent[LOOP_SLOTS]; /* hashes of the last replies, 0 for none */
+} LoopGuard;
 
 typedef struct {
     struct sockaddr_storage address;
     socklen_t size;
     PyObject *peer;
+    LoopGuard loop;
 } CachedPeer;
 
 /* A reply, and the local address to send it from. */
@@ -99,7 +116,83 @@ static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_stora
     Py_XSETREF(cached->peer, peer_new(sender, server->local, true, 0, Py_None));
     cached->size = size;
     memcpy(&cached->address, address, size);
+    memset(&cached->loop, 0, sizeof cached->loop);
+    cached->loop.matches = LOOP_MATCHES;
     return cached->peer;
+}
+
+/* Loops ------------------------------------------------------------------------------------------ */
+
+static const double LOOP_PAUSE = 0.1; /* seconds */
+
+static double monotonic_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Return a hash other than 0: a multiplication for every eight bytes. */
+static uint32_t content_hash(const char *bytes, size_t size)
+{
+    uint64_t hash = 0x9E3779B97F4A7C15u ^ size, word;
+
+    for (; size >= sizeof word; bytes += sizeof word, size -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
+        hash ^= hash >> 32;
+    }
+    word = 0;
+    memcpy(&word, bytes, size);
+    hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
+    return (uint32_t)(hash ^ hash >> 32) | 1u << 31;
+}
+
+/* The guard of a sender, or NULL if it has no entry in the cache any more. */
+static LoopGuard *loop_guard(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
+{
+    CachedPeer *cached = &server->peer_cache[cache_index(address, size)];
+
+    return cached->peer != NULL && cached->size == size && !memcmp(&cached->address, address, size) ? &cached->loop
+                                                                                                     : NULL;
+}
+
+/* Whether a datagram must not be answered, because it belongs to a loop. */
+static bool loop_check(LoopGuard *guard, const char *bytes, size_t size)
+{
+    uint32_t hash;
+    double now;
+    bool dropped;
+
+    if (guard->drops_left) {
+        now = monotonic_seconds();
+        guard->drops_left = now - guard->last < LOOP_PAUSE ? guard->drops_left - 1 : 0;
+        dropped = now - guard->last < LOOP_PAUSE;
+        guard->last = now;
+        return dropped;
+    }
+    hash = content_hash(bytes, size);
+    if (guard->sent[hash % LOOP_SLOTS] != hash) {
+        guard->score -= guard->score > 0;
+        return false;
+    }
+    now = monotonic_seconds();
+    guard->score = LOOP_MATCH_SCORE + (now - guard->last < LOOP_PAUSE ? guard->score : 0);
+    guard->last = now;
+    if (guard->score < guard->matches * LOOP_MATCH_SCORE)
+        return false;
+    guard->score = 0;
+    guard->matches = guard->matches * 2 < LOOP_MAX_MATCHES ? guard->matches * 2 : LOOP_MAX_MATCHES;
+    guard->drops_left = LOOP_DROPS - 1;
+    return true;
+}
+
+static void loop_sent(LoopGuard *guard, PyObject *reply)
+{
+    uint32_t hash = content_hash(PyBytes_AS_STRING(reply), (size_t)PyBytes_GET_SIZE(reply));
+
+    guard->sent[hash % LOOP_SLOTS] = hash;
 }
 
 /* Find the packet info of a received datagram and change it in place into that of the reply. NULL if the kernel
@@ -307,6 +400,7 @@ static int answer_one(DatagramServer *server, size_t index)
 {
     struct mmsghdr *received_msg = &server->recv_msgs[index];
     PyObject *peer, *data, *reply = NULL;
+    LoopGuard *guard;
     Reply *queued;
     int status = 0;
 
@@ -316,6 +410,11 @@ static int answer_one(DatagramServer *server, size_t index)
     Py_INCREF(peer); /* the cache may drop it during the calls */
     if (received_msg->msg_hdr.msg_flags & MSG_TRUNC) {
         status = report_dropped(server, peer, TOO_LARGE, (long)server->max_datagram);
+        goto end;
+    }
+    guard = loop_guard(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
+    if (guard != NULL && loop_check(guard, server->recv_iov[index].iov_base, received_msg->msg_len)) {
+        status = report_dropped(server, peer, LOOP, 0);
         goto end;
     }
     if (is_rejected(server, peer)) {
@@ -337,6 +436,10 @@ static int answer_one(DatagramServer *server, size_t index)
         queued->address = &server->senders[index];
         queued->size = received_msg->msg_hdr.msg_namelen;
         queued->source = server->wildcard ? reply_pktinfo(&received_msg->msg_hdr) : NULL;
+        /* The service's code may have replaced the entry of the sender. */
+        guard = loop_guard(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
+        if (guard != NULL)
+            loop_sent(guard, reply);
     }
 end:
     Py_XDECREF(reply);

@@ -274,6 +274,6 @@ struct names {
 extern struct names names;
 
 /* The reasons given to `on_datagram_dropped`. */
-enum drop_reason { TOO_LARGE, NO_SOURCE_ADDRESS, SEND_FAILED };
+enum drop_reason { TOO_LARGE, NO_SOURCE_ADDRESS, SEND_FAILED, LOOP };
 
 #endif

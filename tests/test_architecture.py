@@ -71,8 +71,8 @@ SAME_RANK = {
 
 # Imports narrower than the ranks allow: importer -> unit -> the modules it may import from there.
 NARROWED: dict[str, dict[str, set[str]]] = {
-    # N services and M engines cost N + M files. Datagram servers need the guard against amplification.
-    "engines": {"services": {"services.base", "services.amplification_guard"}},
+    # N services and M engines cost N + M files. Datagram servers need the guards against forged sources.
+    "engines": {"services": {"services.base", "services.amplification_guard", "services.loop_guard"}},
     "layers": {"services": {"services.base"}},  # a layer is a conversation around another
     "bench": {"engines": set()},  # a target is an address or a command, whatever its language
     "check": {"engines": set()},

@@ -78,6 +78,7 @@ class RejectReason(enum.StrEnum):
     SIZE = "size"
     SOURCE = "source"
     RATE = "rate"
+    LOOP = "loop"
     NO_SOURCE_ADDRESS = "nameless"
     SEND_FAILED = "unsent"
     OTHER = "other"

@@ -94,6 +94,7 @@ _DROP_REASONS: Final = (
     RejectReason.SIZE,
     RejectReason.SOURCE,
     RejectReason.RATE,
+    RejectReason.LOOP,
     RejectReason.NO_SOURCE_ADDRESS,
     RejectReason.SEND_FAILED,
     RejectReason.OTHER,

@@ -20,6 +20,7 @@ from bothends.errors import errno_text
 from bothends.events import DatagramDropped, Received, RejectReason, Sent, ServiceFailed
 from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Peer
+from bothends.services.loop_guard import LoopGuard
 from bothends.sockets import DATAGRAM_SIZE, Listener, enable_pktinfo, receive_datagram, send_datagram
 
 # Datagrams read from one socket before the loop handles other descriptors.
@@ -80,17 +81,17 @@ class DatagramServer:
                     return count
                 # An ICMP error about an earlier answer, which the kernel reports in this call (udp(7)).
                 continue
-            peer = self._cached_peer(sender)
+            peer, loop_guard = self._cached_peer(sender)
             if self._traffic_observer is not None:
                 self._traffic_observer(Received(0, peer.address, data))
             if truncated:
                 self._drop(peer, f"a datagram of more than {self._max_size} bytes", RejectReason.SIZE)
             else:
-                self._answer(data, peer, sender, ancillary)
+                self._answer(data, peer, loop_guard, sender, ancillary)
         return DATAGRAM_BATCH
 
-    def _answer(self, data: bytes, peer: Peer, sender: Any, ancillary: Any) -> None:
-        rejection = self._access_control.rejection(peer.address)
+    def _answer(self, data: bytes, peer: Peer, loop_guard: LoopGuard, sender: Any, ancillary: Any) -> None:
+        rejection = self._access_control.rejection(peer.address) or loop_guard.check(data)
         if rejection is None and self._guard is not None:
             rejection = self._guard.check(peer.address)
         if rejection is not None:
@@ -116,12 +117,14 @@ class DatagramServer:
                 peer, f"sending {len(answer)} bytes: {errno_text(error.errno or 0)}", RejectReason.SEND_FAILED
             )
         else:
+            loop_guard.sent(answer)
             if self._traffic_observer is not None:
                 self._traffic_observer(Sent(0, peer.address, answer))
 
-    def _make_peer(self, sender: Any) -> Peer:
+    def _make_peer(self, sender: Any) -> tuple[Peer, LoopGuard]:
         local = Address.from_sockaddr(self.socket.family, self.socket.getsockname())
-        return Peer(Address.from_sockaddr(self.socket.family, sender), local, message_oriented=True)
+        peer = Peer(Address.from_sockaddr(self.socket.family, sender), local, message_oriented=True)
+        return peer, LoopGuard()
 
     def _drop(self, peer: Peer, reason: str, why: RejectReason) -> None:
         if self._observe is not None:

@@ -51,6 +51,7 @@ from bothends.events import (
 )
 from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Conversation, Peer, Service, discard_push
+from bothends.services.loop_guard import LOOP_REJECTION
 from bothends.sockets import Listener, enable_pktinfo
 
 if TYPE_CHECKING:
@@ -439,6 +440,7 @@ class NativeLoop:
             (f"a datagram of more than {number} bytes", RejectReason.SIZE),
             ("the sender has no address (it did not bind one)", RejectReason.NO_SOURCE_ADDRESS),
             (f"sending it: {errno_text(number)}", RejectReason.SEND_FAILED),
+            LOOP_REJECTION,
         )[reason]
         self._emit(DatagramDropped(peer.address, text, why))
 

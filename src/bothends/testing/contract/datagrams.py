@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from bothends.endpoints import Endpoint
-from bothends.events import DatagramDropped, ServiceFailed
+from bothends.events import DatagramDropped, RejectReason, ServiceFailed
+from bothends.services.loop_guard import MATCHES
 from bothends.testing.clients import Client
 from bothends.testing.contract.base import ContractBase, of_client
 from bothends.testing.harness import Harness
@@ -105,6 +106,29 @@ class DatagramContract(ContractBase):
             for number in range(1000):
                 client.send(b"%d" % number)
         self._check_still_answering(running)
+
+    def test_loop_with_a_reflector_ends(self, datagram_transport: str) -> None:
+        """A peer that returns each answer, as after a forged datagram, is not answered forever. Bug: no
+        limit."""
+        running = self.serve(UppercaseLines, datagram_transport)
+        client = self.connect(running)
+        for number in range(10):
+            client.send(b"DATAGRAM %d" % number)
+        returned = 0
+        while client.is_readable(1.0):
+            client.send(client.receive_message())
+            returned += 1
+            assert returned < 8 * MATCHES, "the loop goes on"
+        assert running.wait_event(DatagramDropped, of_client(client)).why is RejectReason.LOOP
+        assert client.request(b"NEXT") == b"NEXT"
+
+    def test_fast_client_is_not_taken_for_a_loop(self, datagram_transport: str) -> None:
+        """A client in a closed loop whose requests are not our answers is never limited."""
+        running = self.serve(UppercaseLines, datagram_transport)
+        client = self.connect(running)
+        for number in range(2 * MATCHES):
+            assert client.request(b"ping %d" % number) == b"PING %d" % number
+        assert not running.events_of(DatagramDropped)
 
     def test_full_unix_receive_queue_does_not_block(self) -> None:
         """The receive queue of an unconnected UNIX datagram socket holds some ten datagrams, then send()
