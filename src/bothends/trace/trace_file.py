@@ -25,7 +25,7 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, TextIO, get_args
 
 from bothends.errors import UsageError
 from bothends.escaping import escape_text
@@ -43,6 +43,8 @@ from bothends.trace.model import (
     ProcessEvent,
     Socket,
     SocketAddress,
+    SocketFamily,
+    SocketKind,
     Trace,
     TracedProcess,
     TraceEvent,
@@ -50,6 +52,7 @@ from bothends.trace.model import (
 )
 
 VERSION: Final = 1
+_MAX_INTEGER: Final = 1 << 64
 MAX_LINE: Final = 16 << 20  # characters of a line: longer ones are not from a trace
 
 
@@ -84,7 +87,10 @@ def _encode(item: Any) -> Any:
 
 
 def _integer(item: Any) -> Any:
-    return _checked(item, int)
+    number = _checked(item, int)
+    if number is not None and not -_MAX_INTEGER < number < _MAX_INTEGER:
+        raise ValueError(f"a number of more than 64 bits: {number!s:.24}...")
+    return number
 
 
 def _boolean(item: Any) -> Any:
@@ -92,7 +98,8 @@ def _boolean(item: Any) -> Any:
 
 
 def _text(item: Any) -> Any:
-    return _checked(item, str)
+    text = _checked(item, str)
+    return text if text is None or text.isprintable() else escape_text(text)
 
 
 def _checked(item: Any, expected: type[Any]) -> Any:
@@ -101,16 +108,25 @@ def _checked(item: Any, expected: type[Any]) -> Any:
     return item
 
 
+def _one_of(*allowed: str) -> Callable[[Any], Any]:
+    def decode(item: Any) -> Any:
+        if item not in allowed:
+            raise ValueError(f"{item!r:.40} instead of one of {', '.join(allowed)}")
+        return item
+
+    return decode
+
+
 def _integers(item: Any) -> tuple[int, ...]:
-    return tuple(map(int, item))
+    return tuple(_integer(each) if each is not None else 0 for each in item)
 
 
 def _texts(item: Any) -> tuple[str, ...]:
-    return tuple(str(each) if str(each).isprintable() else escape_text(str(each)) for each in item)
+    return tuple(_text(str(each)) for each in item)
 
 
 def _text_set(item: Any) -> frozenset[str]:
-    return frozenset(map(str, item))
+    return frozenset(_texts(item))
 
 
 def _bytes(item: Any) -> bytes:
@@ -124,11 +140,13 @@ def _address(item: Any) -> SocketAddress | None:
     if item is None:
         return None
     host, port = item
-    return SocketAddress(str(host), None if port is None else int(port))
+    return SocketAddress(_text(host) or "", _integer(port))
 
 
 def _messages(item: Any) -> tuple[Message, ...]:
-    return tuple(Message(int(size), _bytes(data), _address(address)) for size, data, address in item)
+    return tuple(
+        Message(_integer(size) or 0, _bytes(data), _address(address)) for size, data, address in item
+    )
 
 
 class _Field(NamedTuple):
@@ -163,8 +181,8 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
     },
     Socket: {
         "number": _Field("number", _integer),
-        "family": _Field("family", _text),
-        "kind": _Field("kind", _text),
+        "family": _Field("family", _one_of(*get_args(SocketFamily))),
+        "kind": _Field("kind", _one_of(*get_args(SocketKind))),
         "inode": _Field("inode", _integer),
         "local": _Field("local", _address),
         "peer": _Field("peer", _address),
@@ -281,6 +299,8 @@ def _from_json_object(kind: type[Any], value: dict[str, Any]) -> Any:
     for key, item in value.items():
         name, decode = _ATTRIBUTES[kind][key]
         attributes[name] = decode(item)
+        if attributes[name] is None and _DEFAULTS[kind][name] is not None:
+            raise ValueError(f"{key} is null")
     return kind(**attributes)
 
 
@@ -448,6 +468,7 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         return None
     if kind == "blocked":
         call = _from_json_object(Call, inner)
+        _check_references(trace, call)
         started = trace.event(call.number)
         if isinstance(started, Call):
             _update(started, call)  # arguments that were not known when it started
@@ -456,6 +477,7 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         return None
     causes = inner.pop("causes", ())
     item = _from_json_object(_KINDS[kind], inner)
+    _check_references(trace, item)
     match item:
         case TracedProcess():
             trace.processes[item.number] = item
@@ -470,6 +492,30 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         return Point(item)
     _update(known, item)
     return Point(known, is_end=True)
+
+
+def _check_references(trace: Trace, item: Any) -> None:
+    """Check that a line refers to processes and sockets of earlier lines. Raises ValueError.
+
+    In a long trace old ones are dropped: then a placeholder is good enough.
+    """
+    sockets: tuple[int | None, ...] = ()
+    match item:
+        case Call():
+            sockets = (item.socket, *item.sockets, *item.ready)
+        case Packet():
+            sockets = (item.sender, item.receiver)
+        case KernelEvent():
+            sockets = (item.socket,)
+    if isinstance(item, Call | ProcessEvent) and item.process not in trace.processes:
+        if not trace.pruned:
+            raise ValueError(f"process {item.process} is in no line before")
+        trace.processes[item.process] = TracedProcess(item.process, 0, "")
+    for number in sockets:
+        if number is not None and number not in trace.sockets:
+            if not trace.pruned:
+                raise ValueError(f"socket {number} is in no line before")
+            trace.sockets[number] = Socket(number, "other", "stream")
 
 
 def _update(known: TraceEvent, item: TraceEvent) -> None:

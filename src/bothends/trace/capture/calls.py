@@ -91,6 +91,8 @@ IGNORED_SIGNALS: Final = frozenset(
 STOP_SIGNALS: Final = frozenset({"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"})
 # Where the C library looks for the name service cache, whatever the program itself does: nscd(8).
 _NAME_SERVICE: Final = frozenset({"/var/run/nscd/socket", "/run/nscd/socket"})
+# The flag of a received message whose ancillary data was cut: msg_flags had MSG_CTRUNC (recvmsg(2)).
+CONTROL_TRUNCATED: Final = "control truncated"
 # The argument that is the time limit of a call.
 _TIME_LIMITS: Final = {
     "poll": 2,
@@ -159,15 +161,14 @@ class CallDecoder:
         self._orphans: dict[int, list[Line]] = {}
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
-        self._used_sockets: set[int] = set()
-        self._failed_to_open = False  # whether a call failed that would have opened a socket
+        self._opened = 0  # sockets that the program itself opened, or failed to open
+        self._uses_inherited = False
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
 
     @property
     def uses_sockets(self) -> bool:
         """Whether a call was made on a socket that the diagram shows."""
-        used = (self._trace.sockets[number] for number in self._used_sockets)
-        return self._failed_to_open or any(each.is_shown for each in used)
+        return self._opened > 0 or self._uses_inherited
 
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
         """Return the points that these lines show, in order."""
@@ -390,8 +391,9 @@ class CallDecoder:
             call.number = next(self._numbers)
             if call.socket is not None or call.name in ("socket", "socketpair"):
                 self._assign_role(process)
-            if call.socket is not None:
-                self._used_sockets.add(call.socket)
+            if call.name in SENDING | RECEIVING | ACCEPTING and call.socket is not None:
+                socket = self._trace.sockets.get(call.socket)
+                self._uses_inherited = self._uses_inherited or (socket is not None and socket.is_shown)
             if isinstance(line, CallStarted):
                 self._calls[line.pid] = call
             return call
@@ -499,6 +501,7 @@ class CallDecoder:
         if name in ("connect", "bind", "getsockname", "getpeername"):
             call.address = arguments.socket_address(text)
             if call.address is not None and call.address.host in _NAME_SERVICE:
+                self._opened -= not socket.asks_name_service
                 socket.asks_name_service = True
         return True
 
@@ -562,8 +565,11 @@ class CallDecoder:
             call.requested = arguments.iovec_length(words[1])
             call.address = arguments.socket_address(words[1].partition("msg_iov")[0])
             call.flags = _flags(words, 2)
-            if "MSG_TRUNC" in words[1].rpartition("msg_flags=")[2]:
+            message_flags = words[1].rpartition("msg_flags=")[2]
+            if "MSG_TRUNC" in message_flags:
                 call.flags |= {"truncated"}
+            if "MSG_CTRUNC" in message_flags:
+                call.flags |= {CONTROL_TRUNCATED}
         elif name in ("writev", "readv"):
             call.data = arguments.iovec_bytes(words[1])
             call.requested = arguments.iovec_length(words[1])
@@ -606,16 +612,17 @@ class CallDecoder:
                 if call.name in RECEIVING:
                     call.data = call.data[:result]  # a send keeps all the data it was given
         elif call.name in ("socket", "socketpair") and call.failed:
-            self._failed_to_open = True
+            self._opened += 1
         if call.name in ("socket", *ACCEPTING) and result >= 0:
             self._on_socket_created(call, line, result, table)
         elif call.name == "socketpair" and result == 0:
+            self._opened += 1
             self._on_socketpair(call, line, table)
         elif call.name in REAPING and result > 0:
             call.created_id = result
         socket = self._trace.sockets.get(call.socket) if call.socket else None
         if socket is not None:
-            self._used_sockets.add(socket.number)
+            self._opened += call.name == "socket" and socket.is_shown
             self._update_socket(call, socket, result)
         self._update_descriptors(line, table, call.socket)
 

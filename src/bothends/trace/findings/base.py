@@ -6,6 +6,7 @@ source: so a finding states what happened and its usual cause, and lists the eve
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -204,9 +205,9 @@ class TraceIndex:
 
     def later_calls(self, call: Call) -> Iterator[Call]:
         """Return the later calls on the same socket."""
-        calls = self.calls_by_socket[call.socket or 0]
-        for index in range(self._positions[call.number] + 1, len(calls)):
-            yield calls[index]
+        position = self._positions.get(call.number)
+        if position is not None:  # None: it began after the end
+            yield from itertools.islice(self.calls_by_socket[call.socket or 0], position + 1, None)
 
     def next_call(self, call: Call) -> Call | None:
         """Return the next call on the same socket by the same process."""

@@ -145,7 +145,9 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
         if peer is None or socket.accepted_from is None or not spoken or spoken[-1].kind != "received":
             continue
         request = spoken[-1].calls[-1]
-        close = next((call for call in trace_index.later_calls(request) if call.name == "close"), None)
+        is_half_closed = any(call.result == 0 and call.requested for call in trace_index.receives(socket))
+        ending = ("close", "shutdown") if is_half_closed else ("close",)
+        close = next((call for call in trace_index.later_calls(request) if call.name in ending), None)
         eof = next(
             (
                 call
@@ -163,18 +165,24 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
         ended = trace_index.ended_at(eof.process)
         if not status or status < 0 or ended is None or ended - eof.until > PROMPT_EXIT_NS:
             continue
-        if any(call.result == 0 and call.requested for call in trace_index.receives(socket)):
-            continue  # the client ended its direction: it expected no more
+        if is_half_closed and any(
+            call.size for call in trace_index.receives(trace_index.trace.sockets[peer])
+        ):
+            continue  # it had answers, and may have expected no more
         server, client = name_of(trace_index, close.process), name_of(trace_index, eof.process)
         after = formatting.duration(max(0, close.at - (request.until or request.at)))
         yield Finding(
             "closed-without-answer",
             "The server closed the connection in place of an answer",
             f"{capitalized(server)} read {formatting.quoted(request.data, request.size, 24)} and closed the "
-            f"connection {after} later, without an answer. {capitalized(client)} had sent no FIN and waited "
-            f"for one: its {call_name(eof)} returned EOF, and it exited with status {status}.",
-            "Look at what the server does with this request: it ends the conversation as if the client had "
-            "closed it. A read of 0 bytes that were asked for is no EOF, and an error deserves an answer.",
+            f"connection {after} later, without an answer. {capitalized(client)} "
+            + ("had ended its own direction only" if is_half_closed else "had sent no FIN")
+            + f" and waited for one: its {call_name(eof)} returned EOF, and it exited with status {status}.",
+            "EOF from the client ends one direction only: send the answer, then close. In Node.js create the "
+            "server with allowHalfOpen: true."
+            if is_half_closed
+            else "Look at what the server does with this request: it ends the conversation as if the client "
+            "had closed it. A read of 0 bytes that were asked for is no EOF, and an error needs an answer.",
             (request.number, close.number, eof.number),
             process=close.process,
             sockets=(socket.number, peer),

@@ -1,9 +1,8 @@
-"""Rules about the length of messages: length prefixes, counted characters, whole buffers. Pure.
+"""Rules about the length of messages: length prefixes and whole buffers. Pure.
 
 prefix                 reader                             rule
 00 00 00 05 hello      asks for 83886080 bytes            length-byte-order
 "GET "                 asks for 1195725856 bytes          text-as-length
-00 00 00 04 Zürich     ...                                length-counts-characters
 hello 00 00 00 ...     gets 995 bytes too many            whole-buffer
 """
 
@@ -22,7 +21,6 @@ from bothends.trace.findings.turns import (
     is_waiting_to_read,
     peer_socket,
     stream_of,
-    turns,
 )
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
@@ -275,55 +273,6 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
                 in_python='s.sendall(struct.pack("!I", len(data)) + data)',
             )
             break
-
-
-def length_counts_characters(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a length that counts the characters of a text, and not its bytes."""
-    for socket in trace_index.sockets("stream"):
-        for turn in turns(trace_index, socket):
-            if turn.kind != "sent" or len(turn.data) != turn.total:
-                continue
-            found = _characters(turn.data)
-            if found is None:
-                continue
-            length, size = found
-            yield Finding(
-                "length-counts-characters",
-                "The length of a message counts characters, not bytes",
-                f"{capitalized(name_of(trace_index, turn.calls[0].process))} announced {length} bytes and "
-                f"sent {size}: the text has {length} characters, and some of them take several bytes in "
-                "UTF-8.",
-                "Encode the text first, and send the length of the encoded bytes.",
-                tuple(call.number for call in turn.calls[:3]),
-                process=turn.calls[0].process,
-                sockets=(socket.number,),
-                in_c="n = strlen(text);   /* bytes, not characters: mbstowcs() counts those */",
-                in_python="data = text.encode(); header = len(data)   # not len(text)",
-            )
-            break
-
-
-def _characters(data: bytes) -> tuple[int, int] | None:
-    """Return the announced length and the size of a payload whose length counts its characters, or None."""
-    candidates = [(framing.size(data), data[framing.width :]) for framing in FRAMINGS[:4]]
-    digits, separator, _ = data[:24].partition(b"\n")
-    if separator and digits.strip().isdigit():
-        candidates.append((int(digits), data[len(digits) + 1 :]))
-    head, separator, body = data.partition(b"\r\n\r\n")
-    if separator and b"content-length:" in head.lower():
-        value = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0].strip()
-        if value.isdigit():
-            candidates.append((int(value), body))
-    for length, payload in candidates:
-        if not 0 < length < len(payload):
-            continue
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError:
-            continue
-        if len(text) == length and all(each.isprintable() or each.isspace() for each in text):
-            return length, len(payload)
-    return None
 
 
 def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:

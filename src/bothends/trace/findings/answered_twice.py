@@ -1,0 +1,75 @@
+"""A rule about a request that is repeated on the same connection, and answered twice. Pure.
+
+TCP loses nothing: the first request was not lost, only slow. Both answers come, and from then on each answer
+is read as that to the next request. At the end one is left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from bothends.trace.capture.calls import RECEIVING, WAITING
+from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.turns import peer_socket
+from bothends.trace.model import Call, Socket
+from bothends.trace.rendering import formatting
+
+
+def answered_twice(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a client that repeats a request on a connection, and probably mixes up the answers after it."""
+    for socket in trace_index.sockets("stream"):
+        peer = peer_socket(trace_index, socket)
+        if peer is None or socket.accepted_from is not None:
+            continue
+        found = _repetition(trace_index, socket)
+        if found is None:
+            continue
+        wait, first, second = found
+        requests = [call for call in trace_index.sends(socket) if call.at >= first.at]
+        answers = [call for call in trace_index.sends(peer) if call.at >= first.at]
+        sent = sum(call.size for call in trace_index.sends(peer))
+        received = sum(call.size for call in trace_index.receives(socket))
+        if len(requests) < 3 or len(answers) < len(requests) or received >= sent:
+            continue
+        client, server = name_of(trace_index, first.process), name_of(trace_index, answers[0].process)
+        yield Finding(
+            "answered-twice",
+            "A request is repeated on the same connection, and its answers are mixed up with later ones",
+            f"{capitalized(client)} waited {formatting.duration(wait.duration)} for the answer to "
+            f"{formatting.quoted(first.data, first.size, 24)}, then sent the same request again on the same "
+            f"connection, and {server} answered both. {capitalized(client)} went on, and the last answer "
+            f"{formatting.quoted(answers[-1].data, answers[-1].size, 24)} was never read: probably each "
+            "answer in between was taken for that to the next request.",
+            "TCP does not lose a request: wait longer, or close the connection after a timeout and repeat on "
+            "a new one. With a number in each request and its answer they cannot be mixed up.",
+            (first.number, wait.number, second.number, answers[-1].number),
+            certainty="inferred",
+            basis="one more answer was sent than was read",
+            process=first.process,
+            sockets=(socket.number, peer.number),
+            in_c="if (n < 0 && errno == EAGAIN) { close(fd); fd = connect_again(); }",
+            in_python="except TimeoutError: sock.close(); sock = socket.create_connection(address)",
+        )
+
+
+def _repetition(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Call] | None:
+    """Return a wait that timed out, and the equal requests before and after it; None if there are none."""
+    sends = trace_index.sends(socket)
+    for first, second in pairwise(sends):
+        if first.data != second.data or first.size != second.size or not first.data:
+            continue
+        between = [
+            call
+            for call in trace_index.calls_by_process[first.process]
+            if first.at < call.at < second.at and socket.number in (call.socket, *call.sockets)
+        ]
+        if any(call.name in RECEIVING and call.size for call in between):
+            continue
+        for call in between:
+            if call.name in WAITING and call.result == 0 and call.timeout_ns:
+                return call, first, second
+            if call.name in RECEIVING and call.error == "EAGAIN" and socket.blocks:
+                return call, first, second
+    return None
