@@ -5,25 +5,33 @@ one. So the old process sends copies of its descriptors to the new one (SCM_RIGH
 socket at a path that both know; the new process serves and confirms it; then the old process closes
 its own descriptors and drains. If the new process exits before that, nothing has changed.
 
-    new: connect ──────────────────────────> old: check the peer (SO_PEERCRED: the same user, or root)
+    new: connect, check the peer ──────────> old: check the peer (SO_PEERCRED: the same user, or root)
          <──── one message: endpoints as JSON, with the descriptors
          serve, then "serving" ────────────> stop listening at the path, then "yours"
          listen at the path <──────────────  drain
+
+Each end trusts only its own user and root: a listener of another user would leave a copy with that user, who
+could then accept the clients of the new server. SO_PEERCRED is the user that listened or connected, whatever
+has happened to the file since. The owner of the file is checked first, because in a folder that others can
+write to, the file may be theirs, and its owner is then told. Everything in a message is checked before use.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemCallFailed
+from bothends.errors import BothendsError, SystemCallFailed
 from bothends.sockets.connecting import open_connection
 from bothends.sockets.listener import Listener
 from bothends.sockets.listening import open_listeners
@@ -34,6 +42,9 @@ MAX_DESCRIPTORS: Final = 253
 
 # Seconds. Both ends are on this machine and do nothing in between, so a slower peer is hung.
 TIMEOUT: Final = 10.0
+
+# Bytes: 253 descriptions, each of two endpoints with the longest path (108 bytes) and options.
+_MAX_MESSAGE: Final = 256 * 1024
 
 _SERVING: Final = b"serving"
 _RELEASED: Final = b"yours"
@@ -80,8 +91,10 @@ class ListenerHandover:
 def request_listeners(path: str) -> ListenerHandover | None:
     """Request the listeners of the server at `path`. Returns None if no server listens there.
 
-    Raises SystemCallFailed if the server does not hand them over.
+    Raises SystemCallFailed if the server does not hand them over, belongs to another user, or sends anything
+    but listeners. It then continues to serve.
     """
+    _check_owner(path)
     endpoint = Endpoint("unix+seqpacket", path=path)
     try:
         connection = open_connection(endpoint, timeout=TIMEOUT)
@@ -91,18 +104,66 @@ def request_listeners(path: str) -> ListenerHandover | None:
         raise
     connection.settimeout(TIMEOUT)
     try:
-        data, descriptors, _, _ = socket.recv_fds(connection, 64 * 1024, MAX_DESCRIPTORS)
+        if not _is_trusted_peer(connection):
+            raise _takeover_error(
+                path, errno.EACCES, f"a process of {_user_name(_peer_uid(connection))} listens there"
+            )
+        return ListenerHandover(connection, _receive_listeners(connection, path))
+    except TimeoutError as error:
+        connection.close()
+        hint = f"the process that listens there has sent nothing for {TIMEOUT:g} s"
+        raise _takeover_error(path, errno.ETIMEDOUT, hint) from error
     except OSError as error:
         connection.close()
-        raise SystemCallFailed("take over from", path, error.errno or 0) from error
-    if not data:
+        raise _takeover_error(path, error.errno or errno.EPROTO, "") from error
+    except BaseException:
         connection.close()
-        hint = "the server runs as another user, or is not a bothends server"
-        raise SystemCallFailed("take over from", path, 0, hint)
-    return ListenerHandover(
-        connection,
-        [_rebuild_listener(*each) for each in zip(json.loads(data), descriptors, strict=True)],
+        raise
+
+
+def _receive_listeners(connection: socket.socket, path: str) -> list[Listener]:
+    data, descriptors, flags, _ = socket.recv_fds(
+        connection, _MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
     )
+    listeners: list[Listener] = []
+    try:
+        if not data and not descriptors:
+            hint = "the process that listens there runs as another user, or is not a bothends server"
+            raise _takeover_error(path, errno.ECONNRESET, hint)
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ValueError("the message is too long, or has more descriptors than can be opened")
+        descriptions = json.loads(data)
+        if not isinstance(descriptions, list) or len(descriptions) != len(descriptors):
+            raise ValueError("the message and its descriptors do not match")
+        for description in descriptions:
+            listeners.append(_rebuild_listener(description, descriptors[len(listeners)]))
+    except (ValueError, RecursionError, BothendsError, OSError) as error:
+        for listener in listeners:
+            listener.socket.close()
+        for descriptor in descriptors[len(listeners) :]:
+            os.close(descriptor)
+        if isinstance(error, SystemCallFailed):
+            raise
+        hint = f"what listens there does not offer the listeners of a bothends server: {error}"
+        raise _takeover_error(path, errno.EPROTO, hint) from error
+    return listeners
+
+
+def _takeover_error(path: str, number: int, hint: str) -> SystemCallFailed:
+    return SystemCallFailed("take over from", path, number, hint)
+
+
+def _check_owner(path: str) -> None:
+    """Raise SystemCallFailed if the file at `path` is a socket of another user."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return  # nothing there; connect(2) reports what else is wrong
+    if stat.S_ISLNK(found.st_mode) and found.st_uid not in _trusted_uids():
+        raise _takeover_error(path, errno.EACCES, f"it is a symbolic link of {_user_name(found.st_uid)}")
+    if stat.S_ISSOCK(found.st_mode) and found.st_uid not in _trusted_uids():
+        hint = f"the socket belongs to {_user_name(found.st_uid)}; use a folder that only you can write to"
+        raise _takeover_error(path, errno.EACCES, hint)
 
 
 @contextlib.contextmanager
@@ -159,23 +220,71 @@ def _handover_thread(
 
 def _send_listeners(connection: socket.socket, listeners: Sequence[Listener]) -> bool:
     """Send all listeners. Returns whether the new process confirmed that it serves."""
-    descriptions = [(str(each.requested_endpoint), str(each.endpoint), each.role) for each in listeners]
-    socket.send_fds(connection, [json.dumps(descriptions).encode()], [each.fileno() for each in listeners])
+    offered = [each for each in listeners if each.role != "connection"]
+    descriptions = [(str(each.requested_endpoint), str(each.endpoint), each.role) for each in offered]
+    socket.send_fds(connection, [json.dumps(descriptions).encode()], [each.fileno() for each in offered])
     return connection.recv(len(_SERVING)) == _SERVING
 
 
 def _is_trusted_peer(connection: socket.socket) -> bool:
+    return _peer_uid(connection) in _trusted_uids()
+
+
+def _peer_uid(connection: socket.socket) -> int:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, uid, _ = _UCRED.unpack(credentials)
-    return uid in (os.geteuid(), 0)
+    return int(_UCRED.unpack(credentials)[1])
 
 
-def _rebuild_listener(description: Sequence[str], descriptor: int) -> Listener:
+def _trusted_uids() -> tuple[int, int]:
+    return os.geteuid(), 0
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _rebuild_listener(description: Any, descriptor: int) -> Listener:
+    """Return a received listener, which owns `descriptor`.
+
+    Raises ValueError, BothendsError or OSError if the description is not that of the descriptor, which then
+    stays open.
+    """
+    if not isinstance(description, list) or not all(isinstance(each, str) for each in description):
+        raise ValueError("a description is not a list of texts")
+    if len(description) != 3:
+        raise ValueError("a description does not have three parts")
     requested, bound, role = description
+    endpoint, requested_endpoint = Endpoint.parse(bound), Endpoint.parse(requested)
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        raise ValueError(f"the descriptor for {endpoint.label} is not a socket")
     sock = socket.socket(fileno=descriptor)
-    sock.set_inheritable(False)
-    endpoint = Endpoint.parse(bound)
+    try:
+        _check_socket(sock, endpoint, role)
+    except BaseException:
+        sock.detach()
+        raise
     unlink = make_unlink(endpoint) if endpoint.is_unix and not endpoint.is_abstract else None
     return Listener(
-        endpoint, sock, "datagrams" if role == "datagrams" else "listener", Endpoint.parse(requested), unlink
+        endpoint, sock, "datagrams" if role == "datagrams" else "listener", requested_endpoint, unlink
     )
+
+
+def _check_socket(sock: socket.socket, endpoint: Endpoint, role: str) -> None:
+    """Raise ValueError if a socket cannot be the listener of an endpoint."""
+    listening = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    if role not in ("listener", "datagrams"):
+        raise ValueError(f"{role!r} is not a role")
+    if listening != (role == "listener") or (role == "datagrams" and sock.type != socket.SOCK_DGRAM):
+        raise ValueError(f"the socket for {endpoint.label} is not listening, or of another type")
+    name = sock.getsockname()
+    is_unix = sock.family == socket.AF_UNIX
+    actual = Path(os.fsdecode(name)) if is_unix and not endpoint.is_abstract else None
+    if endpoint.is_unix != is_unix or (actual is not None and actual != Path(endpoint.path)):
+        raise ValueError(f"the socket is not bound to {endpoint.label}")
+    if endpoint.port is not None and (not isinstance(name, tuple) or endpoint.port not in name):
+        raise ValueError(f"the socket is not bound to {endpoint.label}")
