@@ -31,6 +31,7 @@ RANKS = {
     "events": 0,
     "framing": 0,
     "escaping": 0,
+    "http1": 0,
     "suggest": 0,
     "hexdump": 0,
     "source_programs": 1,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from bothends.endpoints import Address
@@ -46,14 +46,21 @@ class AdmissionControl:
         context: the engine's context.
         max_connections: a limit of the engine, in addition to `limits.connections`.
         fd_limit: the lowest descriptor that the engine cannot wait for (select), or None.
+        make_room: closes an idle connection at the connection limit, and returns whether there was one.
     """
 
     def __init__(
-        self, context: EngineContext, *, max_connections: int | None = None, fd_limit: int | None = None
+        self,
+        context: EngineContext,
+        *,
+        max_connections: int | None = None,
+        fd_limit: int | None = None,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         limits = [limit for limit in (context.limits.connections, max_connections) if limit is not None]
         self._max_connections = min(limits) if limits else None
         self._defer = context.limits.when_full == "defer"
+        self._make_room = make_room
         self._observe = context.observe
         self._access_control = AccessControl(context.limits)
         self._max_message_size = context.limits.message
@@ -108,7 +115,7 @@ class AdmissionControl:
             if (rejection := self._access_control.rejection(address)) is not None:
                 self._reject(connection, address, *rejection)
                 continue
-            if limited and self._is_full():
+            if limited and self._is_full() and not self._make_room():
                 reason = f"{self._max_connections} connections are open, the limit"
                 self._reject(connection, address, reason, RejectReason.FULL)
                 continue

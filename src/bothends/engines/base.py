@@ -68,8 +68,10 @@ class Limits:
     deny: tuple[Network, ...] = ()
     """Networks that may not connect. Takes precedence over `allow`."""
 
-    when_full: Literal["defer", "refuse"] = "defer"
-    """At the connection limit: leave connections in the accept queue, or accept and close them at once."""
+    when_full: Literal["defer", "refuse", "evict"] = "defer"
+    """At the connection limit: leave connections in the accept queue, or accept and close them at once, or
+    ("evict", for select, poll and epoll only) accept them and close the one that has been idle for longest, of
+    the address with the most connections."""
 
     idle: float | None = None
     """Idle timeout: maximum time without data sent or received."""
@@ -162,6 +164,9 @@ class Engine(ABC):
 
     rejects_when_full: ClassVar[bool] = True
     """Accepts connections at the connection limit, to close them (`limits.when_full="refuse"`)."""
+
+    evicts_when_full: ClassVar[bool] = False
+    """Closes an idle connection at the connection limit, to accept another (`limits.when_full="evict"`)."""
 
     accepts_inherited: ClassVar[bool] = True
     """Serves an inherited connection (standard input and output, or a connected descriptor)."""

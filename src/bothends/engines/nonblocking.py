@@ -133,6 +133,11 @@ class NonblockingConnection:
             self._loop.schedule(self, deadline)
         self._write(self.driver.start())
 
+    @property
+    def last_activity(self) -> float:
+        """When data was last received or sent, on the loop's clock."""
+        return self._last_activity
+
     # Called by the loop ----------------------------------------------------------------------
 
     def on_ready(self, ready: int) -> None:

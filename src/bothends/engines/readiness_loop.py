@@ -12,6 +12,7 @@ just accepted. Reading or writing that connection then fails with EAGAIN, which 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import math
@@ -65,6 +66,7 @@ class ReadinessEngine(Engine):
     """Base of select, poll and epoll."""
 
     supports_push = True
+    evicts_when_full = True
 
     fd_limit: ClassVar[int | None] = None
     """The lowest descriptor that the poller cannot watch, or None if there is no such limit."""
@@ -86,7 +88,8 @@ class ReadinessLoop:
         self.now = time.monotonic()
         self._context = context
         self._poller = poller
-        self._admission = AdmissionControl(context, fd_limit=fd_limit)
+        evict = {"make_room": self._evict_idle} if context.limits.when_full == "evict" else {}
+        self._admission = AdmissionControl(context, fd_limit=fd_limit, **evict)
         self._timer_wheel: TimerWheel[NonblockingConnection] = TimerWheel()
         self._connections: set[NonblockingConnection] = set()
         self._handlers: dict[int, Callable[[int], object]] = {}
@@ -164,6 +167,19 @@ class ReadinessLoop:
         for connection, peer in self._admission.accept(listener):
             self._start_connection(listener, connection, peer)
         return self._admission.accepted_count > before
+
+    def _evict_idle(self) -> bool:
+        """Close the connection that has been idle for longest, of the address with the most connections."""
+        idle = [each for each in self._connections if not each.write_buffer_size]
+        if not idle:
+            return False
+        hosts = collections.Counter(each.driver.accepted_peer.address.host for each in idle)
+        most = max(hosts.values())
+        min(
+            (each for each in idle if hosts[each.driver.accepted_peer.address.host] == most),
+            key=lambda each: each.last_activity,
+        ).close(CloseReason.IDLE)
+        return True
 
     def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         nonblocking = NonblockingConnection(self, self._context, listener, connection, peer)

@@ -72,6 +72,11 @@ def incompatibility(
         unsupported = engine.unsupported_reason(service, endpoint)
         if unsupported is not None:
             return unsupported
+    if limits.when_full == "evict" and not engine.evicts_when_full:
+        reason = "it cannot close one connection to accept another; use select, poll or epoll"
+        return UnsupportedCombination(
+            f"engine {engine.name}", "closing idle connections at the limit", reason
+        )
     if limits.when_full == "refuse" and not engine.rejects_when_full:
         return UnsupportedCombination(
             f"engine {engine.name}",

@@ -7,22 +7,38 @@ unless it uses them:
 1. `listen` and `upstream` may be any endpoint (`udp://:0`). TCP is shown without its scheme.
 2. Additional toxics, and additional attributes, which are shown if they are not the default.
 3. A toxic may have `clients`: networks whose connections it applies to. A proxy may have a `framing`.
+
+A client gets no rights of this process that it does not have itself: every user of this machine can reach the
+API on loopback, and the process may be root's. So UNIX sockets, privileged ports and marks are for the start
+(command line, configuration), unless `ApiAccess.allow` has them; inherited descriptors always are. Web pages in
+a browser are no clients (`http1.check_browser`).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from bothends.endpoints import Endpoint, endpoints_from_args
 from bothends.errors import BothendsError, ToxicError, UnknownName, UsageError
-from bothends.impair.http import HttpRequest, HttpResponse
-from bothends.impair.proxies import ProxyCollection, ProxyConfig, ProxyExists, update_proxy
+from bothends.http1 import BadRequest, HttpRequest, HttpResponse, check_browser, check_origin
+from bothends.impair.proxies import (
+    ProxyCollection,
+    ProxyConfig,
+    ProxyExists,
+    check_name,
+    same_endpoint,
+    update_proxy,
+)
 from bothends.impair.proxy import Proxy
 from bothends.impair.sockets import FRAMINGS
 from bothends.toxics import registry
@@ -36,6 +52,28 @@ DEFAULT_PORT: Final = 8474
 """Toxiproxy's default port."""
 
 _DEFAULT_LISTEN: Final = "127.0.0.1:0"
+
+
+ALLOWED: Final = ("unix", "privileged")
+"""What `ApiAccess.allow` may contain: UNIX sockets; ports that need a privilege to bind, and marks."""
+
+_FIRST_UNPRIVILEGED_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAccess:
+    """The permissions of the API's clients.
+
+    Attributes:
+        token: what each request must have, as `Authorization: Bearer` or as the password of Basic
+            authentication; "" for none.
+        hosts: names of the server in Host, in addition to localhost and all addresses. Not needed with a token.
+        allow: of ALLOWED.
+    """
+
+    token: str = ""
+    hosts: frozenset[str] = frozenset()
+    allow: frozenset[str] = frozenset()
 
 
 class ApiError(Exception):
@@ -55,7 +93,8 @@ def error_response(status: HTTPStatus, text: str) -> HttpResponse:
 class Api:
     """Handles API requests."""
 
-    def __init__(self, proxies: ProxyCollection, version: str) -> None:
+    def __init__(self, proxies: ProxyCollection, version: str, access: ApiAccess | None = None) -> None:
+        self.access = access or ApiAccess()
         self._proxies = proxies
         self._version = version
 
@@ -66,11 +105,22 @@ class Api:
             return HttpResponse(
                 HTTPStatus.FORBIDDEN, b"User agent not allowed\n", "text/plain; charset=utf-8"
             )
-        path = [unquote(part) for part in urlsplit(request.target).path.split("/") if part]
+        if self.access.token and not _has_token(request, self.access.token):
+            response = error_response(HTTPStatus.UNAUTHORIZED, "the API needs its token")
+            return HttpResponse(
+                response.status, response.body, fields=('WWW-Authenticate: Bearer realm="API"',)
+            )
+        path = [unquote(part) for part in request.path.split("/") if part]
         try:
+            if self.access.token:
+                check_origin(request)
+            else:
+                check_browser(request, self.access.hosts)
             return self._route(request.method, path, request.body)
         except ApiError as error:
             return error_response(error.status, error.text)
+        except BadRequest as bad:
+            return error_response(bad.status, bad.reason)
         except ProxyExists:
             return error_response(HTTPStatus.CONFLICT, "proxy already exists")
         except UsageError as error:
@@ -131,12 +181,16 @@ class Api:
 
     def _create(self, body: bytes) -> HttpResponse:
         config = parse_proxy(_parse_object(body), "")
+        self._check_allowed(config.listen, config.upstream)
         proxy = self._proxies.create(config)
         self._proxies.add(proxy, enabled=config.enabled)
         return HttpResponse(HTTPStatus.CREATED, _encode(proxy_to_json(proxy)))
 
     def _populate(self, body: bytes) -> HttpResponse:
-        proxies = self._proxies.populate(parse_proxies(_parse_json(body)))
+        configs = parse_proxies(_parse_json(body))
+        for config in configs:
+            self._check_allowed(config.listen, config.upstream, self._proxies.get(config.name))
+        proxies = self._proxies.populate(configs)
         return HttpResponse(
             HTTPStatus.CREATED, _encode({"proxies": [proxy_to_json(each) for each in proxies]})
         )
@@ -146,6 +200,7 @@ class Api:
         listen = parse_endpoint(given["listen"]) if _has_field(given, "listen", str) else proxy.listen
         upstream = parse_endpoint(given["upstream"]) if _has_field(given, "upstream", str) else proxy.upstream
         enabled = given["enabled"] if _has_field(given, "enabled", bool) else proxy.enabled
+        self._check_allowed(listen, upstream, proxy)
         update_proxy(proxy, listen, upstream, enabled=enabled)
         return _ok(proxy_to_json(proxy))
 
@@ -157,6 +212,13 @@ class Api:
         self._proxies.reset()
         return HttpResponse(HTTPStatus.NO_CONTENT)
 
+    def _check_allowed(self, listen: Endpoint, upstream: Endpoint, old: Proxy | None = None) -> None:
+        """Raise ApiError for endpoints that a client may not use. Those that the proxy has already stay."""
+        if old is None or not same_endpoint(old.listen, listen):
+            _check_endpoint(listen, self.access.allow, is_listen=True)
+        if old is None or old.upstream != upstream:
+            _check_endpoint(upstream, self.access.allow, is_listen=False)
+
     # Version and metrics ------------------------------------------------------------------------------
 
     def _show_version(self) -> HttpResponse:
@@ -164,7 +226,46 @@ class Api:
 
     def _metrics(self) -> HttpResponse:
         text = "".join(f"{line}\n" for line in _metric_lines(self._proxies))
-        return HttpResponse(HTTPStatus.OK, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+        data = text.encode(errors="backslashreplace")
+        return HttpResponse(HTTPStatus.OK, data, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def _has_token(request: HttpRequest, token: str) -> bool:
+    kind, _, given = request.fields.get("authorization", "").partition(" ")
+    candidates = [given.strip()] if kind.lower() == "bearer" else []
+    if kind.lower() == "basic":
+        try:
+            # Clients that are given http://TOKEN@host:port send it as user or as password.
+            candidates = base64.b64decode(given, validate=True).decode("latin-1").split(":", 1)
+        except (binascii.Error, ValueError):
+            return False
+    return any(hmac.compare_digest(each.encode(), token.encode()) for each in candidates)
+
+
+def _check_endpoint(endpoint: Endpoint, allow: frozenset[str], *, is_listen: bool) -> None:
+    """Raise ApiError if a client of the API may not have a proxy to or from an endpoint."""
+    problem = ""
+    if endpoint.scheme in ("fd", "systemd", "stdio"):
+        problem = f"{endpoint.scheme}: endpoints belong to the process; give them when it starts"
+    elif endpoint.is_unix and "unix" not in allow:
+        problem = "UNIX sockets are not allowed through the API; start impair with --api-allow unix"
+    elif "privileged" not in allow and (
+        endpoint.number("mark") is not None or (is_listen and 0 < (endpoint.port or 0) < _unprivileged_port())
+    ):
+        problem = (
+            "ports and options that need a privilege are not allowed through the API; "
+            "start impair with --api-allow privileged"
+        )
+    if problem:
+        raise ApiError(HTTPStatus.FORBIDDEN, problem)
+
+
+def _unprivileged_port() -> int:
+    """Return the first port that every user may bind (ip(7))."""
+    try:
+        return int(_FIRST_UNPRIVILEGED_PORT.read_text())
+    except (OSError, ValueError):
+        return 1024
 
 
 # Values and their JSON --------------------------------------------------------------------------------
@@ -227,6 +328,7 @@ def parse_proxy(given: Mapping[str, Any], where: str) -> ProxyConfig:
     for key in ("name", "upstream"):
         if not _has_field(given, key, str) or not given[key]:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
+    check_name(given["name"], f"the name of a proxy{where}")
     listen = given["listen"] if _has_field(given, "listen", str) else ""
     enabled = given["enabled"] if _has_field(given, "enabled", bool) else True
     framing = given["framing"] if _has_field(given, "framing", str) else ""
@@ -246,6 +348,7 @@ def _add_toxic(proxy: Proxy, body: bytes) -> HttpResponse:
         text = "stream was invalid, can be either upstream or downstream"
         raise ApiError(HTTPStatus.BAD_REQUEST, text)
     name = given["name"] if _has_field(given, "name", str) and given["name"] else f"{kind}_{direction}"
+    check_name(name, "the name of a toxic")
     try:
         toxic = registry.load(kind)
     except UnknownName as error:

@@ -1,20 +1,29 @@
-"""HTTP server for the API: a listener and its connections, on the event loop of the proxies."""
+"""HTTP server for the API: a listener and its connections, on the event loop of the proxies.
+
+Nobody can keep others out by connecting: a request must be complete after REQUEST_TIMEOUT seconds, and when a
+peer or all peers have the maximum of connections, an idle one is closed for a new one: one without a complete
+request first, then the one that has been idle for longest.
+"""
 
 from __future__ import annotations
 
+import collections
+import ipaddress
 import math
 import socket
 from http import HTTPStatus
 from typing import Final
 
 from bothends.endpoints import Endpoint
-from bothends.errors import UnsupportedCombination
+from bothends.errors import UnsupportedCombination, UsageError
+from bothends.http1 import BadRequest, HttpRequest, HttpResponse, RequestParser
 from bothends.impair.api import Api, error_response
-from bothends.impair.http import BadRequest, HttpRequest, HttpResponse, RequestParser
 from bothends.osutil.event_loop import IN, OUT, EventLoop, Timer
 from bothends.sockets import Listener, open_listeners
 
-_MAX_CONNECTIONS: Final = 128  # concurrent; further connections are closed at once
+_MAX_CONNECTIONS: Final = 128  # concurrent
+_MAX_PER_PEER: Final = 96  # concurrent, from one address
+_REQUEST_TIMEOUT: Final = 10.0  # seconds from the first byte of a request, or from accept(), to its last one
 _IDLE_TIMEOUT: Final = 60.0  # seconds without a request, as in Toxiproxy
 _ACCEPT_RETRY: Final = 0.1  # seconds until accept(2) is retried
 _READ_SIZE: Final = 64 * 1024
@@ -24,7 +33,8 @@ _MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes of unsent responses: larger than a
 class ApiServer:
     """Serves the API on an endpoint.
 
-    Raises UnsupportedCombination if it is not a plain stream, and the exceptions of `open_listeners`.
+    Raises UnsupportedCombination if it is not a plain stream, UsageError if other hosts can reach it and the API
+    has no token, and the exceptions of `open_listeners`.
     """
 
     def __init__(self, loop: EventLoop, api: Api, endpoint: Endpoint) -> None:
@@ -35,6 +45,10 @@ class ApiServer:
         self.connections: set[_ApiConnection] = set()
         self._retry_timer: Timer | None = None
         self._listeners = open_listeners(endpoint)
+        if not api.access.token and not all(_is_local(each.endpoint) for each in self._listeners):
+            for listener in self._listeners:
+                listener.close()
+            raise UsageError(f"other hosts can reach the API on {endpoint}: give --api-token-file FILE")
         for listener in self._listeners:
             listener.socket.setblocking(False)
             self._watch_listener(listener)
@@ -59,24 +73,52 @@ class ApiServer:
 
     def _accept(self, listener: Listener) -> None:
         try:
-            sock, _ = listener.socket.accept()
+            sock, sockaddr = listener.socket.accept()
         except BlockingIOError:
             return
         except OSError:  # probably EMFILE: epoll would report the listener as ready on every iteration
             self.loop.unwatch(listener.fileno())
             self._retry_timer = self.loop.call_later(_ACCEPT_RETRY, lambda: self._watch_listener(listener))
             return
-        if len(self.connections) >= _MAX_CONNECTIONS:
-            sock.close()
+        host = sockaddr[0] if isinstance(sockaddr, tuple) else ""
+        if self._make_room(host):
+            self.connections.add(_ApiConnection(self, sock, host))
         else:
-            self.connections.add(_ApiConnection(self, sock))
+            sock.close()
+
+    def _make_room(self, host: str) -> bool:
+        """Close an idle connection if there are too many. Returns whether one from `host` can be accepted."""
+        hosts = collections.Counter(each.host for each in self.connections)
+        if hosts[host] < _MAX_PER_PEER:
+            if len(self.connections) < _MAX_CONNECTIONS:
+                return True
+            host = hosts.most_common(1)[0][0]
+        idle = [each for each in self.connections if each.host == host and each.is_idle]
+        if not idle:
+            return False
+        min(idle, key=lambda each: (each.has_sent_request, each.last_request)).close()
+        return True
+
+
+def _is_local(endpoint: Endpoint) -> bool:
+    """Whether only programs on this machine can connect to a bound endpoint."""
+    if endpoint.is_unix:
+        return True
+    try:
+        return ipaddress.ip_address(endpoint.host.partition("%")[0]).is_loopback
+    except ValueError:
+        return endpoint.host == "localhost"
 
 
 class _ApiConnection:
     """One connection to the API."""
 
-    def __init__(self, server: ApiServer, sock: socket.socket) -> None:
+    def __init__(self, server: ApiServer, sock: socket.socket, host: str) -> None:
         sock.setblocking(False)
+        self.host = host
+        self.has_sent_request = False
+        self.last_request = server.loop.now
+        self._receiving = True  # a request is due, and its timeout runs
         self.wake_at = math.inf
         self._server = server
         self._loop = server.loop
@@ -85,10 +127,15 @@ class _ApiConnection:
         self._write_buffer = bytearray()
         self._close_after_write = False
         self._loop.watch(sock.fileno(), IN, self._on_ready)
-        self._loop.schedule_wakeup(self, self._loop.now + _IDLE_TIMEOUT)
+        self._loop.schedule_wakeup(self, self._loop.now + _REQUEST_TIMEOUT)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no response waits to be sent."""
+        return not self._write_buffer
 
     def on_timer(self, now: float) -> None:
-        """Close the connection after the idle timeout."""
+        """Close the connection after the timeout of a request, or of the pause before it."""
         self.close()
 
     def close(self) -> None:
@@ -116,19 +163,28 @@ class _ApiConnection:
                 self.close()
                 return False
             return True
-        self.wake_at = math.inf
-        self._loop.schedule_wakeup(self, self._loop.now + _IDLE_TIMEOUT)
         try:
             for request in self._parser.feed(data):
+                self.has_sent_request = True
+                self.last_request = self._loop.now
+                self._receiving = False
+                self._set_timeout(_IDLE_TIMEOUT)
                 self._queue_response(self._handle(request), request)
                 if self._close_after_write:
                     break
         except BadRequest as bad:
             self._close_after_write = True
             self._write_buffer += error_response(bad.status, bad.reason).encode(keep_alive=False)
+        if self._parser.incomplete and not self._receiving:
+            self._receiving = True
+            self._set_timeout(_REQUEST_TIMEOUT)
         self._write_buffer += self._parser.continue_response
         self._parser.continue_response = b""
         return True
+
+    def _set_timeout(self, seconds: float) -> None:
+        self.wake_at = math.inf
+        self._loop.schedule_wakeup(self, self._loop.now + seconds)
 
     def _handle(self, request: HttpRequest) -> HttpResponse:
         try:

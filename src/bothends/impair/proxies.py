@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bothends.endpoints import Endpoint
 from bothends.errors import UsageError
+from bothends.escaping import escape_text
 from bothends.impair.proxy import IDLE_TIMEOUT, Notify, Proxy
 from bothends.impair.recording import RecordingWriter, Replay
 from bothends.osutil.event_loop import EventLoop
@@ -31,6 +32,20 @@ class ProxyConfig(NamedTuple):
     upstream: Endpoint
     enabled: bool = True
     framing: str = ""
+
+
+MAX_NAME: Final = 255
+"""Maximum length of the name of a proxy or toxic, in characters."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise UsageError unless a name can be shown on a terminal, in metrics and in a recording.
+
+    A JSON text can contain control characters and lone surrogates, which are no characters (RFC 8259, 8.2).
+    """
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        rule = f"must have 1 to {MAX_NAME} printable characters"
+        raise UsageError(f"{what} {rule}, and {escape_text(name[:40])!r} is not such a name")
 
 
 class ProxyCollection:
@@ -66,6 +81,7 @@ class ProxyCollection:
 
     def create(self, config: ProxyConfig) -> Proxy:
         """Create a proxy without adding or enabling it. Raises BothendsError if its settings are invalid."""
+        check_name(config.name, "the name of a proxy")
         proxy = Proxy(
             self.loop,
             config.name,

@@ -1,33 +1,31 @@
 """`HttpPages`: serve a few pages over HTTP, for scrapers, probes and browsers.
 
-The subset of HTTP/1.1 (RFC 9112) that a server needs if all responses are small and generated at once:
+The subset of HTTP/1.1 that a server needs if all responses are small and generated at once; `http1.py` reads
+the requests:
 
 1. One request per connection. The response has "Connection: close", so a client that pipelines a thousand
    requests gets one response.
 2. A request's head has at most MAX_HEAD bytes; anything after it, such as a body, is not read.
-3. GET and HEAD only. The query and the header fields are ignored, because no page depends on them.
+3. GET and HEAD only. The query is ignored, because no page depends on it.
 4. A page is rendered by a function without arguments, at each request. If it raises an exception, the
    response is status 500, without details, and the conversation reports the exception.
+5. Pages of other sites get no response but an error: Host and Origin are checked.
 
 It is not in the table of services, because it needs its pages.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from bothends.http1 import BadRequest, HttpRequest, HttpResponse, RequestParser, check_browser
 from bothends.services.base import Conversation, Peer, Push, Service
 
 # A common limit (Apache: 8,190 bytes a line; nginx: 8 KiB a line).
 MAX_HEAD: Final = 8 * 1024
-
-_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/(\d)\.\d")
-_ABSOLUTE_FORM: Final = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,63 +38,55 @@ class HttpPage:
 
 
 class HttpPages(Service):
-    """Serves pages by their path ("/health")."""
+    """Serves pages by their path ("/health").
+
+    `hosts`: names of this server, in addition to localhost and all addresses.
+    """
 
     name = "pages"
     summary = "serves a few pages over HTTP"
     datagrams = False
 
-    def __init__(self, pages: Mapping[str, Callable[[], HttpPage]]) -> None:
-        self._pages = {path.encode("ascii"): render for path, render in pages.items()}
+    def __init__(self, pages: Mapping[str, Callable[[], HttpPage]], hosts: Collection[str] = ()) -> None:
+        self._pages = dict(pages)
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     def open(self, peer: Peer, push: Push) -> Conversation:
-        return _Request(self._pages)
+        return _Request(self._pages, self._hosts)
 
 
 class _Request(Conversation):
     """One request and its answer."""
 
-    def __init__(self, pages: Mapping[bytes, Callable[[], HttpPage]]) -> None:
+    def __init__(self, pages: Mapping[str, Callable[[], HttpPage]], hosts: frozenset[str]) -> None:
         self._pages = pages
-        self._head = bytearray()
+        self._hosts = hosts
+        self._parser = RequestParser(max_head=MAX_HEAD, bodies=False)
 
     def receive(self, data: bytes) -> bytes:
-        head = self._head
-        if not head:
-            data = data.lstrip(b"\r\n")  # section 2.2: ignore an empty line before a request
-        head += data[: MAX_HEAD + 1 - len(head)]
-        end = _END_OF_HEAD.search(head, 0, MAX_HEAD)
-        if end is not None:
-            return self._answer(bytes(head[: end.start()]))
-        if len(head) > MAX_HEAD:
-            return self._error_response(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the limit is {MAX_HEAD} bytes"
-            )
+        try:
+            for request in self._parser.feed(data):
+                return self._answer(request)
+        except BadRequest as bad:
+            return self._error_response(bad.status, bad.reason)
         return b""
 
     def end(self) -> bytes:
         # A probe that only connects gets no response.
-        return self._error_response(HTTPStatus.BAD_REQUEST, "incomplete request") if self._head else b""
+        if self._parser.incomplete:
+            return self._error_response(HTTPStatus.BAD_REQUEST, "incomplete request")
+        return b""
 
-    def _answer(self, head: bytes) -> bytes:
-        request = _REQUEST_LINE.fullmatch(head.partition(b"\n")[0].rstrip(b"\r"))
-        if request is None:
-            return self._error_response(
-                HTTPStatus.BAD_REQUEST, "the first line is not a request line of HTTP/1.1"
-            )
-        method, target, version = request.groups()
-        if version != b"1":
-            return self._error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1")
-        if method not in (b"GET", b"HEAD"):
+    def _answer(self, request: HttpRequest) -> bytes:
+        if request.method not in ("GET", "HEAD"):
             return self._error_response(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD", "Allow: GET, HEAD")
-        path = _ABSOLUTE_FORM.sub(b"", target, count=1).partition(b"?")[0] or b"/"
-        return self._response(self._render(path), with_body=method == b"GET")
+        check_browser(request, self._hosts)
+        return self._response(self._render(request.path), with_body=request.method == "GET")
 
-    def _render(self, path: bytes) -> HttpPage:
+    def _render(self, path: str) -> HttpPage:
         render = self._pages.get(path)
         if render is None:
-            known_paths = ", ".join(known.decode() for known in self._pages)
-            return _error_page(HTTPStatus.NOT_FOUND, f"known paths are {known_paths}")
+            return _error_page(HTTPStatus.NOT_FOUND, f"known paths are {', '.join(self._pages)}")
         try:
             return render()
         except Exception as error:
@@ -108,16 +98,8 @@ class _Request(Conversation):
 
     def _response(self, page: HttpPage, *fields: str, with_body: bool = True) -> bytes:
         self.done = True
-        head = [
-            f"HTTP/1.1 {page.status.value} {page.status.phrase}",
-            f"Content-Type: {page.media_type}",
-            f"Content-Length: {len(page.body)}",
-            "Cache-Control: no-store",
-            "X-Content-Type-Options: nosniff",
-            "Connection: close",
-            *fields,
-        ]
-        return "".join(f"{line}\r\n" for line in [*head, ""]).encode("ascii") + page.body * with_body
+        response = HttpResponse(page.status, page.body, page.media_type, fields)
+        return response.encode(keep_alive=False, with_body=with_body)
 
 
 def _error_page(status: HTTPStatus, reason: str) -> HttpPage:

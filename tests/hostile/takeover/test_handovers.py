@@ -44,9 +44,7 @@ def offering(path: Path, offer: Callable[[socket.socket], object]) -> Iterator[N
 
 
 def descriptors() -> set[str]:
-    return {
-        f"{each.name} {os.readlink(each)}" for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
-    }
+    return {f"{each.name} {each.readlink()}" for each in Path("/proc/self/fd").iterdir() if each.is_symlink()}
 
 
 def describe(port: int, role: str = "listener") -> list[str]:
@@ -210,11 +208,11 @@ def impostor(shared_folder: Path) -> Iterator[Path]:
 
 
 def test_socket_of_another_user_is_refused(impostor: Path) -> None:
-    with pytest.raises(SystemCallFailed, match="EACCES.* belongs to user"):
+    with pytest.raises(SystemCallFailed, match=r"EACCES.* belongs to user"):
         takeover.request_listeners(str(impostor))
 
 
-def test_listener_of_another_user_is_refused_although_the_file_is_ours(impostor: Path) -> None:
+def test_listener_of_another_user_is_refused_although_root_owns_the_file(impostor: Path) -> None:
     os.chown(impostor, 0, 0)
     with pytest.raises(SystemCallFailed, match=r"EACCES.*a process of user .* listens there"):
         takeover.request_listeners(str(impostor))

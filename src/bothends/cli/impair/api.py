@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import os
+import re
 import socket
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,6 +21,7 @@ from bothends.cli import terminal
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import BothendsError, SystemCallFailed, UsageError
 
+_MAX_TOKEN: Final = 1024  # characters
 _TIMEOUT: Final = 10.0  # seconds, for each response
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -35,6 +41,39 @@ class ApiRequestFailed(BothendsError):
         return f"cannot {self.operation}: {self.reason}"
 
 
+def token_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `--api-token-file`."""
+    return click.option(
+        "--api-token-file",
+        metavar="FILE",
+        type=click.Path(),
+        help="File with the API's token. Required where other hosts can reach the API.",
+    )(command)
+
+
+def read_token(path: str | None) -> str:
+    """Return the token in a file; "" without one.
+
+    Raises SystemCallFailed if it cannot be read, UsageError if others can read it, or it has no token.
+    """
+    if path is None:
+        return ""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            token = file.read(_MAX_TOKEN + 1).strip()
+    except OSError as error:
+        hint = f"create it: (umask 077; openssl rand -hex 16 > {path})" if error.errno == errno.ENOENT else ""
+        raise SystemCallFailed("read", path, error.errno or 0, hint) from error
+    except UnicodeDecodeError:
+        token = ""
+    if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
+        raise UsageError(f"other users can read the token in {path}; try chmod 600 {path}")
+    if not 16 <= len(token) <= _MAX_TOKEN or not token.isascii() or not re.fullmatch(r"[!-~]+", token):
+        raise UsageError(f"{path} must have a token of 16 to {_MAX_TOKEN} visible ASCII characters")
+    return token
+
+
 def _api_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--api",
@@ -42,15 +81,15 @@ def _api_option(command: Callable[..., None]) -> Callable[..., None]:
         default="tcp://127.0.0.1:8474",
         show_default=True,
         help="The API's endpoint.",
-    )(command)
+    )(token_option(command))
 
 
 @click.command("list", context_settings=_HELP)
 @_api_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as the API returns it.")
-def list_(api: str, as_json: bool) -> None:
+def list_(api: str, api_token_file: str | None, as_json: bool) -> None:
     """List the proxies and their toxics."""
-    proxies = _call_api(api, "GET", "/proxies", operation="list the proxies")
+    proxies = _call_api((api, api_token_file), "GET", "/proxies", operation="list the proxies")
     if as_json:
         print(json.dumps(proxies, indent=2))  # noqa: T201
         return
@@ -67,13 +106,13 @@ def list_(api: str, as_json: bool) -> None:
 @click.argument("args", metavar="LISTEN UPSTREAM", nargs=-1, required=True)
 @_api_option
 @click.option("--framing", metavar="HOW", help="Split streams into messages: lines, u16 or u32.")
-def add(name: str, args: tuple[str, ...], api: str, framing: str | None) -> None:
+def add(name: str, args: tuple[str, ...], api: str, api_token_file: str | None, framing: str | None) -> None:
     """Add a proxy named NAME."""
     endpoints = endpoints_from_args(args)
     if len(endpoints) != 2:
         raise click.UsageError("expected two endpoints, LISTEN and UPSTREAM")
     body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}
-    proxy = _call_api(api, "POST", "/proxies", body, operation=f"add proxy {name}")
+    proxy = _call_api((api, api_token_file), "POST", "/proxies", body, operation=f"add proxy {name}")
     print(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}")  # noqa: T201
 
 
@@ -82,7 +121,7 @@ def add(name: str, args: tuple[str, ...], api: str, framing: str | None) -> None
 @click.argument("kind", metavar="TYPE")
 @click.argument("text", metavar="[SHORT]", default="")
 @_api_option
-def toxic(name: str, kind: str, text: str, api: str) -> None:
+def toxic(name: str, kind: str, text: str, api: str, api_token_file: str | None) -> None:
     """Add a toxic of TYPE to proxy NAME, or update it.
 
     SHORT is the value of the toxic's option: `bothends impair toxic db latency down:50ms±10ms`.
@@ -97,12 +136,12 @@ def toxic(name: str, kind: str, text: str, api: str) -> None:
         path = f"/proxies/{quote(name, safe='')}/toxics"
         operation = f"add {spec['name']} to {name}"
         try:
-            result = _call_api(api, "POST", path, spec, operation=operation)
+            result = _call_api((api, api_token_file), "POST", path, spec, operation=operation)
         except ApiRequestFailed as error:
             if error.status != 409:
                 raise
             path += f"/{quote(spec['name'], safe='')}"  # it exists: update it
-            result = _call_api(api, "POST", path, spec, operation=operation)
+            result = _call_api((api, api_token_file), "POST", path, spec, operation=operation)
         print(_format_toxic(result))  # noqa: T201
 
 
@@ -110,12 +149,12 @@ def toxic(name: str, kind: str, text: str, api: str) -> None:
 @click.argument("name")
 @click.argument("toxic_name", metavar="[TOXIC]", default="")
 @_api_option
-def remove(name: str, toxic_name: str, api: str) -> None:
+def remove(name: str, toxic_name: str, api: str, api_token_file: str | None) -> None:
     """Remove proxy NAME, or one of its toxics."""
     path = f"/proxies/{quote(name, safe='')}"
     if toxic_name:
         path += f"/toxics/{quote(toxic_name, safe='')}"
-    _call_api(api, "DELETE", path, operation=f"remove {toxic_name or name}")
+    _call_api((api, api_token_file), "DELETE", path, operation=f"remove {toxic_name or name}")
 
 
 VERBS: Final[dict[str, click.Command]] = {"list": list_, "add": add, "toxic": toxic, "remove": remove}
@@ -127,14 +166,20 @@ def _format_toxic(toxic: dict[str, Any]) -> str:
     return f"{toxic['name']} {attributes}{toxicity}".rstrip()
 
 
-def _call_api(api: str, method: str, path: str, body: Any = None, *, operation: str) -> Any:
-    endpoint = endpoints_from_args([api])[0]
+def _call_api(
+    api: tuple[str, str | None], method: str, path: str, body: Any = None, *, operation: str
+) -> Any:
+    """Send a request to the API, given by its endpoint and the file of its token. Returns the JSON value."""
+    endpoint = endpoints_from_args([api[0]])[0]
+    fields = {"Content-Type": "application/json"}
+    if token := read_token(api[1]):
+        fields["Authorization"] = f"Bearer {token}"
     if endpoint.scheme != "tcp":
         raise UsageError(f"the API is reached over tcp:// only, not {endpoint.scheme}://")
     connection = http.client.HTTPConnection(endpoint.host or "127.0.0.1", endpoint.port, timeout=_TIMEOUT)
     try:
         encoded = None if body is None else json.dumps(body)
-        connection.request(method, path, encoded, {"Content-Type": "application/json"})
+        connection.request(method, path, encoded, fields)
         response = connection.getresponse()
         data = response.read()
     except TimeoutError as error:

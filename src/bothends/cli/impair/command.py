@@ -16,10 +16,10 @@ from typing import Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.impair.api import VERBS
+from bothends.cli.impair.api import VERBS, read_token, token_option
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import SystemCallFailed, UsageError
-from bothends.impair.api import DEFAULT_PORT, Api
+from bothends.impair.api import ALLOWED, DEFAULT_PORT, Api, ApiAccess
 from bothends.impair.api_server import ApiServer
 from bothends.impair.proxies import ProxyCollection, ProxyConfig
 from bothends.impair.proxy import MAX_CONNECTIONS
@@ -112,6 +112,13 @@ def _toxic_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--record", metavar="FILE", type=click.Path(), help="Record the decisions of the toxics.")
 @click.option("--replay", metavar="FILE", type=click.Path(), help="Replay recorded decisions.")
 @click.option("--api", metavar="ENDPOINT", help=f"Endpoint of the API. Default: 127.0.0.1:{DEFAULT_PORT}.")
+@click.option(
+    "--api-allow",
+    type=click.Choice(ALLOWED),
+    multiple=True,
+    help="Let clients of the API use UNIX sockets, or privileged ports and marks.",
+)
+@token_option
 @click.option("--no-api", is_flag=True, help="Run without the API.")
 @click.option("-q", "--quiet", is_flag=True, help="Only print warnings and errors.")
 def impair(args: tuple[str, ...], duration: float | None, **given: Any) -> None:
@@ -234,8 +241,11 @@ def _open_api(loop: EventLoop, proxies: ProxyCollection, given: dict[str, Any]) 
     from importlib.metadata import version
 
     text = given["api"] if given["api"] is not None else f"tcp://127.0.0.1:{DEFAULT_PORT}"
+    endpoint = endpoints_from_args([text])[0]
+    hosts = frozenset({os.uname().nodename.lower(), endpoint.host.lower()} - {""})
+    access = ApiAccess(read_token(given["api_token_file"]), hosts, frozenset(given["api_allow"]))
     try:
-        return ApiServer(loop, Api(proxies, version("bothends")), endpoints_from_args([text])[0])
+        return ApiServer(loop, Api(proxies, version("bothends"), access), endpoint)
     except SystemCallFailed:
         if given["api"] is not None or not len(proxies):
             raise

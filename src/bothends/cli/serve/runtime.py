@@ -7,6 +7,7 @@ command line and for a configuration file.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -27,7 +28,8 @@ from bothends.services.base import Service
 from bothends.services.http_pages import HttpPage, HttpPages
 
 # A Prometheus scraper opens few connections and closes them soon; others must not use the server's resources.
-_METRICS_LIMITS: Final = Limits(connections=32, when_full="refuse", idle=10.0, life=30.0, drain=1.0)
+# An idle one gives way to a new one, so that nobody can keep others out by connecting.
+_METRICS_LIMITS: Final = Limits(connections=32, when_full="evict", idle=10.0, life=30.0, drain=1.0)
 
 # poll() has no kernel object that a forked child process would share, as epoll(7) has.
 _METRICS_ENGINE: Final = "poll"
@@ -70,9 +72,10 @@ class ServerRuntime:
             body, media_type = show()
             return HttpPage(body, media_type)
 
+        hosts = {os.uname().nodename, *(endpoint.host for endpoint in options.metrics if endpoint.host)}
         try:
             self.metrics_server = Server(
-                HttpPages({"/metrics": metrics_page, "/health": self._health_page}),
+                HttpPages({"/metrics": metrics_page, "/health": self._health_page}, hosts),
                 options.metrics,
                 engine=_METRICS_ENGINE,
                 limits=_METRICS_LIMITS,

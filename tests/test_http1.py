@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothends.impair.http import (
+from bothends.http1 import (
     MAX_BODY_SIZE,
     MAX_HEAD_SIZE,
     BadRequest,
