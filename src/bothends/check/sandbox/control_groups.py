@@ -6,7 +6,8 @@
    So the new groups are in the caller's own group if it can delegate, and beside it otherwise. The user must
    be allowed to write there: root is, and an ordinary user in a group that systemd delegates
    (`systemd-run --user --scope -p Delegate=yes`).
-3. Version 1: the new groups are in the caller's own group of each controller.
+3. Version 1: the new groups are in the caller's own group of each controller. Only memory and processes are
+   bounded so; processor time is polled.
 4. A group without processes stays until it is removed. `find_parent` removes those that a killed checker has
    left.
 """
@@ -23,7 +24,8 @@ from typing import Final
 _PREFIX: Final = "bothends-"
 _ROOT: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
-_CONTROLLERS: Final = ("memory", "pids", "cpu", "cpuacct")  # of version 1; version 2 has no cpuacct
+# Of version 1. To enter a group takes a grace period of RCU, which is milliseconds, for each controller.
+_CONTROLLERS: Final = ("memory", "pids")
 _numbers: Final = itertools.count(1)
 
 
@@ -94,17 +96,15 @@ class ControlGroup:
 
     @property
     def cpu_seconds(self) -> float:
-        """The processor time of all its processes; 0 if it is not counted."""
-        if self.version == 2:
-            return self._number("memory", "cpu.stat", "usage_usec") / 1e6
-        return self._number("cpuacct", "cpuacct.usage", "") / 1e9
+        """The processor time of all its processes; 0 with version 1, where it is not counted."""
+        return self._number("memory", "cpu.stat", "usage_usec") / 1e6 if self.version == 2 else 0.0
 
     def _number(self, controller: str, name: str, key: str) -> int:
         with suppress(OSError, ValueError, KeyError):
             for line in (self.folders[controller] / name).read_text(encoding="ascii").splitlines():
                 words = line.split()
-                if words[0] == key or not key:
-                    return int(words[-1])
+                if words[0] == key:
+                    return int(words[1])
         return 0
 
     def remove(self) -> bool:

@@ -126,54 +126,23 @@ def map_users(pid: int, user: int, group: int) -> None:
         write(f"/proc/{pid}/{name}", text)
 
 
-def mapped_clones(folders: list[tuple[str, str]]) -> dict[str, int]:
+def mapped_clones(folders: list[tuple[str, str]], users: int) -> dict[str, int]:
     """Clone the mounts of root's folders, so that in them root's files are nobody's (mount_setattr(2)).
 
-    Returns: a descriptor for each target for whose file system that is possible.
+    `users` is a user namespace that maps root to nobody. Returns: a descriptor for each target for whose file
+    system that is possible.
     """
-    ready_read, ready_write = os.pipe()
-    holder = os.fork()
-    if holder == 0:  # a process only to have its user namespace
-        _libc.unshare(CLONE_NEWUSER)
-        os.close(ready_write)
-        os.read(ready_read, 1)
-        os._exit(0)
     found: dict[str, int] = {}
-    try:
-        users = wait_for_new_users(holder)
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{holder}/{name}", "w", encoding="ascii") as file:
-                file.write(f"0 {NOBODY} 1\n")
-        for source, target in folders:
-            flags = OPEN_TREE_CLONE | O_CLOEXEC
-            descriptor = system_call(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), flags)
-            if descriptor < 0:
-                continue
-            flags = AT_EMPTY_PATH
-            if set_attributes(descriptor, "", flags, on=MOUNT_ATTR_IDMAP, users=users) < 0:
-                os.close(descriptor)
-            else:
-                found[target] = descriptor
-        os.close(users)
-    except OSError:  # then the files are copied
-        found = {}
-    os.close(ready_write)
-    os.close(ready_read)
-    os.waitpid(holder, 0)
+    for source, target in folders:
+        descriptor = system_call(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), OPEN_TREE_CLONE | O_CLOEXEC)
+        if descriptor < 0:
+            continue
+        if set_attributes(descriptor, "", AT_EMPTY_PATH, on=MOUNT_ATTR_IDMAP, users=users) < 0:
+            os.close(descriptor)
+        else:
+            found[target] = descriptor
+    os.close(users)
     return found
-
-
-def wait_for_new_users(pid: int) -> int:
-    """Return a descriptor of a child's user namespace, once it is another one than this process's."""
-    own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116
-    while True:
-        descriptor = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
-        if os.fstat(descriptor).st_ino != own:
-            return descriptor
-        os.close(descriptor)
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            raise ChildProcessError
-        os.sched_yield()
 
 
 # Files ---------------------------------------------------------------------------------------------------
@@ -547,7 +516,7 @@ def main(plan: dict[str, Any]) -> NoReturn:
         write(path, "0")
     user, group = os.getuid(), os.getgid()
     read_only = [(source, target) for source, target, kind in plan["own"] if kind == READ_ONLY]
-    mapped = mapped_clones(read_only) if user == 0 else {}
+    mapped = mapped_clones(read_only, plan["users"]) if plan["users"] >= 0 else {}
     ready_read, ready_write = os.pipe()
     flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
     first = clone(flags)

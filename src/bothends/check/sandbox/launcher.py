@@ -25,6 +25,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -40,7 +41,7 @@ from bothends.check.sandbox import init, seccomp
 from bothends.check.sandbox.control_groups import ControlGroup, GroupParent, find_parent
 from bothends.check.sandbox.visible import Toolchain, find_toolchain, outermost, own_paths, resolve_program
 from bothends.errors import SystemCallFailed, Unavailable
-from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
+from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, unshare
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 _MS_SLAVE: Final = 1 << 19  # sys/mount.h
@@ -62,15 +63,16 @@ class SandboxLimits:
 
 @dataclass(frozen=True, slots=True)
 class SandboxedStart:
-    """How to start a program: `command` with `environment` and the descriptor `plan`.
+    """How to start a program: `command` with `environment` and the descriptors `inherited`.
 
-    The descriptor is to be closed afterwards, and is -1 if there is none. `group` is the control group, to be
-    removed when all its processes have exited.
+    Of these, `plan` is to be closed afterwards, unless it is -1. `group` is the control group, to be removed
+    when all processes have exited.
     """
 
     command: list[str]
     environment: dict[str, str]
-    plan: int
+    plan: int = -1
+    inherited: tuple[int, ...] = ()
     group: ControlGroup | None = None
 
 
@@ -78,7 +80,8 @@ class SandboxedStart:
 class Sandbox:
     """A sandbox, created by `enter`.
 
-    `folder` is the program's own folder, if that is known without its command.
+    `folder` is the program's own folder, if that is known without its command. `users` is a descriptor of a
+    user namespace that maps root to nobody, if this is root.
     """
 
     toolchain: Toolchain
@@ -86,6 +89,7 @@ class Sandbox:
     groups: GroupParent | None = None
     folder: Path | None = None
     filter: bytes = field(default=b"", repr=False)
+    users: int = -1
 
     def prepare(
         self,
@@ -136,7 +140,8 @@ class Sandbox:
             "base": scratch, "toolchain": list(self.toolchain.paths), "links": list(self.toolchain.links),
             "files": list(files.items()), "hidden": list(self.toolchain.hidden), "own": own,
             "build": scratch if build else "", "disk": limits.disk, "files_limit": limits.files,
-            "processes": limits.processes, "groups": group.entrances if group else [], "filter": self.filter,
+            "processes": limits.processes, "users": self.users, "filter": self.filter,
+            "groups": group.entrances if group else [],
             "cwd": str(folder), "command": command, "environment": all_variables,
             "limits": [
                 (resource.RLIMIT_CPU, limits.cpu), (resource.RLIMIT_FSIZE, limits.disk),
@@ -145,7 +150,8 @@ class Sandbox:
         }  # fmt: skip
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         command, descriptor = _launch(plan)
-        return SandboxedStart(command, inherited, descriptor, group)
+        descriptors = (descriptor, self.users) if self.users >= 0 else (descriptor,)
+        return SandboxedStart(command, inherited, descriptor, descriptors, group)
 
     def _create_group(self) -> ControlGroup | None:
         if self.groups is None:
@@ -197,7 +203,7 @@ def _init_code() -> CodeType:
 def with_hosts_file(command: Sequence[str], hosts_file: Path) -> SandboxedStart:
     """Return how to start a program with another /etc/hosts, otherwise unconfined."""
     launch, descriptor = _launch({"hosts": str(hosts_file), "command": list(command)})
-    return SandboxedStart(launch, dict(os.environ), descriptor)
+    return SandboxedStart(launch, dict(os.environ), descriptor, (descriptor,))
 
 
 def _outside(paths: Sequence[str], scratch: str) -> list[str]:
@@ -248,9 +254,12 @@ def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sa
         reason = f"there is no list of system calls for {platform.machine()}"
         raise Unavailable("create", "a sandbox", reason=reason, hint=_HINT)
     groups = find_parent()
+    users = _user_map() if os.getuid() == 0 else -1
     _unshare()
     rules = seccomp.build_filter(memory_is_counted=groups is not None)
-    sandbox = Sandbox(find_toolchain(), limits or SandboxLimits(), groups, folder and folder.resolve(), rules)
+    sandbox = Sandbox(
+        find_toolchain(), limits or SandboxLimits(), groups, folder and folder.resolve(), rules, users
+    )
     if error := _probe_error(sandbox):
         raise Unavailable("create", "a sandbox", reason=error, hint=_HINT)
     return sandbox
@@ -262,7 +271,7 @@ def _probe_error(sandbox: Sandbox) -> str:
         start = sandbox.prepare(["true"], Path(folder))
         try:
             done = subprocess.run(
-                start.command, env=start.environment, pass_fds=[start.plan], stdin=subprocess.DEVNULL,
+                start.command, env=start.environment, pass_fds=start.inherited, stdin=subprocess.DEVNULL,
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
         finally:
@@ -270,6 +279,32 @@ def _probe_error(sandbox: Sandbox) -> str:
             if start.group is not None:
                 start.group.remove()
         return (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
+
+
+def _user_map() -> int:
+    """Return a descriptor of a user namespace that maps root to nobody, or -1 if that is not allowed."""
+    ready_read, ready_write = os.pipe()
+    holder = os.fork()
+    if holder == 0:  # a process only to have its user namespace
+        try:
+            unshare(CLONE_NEWUSER)
+            os.write(ready_write, b"1")
+            signal.pause()  # until it is killed, below
+        finally:
+            os._exit(1)
+    try:
+        os.close(ready_write)
+        if os.read(ready_read, 1):
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{holder}/{name}").write_text(f"0 {init.NOBODY} 1", encoding="ascii")
+            return os.open(f"/proc/{holder}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        pass
+    finally:
+        os.close(ready_read)
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    return -1
 
 
 def _unshare() -> None:

@@ -21,7 +21,7 @@ SUPPORTED: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _NONE: Final = -1  # the architecture has no such call
 # Name: number on x86-64, number on arm64 (asm/unistd_64.h, asm-generic/unistd.h).
-_FORBIDDEN: Final[dict[str, tuple[int, int]]] = {
+FORBIDDEN: Final[dict[str, tuple[int, int]]] = {
     "acct": (163, 89),
     "add_key": (248, 217),
     "adjtimex": (159, 171),
@@ -79,7 +79,7 @@ _FORBIDDEN: Final[dict[str, tuple[int, int]]] = {
     "vhangup": (153, 58),
 }
 # These fail with ENOSYS, for which programs have a fallback.
-_MISSING: Final[dict[str, tuple[int, int]]] = {
+MISSING: Final[dict[str, tuple[int, int]]] = {
     "clone3": (435, 435),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
@@ -89,11 +89,11 @@ _MISSING: Final[dict[str, tuple[int, int]]] = {
     "statmount": (457, 457),
 }
 # Memory that belongs to no process while it is not mapped, so that only a cgroup counts it.
-_UNCOUNTED_MEMORY: Final[dict[str, tuple[int, int]]] = {"memfd_create": (319, 279), "shmget": (29, 194)}
+UNCOUNTED: Final[dict[str, tuple[int, int]]] = {"memfd_create": (319, 279), "shmget": (29, 194)}
 
-_CLONE: Final = (56, 220)
-_SOCKET: Final = (41, 198)
-_IOCTL: Final = (16, 29)
+CLONE: Final = (56, 220)
+SOCKET: Final = (41, 198)
+IOCTL: Final = (16, 29)
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (linux/sched.h)
 _NEW_NAMESPACES: Final = 0x20000 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000
 _FAMILIES: Final = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
@@ -136,23 +136,23 @@ def build_filter(machine: str = "", *, memory_is_counted: bool = True) -> bytes:
     steps.append(_step(_LOAD, _NUMBER))
     if machine == "x86_64":
         steps += [_step(_JUMP_IF_GREATER_OR_EQUAL, _X32_BIT, 0, 1), _fail(errno.ENOSYS)]
-    missing = dict(_MISSING) if memory_is_counted else _MISSING | _UNCOUNTED_MEMORY
-    for table, error in ((_FORBIDDEN, errno.EPERM), (missing, errno.ENOSYS)):
+    missing = dict(MISSING) if memory_is_counted else MISSING | UNCOUNTED
+    for table, error in ((FORBIDDEN, errno.EPERM), (missing, errno.ENOSYS)):
         for numbers in table.values():
             if numbers[column] != _NONE:
                 steps += [_step(_JUMP_IF_EQUAL, numbers[column], 0, 1), _fail(error)]
     steps += [
-        _step(_JUMP_IF_EQUAL, _CLONE[column], 0, 4),
+        _step(_JUMP_IF_EQUAL, CLONE[column], 0, 4),
         _step(_LOAD, _FIRST_ARGUMENT),
         _step(_JUMP_IF_SET, _NEW_NAMESPACES, 0, 1),
         _fail(errno.EPERM),
         _step(_RETURN, _RET_ALLOW),
-        _step(_JUMP_IF_EQUAL, _SOCKET[column], 0, len(_FAMILIES) + 3),
+        _step(_JUMP_IF_EQUAL, SOCKET[column], 0, len(_FAMILIES) + 3),
         _step(_LOAD, _FIRST_ARGUMENT),
         *(_step(_JUMP_IF_EQUAL, family, len(_FAMILIES) - n, 0) for n, family in enumerate(_FAMILIES)),
         _fail(errno.EAFNOSUPPORT),
         _step(_RETURN, _RET_ALLOW),
-        _step(_JUMP_IF_EQUAL, _IOCTL[column], 0, len(_TERMINAL_INPUT) + 3),
+        _step(_JUMP_IF_EQUAL, IOCTL[column], 0, len(_TERMINAL_INPUT) + 3),
         _step(_LOAD, _SECOND_ARGUMENT),
         *(_step(_JUMP_IF_EQUAL, each, len(_TERMINAL_INPUT) - n, 0) for n, each in enumerate(_TERMINAL_INPUT)),
         _step(_RETURN, _RET_ALLOW),

@@ -295,7 +295,7 @@ def start_program(
     """
     tag = reaper.process_tag(secrets.token_hex(8))
     environment = {**environment, _TAG_VARIABLE: tag}
-    start = SandboxedStart(list(command), {**os.environ, **environment}, -1)
+    start = SandboxedStart(list(command), {**os.environ, **environment})
     if sandbox is not None and scratch_dir is not None:
         start = sandbox.prepare(
             command, scratch_dir, cwd=cwd, environment=environment, hosts_file=hosts_file, build=build
@@ -313,7 +313,7 @@ def start_program(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            pass_fds=[start.plan] if start.plan >= 0 else [],
+            pass_fds=start.inherited,
         )
     except (OSError, ValueError) as error:
         if start.group is not None:
