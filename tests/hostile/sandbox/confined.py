@@ -53,7 +53,7 @@ class Outcome:
 
 
 def users() -> list[str]:
-    """Return the users as whom to run: this one, and an ordinary one if this one is root."""
+    """Return the users to test with: this one, and an ordinary one if this one is root."""
     return (
         ["this user", "an ordinary user"] if os.getuid() == 0 and shutil.which("setpriv") else ["this user"]
     )
@@ -66,7 +66,9 @@ def _python(user: str) -> tuple[str, ...]:
         return (sys.executable,)
     for python in (sys.executable, "/usr/bin/python3"):
         words = (*_NOBODY, python)
-        code = "import bothends.check.subjects.process as p; p.subprocess.run(__import__('sys').executable, input=b'')"
+        code = (
+            "import subprocess, sys, bothends.check; subprocess.run([sys.executable, '-c', ''], check=True)"
+        )
         probe = [*words, "-c", code]
         with_source = {**os.environ, "PYTHONPATH": str(_SOURCE)}
         if subprocess.run(probe, env=with_source, capture_output=True, check=False).returncode == 0:

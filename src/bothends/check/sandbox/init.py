@@ -7,10 +7,10 @@ descriptor, in the format of `marshal`. `Sandbox.prepare` makes the plan. The st
 1. Enter the control groups, if there are any, so that all later processes are in them.
 2. Clone process 1 of new namespaces: users, mounts, processes, IPC, host name, control groups. When process 1
    exits, the kernel kills all other processes in them. Of root, two users are mapped: root, for these steps,
-   and nobody, for the program. Any other user becomes nobody inside (user_namespaces(7)).
+   and 65534, for the program. Any other user appears as 65534 inside (user_namespaces(7)).
 3. Build a root in memory: the toolchain, the folders of the program, a small /dev and /etc, and one bounded
    file system in memory for everything that is written. Then leave the old root (pivot_root(2)).
-4. Run the program as a child: as nobody, without capabilities, unable to gain any, under limits
+4. Run the program as a child: as user 65534, without capabilities, unable to gain any, under limits
    (setrlimit(2)) and the seccomp filter of the plan.
 5. After a build, process 1 kills what is left, and copies the built folder back to the disk.
 
@@ -49,7 +49,7 @@ SECCOMP_MODE_FILTER = 2
 SECBIT_NOROOT = 0b11  # and locked: exec() as user 0 gives no capabilities (capabilities(7))
 MIN_PID_MAX = 301  # the kernel reserves 300 process ids (RESERVED_PIDS, kernel/pid.c)
 LAST_CAPABILITY = 63  # above the last capability, because dropping an unknown one fails without effect
-NOBODY = 65534  # the user and group of a program
+UNPRIVILEGED = 65534  # the user and group of a program
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 HIDDEN_IN_PROC = ("keys", "key-users", "kcore", "timer_list", "sched_debug", "latency_stats")
 EXIT_SETUP_FAILED = 125  # the status of env(1) and timeout(1) if they fail themselves
@@ -117,19 +117,26 @@ def write(path: str, text: str) -> None:
 
 
 def map_users(pid: int, user: int, group: int) -> None:
-    """Map the users of process 1: root and nobody, or this user as nobody."""
+    """Map the users of process 1: root and 65534, or this user as 65534."""
     if user == 0:
-        lines = {"uid_map": f"0 0 1\n{NOBODY} {NOBODY} 1\n", "gid_map": f"0 0 1\n{NOBODY} {NOBODY} 1\n"}
+        lines = {
+            "uid_map": f"0 0 1\n{UNPRIVILEGED} {UNPRIVILEGED} 1\n",
+            "gid_map": f"0 0 1\n{UNPRIVILEGED} {UNPRIVILEGED} 1\n",
+        }
     else:  # the kernel demands to deny setgroups(2) (user_namespaces(7))
-        lines = {"setgroups": "deny", "uid_map": f"{NOBODY} {user} 1\n", "gid_map": f"{NOBODY} {group} 1\n"}
+        lines = {
+            "setgroups": "deny",
+            "uid_map": f"{UNPRIVILEGED} {user} 1\n",
+            "gid_map": f"{UNPRIVILEGED} {group} 1\n",
+        }
     for name, text in lines.items():
         write(f"/proc/{pid}/{name}", text)
 
 
 def mapped_clones(folders: list[tuple[str, str]], users: int) -> dict[str, int]:
-    """Clone the mounts of root's folders, so that in them root's files are nobody's (mount_setattr(2)).
+    """Clone the mounts of root's folders, so that in them root's files are the program's (mount_setattr(2)).
 
-    `users` is a user namespace that maps root to nobody. Returns: a descriptor for each target for whose file
+    `users` is a user namespace that maps root to 65534. Returns: a descriptor for each target for whose file
     system that is possible.
     """
     found: dict[str, int] = {}
@@ -449,7 +456,7 @@ def run_init(plan: dict[str, Any], ready: int, mapped: dict[str, int]) -> NoRetu
     if os.read(ready, 1) != b"1":  # the users are mapped
         os._exit(EXIT_SETUP_FAILED)
     os.close(ready)
-    owner = NOBODY if os.getuid() == 0 else -1
+    owner = UNPRIVILEGED if os.getuid() == 0 else -1
     # The caller's session keyring is left, so that its keys are not even possessed.
     system_call(SYSTEM_CALLS[os.uname().machine][2], KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     _libc.sethostname(b"localhost", 9)

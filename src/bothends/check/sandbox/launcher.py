@@ -6,7 +6,7 @@
 | files | an empty root with the toolchain and the program's own folder, read-only (`visible.py`, `init.py`) |
 | written files | one file system in memory, bounded in size and number of files |
 | other processes | a process namespace: its own processes only, and all exit with the first |
-| users | the program is nobody, and without capabilities |
+| users | the program is user 65534, without capabilities |
 | system calls | a seccomp filter (`seccomp.py`) |
 | memory, processes, processor time | a control group (`control_groups.py`), and polled (`monitor.py`) |
 | CPU time and file size of each process, core dumps | setrlimit(2) |
@@ -81,7 +81,7 @@ class Sandbox:
     """A sandbox, created by `enter`.
 
     `folder` is the program's own folder, if that is known without its command. `users` is a descriptor of a
-    user namespace that maps root to nobody, if this is root.
+    user namespace that maps root to 65534, if this is root.
     """
 
     toolchain: Toolchain
@@ -172,7 +172,7 @@ class Sandbox:
         )
         return (
             "each program ran confined in namespaces: loopback only, only the toolchain and its own folder, "
-            f"read-only, only its own processes, as nobody, {bounds}, {by}"
+            f"read-only, only its own processes, as user 65534, {bounds}, {by}"
         )
 
 
@@ -213,7 +213,7 @@ def _outside(paths: Sequence[str], scratch: str) -> list[str]:
 def _give_away(folder: str) -> None:
     """Make a folder and its contents the property of the user that root's programs run as."""
     for path in (Path(folder), *Path(folder).rglob("*")):
-        os.chown(path, init.NOBODY, init.NOBODY, follow_symlinks=False)
+        os.chown(path, init.UNPRIVILEGED, init.UNPRIVILEGED, follow_symlinks=False)
 
 
 def make_scratch_dir(sandbox: Sandbox | None, *, writable: bool) -> Path:
@@ -282,7 +282,7 @@ def _probe_error(sandbox: Sandbox) -> str:
 
 
 def _user_map() -> int:
-    """Return a descriptor of a user namespace that maps root to nobody, or -1 if that is not allowed."""
+    """Return a descriptor of a user namespace that maps root to 65534, or -1 if that is not allowed."""
     ready_read, ready_write = os.pipe()
     holder = os.fork()
     if holder == 0:  # a process only to have its user namespace
@@ -296,7 +296,7 @@ def _user_map() -> int:
         os.close(ready_write)
         if os.read(ready_read, 1):
             for name in ("uid_map", "gid_map"):
-                Path(f"/proc/{holder}/{name}").write_text(f"0 {init.NOBODY} 1", encoding="ascii")
+                Path(f"/proc/{holder}/{name}").write_text(f"0 {init.UNPRIVILEGED} 1", encoding="ascii")
             return os.open(f"/proc/{holder}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         pass
@@ -322,7 +322,7 @@ def _unshare() -> None:
             ("gid_map", f"{group} {group} 1"),
         ):
             Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
-    if init.mount("none", "/", "", init.MS_REC | _MS_SLAVE) < 0:  # so that no mount of ours is seen outside
+    if init.mount("none", "/", "", init.MS_REC | _MS_SLAVE) < 0:  # mounts stay in here
         raise Unavailable("mount", "/", ctypes.get_errno(), _HINT)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sH14x", b"lo", 0)

@@ -175,7 +175,7 @@ class ProgramProcess:
     def status(self) -> int | None:
         """The exit status, negative for a signal; None while the process is running."""
         status = self.process.poll()
-        # As a shell, bubblewrap exits with 128 plus the number of the signal that killed the program.
+        # As a shell, process 1 of the sandbox exits with 128 plus the number of the signal.
         return 128 - status if status is not None and self._sandboxed and status > 128 else status
 
     @property
