@@ -22,6 +22,7 @@ from bothends.errors import BothendsError, ConnectionLost, PeerError, TimeoutExp
 INTERVAL: Final = 0.025  # seconds between two requests of one kind
 _SETTLE: Final = 0.2  # seconds without a byte, after which an answer of unknown length is complete
 _FIRST_ANSWER: Final = 1.0  # seconds to wait for the first byte of an unknown answer
+_RETRIES: Final = 3  # of a datagram
 _LEARNED: Final = 8  # answers
 _LEARNING: Final = 1.2  # seconds over which they are spread, because a clock changes once a second
 
@@ -111,6 +112,8 @@ class HonestClient:
 
     def _exchange(self, connection: Connection, number: int) -> tuple[Outcome, str]:
         expected = self.expectation
+        if not self.endpoint.is_stream:
+            return self._exchange_datagrams(connection, number)
         deadline = time.monotonic() + self.timeout
         connection.send(expected.message(number))
         if expected.half_close:
@@ -123,11 +126,22 @@ class HonestClient:
                 return "unanswered", f"only {quote_bytes(data)} came within {self.timeout:g} s"
             piece = connection.receive()
             data += piece
-            eof = not piece or not self.endpoint.is_stream
+            eof = not piece
         if expected.is_right(number, data):
             return "right", ""
-        if eof and not expected.is_wrong(number, data) and self.endpoint.is_stream:
+        if eof and not expected.is_wrong(number, data):
             return "lost", f"the server closed the connection after {quote_bytes(data)}"
+        return "wrong", f"received {quote_bytes(data)} in place of {expected.reply(number)}"
+
+    def _exchange_datagrams(self, connection: Connection, number: int) -> tuple[Outcome, str]:
+        """Send a datagram, and again without an answer, because it may be lost (RFC 8085, section 3.1)."""
+        expected = self.expectation
+        if expected.rule == "silent":
+            connection.send(expected.message(number))
+            return "right", ""
+        data = connection.request(expected.message(number), retries=_RETRIES)
+        if expected.is_right(number, data):
+            return "right", ""
         return "wrong", f"received {quote_bytes(data)} in place of {expected.reply(number)}"
 
 

@@ -217,7 +217,8 @@ def _write(result: AttackResult, name: str, file: Path | None) -> None:
 def _show(result: AttackResult) -> None:
     rows = [_row(each) for each in result.outcomes]
     heads = ("verdict", "attack", "answered", "p50 ms", "p99 ms", "memory MB", "what happened")
-    terminal.table(heads, rows)
+    if rows:
+        terminal.table(heads, rows)
     for each in result.outcomes:
         if each.meaning:
             click.echo()
