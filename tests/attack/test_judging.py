@@ -31,6 +31,7 @@ STORM, STARVED = ATTACKS["reset-storm"], ATTACKS["starved-descriptors"]
         (HELD, Hold.HELD, "100 of 100"),
         (replace(HELD, attacked=replace(RIGHT, p99=0.049)), Hold.HELD, ""),  # below what a busy machine does
         (replace(HELD, attacked=replace(RIGHT, p99=0.06)), Hold.DEGRADED, "p99"),
+        (replace(HELD, attacked=replace(RIGHT, p99=0.06), load=2.0), Hold.HELD, ""),  # the machine is busy
         (replace(HELD, attacked=replace(RIGHT, p99=0.06, late=0.05)), Hold.HELD, ""),  # the client was late
         (replace(HELD, quiet=replace(QUIET, p99=0.01), attacked=replace(RIGHT, p99=0.09)), Hold.HELD, ""),
         (replace(HELD, attacked=replace(RIGHT, wrong=1)), Hold.FAILED, "1 wrong answer"),

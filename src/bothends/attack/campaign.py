@@ -36,6 +36,7 @@ from bothends.attack.permission import permitted_endpoint
 from bothends.attack.results import AttackOutcome, AttackResult, Hold, HonestFigures, ServerFigures
 from bothends.check.case import NotListening
 from bothends.check.contract import AnswerSpec, Contract, make_oracle
+from bothends.check.runner import load_factor
 from bothends.check.subjects.placeholders import fill_placeholders
 from bothends.check.subjects.server_context import ServerContext
 from bothends.check.subjects.server_under_test import ServerUnderTest
@@ -219,6 +220,7 @@ class Campaign:
             unserved=_first(attacked, "refused", "lost"),
             server=server,
             sigterm=complaint,
+            load=load_factor(),
         )
         verdict = judge(seen, attack)
         return AttackOutcome(

@@ -27,7 +27,7 @@ class Observation:
 
     `wrong` and `unserved` describe the first such answer; `ended`: how the server ended by itself, "" if it
     runs; `recovered`: whether honest clients were served again after the attack; `sigterm`: what went wrong
-    after SIGTERM, or "".
+    after SIGTERM, or ""; `load`: how much slower the machine is than an idle one.
     """
 
     quiet: HonestFigures
@@ -38,6 +38,7 @@ class Observation:
     unserved: str = ""
     server: ServerFigures | None = None
     sigterm: str = ""
+    load: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _answers(seen: Observation, attack: Attack) -> list[_Reason]:
 
 def _latency(seen: Observation, attack: Attack) -> list[_Reason]:
     quiet, attacked = seen.quiet, seen.attacked
-    limit = max(NOISE, MAX_SLOWDOWN * quiet.p99, 2 * attacked.late)
+    limit = max(NOISE * seen.load, MAX_SLOWDOWN * quiet.p99, 2 * attacked.late)
     if attacked.p99 <= limit or attack.starves == "descriptors":  # then it has to wait for a descriptor
         return []
     reason = f"p99 of honest requests is {_milliseconds(attacked.p99)}, {_milliseconds(quiet.p99)} when quiet"
