@@ -37,6 +37,11 @@ STORM, STARVED = ATTACKS["reset-storm"], ATTACKS["starved-descriptors"]
         (replace(HELD, attacked=replace(RIGHT, wrong=1)), Hold.FAILED, "1 wrong answer"),
         (replace(HELD, attacked=replace(RIGHT, lost=1, unserved_share=0.01)), Hold.DEGRADED, "1 lost"),
         (replace(HELD, attacked=replace(RIGHT, lost=9, unserved_share=0.09)), Hold.FAILED, "9 lost"),
+        (
+            replace(HELD, attacked=replace(RIGHT, unanswered=1, unserved_share=0.01, unserved_time=0.6)),
+            Hold.FAILED,
+            "1 t",
+        ),
         (replace(HELD, recovered=False), Hold.FAILED, "not served again"),
         (replace(HELD, ended="killed by SIGSEGV"), Hold.FAILED, "killed by SIGSEGV"),
         (replace(HELD, server=ServerFigures(Health(), Health(descriptors=9))), Hold.DEGRADED, "9 more desc"),

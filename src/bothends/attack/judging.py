@@ -15,6 +15,7 @@ from bothends.attack.results import Hold, HonestFigures, ServerFigures
 MAX_SLOWDOWN: Final = 10.0  # times the quiet p99
 NOISE: Final = 0.05  # seconds: a latency below is what other programs on the machine cause, too
 FAILED_SHARE: Final = 0.05  # of the honest requests without an answer
+FAILED_TIME: Final = 0.5  # of the time that an honest client waited for answers that did not come
 SPARE_DESCRIPTORS: Final = 8  # descriptors, threads or processes that a server may keep for later
 _SPARE_MEMORY: Final = 48 << 20  # bytes that an allocator may keep
 MAX_STARVED_PROCESSOR: Final = 0.7  # of one processor: a loop that repeats accept() uses all of it
@@ -89,7 +90,8 @@ def _answers(seen: Observation, attack: Attack) -> list[_Reason]:
     share = figures.unserved_share
     if share > seen.quiet.unserved_share and not seen.ended:
         starved = attack.starves == "descriptors"  # without a descriptor no server can accept
-        hold = Hold.FAILED if share >= FAILED_SHARE and not starved else Hold.DEGRADED
+        much = share >= FAILED_SHARE or figures.unserved_time >= FAILED_TIME
+        hold = Hold.FAILED if much and not starved else Hold.DEGRADED
         text = f"{figures.unserved:,} of {figures.total:,} honest requests got no answer: {_kinds(figures)}"
         if seen.unserved:
             text += f"; the first: {seen.unserved}"

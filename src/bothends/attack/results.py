@@ -39,7 +39,8 @@ class HonestFigures:
 
     Latencies are those of requests that were answered; `late` is by how much the client itself was late, at
     the 99th percentile. `unserved_share` is that of new connections or of the one that is kept, the higher
-    one. All are 0 without requests.
+    one; `unserved_time`: the share of time that such requests took, because each counts once however long.
+    All are 0 without requests.
     """
 
     right: int = 0
@@ -51,6 +52,7 @@ class HonestFigures:
     p99: float = 0.0
     late: float = 0.0
     unserved_share: float = 0.0
+    unserved_time: float = 0.0
 
     @property
     def total(self) -> int:
@@ -73,6 +75,7 @@ class HonestFigures:
             p50=_percentile(answered, 0.50),
             p99=_percentile(answered, 0.99),
             late=_percentile(late, 0.99),
+            unserved_time=max(_unserved_time(samples, kept=kept) for kept in (False, True)),
             unserved_share=max(_unserved_share(samples, kept=kept) for kept in (False, True)),
         )
 
@@ -174,6 +177,15 @@ def _as_case(outcome: AttackOutcome) -> CaseOutcome:
 def _unserved_share(samples: Sequence[Sample], *, kept: bool) -> float:
     outcomes = [each.outcome for each in samples if each.kept == kept]
     return sum(each not in ("right", "wrong") for each in outcomes) / len(outcomes) if outcomes else 0.0
+
+
+def _unserved_time(samples: Sequence[Sample], *, kept: bool) -> float:
+    found = [each for each in samples if each.kept == kept]
+    if not found:
+        return 0.0
+    whole = max(each.started + each.seconds for each in found) - min(each.started for each in found)
+    unserved = sum(each.seconds for each in found if each.outcome not in ("right", "wrong"))
+    return min(1.0, unserved / whole) if whole > 0 else 0.0
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
