@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
+from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
-from bothends.errors import SystemCallFailed, UnknownName, UsageError
+from bothends.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from bothends.attack.attacks.base import Attack
@@ -174,8 +175,15 @@ def _run(plan: CampaignPlan) -> tuple[AttackResult, bool]:
     from bothends.attack.campaign import Campaign
     from bothends.check.subjects.process import subreaper
 
-    with raise_exit_on_signals(), subreaper(), _Progress(len(plan.attacks)) as progress:
-        campaign = Campaign(plan, progress=progress.show)
+    with raise_exit_on_signals(), subreaper(), ProgressLine(len(plan.attacks)) as progress:
+
+        def show(event: str | AttackOutcome) -> None:
+            if isinstance(event, str):
+                progress.show(event)
+            else:
+                progress.count()
+
+        campaign = Campaign(plan, progress=show)
         try:
             return asyncio.run(run_until_signal(campaign.run())), False
         except KeyboardInterrupt:
@@ -204,14 +212,7 @@ def _write(result: AttackResult, name: str, file: Path | None) -> None:
         text = json.dumps(result.as_object(), indent=2, ensure_ascii=False) + "\n"
     else:
         text = reports.render(result.as_suite_result(), name)
-    if file is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SystemCallFailed("write", str(file), error.errno or 0) from error
-    terminal.note(f"{name}: {file}")
+    write_report(text, name, file)
 
 
 def _show(result: AttackResult) -> None:
@@ -258,28 +259,3 @@ def _row(each: AttackOutcome) -> tuple[str, ...]:
         memory,
         each.reason if each.meaning else each.ending,
     )
-
-
-class _Progress:
-    """A progress line on standard error, if that is a terminal."""
-
-    def __init__(self, attacks: int) -> None:
-        self._attacks = attacks
-        self._done = 0
-        self._shown = terminal.is_terminal(sys.stderr)
-
-    def show(self, event: str | AttackOutcome) -> None:
-        """Show the attack that begins, or count the one that ended."""
-        if not isinstance(event, str):
-            self._done += 1
-        elif self._shown:
-            sys.stderr.write(f"\r\x1b[K{self._done}/{self._attacks}  {event}")
-            sys.stderr.flush()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

@@ -13,6 +13,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
+from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
 from bothends.errors import SystemCallFailed, UsageError
@@ -191,10 +192,15 @@ def _judge(
         raise UsageError("--trace and --sandbox exclude each other: the sandbox shows no tracer")
     if folder is not None and not sandbox:
         raise UsageError("--folder needs --sandbox")
-    with raise_exit_on_signals(), subreaper(), _Progress(len(run.selected_cases())) as progress:
+    with raise_exit_on_signals(), subreaper(), ProgressLine(len(run.selected_cases())) as progress:
+
+        def show(outcome: CaseOutcome) -> None:
+            progress.count()
+            progress.show(f"{outcome.verdict.value}  {outcome.case}")
+
         if sandbox:
             run.subject.sandbox = enter(folder=folder)
-        run.progress = progress.show
+        run.progress = show
         result: SuiteResult = asyncio.run(run_until_signal(run.run()))
     for format_name, file in wanted:
         _write_report(result, format_name, file, verbose=verbose)
@@ -241,38 +247,7 @@ def _write_report(result: SuiteResult, format_name: str, file: Path | None, *, v
         show(result, verbose=verbose)
         return
     text = reports.render(result, format_name)
-    if file is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SystemCallFailed("write", str(file), error.errno or 0) from error
-    terminal.note(f"{format_name}: {file}")
-
-
-class _Progress:
-    """A progress line on standard error, if that is a terminal."""
-
-    def __init__(self, cases: int) -> None:
-        self._cases = cases
-        self._done = 0
-        self._shown = terminal.is_terminal(sys.stderr)
-
-    def show(self, outcome: CaseOutcome) -> None:
-        """Count a finished case, and show it."""
-        self._done += 1
-        if self._shown:
-            sys.stderr.write(f"\r\x1b[K{self._done}/{self._cases}  {outcome.verdict.value}  {outcome.case}")
-            sys.stderr.flush()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+    write_report(text, format_name, file)
 
 
 @check.command("list", context_settings=_HELP)
