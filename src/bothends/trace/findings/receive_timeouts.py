@@ -12,9 +12,10 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.model import Call
+from bothends.trace.findings.reading import has_timed_out
 from bothends.trace.rendering import formatting
 
+_OPTIONS: Final = ("SO_RCVTIMEO", "SO_RCVTIMEO_OLD")  # strace has both names
 _SHORT_NS: Final = 20_000_000  # nanoseconds: shorter than any timeout that is meant
 
 
@@ -22,12 +23,12 @@ def receive_timeout_tiny(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a receive timeout of a few milliseconds, and a program that got nothing because of it."""
     for socket in trace_index.sockets("stream", "datagram"):
         calls = trace_index.calls_by_socket[socket.number]
-        empty = [call for call in calls if _timed_out(call)] if socket.blocks else []
+        empty = [
+            call for call in calls if has_timed_out(call, socket) and call.until and call.duration < _SHORT_NS
+        ]
         if not empty or any(call.name in RECEIVING and call.size for call in calls):
             continue
-        if not trace_index.has_option(socket, "SO_RCVTIMEO_OLD", empty[0].at) and not trace_index.has_option(
-            socket, "SO_RCVTIMEO", empty[0].at
-        ):
+        if not any(trace_index.has_option(socket, option, empty[0].at) for option in _OPTIONS):
             continue
         status = trace_index.process(empty[0].process).status
         if trace_index.ended_at(empty[0].process) is None or not status:
@@ -47,13 +48,3 @@ def receive_timeout_tiny(trace_index: TraceIndex) -> Iterator[Finding]:
             in_python="s.settimeout(0.8)  # seconds",
         )
         return
-
-
-def _timed_out(call: Call) -> bool:
-    return (
-        call.name in RECEIVING
-        and call.error == "EAGAIN"
-        and call.until is not None
-        and call.duration < _SHORT_NS
-        and "MSG_DONTWAIT" not in call.flags
-    )
