@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bothends.check.batch.build_recipes import NoRecipe, find_recipe
+from bothends.check.batch.contract_copy import write_copy
 from bothends.check.case import Verdict
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
@@ -124,13 +125,19 @@ _children: Final = _ChildProcesses()
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How to judge the submissions. `contract` is a name, or the text of a contract file."""
+    """How to judge the submissions.
+
+    `contract` is a name, or the text of a contract file; `contract_files` are its Python files, as
+    `contract_copy.find_files` returns them; `allow_code`: whether it may run them.
+    """
 
     role: str
     contract: str
     sandbox: bool = True
     thorough: bool = False
     jobs: int = 4
+    allow_code: bool = False
+    contract_files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,9 +339,9 @@ def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings
     """Run the check in a separate process. Returns: its result, or the reason if there is none."""
     contract = settings.contract
     if "\n" in contract:
-        contract = str(work_dir / "contract.toml")
-        Path(contract).write_text(settings.contract, encoding="utf-8")
-    options = ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
+        contract = str(write_copy(work_dir, contract, settings.contract_files))
+    options = ["--allow-code"] * settings.allow_code
+    options += ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
