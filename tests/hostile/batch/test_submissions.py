@@ -53,13 +53,15 @@ def test_hostile_submissions_show_in_their_own_rows_only(tmp_path: Path) -> None
     starter = make_starter("server", "python", "udp")
     (tmp_path / "all" / "good").mkdir()
     (tmp_path / "all" / "good" / starter.file).write_text(starter.text)
+    (tmp_path / "tmp").mkdir()
     folders = sorted(os.fsencode(each) for each in (tmp_path / "all").iterdir())
     command = [sys.executable, "-m", "bothends", "check", "batch", "--contract", "upper-udp", "--no-sandbox"]
     done = subprocess.run(
         [*map(os.fsencode, command), b"--out", os.fsencode(tmp_path / "out"), *folders],
-        capture_output=True, timeout=120, check=False,
+        capture_output=True, timeout=120, check=False, env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
+    assert not list((tmp_path / "tmp").iterdir())
     assert b"Traceback" not in done.stderr
     assert b"\x1b" not in done.stdout + done.stderr
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8", newline="") as table:

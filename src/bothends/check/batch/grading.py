@@ -16,20 +16,23 @@ import io
 import itertools
 import json
 import os
+import signal
 import stat
 import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bothends.check.batch.build_recipes import NoRecipe, find_recipe
 from bothends.check.batch.contract_copy import write_copy
+from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
@@ -84,6 +87,7 @@ class _ChildProcesses:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=errors,
+                    start_new_session=True,  # ^C goes to the batch only, which then ends its processes
                 )
                 self._processes.add(process)
             try:
@@ -94,6 +98,7 @@ class _ChildProcesses:
             finally:
                 with self._lock:
                     self._processes.discard(process)
+                _kill_group(process)
             output.seek(0)
             errors.seek(0)
             return status, output.read(_MAX_STDOUT), errors.read(_MAX_STDERR)
@@ -106,8 +111,15 @@ class _ChildProcesses:
         """Terminate all processes, and prevent new ones."""
         with self._lock:
             self._closed = True
-            for process in self._processes:
+            processes = list(self._processes)
+            for process in processes:
                 process.terminate()  # on SIGTERM, a check kills its programs
+        deadline = time.monotonic() + _GRACE
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _kill_group(process)
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
@@ -118,6 +130,12 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command, if it runs, and the processes that it left behind in its process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 _children: Final = _ChildProcesses()
@@ -233,17 +251,6 @@ def _raise_unreadable(error: OSError) -> None:
     raise SystemCallFailed("read", str(error.filename), error.errno or 0) from error
 
 
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    """Make a temporary folder, and remove it with rm(1): shutil.rmtree fails on a tree that is very deep."""
-    folder = tempfile.mkdtemp(prefix="bothends-batch-")
-    try:
-        yield Path(folder)
-    finally:
-        subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL, check=False)
-        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
-
-
 def unpack(archive: bytes, folder: Path) -> None:
     """Unpack a submission into a folder: regular files only, and none outside of it."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
@@ -273,7 +280,7 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
         InterruptedError: the batch was stopped.
     """
     try:
-        with _work_folder() as work_dir:
+        with work_folder() as work_dir:
             value = _judge_in(work_dir, name, archive, settings)
         judged_submission_from_object(value)  # a result of another form is an exception here
     except InterruptedError:
@@ -390,6 +397,7 @@ def judge_all(
     workers: int,
     cluster: str = "",
     progress: Callable[[JudgedSubmission, int], None] = lambda _judged, _remaining: None,
+    stopped: Callable[[list[JudgedSubmission]], None] = lambda _found: None,
 ) -> list[JudgedSubmission]:
     """Judge all submissions, and write each result to a file in `out`.
 
@@ -397,6 +405,7 @@ def judge_all(
         workers: the number of submissions judged at the same time, without a cluster.
         cluster: the address of a dask.distributed scheduler whose workers judge; they need bothends.
         progress: called with each new result, and the number of submissions that remain.
+        stopped: called with the results so far if an exception, such as KeyboardInterrupt, ends the batch.
 
     Returns: the results, in the order of `folders`.
 
@@ -420,24 +429,32 @@ def judge_all(
             pending.append((name, archive, settings))
         else:
             results[name] = previous
-    judged_now = map(judged_submission_from_object, _judge_pending(pending, workers, cluster))
-    for number, judged in enumerate(itertools.chain(unreadable, judged_now), 1):
-        results[judged.name] = judged
-        text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
-        (out / f"{judged.name}.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-        progress(judged, len(unreadable) + len(pending) - number)
+    remaining = len(unreadable) + len(pending)
+    try:
+        with closing(_judge_pending(pending, workers, cluster)) as judged_now:
+            for judged in itertools.chain(unreadable, map(judged_submission_from_object, judged_now)):
+                results[judged.name] = judged
+                text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
+                (out / f"{judged.name}.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+                remaining -= 1
+                progress(judged, remaining)
+    except BaseException:
+        names = [submission_name(folder) for folder in folders]
+        stopped([results[name] for name in names if name in results])
+        raise
     return [results[submission_name(folder)] for folder in folders]
 
 
 def _judge_pending(
     pending: Sequence[tuple[str, bytes, BatchSettings]], workers: int, cluster: str
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     if not pending:
         return
     if cluster:
         yield from _run_on_cluster(pending, cluster)
         return
     _children.reopen()
+    remove_leftovers()
     pool = ThreadPoolExecutor(workers)
     with Reaper() as reaper:
         reaper.kill_tagged(_TAG_VARIABLE)

@@ -89,14 +89,20 @@ def batch(
         points = f"{submission.result.points:g} of {submission.result.max_points:g} points"
         terminal.note(f"{submission.name}: {points}; {remaining} left")
 
+    def write_tables(judged: list[JudgedSubmission]) -> None:
+        tables = (("results.csv", as_csv(judged)), ("results.html", as_html(judged, agreed.name)))
+        for file, content in tables:
+            try:
+                (out / file).write_text(content, encoding="utf-8", errors="backslashreplace")
+            except OSError as error:
+                raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
+
     workers = workers or os.cpu_count() or 1
     with raise_exit_on_signals():
-        found = judge_all(folders, settings, out, workers=workers, cluster=cluster, progress=progress)
-    for file, content in (("results.csv", as_csv(found)), ("results.html", as_html(found, agreed.name))):
-        try:
-            (out / file).write_text(content, encoding="utf-8")
-        except OSError as error:
-            raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
+        found = judge_all(
+            folders, settings, out, workers=workers, cluster=cluster, progress=progress, stopped=write_tables
+        )
+    write_tables(found)
     rows = [
         (
             one.name,
