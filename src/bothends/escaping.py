@@ -21,7 +21,7 @@ import codecs
 import re
 from typing import Final
 
-__all__ = ["Escaper", "escape", "escape_text"]
+__all__ = ["Escaper", "escape", "escape_controls", "escape_text"]
 
 _SHORT_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -32,6 +32,7 @@ _INVISIBLE: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
 )
 _INVISIBLE_CHARACTER: Final = re.compile(f"[{_INVISIBLE}]")
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 but TAB and LF, DEL, C1
 _NEEDS_ESCAPING: Final = re.compile(f"[\\\\{_INVISIBLE}]")
 
 
@@ -45,6 +46,14 @@ def escape_text(text: str) -> str:
     if text.isprintable() and not _NEEDS_ESCAPING.search(text):
         return text
     return "".join(map(_escape_character, text))
+
+
+def escape_controls(text: str) -> str:
+    """Escape the control characters of text that may be escaped already; TAB and LF stay.
+
+    For outputs, where a backslash must not be doubled again.
+    """
+    return _CONTROLS.sub(lambda match: _escape_character(match[0]), text)
 
 
 def _escape_character(character: str) -> str:

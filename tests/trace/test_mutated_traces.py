@@ -35,14 +35,8 @@ VALUES: Final[list[Any]] = [
     None, 0, -1, 1, 2**63, 2**70, 1.5, float("nan"), True, "", "\x1b[31m", "\ud800", "\u202e", "a" * 5000, [],
     {}, [[]], ["x", None], ["127.0.0.1", 80], ["::1", 99999999999], "open", "unix",
 ]  # fmt: skip
-OUTPUTS: Final[tuple[list[str], ...]] = (
-    [],
-    ["--svg"],
-    ["--html"],
-    ["--json"],
-    ["--explain"],
-    ["--all-calls"],
-)
+PICTURES: Final = ("--svg", "--html")
+OUTPUTS: Final = (*PICTURES, "--json", "--explain", "--all-calls")
 
 
 def mutate(value: Any, generator: random.Random) -> Any:
@@ -87,7 +81,7 @@ def test_any_trace_is_read_or_refused_in_one_line(tmp_path: Path, capsys: pytest
     for _ in range(MUTATIONS):
         file.write_text("\n".join(mutated(lines, generator)) + "\n", encoding="utf-8")
         output = generator.choice(OUTPUTS)
-        options = [*output, str(picture)] if output in (["--svg"], ["--html"]) else output
+        options = [output, *([str(picture)] if output in PICTURES else [])]
         message = ""
         try:
             trace.main(["--open", str(file), *options], standalone_mode=False)

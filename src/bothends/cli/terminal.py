@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
 
+from bothends.escaping import escape_controls
+
 # Style -> parameter of Select Graphic Rendition (ECMA-48, 8.3.117).
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
+
+_OWN_STYLE: Final = re.compile(rf"(\x1b\[(?:0|{'|'.join(_STYLES.values())})m)")
 
 _WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write(2)
 _MIN_LAST_COLUMN: Final = 20  # characters; minimum width of a table's last column on a narrow terminal
@@ -44,14 +49,23 @@ def styled(text: str, style: str, stream: TextIO | None) -> str:
 def note(text: str, style: str = "quiet") -> None:
     """Print one line on stderr, in a style."""
     if sys.stderr is not None:
-        _write_line(styled(text, style, sys.stderr))
+        _write_line(styled(_safe(text), style, sys.stderr))
 
 
 def error(text: str) -> None:
     """Print an error on stderr: one line, starting with the program's name."""
     if sys.stderr is not None:
-        line = " ".join(text.split("\n"))
+        line = escape_controls(" ".join(text.split("\n")))
         _write_line(f"{styled('bothends:', 'error', sys.stderr)} {line}")
+
+
+def _safe(text: str) -> str:
+    # Callers style parts of a note: the sequences of `styled` stay, if stderr has colour.
+    if not has_colour(sys.stderr):
+        return escape_controls(text)
+    return "".join(
+        part if _OWN_STYLE.fullmatch(part) else escape_controls(part) for part in _OWN_STYLE.split(text)
+    )
 
 
 def _write_line(line: str) -> None:

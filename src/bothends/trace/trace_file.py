@@ -499,23 +499,23 @@ def _check_references(trace: Trace, item: Any) -> None:
 
     In a long trace old ones are dropped: then a placeholder is good enough.
     """
-    processes = {item.process} if isinstance(item, Call | ProcessEvent) else set()
-    sockets: set[int | None] = set()
+    sockets: tuple[int | None, ...] = ()
     match item:
         case Call():
-            sockets = {item.socket, *item.sockets, *item.ready}
+            sockets = (item.socket, *item.sockets, *item.ready)
         case Packet():
-            sockets = {item.sender, item.receiver}
+            sockets = (item.sender, item.receiver)
         case KernelEvent():
-            sockets = {item.socket}
-    for number in processes - trace.processes.keys():
+            sockets = (item.socket,)
+    if isinstance(item, Call | ProcessEvent) and item.process not in trace.processes:
         if not trace.pruned:
-            raise ValueError(f"process {number} is in no line before")
-        trace.processes[number] = TracedProcess(number, 0, "")
-    for each in sockets - trace.sockets.keys() - {None}:
-        if not trace.pruned:
-            raise ValueError(f"socket {each} is in no line before")
-        trace.sockets[each or 0] = Socket(each or 0, "other", "stream")
+            raise ValueError(f"process {item.process} is in no line before")
+        trace.processes[item.process] = TracedProcess(item.process, 0, "")
+    for number in sockets:
+        if number is not None and number not in trace.sockets:
+            if not trace.pruned:
+                raise ValueError(f"socket {number} is in no line before")
+            trace.sockets[number] = Socket(number, "other", "stream")
 
 
 def _update(known: TraceEvent, item: TraceEvent) -> None:

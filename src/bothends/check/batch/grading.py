@@ -348,7 +348,7 @@ def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings
     if "\n" in contract:
         contract = str(write_copy(work_dir, contract, settings.contract_files))
     options = ["--allow-code"] * settings.allow_code
-    options += ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
+    options += ["--sandbox", "--folder", str(folder)] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class OutputFile:
             if path == STDOUT:
                 self._file = sys.stdout.buffer
             else:
-                self._file = path.open(mode, encoding=None if "b" in mode else "utf-8")
+                self._file = os.fdopen(open_private(path), mode, encoding=None if "b" in mode else "utf-8")
         self.is_regular = path != STDOUT and S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
     def write(self, data: str | bytes) -> None:

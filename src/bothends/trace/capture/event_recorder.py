@@ -36,6 +36,7 @@ from bothends.endpoints import Address, Endpoint
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape_text
 from bothends.log import TextLog
+from bothends.osutil.private_files import open_private
 from bothends.trace.model import (
     DATA_LIMIT,
     Call,
@@ -89,9 +90,7 @@ class EventRecorder:
             with contextlib.suppress(FileNotFoundError):
                 if S_ISREG(path.lstat().st_mode):
                     path.unlink()
-            self._file = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666
-            )
+            self._file = open_private(path, os.O_APPEND)
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
         self._shared = mmap.mmap(-1, _COUNTERS.size)

@@ -7,6 +7,7 @@ waits less each time, and in the end not at all.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -19,23 +20,34 @@ _MIN_EMPTY: Final = 5  # calls in a row without a time limit left; a program tha
 _SLACK_NS: Final = 50_000_000  # nanoseconds between what strace sees and what the kernel counts
 
 
+@dataclass(slots=True)
+class _Countdown:
+    """Calls in a row of one thread, each with the time that the one before left."""
+
+    first: Call
+    last: Call
+    following: Call | None = None
+    empty: list[Call] = field(default_factory=list)  # the first ones that had no time left
+
+
 def timeout_used_up(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a timeout of select() that is set once, before a loop."""
-    last: dict[int, Call] = {}
-    counted: dict[int, list[Call]] = {}
+    current: dict[int, _Countdown] = {}
     for call in trace_index.calls:
         if call.name not in _SELECTS or call.timeout_ns is None:
             continue
-        before = last.get(call.thread)
-        last[call.thread] = call
-        run = counted.setdefault(call.thread, [])
-        if before is None or before.timeout_ns is None or not _continues(before, call):
-            counted[call.thread] = [call]
+        countdown = current.get(call.thread)
+        if countdown is None or not _continues(countdown.last, call):
+            current[call.thread] = _Countdown(call, call)
             continue
-        run.append(call)
-        empty = [each for each in run if each.timeout_ns == 0 and each.result == 0]
-        if len(empty) == _MIN_EMPTY and run[0].timeout_ns:
-            yield _finding(trace_index, run, empty)
+        countdown.last = call
+        countdown.following = countdown.following or call
+        if call.timeout_ns or call.result != 0 or not countdown.first.timeout_ns:
+            continue
+        if len(countdown.empty) < _MIN_EMPTY:
+            countdown.empty.append(call)
+            if len(countdown.empty) == _MIN_EMPTY:
+                yield _finding(trace_index, countdown)
 
 
 def _continues(before: Call, call: Call) -> bool:
@@ -48,19 +60,19 @@ def _continues(before: Call, call: Call) -> bool:
     return call.timeout_ns < before.timeout_ns and abs(left - call.timeout_ns) <= _SLACK_NS
 
 
-def _finding(trace_index: TraceIndex, run: list[Call], empty: list[Call]) -> Finding:
-    first, name = run[0], name_of(trace_index, run[0].process)
+def _finding(trace_index: TraceIndex, countdown: _Countdown) -> Finding:
+    first, following = countdown.first, countdown.following or countdown.last
+    name = name_of(trace_index, first.process)
     limit = formatting.duration(first.timeout_ns or 0)
-    following = next((each for each in run[1:] if each.timeout_ns != first.timeout_ns), run[-1])
     return Finding(
         "timeout-used-up",
         "select() counts its timeout down, and the program does not set it again",
         f"{capitalized(name)} called select() with a timeout of {limit}, then of "
         f"{formatting.duration(following.timeout_ns or 0)}, what was left of it, and at last of 0: it "
-        f"returned at once {len(empty)} times in a row, and no time passed.",
+        f"returned at once {len(countdown.empty)} times in a row, and no time passed.",
         "Set the timeval before each call: on Linux select() stores the time that is left in it (select(2)). "
         "poll() does not change its timeout.",
-        (first.number, following.number, *(each.number for each in empty[:3])),
+        (first.number, following.number, *(each.number for each in countdown.empty[:3])),
         process=first.process,
         sockets=first.sockets,
         in_c="for (;;) { struct timeval limit = {1, 0}; n = select(highest + 1, &set, NULL, NULL, &limit); }",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.turns import Turn, peer_socket, stream_of
@@ -64,14 +65,18 @@ def _reads_of_records(trace_index: TraceIndex, reader: Socket) -> list[Call]:
     reads = [
         call
         for call in trace_index.calls_by_socket[reader.number]
-        if call.requested and (call.size or call.until is None) and "MSG_PEEK" not in call.flags
+        if call.name in RECEIVING
+        and call.requested
+        and (call.size or call.until is None)
+        and "MSG_PEEK" not in call.flags
     ]
     if not reads:
         return []
     wanted = reads[-1].requested or 0
     same = [call for call in reads if call.requested == wanted]
     is_exact = all(call.size == wanted for call in same[:-1])
-    return same if len(same) > 1 and is_exact and _MIN_RECORD < wanted <= _MAX_RECORD else []
+    is_short = same[-1].size < wanted
+    return same if len(same) > 1 and is_exact and is_short and _MIN_RECORD < wanted <= _MAX_RECORD else []
 
 
 def _sizes(sent: Turn, received: Turn, reads: list[Call]) -> _Sizes | None:

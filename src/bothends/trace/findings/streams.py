@@ -21,7 +21,7 @@ from bothends.trace.rendering import formatting
 IGNORED_EOFS: Final = 4  # libraries read EOF again two or three times
 DELAYED_ACK_NS: Final = 25_000_000  # nanoseconds: Linux delays an acknowledgement by 40 ms, and nothing else
 DELAYED_ACK_MAX_NS: Final = 250_000_000  # nanoseconds: the kernel's limit is 200 ms (TCP_DELACK_MAX)
-NAGLE_TOTAL_NS: Final = 150_000_000  # nanoseconds in all: a few delays are not worth a word
+NAGLE_TOTAL_NS: Final = 200_000_000  # nanoseconds in all: a few delays are not worth a word
 SMALL_SEND: Final = 1400  # bytes: less than a segment on any path
 READS_PER_MESSAGE: Final = 2  # a header and a body; a program that reads more often reads in a loop
 IDLE_NS: Final = 1_000_000_000  # nanoseconds: a server that serves clients in turn may make one wait a little

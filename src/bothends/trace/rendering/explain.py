@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from bothends.escaping import escape_text
 from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING, WAITING
 from bothends.trace.model import Call, Packet, Socket, Trace
 from bothends.trace.rendering import formatting
@@ -295,7 +296,7 @@ def explain_call(call: Call, trace: Trace) -> str:
     if call.error in formatting.INTERRUPTED:
         return "A signal interrupted the call. The kernel restarts it, or it fails with EINTR (signal(7))."
     if call.error:
-        return f"{call.error}: {ERRORS.get(call.error, 'the kernel returned an error')}."
+        return f"{escape_text(call.error)}: {ERRORS.get(call.error, 'the kernel returned an error')}."
     socket = trace.sockets.get(call.socket) if call.socket is not None else None
     return _explain_arguments(call, socket, trace) or entry.summary
 

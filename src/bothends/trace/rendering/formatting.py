@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from bothends.escaping import escape
+from bothends.escaping import escape, escape_text
 from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING, SLEEPING
 from bothends.trace.model import Call, Packet
 
@@ -82,7 +82,7 @@ def _result(call: Call) -> str:
         return " …"
     if call.error:
         interrupted = INTERRUPTED.get(call.error)
-        return f" {interrupted}" if interrupted else f" = {call.error}"
+        return f" {interrupted}" if interrupted else f" = {escape_text(call.error)}"
     if call.result is None:
         return ""
     if call.name in RECEIVING:
