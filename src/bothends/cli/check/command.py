@@ -13,6 +13,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
+from bothends.cli.check.options import allow_code_option
 from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
@@ -57,6 +58,7 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--contract", required=True, metavar="NAME",
                 help="Expected behaviour: a built-in contract, or a file.",
             ),
+            allow_code_option,
             click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated."),
             click.option("--thorough", is_flag=True, help="Also run slow and large cases."),
             click.option(
@@ -105,7 +107,7 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     help="The server's endpoint. Without COMMAND: that of a running server.",
 )
 @_judge_options
-def server(contract: str, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
+def server(contract: str, allow_code: bool, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
     """Test a server: start it for each case, or use a running one.
 
     {port}, {host}, {path} and {dir} in COMMAND are replaced. Without {port}, bothends detects where the
@@ -120,14 +122,14 @@ def server(contract: str, endpoint: str, command: tuple[str, ...], **options: An
     from bothends.check.subjects.server_under_test import ServerUnderTest
     from bothends.check.suites.registry import cases, suite_for
 
-    agreed = contracts.load(contract)
+    agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "server")
     _judge(SuiteRun(ServerUnderTest(agreed, command, endpoint), cases(suite), suite), **options)
 
 
 @check.command(context_settings=_HELP)
 @_judge_options
-def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
+def client(contract: str, allow_code: bool, command: tuple[str, ...], **options: Any) -> None:
     """Test a client against correct and faulty servers: the data it sends, its output and its exit status.
 
     {host} and {port} in COMMAND are replaced ({path} for a UNIX socket). The client reads its messages as
@@ -142,7 +144,7 @@ def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
     from bothends.check.subjects.client_under_test import ClientUnderTest
     from bothends.check.suites.registry import cases, suite_for
 
-    agreed = contracts.load(contract)
+    agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "client")
     _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite), **options)
 
