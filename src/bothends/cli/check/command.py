@@ -233,7 +233,7 @@ def _write_report(result: SuiteResult, format_name: str, file: Path | None, *, v
         return
     text = reports.render(result, format_name)
     if file is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        terminal.show(text, end="" if text.endswith("\n") else "\n")
         return
     try:
         file.write_text(text, encoding="utf-8")
@@ -254,16 +254,14 @@ class _Progress:
         """Count a finished case, and show it."""
         self._done += 1
         if self._shown:
-            sys.stderr.write(f"\r\x1b[K{self._done}/{self._cases}  {outcome.verdict.value}  {outcome.case}")
-            sys.stderr.flush()
+            terminal.progress_line(f"{self._done}/{self._cases}  {outcome.verdict.value}  {outcome.case}")
 
     def __enter__(self) -> _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            terminal.progress_line()
 
 
 @check.command("list", context_settings=_HELP)
@@ -300,7 +298,7 @@ def explain(case: str) -> None:
     from bothends.check.suites.registry import SUITES, find_case
 
     suite, found = find_case(case)
-    click.echo(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
+    terminal.show(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
         ("test", found.stimulus),
         ("expected", found.expectation),
@@ -309,7 +307,7 @@ def explain(case: str) -> None:
         ("skipped if", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
         ("requires", ", ".join(found.after) or "-"),
     ):
-        click.echo(f"  {head:<20} {text}")
+        terminal.show(f"  {head:<20} {text}")
 
 
 check.add_command(batch)
