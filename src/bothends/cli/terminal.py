@@ -106,7 +106,7 @@ def cell(text: str) -> Text:
 def note(text: str, style: str = "quiet") -> None:
     """Print one line on stderr, in a style."""
     if sys.stderr is not None:
-        _write_line(styled(_safe(text, sys.stderr), style, sys.stderr))
+        _write_line(styled(_safe(text, sys.stderr).replace("\n", "\\n"), style, sys.stderr))
 
 
 def error(text: str) -> None:

@@ -23,6 +23,7 @@ from bothends.escaping import escape_line
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
 _MARKERS: Final = "os^Dvp*X"
 MAX_LINES: Final = 8
+_MAX_LABEL: Final = 80  # characters
 _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bothends",
@@ -150,8 +151,8 @@ def saturation(document: Document) -> str:
 
 
 def _label(text: str) -> str:
-    """Escape a name for matplotlib, which sets text between dollars as a formula."""
-    return escape_line(text).replace("$", r"\$")
+    """Escape a name for matplotlib, which sets text between dollars as a formula, and truncate it."""
+    return escape_line(text[:_MAX_LABEL]).replace("$", r"\$")
 
 
 def _rates(entry: BenchEntry) -> list[float]:
