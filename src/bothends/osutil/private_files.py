@@ -24,6 +24,6 @@ def open_private(path: Path, flags: int = 0) -> int:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | flags, _OWNER_ONLY)
     if S_ISREG(os.fstat(descriptor).st_mode):
-        with suppress(OSError):  # EPERM: it belongs to another user, who let this one write to it
+        with suppress(OSError):  # EPERM: it belongs to another user, and this one may only write to it
             os.fchmod(descriptor, _OWNER_ONLY)
     return descriptor

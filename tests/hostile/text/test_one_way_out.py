@@ -23,7 +23,7 @@ EXCEPTIONS = {
     "wire/supervisor.py:_start": "an error in the first process of a host, escaped",
     "check/batch/build.py:build": "a process in the sandbox, whose output the parent process reads and escapes",
     "check/sandbox/init.py": "the same",
-    "testing/contract/base.py:_engine_lifecycle": "only looks whether descriptor 1 is still open",
+    "testing/contract/base.py:_engine_lifecycle": "a test suite for engines, which pytest captures",
     "bench/reference_servers/": "programs of their own, which print their endpoint",
 }
 

@@ -60,6 +60,8 @@ def _from_manifest(path: Path) -> Recipe:
         found = tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(path.name, "", "", f"invalid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(path.name, "", "", "nested too deeply") from error
     for key in found:
         if key not in ("build", "run"):
             nearest = suggest.nearest(key, ("build", "run"))
@@ -72,7 +74,24 @@ def _from_manifest(path: Path) -> Recipe:
             path.name, "", "run", "run must be a string, and build a list of strings",
             'for example, run = "./server {port}"',
         )  # fmt: skip
-    return Recipe("manifest", tuple(tuple(shlex.split(each)) for each in build), tuple(shlex.split(run)))
+    return Recipe("manifest", tuple(_split(path, "build", each) for each in build), _split(path, "run", run))
+
+
+def _split(path: Path, key: str, command: str) -> tuple[str, ...]:
+    """Return the words of a command.
+
+    Raises:
+        ConfigurationError: it is empty, has an unbalanced quote, or a NUL, which execve(2) cannot pass.
+    """
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise ConfigurationError(path.name, "", key, f"invalid command: {error}") from error
+    if not words or "\0" in command:
+        raise ConfigurationError(
+            path.name, "", key, "a command is empty" if not words else "a NUL in a command"
+        )
+    return words
 
 
 def _find_main_source(folder: Path, role: str) -> Path:

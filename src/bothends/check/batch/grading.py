@@ -15,13 +15,14 @@ import importlib
 import io
 import json
 import os
+import stat
 import subprocess
 import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +31,13 @@ from bothends.check.batch.build_recipes import NoRecipe, find_recipe
 from bothends.check.case import Verdict
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
-from bothends.escaping import escape
+from bothends.escaping import escape, escape_text
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
 from bothends.source_programs import Recipe
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
+MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
 BUILD_TIMEOUT: Final = 60.0  # seconds
 JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite
 _TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
@@ -146,29 +148,58 @@ class JudgedSubmission:
         }
 
 
+def submission_name(folder: Path) -> str:
+    """Return the name of a submission: its folder's, with control and undecodable characters escaped."""
+    return escape_text(folder.resolve().name)
+
+
 def pack(folder: Path) -> bytes:
-    """Return an archive of a submission, without hidden files and symbolic links.
+    """Return an archive of a submission, without hidden files, symbolic links and special files.
+
+    Sizes are checked before a file is read, because a sparse file can be larger than memory.
 
     Raises:
-        SystemCallFailed: a file cannot be read, or the archive is too large.
+        SystemCallFailed: a file cannot be read, the archive is too large, or folders are nested too deeply.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder)
-            if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in name.parts):
-                continue
+        for path in sorted(_regular_files(folder)):
             try:
-                data = path.read_bytes()
+                status = path.lstat()
+                if buffer.tell() + status.st_size > MAX_ARCHIVE_SIZE:
+                    hint = f"a submission has at most {MAX_ARCHIVE_SIZE >> 20} MiB"
+                    raise SystemCallFailed("pack", str(folder), errno.EFBIG, hint)
+                with path.open("rb") as file:
+                    data = file.read(status.st_size)
             except OSError as error:
                 raise SystemCallFailed("read", str(path), error.errno or 0) from error
-            if buffer.tell() + len(data) > MAX_ARCHIVE_SIZE:
-                hint = f"a submission has at most {MAX_ARCHIVE_SIZE >> 20} MiB"
-                raise SystemCallFailed("pack", str(folder), errno.EFBIG, hint)
-            member = tarfile.TarInfo(str(name))
+            member = tarfile.TarInfo(str(path.relative_to(folder)))
             member.size, member.mode = len(data), 0o755 if os.access(path, os.X_OK) else 0o644
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def _regular_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        if folders and len(Path(parent).relative_to(folder).parts) >= MAX_DEPTH:
+            hint = f"a submission has at most {MAX_DEPTH} folders inside each other"
+            raise SystemCallFailed("pack", str(folder), errno.ENAMETOOLONG, hint)
+        for name in files:
+            path = Path(parent, name)
+            if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
+                yield path
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """Make a temporary folder, and remove it with rm(1): shutil.rmtree fails on a tree that is very deep."""
+    folder = tempfile.mkdtemp(prefix="bothends-batch-")
+    try:
+        yield Path(folder)
+    finally:
+        subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def unpack(archive: bytes, folder: Path) -> None:
@@ -195,8 +226,8 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
     Returns: the object of `JudgedSubmission.as_object`; a submission that cannot be built is one failed case.
     """
     digest = compute_digest(archive, settings)
-    with tempfile.TemporaryDirectory(prefix="bothends-batch-") as work_dir:
-        folder = Path(work_dir) / "program"
+    with _work_folder() as work_dir:
+        folder = work_dir / "program"
         folder.mkdir()
         unpack(archive, folder)
         try:
@@ -210,7 +241,7 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
             return JudgedSubmission(
                 name, digest, recipe.language, _failed_to_run_result(name, settings, *failure)
             ).as_object()
-        result = _judge(Path(work_dir), folder, recipe, settings)
+        result = _judge(work_dir, folder, recipe, settings)
     if isinstance(result, str):
         return JudgedSubmission(
             name, digest, recipe.language, _failed_to_run_result(name, settings, result)
@@ -303,7 +334,6 @@ def judge_all(
     Returns: the results, in the order of `folders`.
 
     Raises:
-        SystemCallFailed: a submission cannot be read.
         Unavailable: the cluster is unreachable, or distributed is not installed.
         OSError: a result cannot be written.
     """
@@ -311,8 +341,13 @@ def judge_all(
     results: dict[str, JudgedSubmission] = {}
     pending: list[tuple[str, bytes, BatchSettings]] = []
     for folder in folders:
-        name = folder.resolve().name
-        archive = pack(folder)
+        name = submission_name(folder)
+        try:
+            archive = pack(folder)
+        except (SystemCallFailed, OSError) as error:
+            failed = _failed_to_run_result(name, settings, escape_text(str(error)))
+            results[name] = JudgedSubmission(name, "", "", failed)
+            continue
         previous = load_previous(out / f"{name}.json", compute_digest(archive, settings))
         if previous is None:
             pending.append((name, archive, settings))
@@ -324,7 +359,7 @@ def judge_all(
         text = json.dumps(value, indent=2, ensure_ascii=False)
         (out / f"{judged.name}.json").write_text(text, encoding="utf-8")
         progress(judged, len(pending) - number)
-    return [results[folder.resolve().name] for folder in folders]
+    return [results[submission_name(folder)] for folder in folders]
 
 
 def _judge_pending(

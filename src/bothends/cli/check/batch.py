@@ -58,11 +58,11 @@ def batch(
       bothends check batch submissions/*/ --contract upper-tcp
     """
     from bothends.check import contract as contracts
-    from bothends.check.batch.grading import BatchSettings, JudgedSubmission, judge_all
+    from bothends.check.batch.grading import BatchSettings, JudgedSubmission, judge_all, submission_name
     from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 
     agreed = contracts.load(contract)
-    names = [folder.resolve().name for folder in folders]
+    names = [submission_name(folder) for folder in folders]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two folders are named {min(duplicates)}: results are named after their folders")
     text = Path(contract).read_text(encoding="utf-8") if contract.endswith(".toml") else contract

@@ -1,0 +1,1 @@
+"""Hostile files, submissions and peers: each test names what it tries and what must happen."""

@@ -1,0 +1,1 @@
+"""Hostile submissions of a batch."""
