@@ -15,6 +15,7 @@ from bothends.escaping import escape_controls, escape_line
 
 # Spreadsheets evaluate a cell that begins with one of these (OWASP, "CSV Injection"). Some skip blanks first.
 _FORMULA: Final = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_NOT_ASCII: Final = re.compile("[^\n\x20-\x7e]+")
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
@@ -35,4 +36,8 @@ def csv_cell(value: object) -> str:
 def json_text(value: Any, *, indent: int | None = None) -> str:
     r"""Return a value as JSON. Letters stay, and invisible characters are written as `\u202e`."""
     written = json.dumps(value, indent=indent, ensure_ascii=False)
-    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in written)
+    return _NOT_ASCII.sub(lambda match: "".join(map(_json_character, match[0])), written)
+
+
+def _json_character(character: str) -> str:
+    return character if escape_line(character) == character else json.dumps(character)[1:-1]

@@ -144,7 +144,7 @@ class TextLog:
 
     def _on_handshake_completed(self, event: HandshakeCompleted) -> None:
         proxy = f" via {event.was}:" if event.peer != event.was else ""
-        agreed = escape(event.agreed.encode())
+        agreed = escape_text(event.agreed)
         self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, f"{proxy} {agreed}"))
 
     def _on_peer_eof(self, event: PeerEof) -> None:
@@ -166,7 +166,7 @@ class TextLog:
             self._write_problem(_peer_name(event), f" protocol violation: {event.error.reason}", _RED)
             return
         kind = type(event.error).__name__
-        text = escape(str(event.error).encode("utf-8", "surrogateescape"))
+        text = escape_text(str(event.error))
         where = f" ({at})" if (at := raised_at(event.error)) else ""
         self._write_problem(_peer_name(event), f" the service failed: {kind}: {text}{where}", _RED)
 

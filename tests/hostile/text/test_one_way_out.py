@@ -1,4 +1,4 @@
-"""All output of bothends goes through `cli/terminal.py` or a writer that escapes: a walk through the source."""
+"""All output goes through `cli/terminal.py` or a writer that escapes: a walk through the source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXCEPTIONS = {
     "engines/processes.py:_child_main": "an error in a child process, escaped; rank 2 imports no terminal",
     "engines/processes.py:flush_stdio": "flushes both in a loop",
     "wire/supervisor.py:_start": "an error in the first process of a host, escaped",
-    "check/batch/build.py:build": "a process in the sandbox, whose output the parent process reads and escapes",
+    "check/batch/build.py:build": "a process in the sandbox; its parent process reads and escapes its output",
     "check/sandbox/init.py": "the same",
     "testing/contract/base.py:_engine_lifecycle": "a test suite for engines, which pytest captures",
     "bench/reference_servers/": "programs of their own, which print their endpoint",
@@ -60,13 +60,13 @@ def ways_out(source: str) -> Iterator[tuple[str, int, str]]:
 
 def is_harmless(stream: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
     """Whether a stream is only looked at, flushed, or handed to the one place that writes."""
-    node, parent = stream, parents[stream]
+    parent = parents[stream]
     if isinstance(parent, ast.Attribute):
         return parent.attr == "flush"
     if isinstance(parent, ast.Compare):
         return all(isinstance(each, ast.Is | ast.IsNot) for each in parent.ops)
     if isinstance(parent, ast.IfExp):  # stream = sys.stderr if ... else sys.stdout: only for `stream=`
-        node, parent = parent, parents[parent]
+        parent = parents[parent]
         if isinstance(parent, ast.Assign):
             return [dotted(each) for each in parent.targets] == ["stream"]
     if isinstance(parent, ast.keyword):
