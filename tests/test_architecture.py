@@ -57,6 +57,7 @@ RANKS = {
     "check": 4,
     "starters": 4,
     "testing": 4,
+    "attack": 5,
     "cli": 6,
     "__main__": 6,
 }

@@ -61,6 +61,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "Benchmark a server: requests per second, latency, errors.",
     ),
     "check": ("bothends.cli.check.command:check", "Test a client or a server in any language."),
+    "attack": (
+        "bothends.cli.attack:attack",
+        "Attack a server of your own; an honest client is the judge.",
+    ),
     "new": ("bothends.cli.new:new", "Write a starter client or server in Python, C or Java."),
     "services": (
         "bothends.cli.services:services",

@@ -275,7 +275,7 @@ def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings
     if "\n" in contract:
         contract = str(work_dir / "contract.toml")
         Path(contract).write_text(settings.contract, encoding="utf-8")
-    options = ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
+    options = ["--sandbox", "--folder", str(folder)] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)

@@ -72,7 +72,11 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--sandbox", is_flag=True,
-                help="Restrict the program: loopback only, read-only files, limited memory and processes.",
+                help="Restrict the program: loopback, toolchain and its own folder only, limited memory.",
+            ),
+            click.option(
+                "--folder", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+                help="With --sandbox: the program's own folder; default: that of the files in COMMAND.",
             ),
             click.option(
                 "--wire", default="", metavar="TOXICS",
@@ -152,6 +156,7 @@ def _judge(
     reports: tuple[str, ...],
     as_json: bool,
     sandbox: bool,
+    folder: Path | None,
     wire: str,
     trace: Path | None,
     verbose: bool,
@@ -182,9 +187,13 @@ def _judge(
     run.timeout = timeout or (_WIRE_TIMEOUT if wire else run.timeout)
     if sandbox and not run.subject.is_spawned:
         raise UsageError("--sandbox needs a program that bothends starts: give its command after --")
+    if sandbox and trace is not None:
+        raise UsageError("--trace and --sandbox exclude each other: the sandbox shows no tracer")
+    if folder is not None and not sandbox:
+        raise UsageError("--folder needs --sandbox")
     with raise_exit_on_signals(), subreaper(), _Progress(len(run.selected_cases())) as progress:
         if sandbox:
-            run.subject.sandbox = enter()
+            run.subject.sandbox = enter(folder=folder)
         run.progress = progress.show
         result: SuiteResult = asyncio.run(run_until_signal(run.run()))
     for format_name, file in wanted:
