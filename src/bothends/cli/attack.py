@@ -205,7 +205,7 @@ def _write(result: AttackResult, name: str, file: Path | None) -> None:
     else:
         text = reports.render(result.as_suite_result(), name)
     if file is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        terminal.show(text, end="" if text.endswith("\n") else "\n")
         return
     try:
         file.write_text(text, encoding="utf-8")
@@ -221,8 +221,8 @@ def _show(result: AttackResult) -> None:
         terminal.table(heads, rows)
     for each in result.outcomes:
         if each.meaning:
-            click.echo()
-            click.echo(f"{terminal.styled(each.hold.value, _STYLES[each.hold], sys.stdout)} {each.attack}")
+            terminal.show()
+            terminal.show(f"{terminal.styled(each.hold.value, _STYLES[each.hold], sys.stdout)} {each.attack}")
             for head, text in (
                 ("attack", each.does),
                 ("happened", each.reason),
@@ -232,13 +232,13 @@ def _show(result: AttackResult) -> None:
                 ("stderr", each.stderr_tail.rpartition("\n")[2]),
             ):
                 if text:
-                    click.echo(f"  {head:<10} {text}")
+                    terminal.show(f"  {head:<10} {text}")
     for note in (result.compared, *result.notes):
         if note:
-            click.echo(terminal.styled(f"note: {note}", "quiet", sys.stdout))
-    click.echo()
+            terminal.show(terminal.styled(f"note: {note}", "quiet", sys.stdout))
+    terminal.show()
     counted = ", ".join(f"{result.counts[hold]} {hold}" for hold in result.counts)
-    click.echo(
+    terminal.show(
         f"{result.program}: {counted or 'nothing attacked'}; seed {result.seed}; {result.seconds:.1f} s"
     )
 
@@ -273,13 +273,11 @@ class _Progress:
         if not isinstance(event, str):
             self._done += 1
         elif self._shown:
-            sys.stderr.write(f"\r\x1b[K{self._done}/{self._attacks}  {event}")
-            sys.stderr.flush()
+            terminal.progress_line(f"{self._done}/{self._attacks}  {event}")
 
     def __enter__(self) -> _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            terminal.progress_line()

@@ -24,6 +24,7 @@ EXCEPTIONS = {
     "check/batch/build.py:build": "a process in the sandbox; its parent process reads and escapes its output",
     "check/sandbox/init.py": "the same",
     "testing/contract/base.py:_engine_lifecycle": "a test suite for engines, which pytest captures",
+    "attack/attacker_process.py": "numbers as JSON, in ASCII, for the parent process",
     "bench/reference_servers/": "programs of their own, which print their endpoint",
 }
 
