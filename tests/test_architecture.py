@@ -42,6 +42,7 @@ RANKS = {
     "metrics": 1,
     "toxics": 1,
     "textfile": 1,
+    "foreign_text": 1,
     "client": 2,
     "engines": 2,
     "socket_table": 2,

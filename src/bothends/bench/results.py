@@ -6,17 +6,20 @@ entries (one target under one load each), an entry holds rounds, and a round the
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from bothends.bench.histogram import Histogram, merge_histograms
 from bothends.errors import UsageError
-from bothends.escaping import escape_text
+from bothends.escaping import escape_line, escape_text
+from bothends.foreign_text import json_text
 
 VERSION: Final = 1
+_SURROGATES: Final = re.compile("[\ud800-\udfff]+")
 IDLE: Final = "idle"
 
 MAX_ROUNDS: Final = 1000
@@ -235,8 +238,16 @@ class Document(msgspec.Struct, tag_field="kind", tag="bothends bench"):
 
 
 def encode(document: Document) -> bytes:
-    """Encode a document as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+    """Encode a document as indented JSON. Lone surrogates of a command line are escaped."""
+    return json_text(_encodable(msgspec.to_builtins(document)), indent=1).encode() + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_encodable(each) for each in value]
+    return _SURROGATES.sub(lambda match: escape_line(match[0]), value) if isinstance(value, str) else value
 
 
 def decode(data: bytes, where: str) -> Document:

@@ -222,8 +222,8 @@ def _show(result: AttackResult) -> None:
         terminal.table(heads, rows)
     for each in result.outcomes:
         if each.meaning:
-            click.echo()
-            click.echo(f"{terminal.styled(each.hold.value, _STYLES[each.hold], sys.stdout)} {each.attack}")
+            terminal.show()
+            terminal.show(f"{terminal.styled(each.hold.value, _STYLES[each.hold], sys.stdout)} {each.attack}")
             for head, text in (
                 ("attack", each.does),
                 ("happened", each.reason),
@@ -233,13 +233,13 @@ def _show(result: AttackResult) -> None:
                 ("stderr", each.stderr_tail.rpartition("\n")[2]),
             ):
                 if text:
-                    click.echo(f"  {head:<10} {text}")
+                    terminal.show(f"  {head:<10} {text}")
     for note in (result.compared, *result.notes):
         if note:
-            click.echo(terminal.styled(f"note: {note}", "quiet", sys.stdout))
-    click.echo()
+            terminal.show(terminal.styled(f"note: {note}", "quiet", sys.stdout))
+    terminal.show()
     counted = ", ".join(f"{result.counts[hold]} {hold}" for hold in result.counts)
-    click.echo(
+    terminal.show(
         f"{result.program}: {counted or 'nothing attacked'}; seed {result.seed}; {result.seconds:.1f} s"
     )
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
-
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed
-
-_CLEAR_LINE = "\r\x1b[K"  # Erase in Line (ECMA-48, 8.3.41)
 
 
 class ProgressLine:
@@ -27,18 +23,15 @@ class ProgressLine:
 
     def show(self, text: str) -> None:
         """Show the count, and a text after it."""
-        self._write(f"{_CLEAR_LINE}{self._done}/{self._total}  {text}")
+        if self._shown:
+            terminal.progress_line(f"{self._done}/{self._total}  {text}")
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write(_CLEAR_LINE)
-
-    def _write(self, text: str) -> None:
         if self._shown:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            terminal.progress_line()
 
 
 def write_report(text: str, format_name: str, file: Path | None) -> None:
@@ -48,7 +41,7 @@ def write_report(text: str, format_name: str, file: Path | None) -> None:
         SystemCallFailed: the file cannot be written.
     """
     if file is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        terminal.show(text, end="" if text.endswith("\n") else "\n")
         return
     try:
         file.write_text(text, encoding="utf-8")

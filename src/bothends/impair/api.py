@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from bothends.endpoints import Endpoint, endpoints_from_args
 from bothends.errors import BothendsError, ToxicError, UnknownName, UsageError
+from bothends.escaping import escape_controls
 from bothends.impair.http import HttpRequest, HttpResponse
 from bothends.impair.proxies import ProxyCollection, ProxyConfig, ProxyExists, update_proxy
 from bothends.impair.proxy import Proxy
@@ -395,7 +396,7 @@ def _metric_lines(proxies: ProxyCollection) -> list[str]:
 
 def _labels(labels: Mapping[str, str]) -> str:
     escaped = (
-        (name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+        (name, escape_controls(value).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
         for name, value in labels.items()
     )
     return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"

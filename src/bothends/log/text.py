@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TextIO
 
 from bothends.errors import HandshakeFailed, ProtocolViolation, errno_text
-from bothends.escaping import escape, escape_text
+from bothends.escaping import escape, escape_line, escape_text
 from bothends.events import (
     Accepted,
     AcceptPaused,
@@ -74,7 +74,7 @@ class TextLog:
     ) -> None:
         self._dump_enabled = dump
         self._dumps: dict[int, HexDump] = {}
-        self._name = f"[{name}] " if name else ""
+        self._name = f"[{escape_line(name)}] " if name else ""
         self._messages = messages
         self._activity = activity
         self._problems = problems
@@ -95,6 +95,7 @@ class TextLog:
         self._write_lines(stream, self._styled(stream, parts))
 
     def _styled(self, stream: TextIO, parts: Iterable[tuple[str, str]]) -> str:
+        parts = [(style, escape_line(text)) for style, text in parts]  # names and reasons of others too
         if self._colour.get(id(stream)):
             line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
         else:
@@ -143,7 +144,7 @@ class TextLog:
 
     def _on_handshake_completed(self, event: HandshakeCompleted) -> None:
         proxy = f" via {event.was}:" if event.peer != event.was else ""
-        agreed = escape(event.agreed.encode())
+        agreed = escape_text(event.agreed)
         self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, f"{proxy} {agreed}"))
 
     def _on_peer_eof(self, event: PeerEof) -> None:
@@ -165,7 +166,7 @@ class TextLog:
             self._write_problem(_peer_name(event), f" protocol violation: {event.error.reason}", _RED)
             return
         kind = type(event.error).__name__
-        text = escape(str(event.error).encode("utf-8", "surrogateescape"))
+        text = escape_text(str(event.error))
         where = f" ({at})" if (at := raised_at(event.error)) else ""
         self._write_problem(_peer_name(event), f" the service failed: {kind}: {text}{where}", _RED)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
@@ -46,7 +45,7 @@ def compare(before: str, after: str, as_json: bool) -> None:
         documents.append(decode(data, path))
     found = significance.compare(*documents)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=1))
+        terminal.show_json([dataclasses.asdict(each) for each in found], indent=1)
     else:
         from bothends.bench.report.text import format_number
 

@@ -114,9 +114,9 @@ def batch(
     ]
     terminal.table(("name", "language", "points", "failed"), rows)
     if mistakes := common_failures(found):
-        click.echo("\nmost common mistakes:")
+        terminal.show("\nmost common mistakes:")
         for case, mistake, count in mistakes[:5]:
-            click.echo(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
+            terminal.show(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
     if any(one.result.failed for one in found):
         raise click.exceptions.Exit(1)
 

@@ -286,7 +286,7 @@ def explain(case: str) -> None:
     from bothends.check.suites.registry import SUITES, find_case
 
     suite, found = find_case(case)
-    click.echo(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
+    terminal.show(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
         ("test", found.stimulus),
         ("expected", found.expectation),
@@ -295,7 +295,7 @@ def explain(case: str) -> None:
         ("skipped if", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
         ("requires", ", ".join(found.after) or "-"),
     ):
-        click.echo(f"  {head:<20} {text}")
+        terminal.show(f"  {head:<20} {text}")
 
 
 check.add_command(batch)

@@ -15,6 +15,7 @@ import click
 from bothends.cli import terminal
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import BothendsError, SystemCallFailed, UsageError
+from bothends.escaping import escape_line
 
 _TIMEOUT: Final = 10.0  # seconds, for each response
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
@@ -52,7 +53,7 @@ def list_(api: str, as_json: bool) -> None:
     """List the proxies and their toxics."""
     proxies = _call_api(api, "GET", "/proxies", operation="list the proxies")
     if as_json:
-        print(json.dumps(proxies, indent=2))  # noqa: T201
+        terminal.show_json(proxies, indent=2)
         return
     rows = []
     for proxy in proxies.values():
@@ -74,7 +75,7 @@ def add(name: str, args: tuple[str, ...], api: str, framing: str | None) -> None
         raise click.UsageError("expected two endpoints, LISTEN and UPSTREAM")
     body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}
     proxy = _call_api(api, "POST", "/proxies", body, operation=f"add proxy {name}")
-    print(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}")  # noqa: T201
+    terminal.show(escape_line(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}"))
 
 
 @click.command(context_settings=_HELP)
@@ -103,7 +104,7 @@ def toxic(name: str, kind: str, text: str, api: str) -> None:
                 raise
             path += f"/{quote(spec['name'], safe='')}"  # it exists: update it
             result = _call_api(api, "POST", path, spec, operation=operation)
-        print(_format_toxic(result))  # noqa: T201
+        terminal.show(escape_line(_format_toxic(result)))
 
 
 @click.command(context_settings=_HELP)

@@ -139,11 +139,11 @@ class TraceWriter:
             self._draw(self._layout.wait_rows(arrows, at))
         stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
         if found and terminal.is_terminal(stream) and self.end_line():
-            print(file=stream)
+            terminal.show(stream=stream)
         mark = terminal.styled("waits", "warning", stream)
         for text in found:
             lines = textwrap.wrap(text, 103, break_on_hyphens=False)
-            print("\n       ".join([f"{mark}  {lines[0]}", *lines[1:]]), file=stream, flush=True)
+            terminal.show("\n       ".join([f"{mark}  {lines[0]}", *lines[1:]]), stream=stream, flush=True)
 
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
@@ -218,8 +218,8 @@ class TraceWriter:
         for row in rows:
             for line in self._painter.lines(row):
                 if terminal.is_terminal(sys.stdout) and self.end_line():
-                    print()  # noqa: T201
-                print(line, flush=True)  # noqa: T201
+                    terminal.show()
+                terminal.show(line, flush=True)
 
     def _open(self, path: Path, mode: str) -> Any:
         self._files[path] = file = OutputFile(path, mode)
@@ -282,9 +282,9 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
     from bothends.trace.findings import evidence_lines
 
     for finding in found:
-        print(file=stream)
+        terminal.show(stream=stream)
         mark = "follows" if indent else "finding"
-        print(f"{indent}{terminal.styled(mark, 'warning', stream)}  {finding.title}", file=stream)
+        terminal.show(f"{indent}{terminal.styled(mark, 'warning', stream)}  {finding.title}", stream=stream)
         texts = [finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"]
         texts += [f"In C: {finding.in_c}"] if finding.in_c else []
         texts += [f"In Python: {finding.in_python}"] if finding.in_python else []
@@ -295,7 +295,7 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
             lines = textwrap.wrap(
                 text, 110, initial_indent=inner, subsequent_indent=f"{inner}  ", break_on_hyphens=False
             )
-            print("\n".join(lines), file=stream)
+            terminal.show("\n".join(lines), stream=stream)
         show_findings(finding.consequences, trace, stream, f"{indent}    ")
 
 
