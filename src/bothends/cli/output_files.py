@@ -10,13 +10,15 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol, TextIO, TypeVar
+from typing import Final, Protocol, TextIO, TypeVar
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape_controls
 from bothends.log import LineStream, missing_line
 from bothends.osutil.observer_file import ObserverFile
+
+_STDERR: Final = "standard error"
 
 
 class Closable(Protocol):
@@ -43,7 +45,7 @@ class OutputFiles:
 
     def stream(self, stream: TextIO, missing: Callable[[int, str], str] = missing_line) -> LineStream:
         """Return a standard stream as one that neither fails nor blocks."""
-        name = "standard error" if stream is sys.stderr else "standard output"
+        name = _STDERR if stream is sys.stderr else "standard output"
         if name not in self._streams:
             try:
                 descriptor = stream.fileno()
@@ -75,10 +77,9 @@ class OutputFiles:
 
     def close(self) -> None:
         """Close all files, the last one first. Raises SystemCallFailed if lines are missing in one."""
-        stderr = self._streams.get("standard error")
-        if isinstance(stderr, ObserverFile) and stderr.missing:
-            terminal.discard_stderr()  # or printing the errors would block, or fail
         errors = [error for file in reversed(self._files) if (error := file.close()) is not None]
+        if any(error.target == _STDERR for error in errors):
+            terminal.discard_stderr()  # or printing the errors would block, or fail
         self._files.clear()
         self._streams.clear()
         for error in errors[:-1]:

@@ -49,7 +49,7 @@ from bothends.trace.model import (
     SocketKind,
     TracedProcess,
 )
-from bothends.trace.trace_file import VERSION, to_json_object
+from bothends.trace.trace_file import VERSION, missing_note, to_json_object
 
 MAX_FILE_SIZE: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a `Trace` keeps
 _MAX_REASON: Final = 200  # characters of a reason
@@ -104,7 +104,7 @@ class EventRecorder:
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
         self._file = ObserverFile(
-            descriptor, str(path), missing_line=_missing_note, report=report, is_shared=True
+            descriptor, str(path), missing_line=missing_note, report=report, is_shared=True
         )
         self._shared = mmap.mmap(-1, _COUNTERS.size)
         # Copies of the shared counters, valid while the lock is held.
@@ -364,12 +364,6 @@ class EventRecorder:
     def _next_socket(self) -> int:
         self._last_socket += 1
         return self._last_socket
-
-
-def _missing_note(count: int, reason: str) -> str:
-    return (
-        json.dumps({"note": f"{count} {'event is' if count == 1 else 'events are'} missing: {reason}"}) + "\n"
-    )
 
 
 def _family(address: Address) -> SocketFamily:
