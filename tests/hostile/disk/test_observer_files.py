@@ -196,7 +196,7 @@ def test_device_without_space(kind: str, upstream: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MISSING)
-def test_stopped_reader_blocks_nobody(kind: str, tmp_path: Path, upstream: str) -> None:
+def test_stopped_reader_does_not_block_the_service(kind: str, tmp_path: Path, upstream: str) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # never read until the end
@@ -224,7 +224,7 @@ def test_closed_pipe_ends_nothing(kind: str, tmp_path: Path, upstream: str) -> N
         stop(server, 1, "EPIPE (Broken pipe); what cannot", "missing")
 
 
-def test_stopped_reader_of_standard_error_blocks_nobody(tmp_path: Path) -> None:
+def test_stopped_reader_of_standard_error_does_not_block_the_server(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     words = [*BOTHENDS, "serve", "upper", f"unix://{tmp_path}/s"]
