@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from bothends.escaping import escape_controls, escape_line
 
@@ -38,7 +38,14 @@ _WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno
 _MIN_LAST_COLUMN: Final = 20  # characters; minimum width of a table's last column on a narrow terminal
 
 
-def is_terminal(stream: TextIO | None) -> bool:
+class TerminalStream(Protocol):
+    """What `is_terminal` looks at: a text stream, for example."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
+def is_terminal(stream: TerminalStream | None) -> bool:
     """Whether a stream is a terminal. It is None if the descriptor was closed before Python started."""
     try:
         return stream is not None and stream.isatty()
@@ -46,12 +53,12 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-def has_colour(stream: TextIO | None) -> bool:
+def has_colour(stream: TerminalStream | None) -> bool:
     """Whether to use colour on a stream."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def styled(text: str, style: str, stream: TextIO | None) -> str:
+def styled(text: str, style: str, stream: TerminalStream | None) -> str:
     """Return text in a style if the stream has colour, else unchanged.
 
     Styles: "error", "quiet", "strong", "good", "warning", or "" for none.
@@ -141,9 +148,18 @@ def prepare_streams() -> None:
 
 def discard_stdout() -> None:
     """Redirect stdout to /dev/null, so that flushing its buffer at exit raises no error again."""
+    _discard(1)
+
+
+def discard_stderr() -> None:
+    """Redirect stderr to /dev/null, because its reader has stopped or closed it."""
+    _discard(2)
+
+
+def _discard(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(null, 1)
+        os.dup2(null, descriptor)
     finally:
         os.close(null)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.observer_file import ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
 
@@ -83,7 +84,7 @@ class TraceWriter:
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(
-                    trace_file.TraceFileWriter(self._open(self.outputs.save, "w"), self.trace)
+                    trace_file.TraceFileWriter(self._open_saved(self.outputs.save), self.trace)
                 )
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # fail before a long run, not after it
@@ -224,6 +225,30 @@ class TraceWriter:
     def _open(self, path: Path, mode: str) -> Any:
         self._files[path] = file = OutputFile(path, mode)
         self._stack.callback(file.close)
+        return file
+
+    def _open_saved(self, path: Path) -> Any:
+        """Open the trace file. It must not end the run when the disk is full: programs are running."""
+        if path == STDOUT:
+            return self._open(path, "w")
+        from bothends.trace.trace_file import missing_note
+
+        try:
+            descriptor = open_private(path)
+        except OSError as error:
+            raise SystemCallFailed("write", str(path), error.errno or 0) from error
+        file = ObserverFile(
+            descriptor,
+            str(path),
+            missing_line=missing_note,
+            report=lambda text: terminal.note(text, "warning"),
+        )
+
+        def close() -> None:
+            if (error := file.close()) is not None:
+                raise error
+
+        self._stack.callback(close)
         return file
 
 
