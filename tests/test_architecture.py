@@ -43,6 +43,7 @@ RANKS = {
     "metrics": 1,
     "toxics": 1,
     "textfile": 1,
+    "foreign_text": 1,
     "client": 2,
     "engines": 2,
     "socket_table": 2,
@@ -57,6 +58,7 @@ RANKS = {
     "check": 4,
     "starters": 4,
     "testing": 4,
+    "attack": 5,
     "cli": 6,
     "__main__": 6,
 }

@@ -10,7 +10,6 @@ import pytest
 # The possible names of each tool; the first one found is used.
 TOOLS: dict[str, tuple[str, ...]] = {
     "busybox": ("busybox",),
-    "bwrap": ("bwrap",),
     "cc": ("cc", "gcc", "clang"),
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "curl": ("curl",),

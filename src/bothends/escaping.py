@@ -13,6 +13,10 @@ or are invisible. So:
    an escaped control character, and no two inputs have the same output.
 
 To show lines as lines, the caller splits them first, or uses an `Escaper`, which keeps their ends.
+
+Text is escaped by these functions where it enters. Every output (`cli/terminal.py`, `log`, `foreign_text.py`
+for pages and files) passes its text through `escape_controls` or `escape_line` again, which leave escaped
+text unchanged: a text that was overlooked is still harmless there, only no longer reversible.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import codecs
 import re
 from typing import Final
 
-__all__ = ["Escaper", "escape", "escape_controls", "escape_text"]
+__all__ = ["Escaper", "escape", "escape_controls", "escape_line", "escape_text"]
 
 _SHORT_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -32,7 +36,7 @@ _INVISIBLE: Final = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
 )
 _INVISIBLE_CHARACTER: Final = re.compile(f"[{_INVISIBLE}]")
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 but TAB and LF, DEL, C1
+_NOT_PLAIN: Final = re.compile("[^\t\n\x20-\x7e]+")  # everything but printable ASCII, TAB and LF
 _NEEDS_ESCAPING: Final = re.compile(f"[\\\\{_INVISIBLE}]")
 
 
@@ -49,11 +53,16 @@ def escape_text(text: str) -> str:
 
 
 def escape_controls(text: str) -> str:
-    """Escape the control characters of text that may be escaped already; TAB and LF stay.
+    """Escape the invisible characters of text that may be escaped already; TAB and LF stay.
 
-    For outputs, where a backslash must not be doubled again.
+    For outputs of several lines. A backslash is not doubled again.
     """
-    return _CONTROLS.sub(lambda match: _escape_character(match[0]), text)
+    return _NOT_PLAIN.sub(lambda match: "".join(map(_escape_character, match[0])), text)
+
+
+def escape_line(text: str) -> str:
+    """Escape text as `escape_controls` does, and LF too. For outputs of one line: a log, a cell, a name."""
+    return escape_controls(text).replace("\n", "\\n")
 
 
 def _escape_character(character: str) -> str:

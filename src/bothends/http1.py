@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-__all__ = ["BadRequest", "HttpRequest", "HttpResponse", "RequestParser", "check_browser"]
-
 MAX_HEAD_SIZE: Final = 16 * 1024
 MAX_BODY_SIZE: Final = 4 * 1024 * 1024  # a list of some ten thousand proxies
 MAX_FIELDS: Final = 100
@@ -35,10 +33,10 @@ _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _LINE_END: Final = re.compile(rb"\r?\n")
 _REQUEST: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])")
-_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?\n")
+_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 _LAST_CHUNK: Final = re.compile(
-    rb"0+(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?\n(?:[^\x00-\x08\x0a-\x1f\x7f]+\r?\n)*\r?\n"
+    rb"0+(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n(?:[^\x00-\x08\x0a-\x1f\x7f]+\r\n)*\r\n"
 )
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -54,7 +52,7 @@ _ONCE: Final = frozenset({"host", "content-length", "transfer-encoding"})
 
 
 class BadRequest(Exception):
-    """A request that is not served. The server responds with `status` and `reason`, and closes the connection."""
+    """A request that is not served: the server responds with `status` and `reason`, and then closes."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(status, reason)
@@ -66,8 +64,8 @@ class BadRequest(Exception):
 class HttpRequest:
     """A request.
 
-    `path` is not decoded, and begins with "/"; it is "*" for OPTIONS. The names of `fields` are in lower case,
-    and values of the same name are joined with ", ". `authority` is the host with its port: that of the
+    `path` is not decoded, and begins with "/"; it is "*" for OPTIONS. The names of `fields` are in lower
+    case, and values of the same name are joined with ", ". `authority` is the host with its port: that of the
     target if it has one (section 3.2.2), else Host; "" if HTTP/1.0 has none.
     """
 
@@ -133,7 +131,7 @@ class RequestParser:
     @property
     def incomplete(self) -> bool:
         """Whether a part of a request has been received."""
-        return self._head is not None or self._data not in (b"", b"\r")
+        return self._head is not None or bytes(self._data[:2]) not in (b"", b"\r")
 
     def feed(self, data: bytes) -> Iterator[HttpRequest]:
         """Yield the requests that these bytes complete. Raises BadRequest."""
@@ -217,25 +215,20 @@ class RequestParser:
             del self._data[:2]
 
 
-def check_browser(request: HttpRequest, hosts: Collection[str]) -> None:
+def check_browser(request: HttpRequest, hosts: Collection[str] | None) -> None:
     """Raise BadRequest for a request that a browser sends on behalf of another site's page.
 
     A page can send requests to any address, and by changing the address of its own name even read the
     responses (DNS rebinding). Then Host has the page's name. So Host must be an IP address, localhost, or one
-    of `hosts`, in lower case; and the page that sends the request, which a browser names in Origin and
-    describes in Sec-Fetch-Site, must be from this server.
+    of `hosts`, in lower case (None: any name); and the page that sends the request, which a browser names in
+    Origin and describes in Sec-Fetch-Site, must be from this server.
     """
     host = request.host
-    if request.authority and not (host in hosts or _is_local_name(host)):
+    if hosts is not None and request.authority and not (host in hosts or _is_local_name(host)):
         raise BadRequest(
             HTTPStatus.MISDIRECTED_REQUEST,
             f"Host is {host!r}, which is not a name of this server; use its address",
         )
-    check_origin(request)
-
-
-def check_origin(request: HttpRequest) -> None:
-    """Raise BadRequest for a request of another site's page, as `check_browser`, but with any Host."""
     origin = request.fields.get("origin")
     if origin is not None and origin.lower() not in (
         f"{scheme}://{request.authority.lower()}" for scheme in ("http", "https")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -89,24 +91,62 @@ def run(
 def test_stalled_generator_reads_responses_before_timing_out(
     load_generator: Generator, connections: int
 ) -> None:
-    echoed = list[bytes]()  # all lines that the server has received
-
-    def echo(line: bytes) -> bytes:
-        echoed.append(line)
-        return line
+    echoed = Counter[int]()  # lines sent back, by descriptor
+    blocked = False
 
     def block(progress: Progress) -> None:
-        if progress.elapsed < 0.5:
-            count = 0
-            while count != len(echoed) or not count:  # on a busy machine 300 threads take longer than the run
-                count = len(echoed)
-                select.select([], [], [], 0.9)  # beyond the end of the run plus the timeout
+        nonlocal blocked
+        if blocked or len(echoed) < connections:
+            return  # not all connections have a request outstanding
+        blocked = True
+        while echoed.total() < progress.completed + connections:
+            select.select([], [], [], 0.01)
+        select.select([], [], [], progress.total - progress.elapsed + 1.2)  # past the end and the timeout
 
     workload = numbered(16, "echo", newline=True)
-    with stream_server(corrupting_echo(1, echo)) as endpoint:
-        plan = RunPlan(endpoint, workload, connections=connections, duration=0.5, timeout=0.3)
-        found = measure(plan, generator=load_generator, on_progress=block)
+    for duration in (0.5, 4, 16):  # a busy machine may take longer to start
+        echoed.clear()
+        with counting_echo_server(echoed) as endpoint:
+            plan = RunPlan(endpoint, workload, connections=connections, duration=duration, timeout=1)
+            found = measure(plan, generator=load_generator, on_progress=block)
+        if blocked:
+            break
+    assert blocked
     assert found.faults == Faults()
+
+
+@contextlib.contextmanager
+def counting_echo_server(echoed: Counter[int]) -> Iterator[Endpoint]:
+    """Echo single lines in one thread, so that no connection waits for a processor longer than others."""
+    stop, stopped = socket.socketpair()
+
+    def serve() -> None:
+        connections = dict[int, socket.socket]()
+        with select.epoll() as epoll:
+            for each in (listener, stopped):
+                epoll.register(each, select.EPOLLIN)
+            while stopped.fileno() not in (ready := [descriptor for descriptor, _ in epoll.poll()]):
+                for descriptor in ready:
+                    if descriptor == listener.fileno():
+                        connection, _ = listener.accept()
+                        connections[connection.fileno()] = connection
+                        epoll.register(connection, select.EPOLLIN)
+                    elif data := connections[descriptor].recv(1024):
+                        connections[descriptor].sendall(data)
+                        echoed[descriptor] += 1
+                    else:
+                        epoll.unregister(descriptor)
+            for connection in connections.values():
+                connection.close()
+
+    with stop, stopped, socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Endpoint("tcp", host="127.0.0.1", port=listener.getsockname()[1])
+        finally:
+            stop.close()
+            thread.join()
 
 
 def corrupting_echo(count: int, corrupt: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:

@@ -131,8 +131,9 @@ def batch_command(folder: Path, out: Path) -> list[str]:
 
 def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
     expected = write_submissions(tmp_path / "class", SUBMISSION_COUNT)
-    tag = f"class {os.getpid()}"
-    environment = {**os.environ, "HOSTILE_TAG": tag}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
     out = tmp_path / "results"
     done = subprocess.run(
         batch_command(tmp_path / "class", out), env=environment, capture_output=True, text=True, check=False
@@ -146,7 +147,7 @@ def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
     assert found == expected
     page = (out / "results.html").read_text(encoding="utf-8")
     assert all(name in page for name in expected)
-    assert not wait_leftover_processes(tag)
+    assert not wait_leftover_processes(scratch)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +155,9 @@ def test_batch_with_hostile_programs_judges_each(tmp_path: Path) -> None:
 )
 def test_batch_stopped_by_signal_resumes(number: signal.Signals, status: int, tmp_path: Path) -> None:
     write_submissions(tmp_path / "class", 8)
-    tag = f"stopped {number} {os.getpid()}"
-    environment = {**os.environ, "HOSTILE_TAG": tag}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
     out = tmp_path / "results"
     words = batch_command(tmp_path / "class", out)
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -163,7 +165,7 @@ def test_batch_stopped_by_signal_resumes(number: signal.Signals, status: int, tm
         process.stderr.readline()  # until the first result
         process.send_signal(number)
         assert process.wait(60) == status
-    assert not wait_leftover_processes(tag)
+    assert not wait_leftover_processes(scratch)
     assert not (out / "results.csv").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert 1 <= len(before) < 8

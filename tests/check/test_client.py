@@ -23,7 +23,7 @@ c.close()
 CORRECT_CLIENT = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=0.5) as c:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3) as c:
         replies = c.makefile('rb')
         for line in sys.stdin.buffer:
             c.sendall(line)

@@ -14,6 +14,7 @@ from bothends.server import serve
 from tests.check.helpers import judge
 
 TCP_HEADER = 'transport = "tcp"\n'
+TURN_CONTRACT = TCP_HEADER + "framing = 'lines'\n[answer]\nfunction = 'turn.py:turn'"
 
 
 @pytest.mark.parametrize("name", builtin_names())
@@ -63,11 +64,15 @@ def test_parse_invalid_contract_reports_location(text: str, message: str) -> Non
 def test_answer_function_is_loaded_beside_contract(tmp_path: Path) -> None:
     (tmp_path / "turn.py").write_text("def turn(message):\n    return message[::-1]\n", encoding="utf-8")
     contract = parse(
-        TCP_HEADER + "framing = 'lines'\n[answer]\nfunction = 'turn.py:turn'", "x", "x", tmp_path
+        TURN_CONTRACT,
+        "x",
+        "x",
+        tmp_path,
+        allow_code=True,
     )
     assert make_oracle(contract).reply(b"abc").exact == b"cba\n"
     with pytest.raises(ServiceError, match="has no function 'tern'"):
-        parse(TCP_HEADER + "[answer]\nfunction = 'turn.py:tern'", "x", "x", tmp_path)
+        parse(TCP_HEADER + "[answer]\nfunction = 'turn.py:tern'", "x", "x", tmp_path, allow_code=True)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +86,24 @@ def test_answer_function_is_loaded_beside_contract(tmp_path: Path) -> None:
 def test_answer_function_without_reply_fails_at_parse(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "turn.py").write_text(text, encoding="utf-8")
     with pytest.raises(ServiceError, match=message):
-        parse(TCP_HEADER + "framing = 'lines'\n[answer]\nfunction = 'turn.py:turn'", "x", "x", tmp_path)
+        parse(
+            TURN_CONTRACT,
+            "x",
+            "x",
+            tmp_path,
+            allow_code=True,
+        )
 
 
 def test_answer_function_error_during_case_is_skip(tmp_path: Path) -> None:
     text = "def turn(message):\n    return message.decode().upper().encode()\n"
     (tmp_path / "turn.py").write_text(text, encoding="utf-8")
     contract = parse(
-        TCP_HEADER + "framing = 'lines'\n[answer]\nfunction = 'turn.py:turn'", "x", "x", tmp_path
+        TURN_CONTRACT,
+        "x",
+        "x",
+        tmp_path,
+        allow_code=True,
     )
     with serve("upper", "tcp://127.0.0.1:0") as server:
         result = judge([], contract, "tcp-binary", endpoint=str(server.endpoints[0]))

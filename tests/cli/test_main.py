@@ -188,8 +188,8 @@ def test_has_colour(environment: dict[str, str], coloured: bool, monkeypatch: py
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     stream = FakeTerminal()
-    assert (terminal.styled("x", "error", stream) != "x") == coloured  # type: ignore[arg-type]
-    assert terminal.styled("x", "", stream) == "x"  # type: ignore[arg-type]
+    assert (terminal.styled("x", "error", stream) != "x") == coloured
+    assert terminal.styled("x", "", stream) == "x"
     assert terminal.styled("x", "error", None) == "x"
 
 

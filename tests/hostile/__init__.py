@@ -1,1 +1,1 @@
-"""Hostile files, submissions and peers: each test names what it tries and what must happen."""
+"""Hostile input of every kind: each test says what it tries, and what must happen."""

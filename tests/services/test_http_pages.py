@@ -26,7 +26,8 @@ PAGES = HttpPages(
         "/metrics": lambda: HttpPage(b"figures 1\n", "text/plain; version=0.0.4"),
         "/health": draining,
         "/x": broken,
-    }
+    },
+    hosts=["Here"],
 )
 FIGURES = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: 10\r\n"
@@ -44,7 +45,7 @@ def status_of(result: bytes) -> int:
     [
         b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n",
         b"GET /metrics HTTP/1.0\n\n",
-        b"\r\nGET /metrics?debug=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"\r\nGET /metrics?debug=1 HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello",
         b"GET HTTP://here:9100/metrics HTTP/1.1\r\nHost: here:9100\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n",
     ],
 )
@@ -57,25 +58,27 @@ def test_get_is_answered_once_for_every_chunking(request_: bytes) -> None:
 
 
 def test_head_omits_body() -> None:
-    assert run_conversation(PAGES, [b"HEAD /metrics HTTP/1.1\r\n\r\n"]).output == FIGURES
+    assert run_conversation(PAGES, [b"HEAD /metrics HTTP/1.1\r\nHost: here\r\n\r\n"]).output == FIGURES
 
 
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET /health HTTP/1.1\r\n\r\n", 503),
-        (b"GET / HTTP/1.1\r\n\r\n", 404),
-        (b"GET http://here HTTP/1.1\r\n\r\n", 404),
-        (b"GET /\xff\x00 HTTP/1.1\r\n\r\n", 404),
-        (b"POST /metrics HTTP/1.1\r\n\r\n", 405),
-        (b"get /metrics HTTP/1.1\r\n\r\n", 405),
+        (b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n", 503),
+        (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", 404),
+        (b"GET http://here HTTP/1.1\r\nHost: here\r\n\r\n", 404),
+        (b"GET /\xff HTTP/1.1\r\nHost: here\r\n\r\n", 400),
+        (b"GET http://[::1 HTTP/1.1\r\nHost: here\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", 400),
+        (b"POST /metrics HTTP/1.1\r\nHost: here\r\n\r\n", 405),
+        (b"get /metrics HTTP/1.1\r\nHost: here\r\n\r\n", 405),
         (b"GET /metrics HTTP/2.0\r\n\r\n", 505),
         (b"GET /metrics\r\n\r\n", 400),
         (b"GET  /metrics HTTP/1.1\r\n\r\n", 400),
         (b"\x16\x03\x01\r\n\r\n", 400),
         (b"GET /metrics HTTP/1.1\r\n", 400),
         (b"GET /" + b"x" * MAX_HEAD + b" HTTP/1.1\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * MAX_HEAD, 431),
+        (b"GET / HTTP/1.1\r\nHost: here\r\n" + b"a: b\r\n" * MAX_HEAD, 431),
     ],
 )
 def test_error_status(request_: bytes, status: int) -> None:
@@ -88,12 +91,13 @@ def test_error_status(request_: bytes, status: int) -> None:
 
 def test_405_lists_allowed_methods() -> None:
     assert (
-        b"\r\nAllow: GET, HEAD\r\n" in run_conversation(PAGES, [b"DELETE /metrics HTTP/1.1\r\n\r\n"]).output
+        b"\r\nAllow: GET, HEAD\r\n"
+        in run_conversation(PAGES, [b"DELETE /metrics HTTP/1.1\r\nHost: here\r\n\r\n"]).output
     )
 
 
 def test_page_exception_is_500_without_details() -> None:
-    shown = run_conversation(PAGES, [b"GET /x HTTP/1.1\r\n\r\n"])
+    shown = run_conversation(PAGES, [b"GET /x HTTP/1.1\r\nHost: here\r\n\r\n"])
     assert status_of(shown.output) == 500
     assert b"no figures" not in shown.output
     assert isinstance(shown.failure, RuntimeError)

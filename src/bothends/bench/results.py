@@ -6,17 +6,32 @@ entries (one target under one load each), an entry holds rounds, and a round the
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from bothends.bench.histogram import Histogram, merge_histograms
 from bothends.errors import UsageError
+from bothends.escaping import escape_line, escape_text
+from bothends.foreign_text import json_text
 
 VERSION: Final = 1
+_SURROGATES: Final = re.compile("[\ud800-\udfff]+")
 IDLE: Final = "idle"
+
+MAX_ROUNDS: Final = 1000
+"""Rounds of an entry, as `--rounds` allows."""
+
+MAX_SIZE: Final = 256 << 20
+"""Bytes of a result file: far above the result of any campaign."""
+
+# Bounds of what a file may contain. They keep sums, ratios and percentages of the figures finite and exact.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
+SignedFigure = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 
 STARVED_SHARE: Final = 0.1
 """Share of the time waiting for a CPU from which other processes distort the result."""
@@ -33,16 +48,16 @@ class Faults(msgspec.Struct):
     request was counted as lost or timed out).
     """
 
-    refused: int = 0
-    reset: int = 0
-    silent: int = 0
-    timed_out: int = 0
-    lost: int = 0
-    short: int = 0
-    wrong: int = 0
-    duplicated: int = 0
-    reordered: int = 0
-    late: int = 0
+    refused: Count = 0
+    reset: Count = 0
+    silent: Count = 0
+    timed_out: Count = 0
+    lost: Count = 0
+    short: Count = 0
+    wrong: Count = 0
+    duplicated: Count = 0
+    reordered: Count = 0
+    late: Count = 0
 
     @property
     def total(self) -> int:
@@ -68,10 +83,10 @@ class LatencySummary(msgspec.Struct):
     `percentiles_us`: p50, p90, p99, p99.9, without those for which `n` is too small.
     """
 
-    n: int
-    mean_us: float
-    max_us: float
-    percentiles_us: dict[str, float]
+    n: Count
+    mean_us: Figure
+    max_us: Figure
+    percentiles_us: dict[str, Figure]
     histogram: str
 
     @classmethod
@@ -96,8 +111,8 @@ class GeneratorUsage(msgspec.Struct):
     """
 
     name: str
-    cpu_share: float
-    starved_share: float = 0.0
+    cpu_share: Figure
+    starved_share: Figure = 0.0
     lateness: LatencySummary | None = None
     limit: str = ""
 
@@ -108,10 +123,10 @@ class ServerCost(msgspec.Struct):
     Per request over the measured time. For a load that only holds connections open, memory per connection.
     """
 
-    cpu_us_per_request: float | None = None
-    cpu_share: float | None = None
-    switches_per_request: float | None = None
-    memory_kib_per_connection: float | None = None
+    cpu_us_per_request: Figure | None = None
+    cpu_share: Figure | None = None
+    switches_per_request: Figure | None = None
+    memory_kib_per_connection: SignedFigure | None = None
 
 
 class Round(msgspec.Struct):
@@ -124,17 +139,17 @@ class Round(msgspec.Struct):
     the run ended early; "" if it did not.
     """
 
-    seconds: float
-    completed: int
-    per_s: float
-    bytes_received: int
+    seconds: Figure
+    completed: Count
+    per_s: Figure
+    bytes_received: Count
     faults: Faults
     uncorrected: LatencySummary
     corrected: LatencySummary | None
     own: GeneratorUsage
-    unsent: int = 0
-    connections_made: int = 0
-    each_second: list[int] = []
+    unsent: Count = 0
+    connections_made: Count = 0
+    each_second: list[Count] = []
     ended: str = ""
     server: ServerCost | None = None
 
@@ -149,16 +164,16 @@ class Load(msgspec.Struct):
 
     workload: str
     transport: str
-    connections: int = 1
-    depth: int = 1
+    connections: Count = 1
+    depth: Count = 1
     size: str = ""
     reconnect: bool = False
-    rate: float | None = None
+    rate: Figure | None = None
     arrivals: Literal["fixed", "poisson"] = "fixed"
-    duration_s: float = 0.0
-    warmup_s: float = 0.0
-    timeout_s: float = 0.0
-    seed: int = 1
+    duration_s: Figure = 0.0
+    warmup_s: Figure = 0.0
+    timeout_s: Figure = 0.0
+    seed: Count = 1
 
     @property
     def is_idle(self) -> bool:
@@ -186,7 +201,7 @@ class BenchEntry(msgspec.Struct):
     name: str
     target: str
     load: Load
-    rounds: list[Round] = []
+    rounds: Annotated[list[Round], msgspec.Meta(max_length=MAX_ROUNDS)] = []
     skipped: str = ""
 
     @property
@@ -212,7 +227,7 @@ class BenchEntry(msgspec.Struct):
 class Document(msgspec.Struct, tag_field="kind", tag="bothends bench"):
     """The results of one command. `made`: time in ISO 8601, UTC. `machine`: see `host_info`."""
 
-    version: int
+    version: Count
     made: str
     command: str
     machine: dict[str, str]
@@ -223,8 +238,16 @@ class Document(msgspec.Struct, tag_field="kind", tag="bothends bench"):
 
 
 def encode(document: Document) -> bytes:
-    """Encode a document as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+    """Encode a document as indented JSON. Lone surrogates of a command line are escaped."""
+    return json_text(_encodable(msgspec.to_builtins(document)), indent=1).encode() + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_encodable(each) for each in value]
+    return _SURROGATES.sub(lambda match: escape_line(match[0]), value) if isinstance(value, str) else value
 
 
 def decode(data: bytes, where: str) -> Document:
@@ -234,8 +257,12 @@ def decode(data: bytes, where: str) -> Document:
     """
     try:
         found = msgspec.json.decode(data, type=Document)
+    except RecursionError as error:
+        raise UsageError(f"{where}: not a result of `bothends bench --json`: nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: not a result of `bothends bench --json`: {error}") from error
+        raise UsageError(
+            f"{where}: not a result of `bothends bench --json`: {escape_text(str(error))}"
+        ) from error
     if found.version != VERSION:
         raise UsageError(f"{where}: format version {found.version} is not supported, only {VERSION}")
     return found

@@ -9,6 +9,8 @@
 
 msgspec validates a file against the fields of `Contract` and their types; errors name the place in the file.
 The built-in contracts are files in `contracts/`.
+
+The author of a contract may be untrusted, so the Python code that it names runs only if the caller allows it.
 """
 
 from __future__ import annotations
@@ -79,6 +81,14 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     nothing: bool = False
     """There is never a reply."""
+
+    @property
+    def code_file(self) -> str:
+        """The Python file whose code replies, as the contract names it; empty if there is none."""
+        name = self.function or self.service
+        if ":" not in name and "/" not in name and not name.endswith(".py"):
+            return ""
+        return name if name.endswith(".py") else name.rpartition(":")[0]
 
 
 class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,8 +210,16 @@ def builtin_names() -> list[str]:
     return sorted(path.stem for path in BUILTIN_DIR.glob("*.toml"))
 
 
-def load(name: str) -> Contract:
-    """Load a built-in contract by its name, or a contract file (any name with a slash or ending in .toml).
+def is_file_name(name: str) -> bool:
+    """Whether a contract's name is that of a file, with a slash or ending in .toml, not of a built-in one."""
+    return name.endswith(".toml") or "/" in name
+
+
+def load(name: str, *, allow_code: bool = False) -> Contract:
+    """Load a built-in contract by its name, or a contract file.
+
+    Args:
+        allow_code: whether the contract may run Python code of a file.
 
     Raises:
         UnknownName: there is no such built-in contract.
@@ -209,47 +227,51 @@ def load(name: str) -> Contract:
         ConfigurationError: its content is invalid.
         ServiceError: its service or function cannot be loaded.
     """
-    if not name.endswith(".toml") and "/" not in name:
+    if not is_file_name(name):
         if name not in builtin_names():
             nearest = suggest.nearest(name, builtin_names())
             hint = "`bothends check contracts` lists them; give your own as file.toml"
             raise UnknownName("contract", name, nearest, hint)
         return read(BUILTIN_DIR / f"{name}.toml")
-    return read(Path(name))
+    return read(Path(name), allow_code=allow_code)
 
 
-def read(path: Path) -> Contract:
-    """Read a contract file.
+def read(path: Path, *, allow_code: bool = False) -> Contract:
+    """Read a contract file. `allow_code`: whether it may run Python code of a file.
 
     Raises:
         SystemCallFailed: the file cannot be read.
         ConfigurationError: its content is invalid.
         ServiceError, UnknownName: its service or function cannot be loaded.
     """
-    return parse(read_text(path), str(path), path.stem, path.absolute().parent)
+    return parse(read_text(path), str(path), path.stem, path.absolute().parent, allow_code=allow_code)
 
 
-def parse(text: str, file: str, name: str, folder: Path) -> Contract:
+def parse(text: str, file: str, name: str, folder: Path, *, allow_code: bool = False) -> Contract:
     """Parse the text of a contract file.
 
     Args:
         file: the file's name, for errors.
         name: the contract's name if the text does not give one.
         folder: the folder that `file.py:name` is relative to.
+        allow_code: whether the contract may run Python code of a file.
 
     Raises:
-        ConfigurationError: the text is invalid.
+        ConfigurationError: the text is invalid, or names Python code that is not allowed.
         ServiceError, UnknownName: the service or function cannot be loaded.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(file, "", "", f"invalid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(file, "", "", "nested too deeply") from error
     try:
         contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
     except msgspec.ValidationError as error:
         raise ConfigurationError(file, "", "", *_translate_validation_error(str(error), document)) from error
     _validate(contract, file)
+    _check_code(contract.answer, file, allow_code=allow_code)
     make_oracle(contract)  # to report a missing service or function now
     return contract
 
@@ -314,6 +336,27 @@ def _validate(contract: Contract, file: str) -> None:
             raise ConfigurationError(
                 file, "[answer]", "example", f"{each.matches!r} doesn't match the whole of {each.example!r}"
             )
+
+
+def _check_code(answer: AnswerSpec, file: str, *, allow_code: bool) -> None:
+    """Check that Python code is in a file beside the contract, and allowed.
+
+    A module is not searched for, because the current folder may be that of the program to be tested.
+    """
+    code = answer.code_file
+    if not code:
+        return
+    key = "function" if answer.function else "service"
+    if not code.endswith(".py"):
+        raise ConfigurationError(
+            file, "[answer]", key, f"{answer.function or answer.service!r} is not in a Python file",
+            "write file.py:name",
+        )  # fmt: skip
+    if not allow_code:
+        raise ConfigurationError(
+            file, "[answer]", key, f"it runs the Python code in {code!r}",
+            "if you trust its author, give --allow-code",
+        )  # fmt: skip
 
 
 def make_oracle(contract: Contract) -> Oracle:

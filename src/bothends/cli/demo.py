@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from bothends.cli import terminal
 from bothends.cli.terminal import styled
 from bothends.client.blocking import connect
 from bothends.escaping import escape
@@ -43,4 +44,4 @@ def demo() -> None:
 
 
 def _print(text: str, note: str) -> None:
-    click.echo(f"{text}  {styled(note, 'quiet', sys.stdout)}" if note else text)
+    terminal.show(f"{text}  {styled(note, 'quiet', sys.stdout)}" if note else text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import click
 
+from bothends.cli import terminal
 from bothends.cli.terminal import table, yes_or_dash
 from bothends.engines import registry as engine_registry
 
@@ -55,7 +55,7 @@ def engines(as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        terminal.show_json(found, indent=2)
         return
     table(
         ("engine", "streams", "datagrams", "push", "how it waits"),
@@ -76,7 +76,7 @@ def engines(as_json: bool) -> None:
         for capability, reason in engine_registry.load(each["name"]).why_not.items()
     ]
     if reasons:
-        click.echo()
+        terminal.show()
         table(("engine", "does not support", "because"), reasons)
 
 

@@ -61,6 +61,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "Benchmark a server: requests per second, latency, errors.",
     ),
     "check": ("bothends.cli.check.command:check", "Test a client or a server in any language."),
+    "attack": (
+        "bothends.cli.attack:attack",
+        "Attack a server of your own; an honest client is the judge.",
+    ),
     "new": ("bothends.cli.new:new", "Write a starter client or server in Python, C or Java."),
     "services": (
         "bothends.cli.services:services",
@@ -137,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        terminal.show(error.format_message(), stream=sys.stderr)
         return error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "bothends"

@@ -75,12 +75,12 @@ def _show(starters: list[Starter]) -> None:
     if len(starters) > 2:
         raise UsageError("--show prints at most two programs side by side")
     if len(starters) == 1:
-        click.echo(starters[0].text, nl=False)
+        terminal.show(starters[0].text, end="")
         return
     left, right = ([each.file, "", *each.text.expandtabs(4).splitlines()] for each in starters)
     width = min(_MAX_COLUMN_WIDTH, max(map(len, left))) + _COLUMN_GAP
     for left_line, right_line in itertools.zip_longest(left, right, fillvalue=""):
-        click.echo(f"{left_line:<{width}}{right_line}".rstrip())
+        terminal.show(f"{left_line:<{width}}{right_line}".rstrip())
 
 
 def _write(starter: Starter, folder: Path, role: str, transport: str, service: str, *, force: bool) -> None:
@@ -93,7 +93,7 @@ def _write(starter: Starter, folder: Path, role: str, transport: str, service: s
         raise UsageError(f"{path} already exists; --force overwrites it") from None
     except OSError as error:
         raise SystemCallFailed("write", str(path), error.errno or 0) from error
-    click.echo(str(path))
+    terminal.show(str(path))
     steps = [f"cd {folder}"] if folder != Path() else []
     if starter.build:
         steps.append(" ".join(starter.build))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -158,18 +157,18 @@ class _Output:
         if self._quiet:
             return
         if self._as_json:
-            print(json.dumps(as_object(event)), flush=True)  # noqa: T201
+            terminal.show_json(as_object(event), flush=True)
         else:
-            print(self._format_event(event), flush=True)  # noqa: T201
+            terminal.show(self._format_event(event), flush=True)
 
     def summary(self, summary: Summary) -> None:
         if self._as_json:
-            print(json.dumps(summary_object(self._address, summary)), flush=True)  # noqa: T201
+            terminal.show_json(summary_object(self._address, summary), flush=True)
             return
         if not self._quiet and terminal.is_terminal(sys.stdout):
-            print()  # noqa: T201  (a newline after the ^C that the terminal has echoed)
+            terminal.show()  # (a newline after the ^C that the terminal has echoed)
         for line in summary_lines(self._address, summary):
-            print(line)  # noqa: T201
+            terminal.show(line)
 
     def _format_event(self, event: ProbeEvent) -> str:
         from bothends.client.ping import ProbeFailure, ProbeReply, ProbeTimeout

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from bothends.cli import terminal
 from bothends.cli.terminal import table, yes_or_dash
 from bothends.errors import BothendsError
 from bothends.services import registry as service_registry
@@ -36,7 +36,7 @@ def services(as_json: bool) -> None:
             entry["posts"] = service.pushes
         found.append({"name": name, **entry})
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        terminal.show_json(found, indent=2)
         return
     table(
         ("service", "streams", "datagrams", "description"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -92,7 +91,7 @@ def sockets(
         return
     table = read()
     if as_json:
-        print(json.dumps([as_object(row) for row in table.sockets], indent=2))  # noqa: T201
+        terminal.show_json([as_object(row) for row in table.sockets], indent=2)
         left_out: Sequence[str] = ()
     else:
         left_out = _print_table(table)
@@ -176,7 +175,7 @@ def _print_table(table: SocketTable) -> list[str]:
         start = len(line) - len(row[-1])
         if columns[-1] == "more" and row[-1] and len(line) > width:
             line = line[: max(width, start + _MIN_MORE) - 1] + "…"
-        print(terminal.styled(line, "strong", sys.stdout) if row is columns else line)  # noqa: T201
+        terminal.show(terminal.styled(line, "strong", sys.stdout) if row is columns else line)
     return [name for name in COLUMNS if name not in columns]
 
 
@@ -266,17 +265,20 @@ def as_object(row: SocketEntry) -> dict[str, Any]:
 
 
 def _watch(read: Any, interval: float, *, as_json: bool) -> None:
-    clear = "\x1b[H\x1b[2J" if terminal.is_terminal(sys.stdout) and not as_json else ""
+    clears = terminal.is_terminal(sys.stdout) and not as_json
     while True:
         started = time.monotonic()
         table: SocketTable = read()
         if as_json:
-            print(json.dumps({"time": time.time(), "sockets": [as_object(row) for row in table.sockets]}))  # noqa: T201
+            rows = [as_object(row) for row in table.sockets]
+            terminal.show_json({"time": time.time(), "sockets": rows})
         else:
-            print(clear, end="")  # noqa: T201
+            if clears:
+                terminal.clear_screen()
             _print_table(table)
-            print() if not clear else None  # noqa: T201
-        for each in table.notes if clear else ():
+            if not clears:
+                terminal.show()
+        for each in table.notes if clears else ():
             terminal.note(each)
         sys.stdout.flush()
         time.sleep(max(0.0, started + interval - time.monotonic()))

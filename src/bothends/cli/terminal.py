@@ -1,31 +1,51 @@
-"""Terminal output shared by all verbs: notes and errors on stderr, tables, colour.
+"""Output shared by all verbs: lines and tables on stdout, notes and errors on stderr, colour.
+
+All text that a verb prints passes through this module; tests/hostile/text/test_one_way_out.py checks that.
 
 1. Results go to stdout, everything else to stderr, so that a pipe carries results only.
 2. Colour is used on terminals only, and not if NO_COLOR is set (no-color.org) or TERM is "dumb".
 3. An error is one line. Callers escape text that may contain bytes from a peer (`escaping.escape`).
+4. What a caller overlooks is escaped here: control characters, bidirectional overrides, lone surrogates. Only
+   the sequences of `styled` and of diagrams stay, if the stream has colour.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
-from bothends.escaping import escape_controls
+from bothends.escaping import escape_controls, escape_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 # Style -> parameter of Select Graphic Rendition (ECMA-48, 8.3.117).
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
 
-_OWN_STYLE: Final = re.compile(rf"(\x1b\[(?:0|{'|'.join(_STYLES.values())})m)")
+# The parameters above, and those of diagrams (trace/rendering/terminal.py).
+_OWN_STYLE: Final = re.compile(r"(\x1b\[(?:[012]|3[1-6]|1;31)m)")
+
+_CLEAR_SCREEN: Final = "\x1b[H\x1b[2J"  # CUP, then ED (ECMA-48)
+_CLEAR_LINE: Final = "\r\x1b[K"  # CR, then EL
 
 _WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write(2)
 _MIN_LAST_COLUMN: Final = 20  # characters; minimum width of a table's last column on a narrow terminal
 
 
-def is_terminal(stream: TextIO | None) -> bool:
+class TerminalStream(Protocol):
+    """What `is_terminal` looks at: a text stream, for example."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
+def is_terminal(stream: TerminalStream | None) -> bool:
     """Whether a stream is a terminal. It is None if the descriptor was closed before Python started."""
     try:
         return stream is not None and stream.isatty()
@@ -33,12 +53,12 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-def has_colour(stream: TextIO | None) -> bool:
+def has_colour(stream: TerminalStream | None) -> bool:
     """Whether to use colour on a stream."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def styled(text: str, style: str, stream: TextIO | None) -> str:
+def styled(text: str, style: str, stream: TerminalStream | None) -> str:
     """Return text in a style if the stream has colour, else unchanged.
 
     Styles: "error", "quiet", "strong", "good", "warning", or "" for none.
@@ -46,10 +66,54 @@ def styled(text: str, style: str, stream: TextIO | None) -> str:
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if style and has_colour(stream) else text
 
 
+def show(text: str = "", *, end: str = "\n", stream: TextIO | None = None, flush: bool = False) -> None:
+    """Print text on stdout, or on `stream`. It may have several lines, and parts in a style."""
+    stream = sys.stdout if stream is None else stream
+    if stream is not None:
+        stream.write(_safe(text, stream) + end)
+        if flush:
+            stream.flush()
+
+
+def show_json(value: Any, *, indent: int | None = None, flush: bool = False) -> None:
+    """Print a value as JSON on stdout, in ASCII. `indent` as in json.dumps."""
+    show(json.dumps(value, indent=indent), flush=flush)
+
+
+def clear_screen() -> None:
+    """Clear the terminal on stdout, before the next picture of a repeated output."""
+    if sys.stdout is not None:
+        sys.stdout.write(_CLEAR_SCREEN)
+
+
+def progress_line(text: str = "") -> None:
+    """Replace the current line of the terminal on stderr, without a newline."""
+    if sys.stderr is not None:
+        sys.stderr.write(_CLEAR_LINE + escape_line(text))
+        sys.stderr.flush()
+
+
+def live_console() -> Console:
+    """Return a console on stderr for a table or a progress bar that is drawn again and again.
+
+    The caller passes text through `cell`.
+    """
+    import rich.console
+
+    return rich.console.Console(file=sys.stderr, no_color=not has_colour(sys.stderr), highlight=False)
+
+
+def cell(text: str) -> Text:
+    """Return text for a cell of a table or for a progress bar: one line, without markup, escaped."""
+    import rich.text
+
+    return rich.text.Text(escape_line(text))
+
+
 def note(text: str, style: str = "quiet") -> None:
     """Print one line on stderr, in a style."""
     if sys.stderr is not None:
-        _write_line(styled(_safe(text), style, sys.stderr))
+        _write_line(styled(_safe(text, sys.stderr).replace("\n", "\\n"), style, sys.stderr))
 
 
 def error(text: str) -> None:
@@ -59,9 +123,8 @@ def error(text: str) -> None:
         _write_line(f"{styled('bothends:', 'error', sys.stderr)} {line}")
 
 
-def _safe(text: str) -> str:
-    # Callers style parts of a note: the sequences of `styled` stay, if stderr has colour.
-    if not has_colour(sys.stderr):
+def _safe(text: str, stream: TextIO) -> str:
+    if "\x1b" not in text or not has_colour(stream):
         return escape_controls(text)
     return "".join(
         part if _OWN_STYLE.fullmatch(part) else escape_controls(part) for part in _OWN_STYLE.split(text)
@@ -85,9 +148,18 @@ def prepare_streams() -> None:
 
 def discard_stdout() -> None:
     """Redirect stdout to /dev/null, so that flushing its buffer at exit raises no error again."""
+    _discard(1)
+
+
+def discard_stderr() -> None:
+    """Redirect stderr to /dev/null, because its reader has stopped or closed it."""
+    _discard(2)
+
+
+def _discard(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(null, 1)
+        os.dup2(null, descriptor)
     finally:
         os.close(null)
 
@@ -114,24 +186,27 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     the terminal, so are the lines.
     """
     import rich.box
-    import rich.cells
     import rich.console
     import rich.table
 
-    rendered = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    rendered = rich.table.Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if has_colour(sys.stdout) else ""
+    )
     for head in headers:
         rendered.add_column(head, no_wrap=head != headers[-1])
     for row in rows:
-        rendered.add_row(*(rich.markup.escape(cell) for cell in row))
+        rendered.add_row(*map(cell, row))
     console = rich.console.Console(
-        width=None if is_terminal(sys.stdout) else 1000, no_color=not has_colour(sys.stdout), highlight=False
+        width=None if is_terminal(sys.stdout) else 1000,
+        force_terminal=has_colour(sys.stdout),
+        highlight=False,
     )
-    widths = [max(map(rich.cells.cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    widths = [max(cell(each).cell_len for each in column) for column in zip(headers, *rows, strict=True)]
     console.width = max(console.width, sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _MIN_LAST_COLUMN))
     with console.capture() as captured:
         console.print(rendered)
     for line in captured.get().splitlines():
-        print(line.rstrip())  # noqa: T201
+        show(line.rstrip())
 
 
 def yes_or_dash(value: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import sys
 import time
@@ -53,15 +52,16 @@ def why(subject: str | None, watch: bool, as_json: bool) -> None:
         if report.is_wrong:
             raise click.exceptions.Exit(1)
         return
-    clear = "\x1b[H\x1b[2J" if terminal.is_terminal(sys.stdout) and not as_json else ""
+    clears = terminal.is_terminal(sys.stdout) and not as_json
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             started = time.monotonic()
             report = look(subject)
-            print(clear, end="")  # noqa: T201
+            if clears:
+                terminal.clear_screen()
             _print(report, as_json=as_json, indent=None)
-            if not clear and not as_json:
-                print()  # noqa: T201
+            if not clears and not as_json:
+                terminal.show()
             sys.stdout.flush()
             time.sleep(max(0.0, started + _INTERVAL - time.monotonic()))
 
@@ -101,10 +101,10 @@ def _print(report: Report, *, as_json: bool, indent: int | None) -> None:
     from bothends.why.report import as_object, text_lines
 
     if as_json:
-        print(json.dumps({"time": time.time(), **as_object(report)}, indent=indent))  # noqa: T201
+        terminal.show_json({"time": time.time(), **as_object(report)}, indent=indent)
         return
     for text, style in text_lines(report):
-        print(terminal.styled(text, style, sys.stdout))  # noqa: T201
+        terminal.show(terminal.styled(text, style, sys.stdout))
     sys.stdout.flush()
     for each in report.notes:
         terminal.note(each)

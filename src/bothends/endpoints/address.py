@@ -52,6 +52,11 @@ class Address:
             return cls("unix", "@" + text[1:] if text[0] == "\0" else text)
         return cls("unix", sockaddr)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can send to it over IP (127.0.0.0/8, ::1)."""
+        return self.host == "::1" or (self.family == "inet" and self.host.startswith("127."))
+
     def __str__(self) -> str:
         if self.family == "unix":
             return _printable(self.host) or "unix"

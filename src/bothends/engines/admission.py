@@ -55,7 +55,7 @@ class AdmissionControl:
         *,
         max_connections: int | None = None,
         fd_limit: int | None = None,
-        make_room: Callable[[], bool] = lambda: False,
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
         limits = [limit for limit in (context.limits.connections, max_connections) if limit is not None]
         self._max_connections = min(limits) if limits else None
@@ -115,7 +115,7 @@ class AdmissionControl:
             if (rejection := self._access_control.rejection(address)) is not None:
                 self._reject(connection, address, *rejection)
                 continue
-            if limited and self._is_full() and not self._make_room():
+            if limited and self._is_full() and not (self._make_room and self._make_room()):
                 reason = f"{self._max_connections} connections are open, the limit"
                 self._reject(connection, address, reason, RejectReason.FULL)
                 continue

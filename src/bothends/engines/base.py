@@ -70,8 +70,8 @@ class Limits:
 
     when_full: Literal["defer", "refuse", "evict"] = "defer"
     """At the connection limit: leave connections in the accept queue, or accept and close them at once, or
-    ("evict", for select, poll and epoll only) accept them and close the one that has been idle for longest, of
-    the address with the most connections."""
+    ("evict", for select, poll and epoll only) accept them and close the one that has been idle for longest,
+    of the address with the most connections."""
 
     idle: float | None = None
     """Idle timeout: maximum time without data sent or received."""

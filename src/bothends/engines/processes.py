@@ -36,6 +36,7 @@ from typing import Final, NoReturn
 from bothends.engines.poll_loop import PollLoop
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.errors import BothendsError
+from bothends.escaping import escape_line
 from bothends.events import AcceptPaused, AcceptResumed, ChildExited, Observer
 from bothends.osutil.signals import interrupt_on_signal
 
@@ -134,7 +135,7 @@ def _child_main(main: Callable[[], object], handled: Iterable[int], mask: Iterab
         main()
         status = 0
     except BothendsError as error:
-        print(f"bothends: {error}", file=sys.stderr)  # noqa: T201
+        print(escape_line(f"bothends: {error}"), file=sys.stderr)  # noqa: T201
     except SystemExit as exit_:
         status = exit_.code if isinstance(exit_.code, int) else bool(exit_.code)
     except BaseException:

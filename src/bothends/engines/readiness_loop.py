@@ -88,8 +88,8 @@ class ReadinessLoop:
         self.now = time.monotonic()
         self._context = context
         self._poller = poller
-        evict = {"make_room": self._evict_idle} if context.limits.when_full == "evict" else {}
-        self._admission = AdmissionControl(context, fd_limit=fd_limit, **evict)
+        make_room = self._evict_idle if context.limits.when_full == "evict" else None
+        self._admission = AdmissionControl(context, fd_limit=fd_limit, make_room=make_room)
         self._timer_wheel: TimerWheel[NonblockingConnection] = TimerWheel()
         self._connections: set[NonblockingConnection] = set()
         self._handlers: dict[int, Callable[[int], object]] = {}
@@ -170,13 +170,12 @@ class ReadinessLoop:
 
     def _evict_idle(self) -> bool:
         """Close the connection that has been idle for longest, of the address with the most connections."""
-        idle = [each for each in self._connections if not each.write_buffer_size]
-        if not idle:
+        if not self._connections:
             return False
-        hosts = collections.Counter(each.driver.accepted_peer.address.host for each in idle)
+        hosts = collections.Counter(each.driver.accepted_peer.address.host for each in self._connections)
         most = max(hosts.values())
         min(
-            (each for each in idle if hosts[each.driver.accepted_peer.address.host] == most),
+            (each for each in self._connections if hosts[each.driver.accepted_peer.address.host] == most),
             key=lambda each: each.last_activity,
         ).close(CloseReason.IDLE)
         return True

@@ -8,10 +8,10 @@ unless it uses them:
 2. Additional toxics, and additional attributes, which are shown if they are not the default.
 3. A toxic may have `clients`: networks whose connections it applies to. A proxy may have a `framing`.
 
-A client gets no rights of this process that it does not have itself: every user of this machine can reach the
-API on loopback, and the process may be root's. So UNIX sockets, privileged ports and marks are for the start
-(command line, configuration), unless `ApiAccess.allow` has them; inherited descriptors always are. Web pages in
-a browser are no clients (`http1.check_browser`).
+A client gets no rights of this process that it does not have itself: every user of this machine can reach
+the API on loopback, and the process may be root's. So UNIX sockets, privileged ports and marks are for the
+start (command line, configuration), unless `ApiAccess.allow` has them; inherited descriptors always are. Web
+pages in a browser are no clients (`http1.check_browser`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import binascii
 import hmac
 import ipaddress
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -30,7 +31,8 @@ from urllib.parse import unquote
 
 from bothends.endpoints import Endpoint, endpoints_from_args
 from bothends.errors import BothendsError, ToxicError, UnknownName, UsageError
-from bothends.http1 import BadRequest, HttpRequest, HttpResponse, check_browser, check_origin
+from bothends.escaping import escape_controls
+from bothends.http1 import BadRequest, HttpRequest, HttpResponse, check_browser
 from bothends.impair.proxies import (
     ProxyCollection,
     ProxyConfig,
@@ -67,12 +69,13 @@ class ApiAccess:
     Attributes:
         token: what each request must have, as `Authorization: Bearer` or as the password of Basic
             authentication; "" for none.
-        hosts: names of the server in Host, in addition to localhost and all addresses. Not needed with a token.
+        hosts: names of the server in Host, in addition to localhost and all addresses; None for any name,
+            where no browser can connect. Not checked with a token.
         allow: of ALLOWED.
     """
 
     token: str = ""
-    hosts: frozenset[str] = frozenset()
+    hosts: frozenset[str] | None = frozenset()
     allow: frozenset[str] = frozenset()
 
 
@@ -112,10 +115,7 @@ class Api:
             )
         path = [unquote(part) for part in request.path.split("/") if part]
         try:
-            if self.access.token:
-                check_origin(request)
-            else:
-                check_browser(request, self.access.hosts)
+            check_browser(request, None if self.access.token else self.access.hosts)
             return self._route(request.method, path, request.body)
         except ApiError as error:
             return error_response(error.status, error.text)
@@ -316,9 +316,8 @@ def parse_proxies(given: Any) -> list[ProxyConfig]:
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: not a list of proxies")
     configs = [parse_proxy(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
-    names = [each.name for each in configs]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(each.name for each in configs).items():
+        if count > 1:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: duplicate proxy {name!r}")
     return configs
 
@@ -498,7 +497,7 @@ def _metric_lines(proxies: ProxyCollection) -> list[str]:
 
 def _labels(labels: Mapping[str, str]) -> str:
     escaped = (
-        (name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+        (name, escape_controls(value).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
         for name, value in labels.items()
     )
     return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"

@@ -1,8 +1,8 @@
 """HTTP server for the API: a listener and its connections, on the event loop of the proxies.
 
-Nobody can keep others out by connecting: a request must be complete after REQUEST_TIMEOUT seconds, and when a
-peer or all peers have the maximum of connections, an idle one is closed for a new one: one without a complete
-request first, then the one that has been idle for longest.
+Idle peers cannot keep others out: a request must be complete after REQUEST_TIMEOUT seconds, and when a peer
+or all peers have the maximum of connections, one is closed for a new one: one without a complete request
+first, then the one whose last request, or last read of a response, is the oldest.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes of unsent responses: larger than a
 class ApiServer:
     """Serves the API on an endpoint.
 
-    Raises UnsupportedCombination if it is not a plain stream, UsageError if other hosts can reach it and the API
-    has no token, and the exceptions of `open_listeners`.
+    Raises UnsupportedCombination if it is not a plain stream, UsageError if other hosts can reach it and the
+    API has no token, and the exceptions of `open_listeners`.
     """
 
     def __init__(self, loop: EventLoop, api: Api, endpoint: Endpoint) -> None:
@@ -81,23 +81,18 @@ class ApiServer:
             self._retry_timer = self.loop.call_later(_ACCEPT_RETRY, lambda: self._watch_listener(listener))
             return
         host = sockaddr[0] if isinstance(sockaddr, tuple) else ""
-        if self._make_room(host):
-            self.connections.add(_ApiConnection(self, sock, host))
-        else:
-            sock.close()
+        self._make_room(host)
+        self.connections.add(_ApiConnection(self, sock, host))
 
-    def _make_room(self, host: str) -> bool:
-        """Close an idle connection if there are too many. Returns whether one from `host` can be accepted."""
+    def _make_room(self, host: str) -> None:
+        """Close a connection if there are too many to accept one from `host`."""
         hosts = collections.Counter(each.host for each in self.connections)
         if hosts[host] < _MAX_PER_PEER:
             if len(self.connections) < _MAX_CONNECTIONS:
-                return True
+                return
             host = hosts.most_common(1)[0][0]
-        idle = [each for each in self.connections if each.host == host and each.is_idle]
-        if not idle:
-            return False
-        min(idle, key=lambda each: (each.has_sent_request, each.last_request)).close()
-        return True
+        candidates = (each for each in self.connections if each.host == host)
+        min(candidates, key=lambda each: (each.has_sent_request, each.last_progress)).close()
 
 
 def _is_local(endpoint: Endpoint) -> bool:
@@ -117,7 +112,7 @@ class _ApiConnection:
         sock.setblocking(False)
         self.host = host
         self.has_sent_request = False
-        self.last_request = server.loop.now
+        self.last_progress = server.loop.now  # a complete request, or a part of a response was sent
         self._receiving = True  # a request is due, and its timeout runs
         self.wake_at = math.inf
         self._server = server
@@ -128,11 +123,6 @@ class _ApiConnection:
         self._close_after_write = False
         self._loop.watch(sock.fileno(), IN, self._on_ready)
         self._loop.schedule_wakeup(self, self._loop.now + _REQUEST_TIMEOUT)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no response waits to be sent."""
-        return not self._write_buffer
 
     def on_timer(self, now: float) -> None:
         """Close the connection after the timeout of a request, or of the pause before it."""
@@ -166,11 +156,11 @@ class _ApiConnection:
         try:
             for request in self._parser.feed(data):
                 self.has_sent_request = True
-                self.last_request = self._loop.now
+                self.last_progress = self._loop.now
                 self._receiving = False
                 self._set_timeout(_IDLE_TIMEOUT)
                 self._queue_response(self._handle(request), request)
-                if self._close_after_write:
+                if not request.keep_alive or len(self._write_buffer) > _MAX_UNSENT:
                     break
         except BadRequest as bad:
             self._close_after_write = True
@@ -203,6 +193,7 @@ class _ApiConnection:
         if self._write_buffer:
             try:
                 del self._write_buffer[: self._socket.send(self._write_buffer)]
+                self.last_progress = self._loop.now
             except BlockingIOError:
                 pass
         if len(self._write_buffer) > _MAX_UNSENT or (self._close_after_write and not self._write_buffer):

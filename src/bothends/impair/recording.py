@@ -11,7 +11,8 @@ its decisions, except the most frequent one, to pass an item at once:
 addresses, so two runs with the same seed and input write the same lines for each stage.
 
 A replay applies the decisions on a stream to the same bytes, whatever the chunking, and the decisions on
-messages to the messages with the same numbers. A stage is replayed on the connection with the same number, so
+messages to the messages with the same numbers. Where the disk was full, `{"missing": 12}` stands for 12
+lines, and such a recording is not replayed. A stage is replayed on the connection with the same number, so
 clients must connect in the same order. Removals of toxics are not recorded: data that a toxic held until its
 removal is held for the recorded delay.
 """
@@ -19,12 +20,14 @@ removal is held for the recorded delay.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from bothends.errors import ConfigurationError, SystemCallFailed
+from bothends.osutil.observer_file import ObserverFile
 from bothends.toxics.base import DROP, HOLD, PASS, Decision, Delivery, Medium, Signal, ToxicState
 from bothends.toxics.pipeline import BEGIN_SIZE, END_SIZE, DecisionRecorder, Stage
 from bothends.toxics.placement import Direction
@@ -34,16 +37,28 @@ _EVENT_NAMES: Final = {END_SIZE: "end", BEGIN_SIZE: "begin"}
 
 
 class RecordingWriter:
-    """Writes decisions to a file, which it truncates."""
+    """Writes decisions to a file, which it truncates. The proxy goes on if the disk is full.
 
-    def __init__(self, path: Path) -> None:
-        """Open the file. Raises SystemCallFailed."""
+    Args:
+        path: the file.
+        report: called once, with a message, when decisions cannot be written.
+
+    Raises:
+        SystemCallFailed: the file cannot be opened, or not even its first line be written.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], object] | None = None) -> None:
         try:
-            self._file: TextIO = path.open("w", encoding="utf-8")
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
+        self._file = ObserverFile(descriptor, str(path), missing_line=_missing_line, report=report)
         self._stages = 0
-        self._write({"impair": VERSION})
+        try:
+            self._file.require(json.dumps({"impair": VERSION}) + "\n")
+        except SystemCallFailed:
+            self._file.close()
+            raise
 
     def start_stage(
         self, proxy: str, connection: int, direction: Direction, toxic: str, position: int
@@ -61,16 +76,16 @@ class RecordingWriter:
 
         return record
 
-    def flush(self) -> None:
-        """Write buffered decisions to the file."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def close(self) -> SystemCallFailed | None:
+        """Close the file. Returns an error if lines are missing in it."""
+        return self._file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
+
+
+def _missing_line(count: int, _reason: str) -> str:
+    return json.dumps({"missing": count}) + "\n"
 
 
 def _delivery_to_json(delivery: Delivery) -> dict[str, Any]:
@@ -128,6 +143,8 @@ class Replay:
         for number, line in enumerate(lines, 1):
             try:
                 given = json.loads(line)
+                if "missing" in given:
+                    raise _incomplete(path, number, int(given["missing"]))
                 if number == 1:
                     if given["impair"] != VERSION:
                         raise ValueError("unsupported version")
@@ -154,6 +171,12 @@ class Replay:
         for recorded in self._stages.get((proxy, connection, direction), ()):
             state = _StreamReplay(recorded) if medium is Medium.STREAM else _MessageReplay(recorded)
             yield Stage(recorded.toxic, state, medium)
+
+
+def _incomplete(path: Path, number: int, missing: int) -> ConfigurationError:
+    lines = "1 line is" if missing == 1 else f"{missing:,} lines are"
+    hint = "the disk was full, or the reader too slow, when it was recorded; record again"
+    return ConfigurationError(str(path), f"line {number}", "", f"{lines} missing here", hint)
 
 
 def _add_decision(recorded: RecordedStage, given: dict[str, Any]) -> None:

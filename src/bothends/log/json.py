@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Final, TextIO
+import time
+from typing import Any, Final
 
 from bothends.endpoints import Address, Endpoint
 from bothends.escaping import escape, escape_text
@@ -43,7 +44,7 @@ from bothends.events import (
     Stopped,
     WriteShutdown,
 )
-from bothends.log.text import raised_at
+from bothends.log.text import LineStream, raised_at
 from bothends.log.throttle import Repeated
 
 VERSION: Final = 1
@@ -97,7 +98,7 @@ class JsonLog:
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: LineStream,
         *,
         quiet: bool = False,
         messages: bool = False,
@@ -151,6 +152,12 @@ class JsonLog:
         if isinstance(value, Event):  # Repeated.like
             return self._fields(value)
         return value
+
+
+def missing_record(count: int, reason: str) -> str:
+    """Return the line that says in a JSON log that records are missing there."""
+    record = {"v": VERSION, "at": time.time_ns(), "event": "missing", "count": count, "reason": reason}
+    return json.dumps(record, separators=(",", ":")) + "\n"
 
 
 def event_name(event: type[Event]) -> str:

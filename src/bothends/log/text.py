@@ -10,10 +10,10 @@ the reader's terminal nor fill the disk with one message.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, TextIO
+from typing import Final, Protocol
 
 from bothends.errors import HandshakeFailed, ProtocolViolation, errno_text
-from bothends.escaping import escape, escape_text
+from bothends.escaping import escape, escape_line, escape_text
 from bothends.events import (
     Accepted,
     AcceptPaused,
@@ -50,6 +50,19 @@ _ALARMING: Final = frozenset(
 )
 
 
+class LineStream(Protocol):
+    """Where a log writes its lines: a text stream, or a file of lines that never fails."""
+
+    def write(self, text: str, /) -> object:
+        """Write whole lines."""
+
+    def flush(self) -> None:
+        """Pass buffered lines on."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
 class TextLog:
     """An observer that writes events as lines.
 
@@ -65,16 +78,16 @@ class TextLog:
     def __init__(
         self,
         *,
-        messages: TextIO | None,
-        activity: TextIO | None,
-        problems: TextIO,
-        colour: Callable[[TextIO], bool],
+        messages: LineStream | None,
+        activity: LineStream | None,
+        problems: LineStream,
+        colour: Callable[[LineStream], bool],
         dump: bool = False,
         name: str = "",
     ) -> None:
         self._dump_enabled = dump
         self._dumps: dict[int, HexDump] = {}
-        self._name = f"[{name}] " if name else ""
+        self._name = f"[{escape_line(name)}] " if name else ""
         self._messages = messages
         self._activity = activity
         self._problems = problems
@@ -88,20 +101,21 @@ class TextLog:
         if write is not None:
             write(self, event)
 
-    def _write(self, stream: TextIO | None, *parts: tuple[str, str]) -> None:
+    def _write(self, stream: LineStream | None, *parts: tuple[str, str]) -> None:
         """Write a line of (style, text) parts in one write, so lines of several processes do not mix."""
         if stream is None:
             return
         self._write_lines(stream, self._styled(stream, parts))
 
-    def _styled(self, stream: TextIO, parts: Iterable[tuple[str, str]]) -> str:
+    def _styled(self, stream: LineStream, parts: Iterable[tuple[str, str]]) -> str:
+        parts = [(style, escape_line(text)) for style, text in parts]  # names and reasons of others too
         if self._colour.get(id(stream)):
             line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
         else:
             line = "".join(text for _, text in parts)
         return f"{self._name}{line}\n"
 
-    def _write_lines(self, stream: TextIO, lines: str) -> None:
+    def _write_lines(self, stream: LineStream, lines: str) -> None:
         try:
             stream.write(lines)
             stream.flush()
@@ -143,7 +157,7 @@ class TextLog:
 
     def _on_handshake_completed(self, event: HandshakeCompleted) -> None:
         proxy = f" via {event.was}:" if event.peer != event.was else ""
-        agreed = escape(event.agreed.encode())
+        agreed = escape_text(event.agreed)
         self._write(self._activity, (_CYAN, _peer_name(event)), (_DIM, f"{proxy} {agreed}"))
 
     def _on_peer_eof(self, event: PeerEof) -> None:
@@ -165,7 +179,7 @@ class TextLog:
             self._write_problem(_peer_name(event), f" protocol violation: {event.error.reason}", _RED)
             return
         kind = type(event.error).__name__
-        text = escape(str(event.error).encode("utf-8", "surrogateescape"))
+        text = escape_text(str(event.error))
         where = f" ({at})" if (at := raised_at(event.error)) else ""
         self._write_problem(_peer_name(event), f" the service failed: {kind}: {text}{where}", _RED)
 
@@ -280,6 +294,11 @@ def message_lines(data: bytes) -> list[str]:
     if len(text) > MAX_MESSAGE_TEXT:
         lines[-1] += f" [and {len(text) - MAX_MESSAGE_TEXT} bytes more]"
     return lines
+
+
+def missing_line(count: int, reason: str) -> str:
+    """Return the line that says in a text log that lines are missing there."""
+    return f"[{count:,} {'line is' if count == 1 else 'lines are'} missing here: {reason}]\n"
 
 
 def raised_at(error: BaseException) -> str:

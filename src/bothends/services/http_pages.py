@@ -9,7 +9,8 @@ the requests:
 3. GET and HEAD only. The query is ignored, because no page depends on it.
 4. A page is rendered by a function without arguments, at each request. If it raises an exception, the
    response is status 500, without details, and the conversation reports the exception.
-5. Pages of other sites get no response but an error: Host and Origin are checked.
+5. Pages of other sites get no response but an error: Origin is checked, and on loopback also Host. On other
+   addresses scrapers use names that the server cannot know, and any client may read the pages.
 
 It is not in the table of services, because it needs its pages.
 """
@@ -40,7 +41,7 @@ class HttpPage:
 class HttpPages(Service):
     """Serves pages by their path ("/health").
 
-    `hosts`: names of this server, in addition to localhost and all addresses.
+    `hosts`: names of this server on loopback, in addition to localhost and all addresses.
     """
 
     name = "pages"
@@ -52,13 +53,13 @@ class HttpPages(Service):
         self._hosts = frozenset(host.lower() for host in hosts)
 
     def open(self, peer: Peer, push: Push) -> Conversation:
-        return _Request(self._pages, self._hosts)
+        return _Request(self._pages, self._hosts if peer.local.is_loopback else None)
 
 
 class _Request(Conversation):
     """One request and its answer."""
 
-    def __init__(self, pages: Mapping[str, Callable[[], HttpPage]], hosts: frozenset[str]) -> None:
+    def __init__(self, pages: Mapping[str, Callable[[], HttpPage]], hosts: frozenset[str] | None) -> None:
         self._pages = pages
         self._hosts = hosts
         self._parser = RequestParser(max_head=MAX_HEAD, bodies=False)

@@ -11,9 +11,10 @@ its own descriptors and drains. If the new process exits before that, nothing ha
          listen at the path <──────────────  drain
 
 Each end trusts only its own user and root: a process of another user would keep a copy of the listener that
-it sends, and could accept the clients of the new server. SO_PEERCRED is the user that listened or connected, whatever
-has happened to the file since. The owner of the file is checked first, because in a folder that others can
-write to, the file may be theirs, and its owner is then told. Everything in a message is checked before use.
+it sends, and could accept the clients of the new server. SO_PEERCRED is the user that listened or connected,
+whatever has happened to the file since. The owner of the file is checked first, because in a folder that
+others can write to, the file may be theirs, and its owner is then told. Everything in a message is checked
+before use.
 """
 
 from __future__ import annotations

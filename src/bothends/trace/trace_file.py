@@ -25,7 +25,7 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, TextIO, get_args
+from typing import Any, Final, NamedTuple, Protocol, get_args
 
 from bothends.errors import UsageError
 from bothends.escaping import escape_text
@@ -307,18 +307,30 @@ def _from_json_object(kind: type[Any], value: dict[str, Any]) -> Any:
 # Writing -----------------------------------------------------------------------------------------
 
 
+class LineFile(Protocol):
+    """Where a trace is written: a text stream, or an `ObserverFile`."""
+
+    def write(self, text: str, /) -> object:
+        """Write whole lines."""
+
+    def flush(self) -> None:
+        """Pass buffered lines on."""
+
+
 class TraceFileWriter:
     """Writes a trace line by line, during the run.
 
     Args:
-        file: where to write.
+        file: where to write. If `write` returns False, as `ObserverFile` does on a full disk, the lines are
+            missing; processes and sockets are then written with the next point that refers to them.
         trace: holds the processes and sockets that the points refer to.
     """
 
-    def __init__(self, file: TextIO, trace: Trace) -> None:
+    def __init__(self, file: LineFile, trace: Trace) -> None:
         self._file = file
         self._trace = trace
         self._written: dict[tuple[str, int], str] = {}
+        self._new: dict[tuple[str, int], str] = {}  # lines that go before the next one, with it
         self._write_line({"bothends-trace": VERSION})
 
     def write(self, point: Point) -> None:
@@ -352,6 +364,7 @@ class TraceFileWriter:
         ]
         for call in (*unfinished, *self._trace.blocked):
             self._write_if_changed("process", call.process)
+            self._write_if_changed("socket", call.socket, *call.sockets, *call.ready)
             self._write_line({"blocked": to_json_object(call)})
         for thread, at in self._trace.thread_exits.items():
             self._write_line({"thread_exit": [thread, at]})
@@ -387,12 +400,23 @@ class TraceFileWriter:
             if number is not None and number in known:
                 line = json.dumps({kind: to_json_object(known[number])})
                 if self._written.get((kind, number)) != line:
-                    trim_oldest(self._written, PRUNE_SLACK)  # entries removed here are written once more
-                    self._written[kind, number] = line
-                    self._file.write(line + "\n")
+                    self._new[kind, number] = line
 
     def _write_line(self, value: dict[str, Any]) -> None:
-        self._file.write(json.dumps(value) + "\n")
+        lines = [*self._new.values(), json.dumps(value), ""]
+        if self._file.write("\n".join(lines)) is not False:
+            for key, line in self._new.items():
+                trim_oldest(self._written, PRUNE_SLACK)  # entries removed here are written once more
+                self._written[key] = line
+        self._new.clear()
+
+
+def missing_note(count: int, reason: str) -> str:
+    """Return the line that says in a trace file that events are missing there."""
+    return (
+        json.dumps({"note": f"{count:,} {'event is' if count == 1 else 'events are'} missing: {reason}"})
+        + "\n"
+    )
 
 
 # Reading -----------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from bothends.escaping import escape_line
 from bothends.osutil import namespaces
 from bothends.osutil.event_loop import IN, EventLoop
 from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS
@@ -275,7 +276,8 @@ class _Supervisor:
                 self._exec_command(host, command, self._host_namespaces[index], with_stdin=with_stdin)
             except BaseException as error:
                 reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else repr(error)
-                sys.stderr.write(f"bothends: {host.name}: cannot run {command.argv[0]}: {reason}\n")
+                text = f"bothends: {host.name}: cannot run {command.argv[0]}: {reason}"
+                sys.stderr.write(escape_line(text) + "\n")
                 sys.stderr.flush()
             os._exit(127)
         self._running[process] = index

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from bothends.bench.report import plots, text
 from bothends.bench.results import BenchEntry, Document
+from bothends.foreign_text import markup
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem;
@@ -28,10 +28,10 @@ def render_html(document: Document) -> str:
     title = (
         entries[0].target if len(entries) == 1 else f"{len({each.name for each in entries})} servers compared"
     )
-    parts = [f"<h1>{escape(title)}</h1>", f"<p><code>{escape(document.command)}</code></p>"]
+    parts = [f"<h1>{markup(title)}</h1>", f"<p><code>{markup(document.command)}</code></p>"]
     if document.knee:
         parts += ["<h2>Latency against rate</h2>", plots.saturation(document)]
-        parts += [f"<p>{escape(note)}</p>" for note in document.notes]
+        parts += [f"<p>{markup(note)}</p>" for note in document.notes]
     if len(entries) == 1:
         parts += _single_entry(entries[0])
     else:
@@ -39,13 +39,13 @@ def render_html(document: Document) -> str:
     parts += _notes(document)
     body = "\n".join(parts)
     head = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    head += f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    head += f"<title>{markup(title)}</title><style>{_STYLE}</style>"
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>\n{body}\n</body></html>\n"
 
 
 def _single_entry(entry: BenchEntry) -> list[str]:
     rows = text.summary_lines(entry)
-    cells = "".join(f"<tr><th>{escape(label)}</th><td>{escape(value)}</td></tr>" for label, value in rows)
+    cells = "".join(f"<tr><th>{markup(label)}</th><td>{markup(value)}</td></tr>" for label, value in rows)
     parts = [f"<h2>Measurement</h2><div class=wide><table>{cells}</table></div>"]
     if any(each.uncorrected.percentiles_us for each in entry.rounds):
         parts += ["<h2>Latency by percentile</h2>", plots.percentiles([entry], entry.load.title)]
@@ -56,7 +56,7 @@ def _comparison(document: Document) -> list[str]:
     parts = []
     for load, entries in text.by_load(document):
         shown = [each for each in entries if each.rounds]
-        parts.append(f"<h2>{escape(load)}</h2>")
+        parts.append(f"<h2>{markup(load)}</h2>")
         if shown and not shown[0].load.is_idle:
             parts.append(plots.throughput(shown, "Requests per second"))
         heads, rows = text.table(document, shown)
@@ -65,7 +65,7 @@ def _comparison(document: Document) -> list[str]:
         numeric = [all(_is_number(row[index]) for row in rows) for index in range(len(heads))]
         parts.append(f"<div class=wide><table>{_table(heads, rows, numeric)}</table></div>")
         if reasons := text.skip_reasons(entries):
-            parts.append(f"<p class=aside>Not measured: {escape(reasons)}.</p>")
+            parts.append(f"<p class=aside>Not measured: {markup(reasons)}.</p>")
         if shown and not shown[0].load.is_idle:
             title = f"Latency by percentile, the {min(len(shown), plots.MAX_LINES)} fastest"
             parts.append(plots.percentiles(shown[: plots.MAX_LINES], title))
@@ -76,17 +76,17 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequenc
     classes = ["" if not each else " class=n" for each in numeric]
 
     def row_of(cells: Sequence[str], tag: str) -> str:
-        rendered = (f"<{tag}{class_}>{escape(c)}</{tag}>" for c, class_ in zip(cells, classes, strict=True))
+        rendered = (f"<{tag}{class_}>{markup(c)}</{tag}>" for c, class_ in zip(cells, classes, strict=True))
         return f"<tr>{''.join(rendered)}</tr>"
 
     return row_of(heads, "th") + "".join(row_of(row, "td") for row in rows)
 
 
 def _notes(document: Document) -> list[str]:
-    rows = "".join(f"<tr><th>{escape(n)}</th><td>{escape(v)}</td></tr>" for n, v in document.machine.items())
+    rows = "".join(f"<tr><th>{markup(n)}</th><td>{markup(v)}</td></tr>" for n, v in document.machine.items())
     notes = [*(() if document.knee else document.notes), *text.remarks(document)]
-    paragraphs = [f"<p>{escape(note)}</p>" for note in notes]
-    footer = f"<footer>Measured {escape(document.made)}. Every response was compared byte for byte.</footer>"
+    paragraphs = [f"<p>{markup(note)}</p>" for note in notes]
+    footer = f"<footer>Measured {markup(document.made)}. Every response was compared byte for byte.</footer>"
     return ["<h2>Host</h2>", f"<div class=wide><table>{rows}</table></div>", *paragraphs, footer]
 
 

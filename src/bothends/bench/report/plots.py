@@ -18,10 +18,12 @@ from matplotlib.ticker import FuncFormatter
 from bothends.bench.rate_search import is_fully_sent
 from bothends.bench.report.text import format_number
 from bothends.bench.results import BenchEntry, Document, LatencySummary
+from bothends.escaping import escape_line
 
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
 _MARKERS: Final = "os^Dvp*X"
 MAX_LINES: Final = 8
+_MAX_LABEL: Final = 80  # characters
 _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bothends",
@@ -45,7 +47,7 @@ def throughput(entries: Sequence[BenchEntry], title: str) -> str:
         medians = [each.median(_rate) or 0 for each in shown]
         spans = [[m - min(_rates(e)) for m, e in zip(medians, shown, strict=True)]]
         spans.append([max(_rates(e)) - m for m, e in zip(medians, shown, strict=True)])
-        axes.barh([each.name for each in shown], medians, color=_COLOURS[0], height=0.7)
+        axes.barh([_label(each.name) for each in shown], medians, color=_COLOURS[0], height=0.7)
         axes.errorbar(medians, range(len(shown)), xerr=spans, fmt="none", ecolor="#333333", capsize=3, lw=1)
         highest = max((max(_rates(each)) for each in shown), default=1) or 1
         for index, (median, each) in enumerate(zip(medians, shown, strict=True)):
@@ -56,7 +58,7 @@ def throughput(entries: Sequence[BenchEntry], title: str) -> str:
         axes.set_xlabel("requests per second (median of the rounds; line: minimum to maximum)")
         axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.grid(axis="y", visible=False)
-        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_title(_label(title), loc="left", fontsize=11)
         return _svg(figure)
 
 
@@ -87,7 +89,7 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
                 [_nines(percent) for percent, _ in curve],
                 [value for _, value in curve],
                 style,
-                label=label,
+                label=_label(label),
                 color=_COLOURS[index % len(_COLOURS)],
                 marker=_MARKERS[index % len(_MARKERS)],
                 markersize=5,
@@ -102,7 +104,7 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
         axes.grid(axis="y", which="minor", color="#eeeeee")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, ncols=1 if len(lines) < 5 else 2)
-        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_title(_label(title), loc="left", fontsize=11)
         return _svg(figure)
 
 
@@ -142,8 +144,15 @@ def saturation(document: Document) -> str:
         axes.set_ylabel("latency from the due time in microseconds")
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=9)
-        axes.set_title(tried[0].load.title.rpartition(",")[0] if tried else "", loc="left", fontsize=11)
+        axes.set_title(
+            _label(tried[0].load.title.rpartition(",")[0]) if tried else "", loc="left", fontsize=11
+        )
         return _svg(figure)
+
+
+def _label(text: str) -> str:
+    """Escape a name for matplotlib, which sets text between dollars as a formula, and truncate it."""
+    return escape_line(text[:_MAX_LABEL]).replace("$", r"\$")
 
 
 def _rates(entry: BenchEntry) -> list[float]:

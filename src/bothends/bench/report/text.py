@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, LatencySummary, Round
+from bothends.escaping import escape_controls, escape_line
+from bothends.foreign_text import csv_cell
 
 PERCENTILES = ("p50", "p90", "p99", "p99.9")
 
@@ -170,14 +172,16 @@ def as_markdown(document: Document) -> str:
     else:
         heads, rows = table(document, document.entries)
     lines = [heads, ["---"] * len(heads), *rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+    body = "\n".join(
+        "| " + " | ".join(escape_line(cell).replace("|", "\\|") for cell in row) + " |" for row in lines
+    )
     return f"{body}\n\n{notes(document)}\n"
 
 
 def notes(document: Document) -> str:
     """Format the host in one line, followed by notes and remarks."""
     host = "; ".join(f"{name} {value}" for name, value in document.machine.items())
-    return "\n".join([f"{document.made}: {host}.", *document.notes, *remarks(document)])
+    return escape_controls("\n".join([f"{document.made}: {host}.", *document.notes, *remarks(document)]))
 
 
 def remarks(document: Document) -> list[str]:
@@ -224,12 +228,16 @@ def as_csv(document: Document) -> str:
             "rate_per_s": load.rate if load.rate is not None else "",
         }
         if entry.skipped:
-            writer.writerow({**common, "skipped": entry.skipped})
+            writer.writerow(_cells({**common, "skipped": entry.skipped}))
         for number, each in enumerate(entry.rounds, 1):
             for corrected, latency in ((0, each.uncorrected), (1, each.corrected)):
                 if latency is not None:
-                    writer.writerow({**common, "round": number, **_figures(each, latency, corrected)})
+                    writer.writerow(_cells({**common, "round": number, **_figures(each, latency, corrected)}))
     return written.getvalue()
+
+
+def _cells(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: csv_cell(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _figures(each: Round, latency: LatencySummary, corrected: int) -> dict[str, object]:
@@ -264,7 +272,7 @@ def as_hdr_log(document: Document) -> str:
     """
     written = [
         "#[Histogram log format version 1.2]",
-        f"#[{document.command}, {document.made}]",
+        escape_line(f"#[{document.command}, {document.made}]"),
         '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
     ]
     for entry in document.entries:

@@ -19,7 +19,7 @@ from bothends.check.sandbox.launcher import SandboxLimits, enter
 from bothends.check.subjects.process import start_program
 from bothends.errors import BothendsError
 
-BUILD_LIMITS: Final = SandboxLimits(memory=2 << 30, processes=1024, disk=512 << 20)
+BUILD_LIMITS: Final = SandboxLimits(memory=2 << 30, processes=1024, disk=512 << 20, files=32_768)
 """Higher than those of a program, because compilers need more."""
 
 _MAX_BUILD_TIME: Final = 86_400.0  # seconds: far above the timeout of the parent process
@@ -33,7 +33,7 @@ async def build(command: Sequence[str], folder: Path) -> int:
         SystemCallFailed: the command cannot be started.
     """
     program = start_program(
-        command, cwd=folder, sandbox=enter(BUILD_LIMITS), scratch_dir=folder, writable=True
+        command, cwd=folder, sandbox=enter(BUILD_LIMITS, folder), scratch_dir=folder, build=True
     )
     try:
         await program.wait(_MAX_BUILD_TIME)

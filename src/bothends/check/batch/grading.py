@@ -13,21 +13,26 @@ import errno
 import hashlib
 import importlib
 import io
+import itertools
 import json
 import os
+import signal
 import stat
 import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bothends.check.batch.build_recipes import NoRecipe, find_recipe
+from bothends.check.batch.contract_copy import write_copy
+from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
@@ -38,11 +43,14 @@ from bothends.source_programs import Recipe
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
+MAX_ENTRIES: Final = 32_768  # files and folders; an archive of more exceeds MAX_ARCHIVE_SIZE by its headers
+MAX_NAME_SIZE: Final = 200  # bytes: a file name has at most 255 (NAME_MAX), and results are named NAME.json
 BUILD_TIMEOUT: Final = 60.0  # seconds
 JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite
 _TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
 _GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL, for a check to end its processes
 _MAX_STDERR: Final = 65_536  # bytes of standard error that are read
+_MAX_STDOUT: Final = 64 << 20  # bytes of standard output that are read; far above the result of any suite
 
 
 class _ChildProcesses:
@@ -79,6 +87,7 @@ class _ChildProcesses:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=errors,
+                    start_new_session=True,  # ^C goes to the batch only, which then ends its processes
                 )
                 self._processes.add(process)
             try:
@@ -89,9 +98,10 @@ class _ChildProcesses:
             finally:
                 with self._lock:
                     self._processes.discard(process)
+                _kill_group(process)
             output.seek(0)
             errors.seek(0)
-            return status, output.read(), errors.read(_MAX_STDERR)
+            return status, output.read(_MAX_STDOUT), errors.read(_MAX_STDERR)
 
     def reopen(self) -> None:
         """Allow new processes, at the start of a batch."""
@@ -101,8 +111,15 @@ class _ChildProcesses:
         """Terminate all processes, and prevent new ones."""
         with self._lock:
             self._closed = True
-            for process in self._processes:
+            processes = list(self._processes)
+            for process in processes:
                 process.terminate()  # on SIGTERM, a check kills its programs
+        deadline = time.monotonic() + _GRACE
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _kill_group(process)
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
@@ -115,18 +132,30 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command, if it runs, and the processes that it left behind in its process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 _children: Final = _ChildProcesses()
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How to judge the submissions. `contract` is a name, or the text of a contract file."""
+    """How to judge the submissions.
+
+    `contract` is a name, or the text of a contract file; `contract_files` are its Python files, as
+    `contract_copy.find_files` returns them; `allow_code`: whether it may run them.
+    """
 
     role: str
     contract: str
     sandbox: bool = True
     thorough: bool = False
     jobs: int = 4
+    allow_code: bool = False
+    contract_files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,57 +178,77 @@ class JudgedSubmission:
 
 
 def submission_name(folder: Path) -> str:
-    """Return the name of a submission: its folder's, with control and undecodable characters escaped."""
-    return escape_text(folder.resolve().name)
+    """Return the name of a submission: its folder's, with control and undecodable characters escaped.
+
+    The end of a name longer than `MAX_NAME_SIZE` is replaced by a digest.
+    """
+    name = escape_text(folder.resolve().name)
+    if len(name.encode()) <= MAX_NAME_SIZE:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name.encode()[: MAX_NAME_SIZE - 17].decode(errors='ignore')}-{digest}"
 
 
 def pack(folder: Path) -> bytes:
     """Return an archive of a submission, without hidden files, symbolic links and special files.
 
-    Sizes are checked before a file is read, because a sparse file can be larger than memory.
+    Sizes are checked before a file is read, because a sparse file can be larger than memory. Files are opened
+    without following links or waiting for the writer of a FIFO, and examined when they are open (open(2),
+    O_NOFOLLOW and O_NONBLOCK), because the submission's author may replace them at any time.
 
     Raises:
-        SystemCallFailed: a file cannot be read, the archive is too large, or folders are nested too deeply.
+        SystemCallFailed: a file cannot be read, the archive is too large, or has too many or too deeply
+            nested folders.
     """
     buffer = io.BytesIO()
+    top = folder.resolve()
+    entries = 0
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(_regular_files(folder)):
-            try:
-                status = path.lstat()
-                if buffer.tell() + status.st_size > MAX_ARCHIVE_SIZE:
-                    hint = f"a submission has at most {MAX_ARCHIVE_SIZE >> 20} MiB"
-                    raise SystemCallFailed("pack", str(folder), errno.EFBIG, hint)
-                with path.open("rb") as file:
-                    data = file.read(status.st_size)
-            except OSError as error:
-                raise SystemCallFailed("read", str(path), error.errno or 0) from error
-            member = tarfile.TarInfo(str(path.relative_to(folder)))
-            member.size, member.mode = len(data), 0o755 if os.access(path, os.X_OK) else 0o644
-            archive.addfile(member, io.BytesIO(data))
+        for parent, folders, files, parent_fd in os.fwalk(top, onerror=_raise_unreadable):
+            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            inside = Path(parent).relative_to(top)
+            entries += len(folders) + len(files)
+            if folders and len(inside.parts) >= MAX_DEPTH:
+                raise _pack_error(folder, errno.ENAMETOOLONG, f"{MAX_DEPTH} folders inside each other")
+            if entries > MAX_ENTRIES:
+                raise _pack_error(folder, errno.EFBIG, f"{MAX_ENTRIES:,} files and folders")
+            for name in sorted(files):
+                if name.startswith("."):
+                    continue
+                found = _read_regular_file(name, parent_fd, MAX_ARCHIVE_SIZE - buffer.tell(), folder)
+                if found is not None:
+                    member = tarfile.TarInfo(str(inside / name))
+                    data, member.mode = found
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def _regular_files(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [each for each in folders if not each.startswith(".")]
-        if folders and len(Path(parent).relative_to(folder).parts) >= MAX_DEPTH:
-            hint = f"a submission has at most {MAX_DEPTH} folders inside each other"
-            raise SystemCallFailed("pack", str(folder), errno.ENAMETOOLONG, hint)
-        for name in files:
-            path = Path(parent, name)
-            if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):
-                yield path
-
-
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    """Make a temporary folder, and remove it with rm(1): shutil.rmtree fails on a tree that is very deep."""
-    folder = tempfile.mkdtemp(prefix="bothends-batch-")
+def _read_regular_file(name: str, parent_fd: int, limit: int, folder: Path) -> tuple[bytes, int] | None:
+    """Return the content and mode of a file; None if it is not a regular file, or has just been removed."""
     try:
-        yield Path(folder)
-    finally:
-        subprocess.run(["chmod", "-R", "u+rwX", folder], stderr=subprocess.DEVNULL, check=False)
-        subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
+        if not stat.S_ISREG(os.lstat(name, dir_fd=parent_fd).st_mode):
+            return None  # not opened, because open(2) of a device can have effects
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent_fd)
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            if status.st_size > limit:
+                raise _pack_error(folder, errno.EFBIG, f"{MAX_ARCHIVE_SIZE >> 20} MiB")
+            return file.read(status.st_size), 0o755 if status.st_mode & 0o111 else 0o644
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # replaced since it was listed
+            return None
+        raise SystemCallFailed("read", name, error.errno or 0) from error
+
+
+def _pack_error(folder: Path, number: int, limit: str) -> SystemCallFailed:
+    return SystemCallFailed("pack", str(folder), number, f"a submission has at most {limit}")
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise SystemCallFailed("read", str(error.filename), error.errno or 0) from error
 
 
 def unpack(archive: bytes, folder: Path) -> None:
@@ -223,30 +272,54 @@ def compute_digest(archive: bytes, settings: BatchSettings) -> str:
 def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, Any]:
     """Judge a packed submission on this machine.
 
+    Any exception is a failure of this submission: the others are judged all the same.
+
     Returns: the object of `JudgedSubmission.as_object`; a submission that cannot be built is one failed case.
+
+    Raises:
+        InterruptedError: the batch was stopped.
     """
-    digest = compute_digest(archive, settings)
-    with _work_folder() as work_dir:
-        folder = work_dir / "program"
-        folder.mkdir()
-        unpack(archive, folder)
-        try:
-            recipe = find_recipe(folder, settings.role)
-        except (NoRecipe, BothendsError, OSError) as error:
-            return JudgedSubmission(
-                name, digest, "", _failed_to_run_result(name, settings, str(error))
-            ).as_object()
+    try:
+        with work_folder() as work_dir:
+            value = _judge_in(work_dir, name, archive, settings)
+        judged_submission_from_object(value)  # a result of another form is an exception here
+    except InterruptedError:
+        raise
+    except Exception as error:
+        return judging_failure(name, settings, error).as_object()
+    return value
+
+
+def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings) -> dict[str, Any]:
+    """Unpack, build and judge a submission in an empty folder."""
+    digest, language = compute_digest(archive, settings), ""
+    folder = work_dir / "program"
+    folder.mkdir()
+    unpack(archive, folder)
+    failure: tuple[str, str] | None
+    try:
+        recipe = find_recipe(folder, settings.role)
+    except (NoRecipe, BothendsError) as error:
+        failure = str(error), ""
+    else:
+        language = recipe.language
         failure = _build(folder, recipe, sandbox=settings.sandbox)
-        if failure is not None:
-            return JudgedSubmission(
-                name, digest, recipe.language, _failed_to_run_result(name, settings, *failure)
-            ).as_object()
-        result = _judge(work_dir, folder, recipe, settings)
-    if isinstance(result, str):
-        return JudgedSubmission(
-            name, digest, recipe.language, _failed_to_run_result(name, settings, result)
-        ).as_object()
-    return {"name": name, "digest": digest, "language": recipe.language, **result}
+        if failure is None:
+            result = _judge(work_dir, folder, recipe, settings)
+            if not isinstance(result, str):
+                return {"name": name, "digest": digest, "language": language, **result}
+            failure = result, ""
+    failed = _failed_to_run_result(name, settings, *failure)
+    return JudgedSubmission(name, digest, language, failed).as_object()
+
+
+def judging_failure(name: str, settings: BatchSettings, error: BaseException) -> JudgedSubmission:
+    """Return the result of a submission that cannot be read or judged: 0 points, and the reason.
+
+    It has no digest, so the next run judges the submission again: the error may have been the system's.
+    """
+    kind = "" if isinstance(error, BothendsError) else f"{type(error).__name__}: "
+    return JudgedSubmission(name, "", "", _failed_to_run_result(name, settings, f"{kind}{error}"))
 
 
 def _build(folder: Path, recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
@@ -273,9 +346,9 @@ def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings
     """Run the check in a separate process. Returns: its result, or the reason if there is none."""
     contract = settings.contract
     if "\n" in contract:
-        contract = str(work_dir / "contract.toml")
-        Path(contract).write_text(settings.contract, encoding="utf-8")
-    options = ["--sandbox"] * settings.sandbox + ["--thorough"] * settings.thorough
+        contract = str(write_copy(work_dir, contract, settings.contract_files))
+    options = ["--allow-code"] * settings.allow_code
+    options += ["--sandbox", "--folder", str(folder)] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
@@ -292,6 +365,7 @@ def _failed_to_run_result(
     name: str, settings: BatchSettings, reason: str, stderr_tail: str = ""
 ) -> SuiteResult:
     """Return the result of a submission that cannot be built or run: one failed case."""
+    reason = "\n".join(map(escape_text, reason.splitlines()))
     suite = "udp" if "udp" in settings.contract else "tcp"
     outcome = CaseOutcome(
         "build", Verdict.FAIL, expected="a program that can be built and run", happened=reason,
@@ -323,6 +397,7 @@ def judge_all(
     workers: int,
     cluster: str = "",
     progress: Callable[[JudgedSubmission, int], None] = lambda _judged, _remaining: None,
+    stopped: Callable[[list[JudgedSubmission]], None] = lambda _found: None,
 ) -> list[JudgedSubmission]:
     """Judge all submissions, and write each result to a file in `out`.
 
@@ -330,6 +405,7 @@ def judge_all(
         workers: the number of submissions judged at the same time, without a cluster.
         cluster: the address of a dask.distributed scheduler whose workers judge; they need bothends.
         progress: called with each new result, and the number of submissions that remain.
+        stopped: called with the results so far if an exception, such as KeyboardInterrupt, ends the batch.
 
     Returns: the results, in the order of `folders`.
 
@@ -340,37 +416,45 @@ def judge_all(
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, JudgedSubmission] = {}
     pending: list[tuple[str, bytes, BatchSettings]] = []
+    unreadable: list[JudgedSubmission] = []
     for folder in folders:
         name = submission_name(folder)
         try:
             archive = pack(folder)
-        except (SystemCallFailed, OSError) as error:
-            failed = _failed_to_run_result(name, settings, escape_text(str(error)))
-            results[name] = JudgedSubmission(name, "", "", failed)
+        except Exception as error:
+            unreadable.append(judging_failure(name, settings, error))
             continue
         previous = load_previous(out / f"{name}.json", compute_digest(archive, settings))
         if previous is None:
             pending.append((name, archive, settings))
         else:
             results[name] = previous
-    for number, value in enumerate(_judge_pending(pending, workers, cluster), 1):
-        judged = judged_submission_from_object(value)
-        results[judged.name] = judged
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        (out / f"{judged.name}.json").write_text(text, encoding="utf-8")
-        progress(judged, len(pending) - number)
+    remaining = len(unreadable) + len(pending)
+    try:
+        with closing(_judge_pending(pending, workers, cluster)) as judged_now:
+            for judged in itertools.chain(unreadable, map(judged_submission_from_object, judged_now)):
+                results[judged.name] = judged
+                text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
+                (out / f"{judged.name}.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+                remaining -= 1
+                progress(judged, remaining)
+    except BaseException:
+        names = [submission_name(folder) for folder in folders]
+        stopped([results[name] for name in names if name in results])
+        raise
     return [results[submission_name(folder)] for folder in folders]
 
 
 def _judge_pending(
     pending: Sequence[tuple[str, bytes, BatchSettings]], workers: int, cluster: str
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     if not pending:
         return
     if cluster:
         yield from _run_on_cluster(pending, cluster)
         return
     _children.reopen()
+    remove_leftovers()
     pool = ThreadPoolExecutor(workers)
     with Reaper() as reaper:
         reaper.kill_tagged(_TAG_VARIABLE)
@@ -400,6 +484,10 @@ def _run_on_cluster(
         raise Unavailable("reach", cluster, hint="is the scheduler running?", reason=str(error)) from error
     with client:
         # A worker judges one program at a time, because the cases of a program run concurrently already.
-        futures = [client.submit(judge_one, *each, pure=False) for each in pending]
+        futures = {client.submit(judge_one, *each, pure=False): each for each in pending}
         for done in distributed.as_completed(futures):
-            yield done.result()
+            if done.status == "error":  # such as KilledWorker: the submission ended its worker
+                name, _, settings = futures[done]
+                yield judging_failure(name, settings, done.exception()).as_object()
+            else:
+                yield done.result()

@@ -6,11 +6,11 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
 
 from bothends.check.batch.grading import JudgedSubmission
 from bothends.check.case import Verdict
 from bothends.check.reports.html import document
+from bothends.foreign_text import csv_cell, markup
 
 
 def as_csv(submissions: Sequence[JudgedSubmission]) -> str:
@@ -18,14 +18,13 @@ def as_csv(submissions: Sequence[JudgedSubmission]) -> str:
     cases = list(dict.fromkeys(each.case for one in submissions for each in one.result.outcomes))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "language", "points", "most", "failed", *cases])
+    writer.writerow(["name", "language", "points", "most", "failed", *map(csv_cell, cases)])
     for one in submissions:
         verdicts = {each.case: each.verdict.value for each in one.result.outcomes}
         failed = one.result.counts[Verdict.FAIL]
         points = [f"{one.result.points:g}", f"{one.result.max_points:g}", str(failed)]
-        # Spreadsheets treat a cell that begins with one of these as a formula.
-        name = f"'{one.name}" if one.name[:1] in "=+-@" else one.name
-        writer.writerow([name, one.language, *points, *(verdicts.get(case, "") for case in cases)])
+        row = [one.name, one.language, *points, *(verdicts.get(case, "") for case in cases)]
+        writer.writerow(map(csv_cell, row))
     return buffer.getvalue()
 
 
@@ -45,13 +44,13 @@ def as_html(submissions: Sequence[JudgedSubmission], contract: str) -> str:
     total = len(submissions)
     passed = sum(not one.result.failed for one in submissions)
     failures = "".join(
-        f"<tr><td>{count}</td><td><code>{escape(case)}</code></td><td>{escape(mistake)}</td></tr>"
+        f"<tr><td>{count}</td><td><code>{markup(case)}</code></td><td>{markup(mistake)}</td></tr>"
         for case, mistake, count in common_failures(submissions)
     )
     rows = "".join(map(_row, submissions))
     heads = "<tr><th>name</th><th>language</th><th>points</th><th>failed cases</th></tr>"
     body = (
-        f"<h1>{escape(contract)}: {passed} of {total} programs pass every case</h1>"
+        f"<h1>{markup(contract)}: {passed} of {total} programs pass every case</h1>"
         "<h2>Most common mistakes</h2>"
         f"<table><thead><tr><th>programs</th><th>case</th><th>common mistake</th></tr></thead>"
         f"<tbody>{failures or '<tr><td>0</td><td>-</td><td>none</td></tr>'}</tbody></table>"
@@ -67,6 +66,6 @@ def _row(submission: JudgedSubmission) -> str:
         summary = f"{failed[0].case}: {failed[0].happened}"
     points = f"{submission.result.points:g} of {submission.result.max_points:g}"
     return (
-        f'<tr class="{"fail" if failed else "pass"}"><td class="verdict">{escape(submission.name)}</td>'
-        f"<td>{escape(submission.language)}</td><td>{points}</td><td>{escape(summary)}</td></tr>"
+        f'<tr class="{"fail" if failed else "pass"}"><td class="verdict">{markup(submission.name)}</td>'
+        f"<td>{markup(submission.language)}</td><td>{points}</td><td>{markup(summary)}</td></tr>"
     )

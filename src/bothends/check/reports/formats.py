@@ -6,16 +6,21 @@ Protocol, version 14; Gradescope's autograder specification (results.json).
 
 from __future__ import annotations
 
-import json
 from xml.etree import ElementTree
 
 from bothends.check.case import Verdict
 from bothends.check.reports.html import as_html
 from bothends.check.results import CaseOutcome, SuiteResult
+from bothends.escaping import escape_controls, escape_line
+from bothends.foreign_text import json_text
 
 
 def render(result: SuiteResult, report_format: str) -> str:
-    """Return a report in one of the formats "text", "json", "junit", "tap", "gradescope", "html"."""
+    """Return a report in one of the formats "text", "json", "junit", "tap", "gradescope", "html".
+
+    Texts of the program were escaped when they were recorded. The formats escape what is left, such as the
+    characters of a case of one's own, of a title or of a file's name.
+    """
     return {
         "text": as_text,
         "json": as_json,
@@ -41,32 +46,32 @@ def format_evidence(outcome: CaseOutcome) -> str:
     lines += [f"{entry.seconds:8.3f}  {entry.actor:<10} {entry.event}" for entry in outcome.transcript]
     if outcome.stderr_tail:
         lines += ["stderr:", *(f"  {line}" for line in outcome.stderr_tail.splitlines())]
-    return "\n".join(lines)
+    return escape_controls("\n".join(lines))
 
 
 def as_text(result: SuiteResult) -> str:
     """Return a report as plain text."""
-    lines = [f"{result.program}: {result.contract}"]
+    lines = [escape_line(f"{result.program}: {result.contract}")]
     for outcome in result.outcomes:
         summary = outcome.detail or outcome.happened
         lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {summary}".rstrip())
         if outcome.verdict is Verdict.FAIL:
             lines += [f"    {line}" for line in format_evidence(outcome).splitlines()]
     lines.append(f"{result.points:g} of {result.max_points:g} points")
-    return "\n".join(lines) + "\n"
+    return escape_controls("\n".join(lines)) + "\n"
 
 
 def as_json(result: SuiteResult) -> str:
     """Return a report as an indented JSON object."""
-    return json.dumps(result.as_object(), indent=2, ensure_ascii=False) + "\n"
+    return json_text(result.as_object(), indent=2) + "\n"
 
 
 def as_junit(result: SuiteResult) -> str:
-    """Return a report as JUnit XML. XML cannot represent control characters, but all texts are escaped."""
+    """Return a report as JUnit XML. XML cannot represent control characters: they are escaped."""
     counts = result.counts
     suite = ElementTree.Element(
         "testsuite",
-        name=f"{result.contract}: {result.program}",
+        name=escape_line(f"{result.contract}: {result.program}"),
         tests=str(len(result.outcomes)),
         failures=str(counts[Verdict.FAIL]),
         skipped=str(counts[Verdict.SKIP]),
@@ -75,15 +80,23 @@ def as_junit(result: SuiteResult) -> str:
     )
     for outcome in result.outcomes:
         case = ElementTree.SubElement(
-            suite, "testcase", name=outcome.case, classname=result.contract, time=f"{outcome.seconds:.3f}"
+            suite,
+            "testcase",
+            {
+                "name": escape_line(outcome.case),
+                "classname": escape_line(result.contract),
+                "time": f"{outcome.seconds:.3f}",
+            },
         )
         if outcome.verdict is Verdict.FAIL:
-            ElementTree.SubElement(case, "failure", message=outcome.happened).text = format_evidence(outcome)
+            ElementTree.SubElement(
+                case, "failure", message=escape_controls(outcome.happened)
+            ).text = format_evidence(outcome)
         elif outcome.verdict is Verdict.SKIP:
-            ElementTree.SubElement(case, "skipped", message=outcome.detail)
+            ElementTree.SubElement(case, "skipped", message=escape_controls(outcome.detail))
         elif outcome.detail or outcome.happened:
             text = f"{outcome.verdict.value}: {outcome.detail or outcome.happened}"
-            ElementTree.SubElement(case, "system-out").text = text
+            ElementTree.SubElement(case, "system-out").text = escape_controls(text)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -93,13 +106,13 @@ def as_tap(result: SuiteResult) -> str:
     lines = ["TAP version 14", f"1..{len(result.outcomes)}"]
     for number, outcome in enumerate(result.outcomes, 1):
         status = "not ok" if outcome.verdict is Verdict.FAIL else "ok"
-        directive = f" # SKIP {outcome.detail}" if outcome.verdict is Verdict.SKIP else ""
-        lines.append(f"{status} {number} - {outcome.case}{directive}")
+        directive = f" # SKIP {escape_line(outcome.detail)}" if outcome.verdict is Verdict.SKIP else ""
+        lines.append(f"{status} {number} - {escape_line(outcome.case)}{directive}")
         if outcome.verdict is Verdict.FAIL:
             block = format_evidence(outcome).splitlines()
             lines += ["  ---", "  message: |-", *(f"    {line}" for line in block), "  ..."]
         elif outcome.verdict in (Verdict.NON_STRICT, Verdict.INFO):
-            lines.append(f"# {outcome.verdict.value}: {outcome.detail or outcome.happened}")
+            lines.append(f"# {outcome.verdict.value}: {escape_line(outcome.detail or outcome.happened)}")
     return "\n".join(lines) + "\n"
 
 
@@ -123,4 +136,4 @@ def as_gradescope(result: SuiteResult) -> str:
         "output": f"{result.contract}: {result.points:g} of {result.max_points:g} points",
         "tests": tests,
     }
-    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    return json_text(report, indent=2) + "\n"

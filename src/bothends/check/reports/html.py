@@ -1,15 +1,15 @@
 """The HTML report: a self-contained page without scripts, web fonts or external images. Pure.
 
-All texts from a program are escaped twice: by `escaping.escape` when they are recorded, and by `html.escape`.
+All texts from a program are escaped twice: by `escaping.escape` when they are recorded, and by `markup` here.
 """
 
 from __future__ import annotations
 
-from html import escape
 from typing import Final
 
 from bothends.check.case import Verdict
 from bothends.check.results import CaseOutcome, SuiteResult
+from bothends.foreign_text import markup
 
 _CSS_CLASSES: Final = {
     Verdict.PASS: "pass",
@@ -69,11 +69,11 @@ def as_html(result: SuiteResult) -> str:
     non_strict = [each for each in result.outcomes if each.verdict is Verdict.NON_STRICT and each.transcript]
     title = f"{result.contract}: {'failed' if failed else 'passed'}"
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<code class="program muted">{escape(result.program)}</code>',
+        f"<h1>{markup(title)}</h1>",
+        f'<code class="program muted">{markup(result.program)}</code>',
         verdict_bar(result),
         f'<p class="muted">{result.points:g} of {result.max_points:g} points, in {result.seconds:.1f} s</p>',
-        *(f'<p class="muted">Note: {escape(note)}.</p>' for note in result.notes),
+        *(f'<p class="muted">Note: {markup(note)}.</p>' for note in result.notes),
     ]
     if failed:
         parts += ["<h2>Failures</h2>", *(_details(each, expanded=True) for each in failed)]
@@ -95,7 +95,7 @@ def document(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>{markup(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 
 
@@ -109,18 +109,18 @@ def verdict_bar(result: SuiteResult) -> str:
 
 def _row(outcome: CaseOutcome) -> str:
     summary = outcome.happened if outcome.verdict is Verdict.FAIL else outcome.detail or outcome.happened
-    name = escape(outcome.case)
+    name = markup(outcome.case)
     if outcome.transcript:
         name = f'<a href="#{name}">{name}</a>'
     return (
         f'<tr class="{_CSS_CLASSES[outcome.verdict]}"><td class="verdict">{outcome.verdict.value}</td>'
-        f"<td>{name}</td><td>{outcome.seconds:.2f}</td><td>{escape(summary)}</td></tr>"
+        f"<td>{name}</td><td>{outcome.seconds:.2f}</td><td>{markup(summary)}</td></tr>"
     )
 
 
 def _details(outcome: CaseOutcome, *, expanded: bool) -> str:
     facts = "".join(
-        f"<dt>{head}</dt><dd>{escape(text)}</dd>"
+        f"<dt>{head}</dt><dd>{markup(text)}</dd>"
         for head, text in (
             ("expected", outcome.expected),
             ("happened", outcome.happened or outcome.detail),
@@ -131,11 +131,11 @@ def _details(outcome: CaseOutcome, *, expanded: bool) -> str:
         if text
     )
     transcript = "".join(
-        f"<tr><td>{entry.seconds:.3f}</td><td>{escape(entry.actor)}</td><td>{escape(entry.event)}</td></tr>"
+        f"<tr><td>{entry.seconds:.3f}</td><td>{markup(entry.actor)}</td><td>{markup(entry.event)}</td></tr>"
         for entry in outcome.transcript
     )
-    name = escape(outcome.case)
-    stderr = f"<p>Standard error:</p><pre>{escape(outcome.stderr_tail)}</pre>" if outcome.stderr_tail else ""
+    name = markup(outcome.case)
+    stderr = f"<p>Standard error:</p><pre>{markup(outcome.stderr_tail)}</pre>" if outcome.stderr_tail else ""
     return (
         f'<details id="{name}" class="{_CSS_CLASSES[outcome.verdict]}"{" open" if expanded else ""}>'
         f'<summary><span class="verdict">{outcome.verdict.value}</span><b>{name}</b></summary>'

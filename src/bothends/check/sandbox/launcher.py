@@ -3,47 +3,51 @@
 | resource | restriction |
 |---|---|
 | network | the checker itself moves into a network namespace with only a loopback interface |
-| files | all read-only, /run hidden, few devices; an empty writable folder in memory |
+| files | an empty root with the toolchain and the program's own folder, read-only (`visible.py`, `init.py`) |
+| written files | one file system in memory, bounded in size and number of files |
 | other processes | a process namespace: its own processes only, and all exit with the first |
-| number of processes | setrlimit(2) and pid_max (`init.py`) |
-| CPU time, size of a file, core dumps | setrlimit(2) (`init.py`) |
-| total memory, processes and disk use | polled (`ResourceMonitor`): a program over a limit is killed |
+| users | the program is user 65534, without capabilities |
+| system calls | a seccomp filter (`seccomp.py`) |
+| memory, processes, processor time | a control group (`control_groups.py`), and polled (`monitor.py`) |
+| CPU time and file size of each process, core dumps | setrlimit(2) |
 
-bubblewrap (bwrap(1)) restricts files and processes if it is installed and works, `init.py` otherwise. Both
-need user namespaces, but not root. If the system does not allow them, `enter` raises an error: no program
-runs unconfined instead.
+It needs user namespaces, but not root, and no other program. If the system does not allow them, `enter`
+raises an error: no program runs unconfined instead.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import fcntl
-import itertools
+import functools
+import marshal
 import os
+import platform
+import resource
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import CodeType
+from typing import Any, Final
 
-from bothends.check.sandbox import init
-from bothends.errors import Unavailable
+from bothends.check.sandbox import init, seccomp
+from bothends.check.sandbox.control_groups import ControlGroup, GroupParent, find_parent
+from bothends.check.sandbox.visible import Toolchain, find_toolchain, outermost, own_paths, resolve_program
+from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, unshare
 
-_CLONE_NEWNET: Final = 0x40000000  # sched.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
-_LAUNCHER: Final = (sys.executable, "-I", "-S", init.__file__)
-_POLL_INTERVAL: Final = 0.05  # seconds between two checks of a program's resources
-_MAX_ENTRIES: Final = 20_000  # files, which exceed any limit even if they are empty
-# Processes below the limit at which a program is killed: at the limit itself, fork(2) fails, and the number
-# of processes never exceeds it.
-_PROCESS_MARGIN: Final = 8
+_MS_SLAVE: Final = 1 << 19  # sys/mount.h
+_SOCKET_FOLDER_SIZE: Final = 8 << 20  # bytes: for a UNIX socket, and the contract's files
+_HINT: Final = "omit --sandbox for programs that you trust"
+_INHERITED: Final = ("LD_LIBRARY_PATH",)  # Python itself may need it to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,95 +57,261 @@ class SandboxLimits:
     memory: int = 1 << 30
     processes: int = 2048  # including threads: a thread for each of 1,100 clients is not hostile
     disk: int = 64 << 20
+    files: int = 8192
     cpu: int = 120
 
 
 @dataclass(frozen=True, slots=True)
+class SandboxedStart:
+    """How to start a program: `command` with `environment` and the descriptors `inherited`.
+
+    Of these, `plan` is to be closed afterwards, unless it is -1. `group` is the control group, to be removed
+    when all processes have exited.
+    """
+
+    command: list[str]
+    environment: dict[str, str]
+    plan: int = -1
+    inherited: tuple[int, ...] = ()
+    group: ControlGroup | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A sandbox, created by `enter`. `bubblewrap`: the path of bwrap(1), or "" if it is not used."""
+    """A sandbox, created by `enter`.
 
+    `folder` is the program's own folder, if that is known without its command. `users` is a descriptor of a
+    user namespace that maps root to 65534, if this is root.
+    """
+
+    toolchain: Toolchain
     limits: SandboxLimits = SandboxLimits()
-    bubblewrap: str = ""
+    groups: GroupParent | None = None
+    folder: Path | None = None
+    filter: bytes = field(default=b"", repr=False)
+    users: int = -1
 
-    def wrap(
-        self, command: Sequence[str], scratch_dir: Path, *, writable: bool, hosts_file: Path | None = None
-    ) -> list[str]:
-        """Return the command that runs `command` in the sandbox.
+    def prepare(
+        self,
+        command: Sequence[str],
+        scratch_dir: Path,
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] = {},
+        hosts_file: Path | None = None,
+        build: bool = False,
+    ) -> SandboxedStart:
+        """Return how to start a program in the sandbox.
 
         Args:
-            scratch_dir: the program's own folder.
-            writable: whether the program may write to it.
+            scratch_dir: a folder for this start only, which the program sees.
+            cwd: the working directory, if not the checker's.
+            environment: the program's environment variables, besides those of the sandbox.
             hosts_file: a replacement for /etc/hosts.
-        """
-        (scratch_dir / "tmp").mkdir(exist_ok=True)
-        limits = self.limits
-        rlimits = (f"CPU={limits.cpu}", f"FSIZE={limits.disk}", "CORE=0", f"NPROC={limits.processes}")
-        if self.bubblewrap:
-            bubblewrap = self._bubblewrap_command(scratch_dir, writable=writable, hosts_file=hosts_file)
-            arguments = (str(scratch_dir), "bounds", str(limits.disk), "-")
-            return [*bubblewrap, *_LAUNCHER, *arguments, *rlimits, "--", *command]
-        arguments = (str(scratch_dir), str(int(writable)), str(limits.disk), str(hosts_file or "-"))
-        return [*_LAUNCHER, *arguments, *rlimits, "--", *command]
+            build: whether the program may change `scratch_dir`. It works on a copy in memory, which replaces
+                the folder when it exits.
 
-    def _bubblewrap_command(self, scratch_dir: Path, *, writable: bool, hosts_file: Path | None) -> list[str]:
-        """Return bubblewrap's options for the first three steps of `init.py`, which does the others."""
-        words = [self.bubblewrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent"]
-        words += ["--cap-drop", "ALL"]
-        words += ["--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]  # until init.py drops them
-        words += ["--ro-bind", "/", "/", "--dev", "/dev", "--remount-ro", "/dev"]
-        words += ["--proc", "/proc"]
-        if init.can_hide_run(str(scratch_dir), os.getcwd()):  # noqa: PTH109
-            words += ["--tmpfs", "/run", "--remount-ro", "/run"]
-        if writable:
-            words += ["--bind", str(scratch_dir), str(scratch_dir)]
+        Raises:
+            SystemCallFailed: its control group cannot be created.
+        """
+        command = [resolve_program(command[0]), *command[1:]]
+        folder = cwd or Path.cwd()
+        scratch = str(scratch_dir)
+        if build:
+            own = []
+        else:
+            shown = [str(self.folder)] if self.folder is not None else own_paths(command, folder)
+            kind = init.WRITABLE if os.path.ismount(scratch) else init.PREPARED
+            own = [(os.path.realpath(each), each, init.READ_ONLY) for each in _outside(shown, scratch)]
+            own.append((scratch, scratch, kind))
+            if os.getuid() == 0:
+                _give_away(scratch)
+        group = self._create_group()
+        all_variables = {
+            "PATH": self.toolchain.search_path, "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8",
+            "ASAN_OPTIONS": "detect_leaks=0",  # LeakSanitizer needs ptrace(2)
+            **self.toolchain.variables, **environment,
+        }  # fmt: skip
+        files = dict(self.toolchain.files)
         if hosts_file is not None:
-            words += ["--ro-bind", str(hosts_file), "/etc/hosts"]
-        return [*words, "--"]
+            files["/etc/hosts"] = hosts_file.read_text(encoding="utf-8")
+        limits = self.limits
+        plan: dict[str, Any] = {
+            "base": scratch, "toolchain": list(self.toolchain.paths), "links": list(self.toolchain.links),
+            "files": list(files.items()), "hidden": list(self.toolchain.hidden), "own": own,
+            "build": scratch if build else "", "disk": limits.disk, "files_limit": limits.files,
+            "processes": limits.processes, "users": self.users, "filter": self.filter,
+            "groups": group.entrances if group else [],
+            "cwd": str(folder), "command": command, "environment": all_variables,
+            "limits": [
+                (resource.RLIMIT_CPU, limits.cpu), (resource.RLIMIT_FSIZE, limits.disk),
+                (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NPROC, limits.processes),
+            ],
+        }  # fmt: skip
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        command, descriptor = _launch(plan)
+        descriptors = (descriptor, self.users) if self.users >= 0 else (descriptor,)
+        return SandboxedStart(command, inherited, descriptor, descriptors, group)
+
+    def _create_group(self) -> ControlGroup | None:
+        if self.groups is None:
+            return None
+        try:
+            return self.groups.create(self.limits.memory, self.limits.processes)
+        except OSError as error:
+            raise SystemCallFailed("create", "a control group", error.errno or 0) from error
 
     @property
     def note(self) -> str:
         """A description for a report."""
-        by = "by bubblewrap" if self.bubblewrap else "in user namespaces"
+        bounds = f"at most {self.limits.memory >> 20} MiB and {self.limits.processes} processes"
+        by = (
+            f"by control groups (version {self.groups.version})"
+            if self.groups
+            else "polled, because no control group is delegated; no memfd_create() and shmget()"
+        )
         return (
-            f"each program ran confined {by}: loopback only, files read-only, only its own processes, "
-            f"at most {self.limits.memory >> 20} MiB and {self.limits.processes} processes"
+            "each program ran confined in namespaces: loopback only, only the toolchain and its own folder, "
+            f"read-only, only its own processes, as user 65534, {bounds}, {by}"
         )
 
 
-def with_hosts_file(command: Sequence[str], scratch_dir: Path, hosts_file: Path) -> list[str]:
-    """Return the command that runs `command` with another /etc/hosts, otherwise unconfined."""
-    return [*_LAUNCHER, str(scratch_dir), "all", "0", str(hosts_file), "--", *command]
+# Loads the code of `init.py` and the plan, and runs it. A script would be compiled again at each start.
+_LOADER: Final = (
+    "import marshal, sys\n"
+    "with open(int(sys.argv[1]), 'rb') as file: code, plan = marshal.load(file)\n"
+    "names = {'__name__': 'init'}\n"
+    "exec(code, names)\n"
+    "names['main'](plan)"
+)
 
 
-def enter(limits: SandboxLimits | None = None) -> Sandbox:
+def _launch(plan: dict[str, Any]) -> tuple[list[str], int]:
+    """Return a command that runs `init.py` with a plan, and the descriptor that it inherits for this."""
+    descriptor = os.memfd_create("plan", os.MFD_CLOEXEC)
+    with open(os.dup(descriptor), "wb") as file:
+        marshal.dump((_init_code(), plan), file)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return [sys.executable, "-I", "-S", "-c", _LOADER, str(descriptor)], descriptor
+
+
+@functools.cache
+def _init_code() -> CodeType:
+    return compile(Path(init.__file__).read_text(encoding="utf-8"), "init.py", "exec")
+
+
+def with_hosts_file(command: Sequence[str], hosts_file: Path) -> SandboxedStart:
+    """Return how to start a program with another /etc/hosts, otherwise unconfined."""
+    launch, descriptor = _launch({"hosts": str(hosts_file), "command": list(command)})
+    return SandboxedStart(launch, dict(os.environ), descriptor, (descriptor,))
+
+
+def _outside(paths: Sequence[str], scratch: str) -> list[str]:
+    return [each for each in outermost(paths) if each != scratch and not each.startswith(f"{scratch}/")]
+
+
+def _give_away(folder: str) -> None:
+    """Make a folder and its contents the property of the user that root's programs run as."""
+    for path in (Path(folder), *Path(folder).rglob("*")):
+        os.chown(path, init.UNPRIVILEGED, init.UNPRIVILEGED, follow_symlinks=False)
+
+
+def make_scratch_dir(sandbox: Sandbox | None, *, writable: bool) -> Path:
+    """Create a folder for one start of a program. Remove it with `remove_scratch_dir`.
+
+    With `writable`, a program in the sandbox may write to it: UNIX sockets must be visible to both peers.
+    Then it is a bounded file system in memory, which only this process and its programs see.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
+    if sandbox is not None and writable:
+        options = f"size={_SOCKET_FOLDER_SIZE},nr_inodes=1k,mode=700"
+        if init.mount("tmpfs", str(folder), "tmpfs", init.MS_NOSUID | init.MS_NODEV, options) < 0:
+            number = ctypes.get_errno()
+            folder.rmdir()
+            raise SystemCallFailed("mount", str(folder), number)
+    return folder
+
+
+def remove_scratch_dir(folder: Path) -> None:
+    """Remove a folder that `make_scratch_dir` has created."""
+    if os.path.ismount(folder):
+        init.unmount(str(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sandbox:
     """Move this process into a network namespace with only loopback, and return a sandbox that works.
 
     Call it before any thread is started, because unshare(2) with a user namespace requires a single thread.
 
+    Args:
+        folder: the program's own folder; by default, that of the files that its command names.
+
     Raises:
         Unavailable: the system does not allow the namespaces, or mounts in them.
     """
-    _unshare_network()
-    error = ""
-    for bubblewrap in sorted({shutil.which("bwrap") or "", ""}, reverse=True):
-        sandbox = Sandbox(limits or SandboxLimits(), bubblewrap)
-        if not (error := _probe_error(sandbox)):
-            return sandbox
-    raise Unavailable("create", "a sandbox", reason=error, hint="omit --sandbox for programs that you trust")
+    if platform.machine() not in seccomp.SUPPORTED:
+        reason = f"there is no list of system calls for {platform.machine()}"
+        raise Unavailable("create", "a sandbox", reason=reason, hint=_HINT)
+    groups = find_parent()
+    users = _user_map() if os.getuid() == 0 else -1
+    _unshare()
+    rules = seccomp.build_filter(memory_is_counted=groups is not None)
+    sandbox = Sandbox(
+        find_toolchain(), limits or SandboxLimits(), groups, folder and folder.resolve(), rules, users
+    )
+    if error := _probe_error(sandbox):
+        raise Unavailable("create", "a sandbox", reason=error, hint=_HINT)
+    return sandbox
 
 
 def _probe_error(sandbox: Sandbox) -> str:
     """Return the error of a program that does nothing in the sandbox, or ""."""
     with tempfile.TemporaryDirectory(prefix="bothends-check-") as folder:
-        command = sandbox.wrap([sys.executable, "-I", "-S", "-c", ""], Path(folder), writable=True)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        start = sandbox.prepare(["true"], Path(folder))
+        try:
+            done = subprocess.run(
+                start.command, env=start.environment, pass_fds=start.inherited, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        finally:
+            os.close(start.plan)
+            if start.group is not None:
+                start.group.remove()
         return (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
 
 
-def _unshare_network() -> None:
+def _user_map() -> int:
+    """Return a descriptor of a user namespace that maps root to 65534, or -1 if that is not allowed."""
+    ready_read, ready_write = os.pipe()
+    holder = os.fork()
+    if holder == 0:  # a process only to have its user namespace
+        try:
+            unshare(CLONE_NEWUSER)
+            os.write(ready_write, b"1")
+            signal.pause()  # until it is killed, below
+        finally:
+            os._exit(1)
+    try:
+        os.close(ready_write)
+        if os.read(ready_read, 1):
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{holder}/{name}").write_text(f"0 {init.UNPRIVILEGED} 1", encoding="ascii")
+            return os.open(f"/proc/{holder}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        pass
+    finally:
+        os.close(ready_read)
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    return -1
+
+
+def _unshare() -> None:
+    """Enter a network namespace with only loopback, and a mount namespace for the folders of UNIX sockets."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
-    flags = _CLONE_NEWNET if user == 0 else _CLONE_NEWNET | init.CLONE_NEWUSER
+    flags = CLONE_NEWNET | CLONE_NEWNS | (CLONE_NEWUSER if user != 0 else 0)
     if libc.unshare(flags) < 0:
         hint = "user namespaces are disabled: see user_namespaces(7), or omit --sandbox"
         raise Unavailable("create", "a network namespace", ctypes.get_errno(), hint)
@@ -152,72 +322,9 @@ def _unshare_network() -> None:
             ("gid_map", f"{group} {group} 1"),
         ):
             Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+    if init.mount("none", "/", "", init.MS_REC | _MS_SLAVE) < 0:  # mounts stay in here
+        raise Unavailable("mount", "/", ctypes.get_errno(), _HINT)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sH14x", b"lo", 0)
         (found,) = struct.unpack("16xH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", found | _IFF_UP))
-
-
-class ResourceMonitor:
-    """Polls the resources of a confined program from outside the sandbox.
-
-    `process_tree` returns its process ids; `writable_dir` is the folder on disk that it may write to, if any;
-    `on_exceeded` is called once, with the reason, when a limit is exceeded, and must kill the program.
-    """
-
-    def __init__(
-        self,
-        limits: SandboxLimits,
-        process_tree: Callable[[], list[int]],
-        on_exceeded: Callable[[str], None],
-        writable_dir: Path | None = None,
-    ) -> None:
-        self._writable_dir = writable_dir
-        self._limits = limits
-        self._process_tree = process_tree
-        self._on_exceeded = on_exceeded
-        self._task = asyncio.ensure_future(self._poll())
-
-    def stop(self) -> None:
-        """Stop polling."""
-        self._task.cancel()
-
-    async def _poll(self) -> None:
-        reason = ""
-        while not reason:
-            await asyncio.sleep(_POLL_INTERVAL)
-            reason = self._exceeded_limit()
-        self._on_exceeded(reason)
-
-    def _exceeded_limit(self) -> str:
-        pids = self._process_tree()
-        if len(pids) >= self._limits.processes - _PROCESS_MARGIN:
-            return f"over the limit of {self._limits.processes} processes"
-        if sum(map(_memory_usage, pids)) > self._limits.memory:
-            return f"over the limit of {self._limits.memory >> 20} MiB of memory"
-        if self._writable_dir is not None and _disk_usage(self._writable_dir) > self._limits.disk:
-            return f"over the limit of {self._limits.disk >> 20} MiB on disk"
-        return ""
-
-
-def _disk_usage(folder: Path) -> int:
-    """Return the disk use of a folder in bytes, at least 4,096 an entry, for up to 20,000 entries."""
-    total = 0
-    entries = (f"{root}/{name}" for root, folders, files in os.walk(folder) for name in (*folders, *files))
-    for entry in itertools.islice(entries, _MAX_ENTRIES):
-        with suppress(OSError):
-            total += max(os.lstat(entry).st_blocks * 512, 4096)
-    return total
-
-
-def _memory_usage(pid: int) -> int:
-    """Return the memory of a process in bytes, without mapped files (proc(5), /proc/PID/status).
-
-    Memory shared with its parent since fork(2) counts for both. smaps_rollup would be exact, but it waits for
-    the lock on the process's memory map, which a fork bomb holds almost all the time.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))

@@ -149,6 +149,7 @@ class ClientContext:
             sock = socket.socket(socket.AF_UNIX, kind)
             path = str(self._scratch_dir / "socket")
             sock.bind(path)
+            Path(path).chmod(0o777)  # because root's clients in a sandbox are another user
             endpoint = Endpoint(scheme, path=path)
         else:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -343,7 +344,7 @@ class ClientContext:
         self._hosts_file = self._scratch_dir / "hosts"
         lines = ("127.0.0.1 localhost", f"127.0.0.1 {name}", f"127.0.0.2 {name}", "")
         self._hosts_file.write_text("\n".join(lines), encoding="ascii")
-        probe = start_program(["true"], scratch_dir=self._scratch_dir, hosts_file=self._hosts_file)
+        probe = start_program(["true"], hosts_file=self._hosts_file)
         await probe.wait(self.timeout)
         await probe.kill_tree()
         return "127.0.0.2" if probe.process.returncode == 0 else None

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bothends.check.sandbox.launcher import ResourceMonitor, Sandbox, with_hosts_file
+from bothends.check.sandbox.control_groups import ControlGroup
+from bothends.check.sandbox.launcher import Sandbox, SandboxedStart, with_hosts_file
+from bothends.check.sandbox.monitor import ResourceMonitor
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape
 from bothends.osutil import reaper
@@ -111,7 +113,7 @@ class ProgramProcess:
         process: subprocess.Popen[bytes],
         tag: str,
         sandbox: Sandbox | None = None,
-        writable_dir: Path | None = None,
+        group: ControlGroup | None = None,
     ) -> None:
         self.process = process
         self.leader = process.pid
@@ -120,9 +122,7 @@ class ProgramProcess:
         self._program_pid: int | None = None if sandbox else process.pid
         self._tag = tag
         self._monitor = (
-            ResourceMonitor(sandbox.limits, self.process_tree, self._kill_group, writable_dir)
-            if sandbox
-            else None
+            ResourceMonitor(sandbox.limits, self.process_tree, self._kill_group, group) if sandbox else None
         )
         assert process.stdout is not None
         assert process.stderr is not None
@@ -137,6 +137,8 @@ class ProgramProcess:
     def _on_exit(self) -> None:
         self.process.poll()
         self._close_pidfd()
+        if self._monitor is not None and not self.kill_reason:
+            self.kill_reason = self._monitor.exit_reason()
         self._exited.set()
 
     def _close_pidfd(self) -> None:
@@ -173,7 +175,7 @@ class ProgramProcess:
     def status(self) -> int | None:
         """The exit status, negative for a signal; None while the process is running."""
         status = self.process.poll()
-        # As a shell, bubblewrap exits with 128 plus the number of the signal that killed the program.
+        # As a shell, process 1 of the sandbox exits with 128 plus the number of the signal.
         return 128 - status if status is not None and self._sandboxed and status > 128 else status
 
     @property
@@ -243,9 +245,9 @@ class ProgramProcess:
             if not remaining:
                 break
             await asyncio.sleep(0.005)
-        if self._monitor is not None:
-            self._monitor.stop()
         await self.wait(5.0)
+        if self._monitor is not None:
+            await self._monitor.stop()
         self.process.poll()
         self._close_pidfd()
         self.stdout.close()
@@ -274,42 +276,54 @@ def start_program(
     stdin: bool = False,
     sandbox: Sandbox | None = None,
     scratch_dir: Path | None = None,
-    writable: bool = False,
+    build: bool = False,
     hosts_file: Path | None = None,
 ) -> ProgramProcess:
     """Start a program in its own session.
 
     Args:
         cwd: its working directory, if not the checker's.
-        environment: variables added to the checker's environment.
+        environment: variables added to the checker's environment, or to the sandbox's.
         stdin: whether `feed_stdin` will be called; otherwise its standard input is /dev/null.
         sandbox: the sandbox to start it in.
-        scratch_dir: in a sandbox, the program's own folder.
-        writable: whether it may write to `scratch_dir` itself.
+        scratch_dir: in a sandbox, a folder for this start only.
+        build: whether the program changes `scratch_dir`.
         hosts_file: a replacement for /etc/hosts.
 
     Raises:
         SystemCallFailed: it cannot be started.
     """
     tag = reaper.process_tag(secrets.token_hex(8))
+    environment = {**environment, _TAG_VARIABLE: tag}
+    start = SandboxedStart(list(command), {**os.environ, **environment})
     if sandbox is not None and scratch_dir is not None:
-        command = sandbox.wrap(command, scratch_dir, writable=writable, hosts_file=hosts_file)
-    elif hosts_file is not None and scratch_dir is not None:
-        command = with_hosts_file(command, scratch_dir, hosts_file)
+        start = sandbox.prepare(
+            command, scratch_dir, cwd=cwd, environment=environment, hosts_file=hosts_file, build=build
+        )
+        start.environment[_TAG_VARIABLE] = tag
+    elif hosts_file is not None:
+        start = with_hosts_file(command, hosts_file)
+        start.environment.update(environment)
     try:
         process = subprocess.Popen(
-            list(command),
+            start.command,
             cwd=cwd,
-            env={**os.environ, **environment, _TAG_VARIABLE: tag},
+            env=start.environment,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=start.inherited,
         )
     except (OSError, ValueError) as error:
+        if start.group is not None:
+            start.group.remove()
         number = error.errno or 0 if isinstance(error, OSError) else 22
         raise SystemCallFailed("start", command[0], number, "is the command right?") from error
-    return ProgramProcess(process, tag, sandbox, scratch_dir if writable else None)
+    finally:
+        if start.plan >= 0:
+            os.close(start.plan)
+    return ProgramProcess(process, tag, sandbox, start.group)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +20,7 @@ from typing import Final
 from bothends.check.case import NotListening
 from bothends.check.contract import Contract
 from bothends.check.oracle import Oracle
-from bothends.check.sandbox.launcher import Sandbox
+from bothends.check.sandbox.launcher import Sandbox, make_scratch_dir, remove_scratch_dir
 from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.placeholders import fill_placeholders
 from bothends.check.subjects.process import ProgramProcess, start_program, trace_command
@@ -176,7 +174,7 @@ class ServerUnderTest:
         return await self._start_once(endpoint)
 
     async def _start_once(self, endpoint: Endpoint | None = None) -> RunningServer:
-        folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
+        folder = make_scratch_dir(self.sandbox, writable=self.contract.transport.startswith("unix"))
         _write_files(folder, self.contract.files)
         port = endpoint.port if endpoint is not None and endpoint.port else free_port()
         path = endpoint.path if endpoint is not None and endpoint.path else str(folder / "socket")
@@ -189,10 +187,9 @@ class ServerUnderTest:
                 cwd=self.cwd,
                 sandbox=self.sandbox,
                 scratch_dir=folder,
-                writable=self.contract.transport.startswith("unix"),
             )
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_scratch_dir(folder)
             raise
         expected = _resolve_endpoint(fill_placeholders(self.endpoint, values)) if self.endpoint else None
         default = Endpoint("tcp", host="127.0.0.1", port=port)
@@ -247,7 +244,7 @@ class ServerUnderTest:
                 await server.program.kill_tree()
         finally:  # ^C may interrupt the wait
             if server.scratch_dir is not None:
-                shutil.rmtree(server.scratch_dir, ignore_errors=True)
+                remove_scratch_dir(server.scratch_dir)
 
 
 def _write_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
 from bothends.cli import terminal
 from bothends.cli.bench import output
-from bothends.errors import SystemCallFailed
+from bothends.errors import SystemCallFailed, UsageError
+from bothends.escaping import escape_text
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,17 +31,21 @@ def compare(before: str, after: str, as_json: bool) -> None:
     """
     with output.require_libraries():
         from bothends.bench import significance
-        from bothends.bench.results import decode
+        from bothends.bench.results import MAX_SIZE, decode
 
     documents = []
     for path in (before, after):
         try:
-            documents.append(decode(Path(path).read_bytes(), path))
+            with Path(path).open("rb") as file:
+                data = file.read(MAX_SIZE + 1)
         except OSError as error:
             raise SystemCallFailed("read", path, error.errno or 0) from error
+        if len(data) > MAX_SIZE:
+            raise UsageError(f"{path}: longer than {MAX_SIZE:,} bytes")
+        documents.append(decode(data, path))
     found = significance.compare(*documents)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=1))
+        terminal.show_json([dataclasses.asdict(each) for each in found], indent=1)
     else:
         from bothends.bench.report.text import format_number
 
@@ -49,8 +53,8 @@ def compare(before: str, after: str, as_json: bool) -> None:
             ("target", "load", "figure", "before", "after", "change", "verdict"),
             [
                 (
-                    each.name,
-                    each.load,
+                    escape_text(each.name),
+                    escape_text(each.load),
                     each.figure,
                     format_number(each.before),
                     format_number(each.after),

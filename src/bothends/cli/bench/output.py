@@ -14,6 +14,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.escaping import escape_line
 
 if TYPE_CHECKING:
     from bothends.bench.generators.base import Progress, ProgressCallback
@@ -66,19 +67,21 @@ def show(document: Document, form: str | None, *, as_table: bool = False) -> Non
 
     match form:
         case "json":
-            click.echo(encode(document), nl=False)
+            terminal.show(encode(document).decode(), end="")
         case "csv":
-            click.echo(text.as_csv(document), nl=False)
+            terminal.show(text.as_csv(document), end="")
         case "markdown":
-            click.echo(text.as_markdown(document), nl=False)
+            terminal.show(text.as_markdown(document), end="")
         case _ if not as_table:
             entry = document.entries[0]
-            click.echo(terminal.styled(entry.target, "strong", sys.stdout))
+            terminal.show(terminal.styled(entry.target, "strong", sys.stdout))
             for label, value in text.summary_lines(entry):
                 bad = label == "ended early" or "the limit" in value or (label == "verified" and entry.failed)
-                click.echo(f"  {label:<20}  {terminal.styled(value, 'warning' if bad else '', sys.stdout)}")
+                terminal.show(
+                    f"  {label:<20}  {terminal.styled(value, 'warning' if bad else '', sys.stdout)}"
+                )
             for note in document.notes:
-                click.echo(f"  {note}")
+                terminal.show(f"  {note}")
         case _:
             terminal.table(*text.table(document, document.entries))
             for remark in text.remarks(document):
@@ -131,17 +134,14 @@ def progress() -> Iterator[Callable[[str], ProgressCallback | None]]:
     if not terminal.is_terminal(sys.stderr):
         yield lambda _: None
         return
-    import rich.console
-    import rich.markup
     import rich.progress
 
     columns = (
-        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TextColumn("{task.description}", markup=False),
         rich.progress.BarColumn(),
         rich.progress.TextColumn("{task.completed:.1f} of {task.total:.1f} s  {task.fields[counts]}"),
     )
-    console = rich.console.Console(stderr=True, no_color=not terminal.has_colour(sys.stderr))
-    with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+    with rich.progress.Progress(*columns, console=terminal.live_console(), transient=True) as bar:
         task = bar.add_task("", total=1.0, counts="")
 
         def start(title: str) -> ProgressCallback:
@@ -150,7 +150,7 @@ def progress() -> Iterator[Callable[[str], ProgressCallback | None]]:
                 counts = f"{progress.completed:,} replies{faults}"
                 bar.update(task, completed=progress.elapsed, total=progress.total, counts=counts)
 
-            bar.update(task, description=rich.markup.escape(title), completed=0, counts="")
+            bar.update(task, description=escape_line(title), completed=0, counts="")
             return update
 
         yield start

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bothends.cli import terminal
+from bothends.cli.check.options import allow_code_option
 from bothends.cli.termination import raise_exit_on_signals
-from bothends.errors import SystemCallFailed, UsageError
+from bothends.errors import ServiceError, SystemCallFailed, UsageError
+from bothends.textfile import read_text
+
+if TYPE_CHECKING:
+    from bothends.check.batch.grading import BatchSettings
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,6 +27,7 @@ from bothends.errors import SystemCallFailed, UsageError
 @click.option(
     "--contract", required=True, metavar="NAME", help="Expected behaviour: a built-in contract, or a file."
 )
+@allow_code_option
 @click.option("--role", type=click.Choice(["server", "client"]), default="server", help="Default: server.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="results", metavar="FOLDER",
@@ -42,6 +50,7 @@ from bothends.errors import SystemCallFailed, UsageError
 def batch(
     folders: tuple[Path, ...],
     contract: str,
+    allow_code: bool,
     role: str,
     out: Path,
     workers: int | None,
@@ -58,28 +67,42 @@ def batch(
       bothends check batch submissions/*/ --contract upper-tcp
     """
     from bothends.check import contract as contracts
+    from bothends.check.batch.contract_copy import find_files
     from bothends.check.batch.grading import BatchSettings, JudgedSubmission, judge_all, submission_name
     from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 
-    agreed = contracts.load(contract)
+    agreed = contracts.load(contract, allow_code=allow_code)
     names = [submission_name(folder) for folder in folders]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two folders are named {min(duplicates)}: results are named after their folders")
-    text = Path(contract).read_text(encoding="utf-8") if contract.endswith(".toml") else contract
-    settings = BatchSettings(role, text, sandbox=not no_sandbox, thorough=thorough)
+    settings = BatchSettings(
+        role,
+        read_text(Path(contract)) if contracts.is_file_name(contract) else contract,
+        sandbox=not no_sandbox,
+        thorough=thorough,
+        allow_code=allow_code,
+        contract_files=find_files(agreed),
+    )
+    _load_copy(settings)
 
     def progress(submission: JudgedSubmission, remaining: int) -> None:
         points = f"{submission.result.points:g} of {submission.result.max_points:g} points"
         terminal.note(f"{submission.name}: {points}; {remaining} left")
 
+    def write_tables(judged: list[JudgedSubmission]) -> None:
+        tables = (("results.csv", as_csv(judged)), ("results.html", as_html(judged, agreed.name)))
+        for file, content in tables:
+            try:
+                (out / file).write_text(content, encoding="utf-8", errors="backslashreplace")
+            except OSError as error:
+                raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
+
     workers = workers or os.cpu_count() or 1
     with raise_exit_on_signals():
-        found = judge_all(folders, settings, out, workers=workers, cluster=cluster, progress=progress)
-    for file, content in (("results.csv", as_csv(found)), ("results.html", as_html(found, agreed.name))):
-        try:
-            (out / file).write_text(content, encoding="utf-8")
-        except OSError as error:
-            raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
+        found = judge_all(
+            folders, settings, out, workers=workers, cluster=cluster, progress=progress, stopped=write_tables
+        )
+    write_tables(found)
     rows = [
         (
             one.name,
@@ -91,11 +114,28 @@ def batch(
     ]
     terminal.table(("name", "language", "points", "failed"), rows)
     if mistakes := common_failures(found):
-        click.echo("\nmost common mistakes:")
+        terminal.show("\nmost common mistakes:")
         for case, mistake, count in mistakes[:5]:
-            click.echo(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
+            terminal.show(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
     if any(one.result.failed for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _load_copy(settings: BatchSettings) -> None:
+    """Load a copy of the contract, to report once what would make every submission fail."""
+    from bothends.check import contract as contracts
+    from bothends.check.batch.contract_copy import write_copy
+
+    if not settings.contract_files:
+        return
+    with tempfile.TemporaryDirectory(prefix="bothends-contract-") as folder:
+        copy = write_copy(Path(folder), settings.contract, settings.contract_files)
+        try:
+            contracts.read(copy, allow_code=settings.allow_code)
+        except ServiceError as error:
+            reason = error.reason.replace(f"{copy.parent}/", "")
+            hint = "modules beside the contract are copied with it, other files are not"
+            raise ServiceError(settings.contract_files[0][0], f"a copy fails: {reason}", hint) from error
 
 
 def _failed_cases(one: object) -> str:

@@ -13,6 +13,8 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
+from bothends.cli.check.options import allow_code_option
+from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
 from bothends.errors import SystemCallFailed, UsageError
@@ -56,6 +58,7 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--contract", required=True, metavar="NAME",
                 help="Expected behaviour: a built-in contract, or a file.",
             ),
+            allow_code_option,
             click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated."),
             click.option("--thorough", is_flag=True, help="Also run slow and large cases."),
             click.option(
@@ -72,7 +75,11 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--sandbox", is_flag=True,
-                help="Restrict the program: loopback only, read-only files, limited memory and processes.",
+                help="Restrict the program: loopback, toolchain and its own folder only, limited memory.",
+            ),
+            click.option(
+                "--folder", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+                help="With --sandbox: the program's own folder; default: that of the files in COMMAND.",
             ),
             click.option(
                 "--wire", default="", metavar="TOXICS",
@@ -100,7 +107,7 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     help="The server's endpoint. Without COMMAND: that of a running server.",
 )
 @_judge_options
-def server(contract: str, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
+def server(contract: str, allow_code: bool, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
     """Test a server: start it for each case, or use a running one.
 
     {port}, {host}, {path} and {dir} in COMMAND are replaced. Without {port}, bothends detects where the
@@ -115,14 +122,14 @@ def server(contract: str, endpoint: str, command: tuple[str, ...], **options: An
     from bothends.check.subjects.server_under_test import ServerUnderTest
     from bothends.check.suites.registry import cases, suite_for
 
-    agreed = contracts.load(contract)
+    agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "server")
     _judge(SuiteRun(ServerUnderTest(agreed, command, endpoint), cases(suite), suite), **options)
 
 
 @check.command(context_settings=_HELP)
 @_judge_options
-def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
+def client(contract: str, allow_code: bool, command: tuple[str, ...], **options: Any) -> None:
     """Test a client against correct and faulty servers: the data it sends, its output and its exit status.
 
     {host} and {port} in COMMAND are replaced ({path} for a UNIX socket). The client reads its messages as
@@ -137,7 +144,7 @@ def client(contract: str, command: tuple[str, ...], **options: Any) -> None:
     from bothends.check.subjects.client_under_test import ClientUnderTest
     from bothends.check.suites.registry import cases, suite_for
 
-    agreed = contracts.load(contract)
+    agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "client")
     _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite), **options)
 
@@ -152,6 +159,7 @@ def _judge(
     reports: tuple[str, ...],
     as_json: bool,
     sandbox: bool,
+    folder: Path | None,
     wire: str,
     trace: Path | None,
     verbose: bool,
@@ -182,10 +190,19 @@ def _judge(
     run.timeout = timeout or (_WIRE_TIMEOUT if wire else run.timeout)
     if sandbox and not run.subject.is_spawned:
         raise UsageError("--sandbox needs a program that bothends starts: give its command after --")
-    with raise_exit_on_signals(), subreaper(), _Progress(len(run.selected_cases())) as progress:
+    if sandbox and trace is not None:
+        raise UsageError("--trace and --sandbox exclude each other: the sandbox shows no tracer")
+    if folder is not None and not sandbox:
+        raise UsageError("--folder needs --sandbox")
+    with raise_exit_on_signals(), subreaper(), ProgressLine(len(run.selected_cases())) as progress:
+
+        def show(outcome: CaseOutcome) -> None:
+            progress.count()
+            progress.show(f"{outcome.verdict.value}  {outcome.case}")
+
         if sandbox:
-            run.subject.sandbox = enter()
-        run.progress = progress.show
+            run.subject.sandbox = enter(folder=folder)
+        run.progress = show
         result: SuiteResult = asyncio.run(run_until_signal(run.run()))
     for format_name, file in wanted:
         _write_report(result, format_name, file, verbose=verbose)
@@ -232,38 +249,7 @@ def _write_report(result: SuiteResult, format_name: str, file: Path | None, *, v
         show(result, verbose=verbose)
         return
     text = reports.render(result, format_name)
-    if file is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SystemCallFailed("write", str(file), error.errno or 0) from error
-    terminal.note(f"{format_name}: {file}")
-
-
-class _Progress:
-    """A progress line on standard error, if that is a terminal."""
-
-    def __init__(self, cases: int) -> None:
-        self._cases = cases
-        self._done = 0
-        self._shown = terminal.is_terminal(sys.stderr)
-
-    def show(self, outcome: CaseOutcome) -> None:
-        """Count a finished case, and show it."""
-        self._done += 1
-        if self._shown:
-            sys.stderr.write(f"\r\x1b[K{self._done}/{self._cases}  {outcome.verdict.value}  {outcome.case}")
-            sys.stderr.flush()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+    write_report(text, format_name, file)
 
 
 @check.command("list", context_settings=_HELP)
@@ -300,7 +286,7 @@ def explain(case: str) -> None:
     from bothends.check.suites.registry import SUITES, find_case
 
     suite, found = find_case(case)
-    click.echo(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
+    terminal.show(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
         ("test", found.stimulus),
         ("expected", found.expectation),
@@ -309,7 +295,7 @@ def explain(case: str) -> None:
         ("skipped if", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
         ("requires", ", ".join(found.after) or "-"),
     ):
-        click.echo(f"  {head:<20} {text}")
+        terminal.show(f"  {head:<20} {text}")
 
 
 check.add_command(batch)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-import click
-
 from bothends.check.case import Verdict
+from bothends.cli import terminal
 from bothends.cli.terminal import styled, table
 
 if TYPE_CHECKING:
@@ -32,15 +31,15 @@ def show(result: SuiteResult, *, verbose: bool = False) -> None:
         if outcome.verdict is Verdict.FAIL or (verbose and outcome.transcript):
             _print_details(outcome)
     for note in result.notes:
-        click.echo(styled(f"note: {note}", "quiet", sys.stdout))
-    click.echo()
+        terminal.show(styled(f"note: {note}", "quiet", sys.stdout))
+    terminal.show()
     counted = [
         styled(f"{result.counts[verdict]} {verdict.value}", _STYLE[verdict], sys.stdout)
         for verdict in (Verdict.PASS, Verdict.NON_STRICT, Verdict.INFO, Verdict.FAIL, Verdict.SKIP)
         if result.counts[verdict]
     ]
     marks = f"{result.points:g} of {result.max_points:g} points"
-    click.echo(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s")
+    terminal.show(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s")
 
 
 def _summary(outcome: CaseOutcome) -> str:
@@ -54,8 +53,8 @@ def _summary(outcome: CaseOutcome) -> str:
 
 
 def _print_details(outcome: CaseOutcome) -> None:
-    click.echo()
-    click.echo(f"{styled(outcome.verdict.value, _STYLE[outcome.verdict], sys.stdout)} {outcome.case}")
+    terminal.show()
+    terminal.show(f"{styled(outcome.verdict.value, _STYLE[outcome.verdict], sys.stdout)} {outcome.case}")
     for head, text in (
         ("expected", outcome.expected),
         ("happened", outcome.happened or outcome.detail),
@@ -63,10 +62,10 @@ def _print_details(outcome: CaseOutcome) -> None:
         ("picture", outcome.evidence),
     ):
         if text:
-            click.echo(f"  {head:<9} {text}")
+            terminal.show(f"  {head:<9} {text}")
     for entry in outcome.transcript:
-        click.echo(f"  {entry.seconds:8.3f}  {entry.actor:<10} {entry.event}")
+        terminal.show(f"  {entry.seconds:8.3f}  {entry.actor:<10} {entry.event}")
     if outcome.stderr_tail:
-        click.echo("  stderr:")
+        terminal.show("  stderr:")
         for line in outcome.stderr_tail.splitlines():
-            click.echo(f"    {line}")
+            terminal.show(f"    {line}")

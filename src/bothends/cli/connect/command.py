@@ -277,9 +277,11 @@ def with_port_numbers(
 
 
 def _trace_observer(path: Path, role: str) -> Observer:
+    from bothends.cli.output_files import output_files
     from bothends.trace.capture.event_recorder import EventRecorder
 
-    return EventRecorder(path, role)
+    files = click.get_current_context().with_resource(output_files())
+    return files.closing(EventRecorder(path, role, report=files.warn))
 
 
 def _check_options(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -187,8 +186,7 @@ class PromptScreen:
 
     def _print(self, text: str) -> None:
         if text:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            terminal.show(text, end="", flush=True)
             self._at_line_start = text.endswith("\n")
 
     def _prompt_text(self) -> AnyFormattedText:

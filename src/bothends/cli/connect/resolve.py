@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,14 +38,14 @@ def show(
     timeout = 0.0 if numeric else REVERSE_LOOKUP_TIMEOUT
     found = resolve_args(args, name_service or SystemNameService(), family=family, reverse_timeout=timeout)
     if as_json:
-        print(json.dumps(as_object(found), indent=2, ensure_ascii=False))  # noqa: T201
+        terminal.show_json(as_object(found), indent=2)
         return
     sections = [section for section in (_names(found), _service(found), _bytes(found)) if section]
     for index, section in enumerate(sections):
         if index:
-            print()  # noqa: T201
+            terminal.show()
         for line in section:
-            print(line)  # noqa: T201
+            terminal.show(line)
 
 
 def hexadecimal(data: bytes) -> str:

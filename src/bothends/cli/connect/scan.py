@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -53,9 +52,9 @@ def show(
     for result in scan(host, numbers, "udp" if udp else "tcp", timeout, family=family):
         counted[result.state] += 1
         if as_json:
-            print(json.dumps(as_object(result)), flush=True)  # noqa: T201
+            terminal.show_json(as_object(result), flush=True)
         elif show_all or result.state == "open" or (udp and result.state == "open or no answer"):
-            print(format_result(result), flush=True)  # noqa: T201
+            terminal.show(format_result(result), flush=True)
     if not as_json and not show_all:
         parts = [f"{number:,} {state}" for state, number in counted.most_common()]
         terminal.note(f"{len(numbers):,} ports: {', '.join(parts)}")

@@ -20,6 +20,7 @@ import click
 from bothends.cli import terminal
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import BothendsError, SystemCallFailed, UsageError
+from bothends.escaping import escape_line
 
 _MAX_TOKEN: Final = 1024  # characters
 _TIMEOUT: Final = 10.0  # seconds, for each response
@@ -91,7 +92,7 @@ def list_(api: str, api_token_file: str | None, as_json: bool) -> None:
     """List the proxies and their toxics."""
     proxies = _call_api((api, api_token_file), "GET", "/proxies", operation="list the proxies")
     if as_json:
-        print(json.dumps(proxies, indent=2))  # noqa: T201
+        terminal.show_json(proxies, indent=2)
         return
     rows = []
     for proxy in proxies.values():
@@ -113,7 +114,7 @@ def add(name: str, args: tuple[str, ...], api: str, api_token_file: str | None, 
         raise click.UsageError("expected two endpoints, LISTEN and UPSTREAM")
     body = {"name": name, "listen": str(endpoints[0]), "upstream": str(endpoints[1]), "framing": framing}
     proxy = _call_api((api, api_token_file), "POST", "/proxies", body, operation=f"add proxy {name}")
-    print(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}")  # noqa: T201
+    terminal.show(escape_line(f"{proxy['name']}: {proxy['listen']} -> {proxy['upstream']}"))
 
 
 @click.command(context_settings=_HELP)
@@ -142,7 +143,7 @@ def toxic(name: str, kind: str, text: str, api: str, api_token_file: str | None)
                 raise
             path += f"/{quote(spec['name'], safe='')}"  # it exists: update it
             result = _call_api((api, api_token_file), "POST", path, spec, operation=operation)
-        print(_format_toxic(result))  # noqa: T201
+        terminal.show(escape_line(_format_toxic(result)))
 
 
 @click.command(context_settings=_HELP)

@@ -17,6 +17,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.impair.api import VERBS, read_token, token_option
+from bothends.cli.output_files import output_files
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import SystemCallFailed, UsageError
 from bothends.impair.api import ALLOWED, DEFAULT_PORT, Api, ApiAccess
@@ -40,8 +41,6 @@ from bothends.toxics.attributes import parse_duration, rules_of
 
 # An attribute of a toxic, given as an argument by mistake (after --blackhole, which takes no value).
 _TOXIC_SETTING: Final = re.compile(r"(?:up:|down:)?[a-z_]+=.*")
-
-_FLUSH_INTERVAL = 0.5  # seconds; a recording lacks at most this much while it is being written
 
 
 class _ImpairCommand(click.Command):
@@ -144,16 +143,15 @@ def impair(args: tuple[str, ...], duration: float | None, **given: Any) -> None:
     seed = secrets.randbits(32) if seed is None else seed
     replay = _replay(given["replay"], scenario) if given["replay"] is not None else None
     _raise_descriptor_limit()
-    with contextlib.ExitStack() as stack:
+    with output_files() as files, contextlib.ExitStack() as stack:
         loop = stack.enter_context(contextlib.closing(EventLoop()))
         recording = None
         if given["record"] is not None:
-            recording = stack.enter_context(contextlib.closing(RecordingWriter(Path(given["record"]))))
-            _flush_periodically(loop, recording)
+            recording = files.closing(RecordingWriter(Path(given["record"]), files.warn))
         proxies = ProxyCollection(
             loop,
             seed=seed,
-            notify=terminal.note,
+            notify=files.notify,
             recording=recording,
             replay=replay,
             idle_timeout=given["idle"],
@@ -179,7 +177,7 @@ def impair(args: tuple[str, ...], duration: float | None, **given: Any) -> None:
             from bothends.cli.impair.live_table import summary
 
             for line in summary(proxies):
-                terminal.note(line)
+                files.notify(line)
 
 
 def _scenario(args: tuple[str, ...], given: dict[str, Any]) -> Scenario:
@@ -242,7 +240,8 @@ def _open_api(loop: EventLoop, proxies: ProxyCollection, given: dict[str, Any]) 
 
     text = given["api"] if given["api"] is not None else f"tcp://127.0.0.1:{DEFAULT_PORT}"
     endpoint = endpoints_from_args([text])[0]
-    hosts = frozenset({os.uname().nodename.lower(), endpoint.host.lower()} - {""})
+    names = frozenset({os.uname().nodename.lower(), endpoint.host.lower()} - {""})
+    hosts = None if endpoint.is_unix else names  # no browser connects to a UNIX socket
     access = ApiAccess(read_token(given["api_token_file"]), hosts, frozenset(given["api_allow"]))
     try:
         return ApiServer(loop, Api(proxies, version("bothends"), access), endpoint)
@@ -306,8 +305,3 @@ def _raise_descriptor_limit() -> None:
     with contextlib.suppress(ValueError, OSError):
         if wanted > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _flush_periodically(loop: EventLoop, recording: RecordingWriter) -> None:
-    recording.flush()
-    loop.call_later(_FLUSH_INTERVAL, lambda: _flush_periodically(loop, recording))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
@@ -26,11 +25,9 @@ def live(proxies: ProxyCollection) -> Iterator[None]:
 
     A timer of the event loop draws it, because proxies are not thread-safe.
     """
-    import rich.console
     import rich.live
 
-    console = rich.console.Console(file=sys.stderr, no_color=not terminal.has_colour(sys.stderr))
-    with rich.live.Live(console=console, auto_refresh=False, transient=True) as drawn:
+    with rich.live.Live(console=terminal.live_console(), auto_refresh=False, transient=True) as drawn:
 
         def draw() -> None:
             drawn.update(_render(proxies), refresh=True)
@@ -70,7 +67,7 @@ def _render(proxies: ProxyCollection) -> RenderableType:
         table.add_column(head, no_wrap=True, justify="right" if head in ("up", "down", "held") else "left")
     for proxy in proxies:
         for row in _rows(proxy):
-            table.add_row(*(rich.markup.escape(cell) for cell in row))
+            table.add_row(*map(terminal.cell, row))
     return rich.console.Group("", table)
 
 

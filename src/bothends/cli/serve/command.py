@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from bothends.cli import terminal
+from bothends.cli.output_files import output_files
 from bothends.cli.serve import banner
 from bothends.cli.serve.runtime import ServerRuntime, dry_run
 from bothends.cli.wire_options import wire_options
@@ -215,8 +216,9 @@ def serve(context: click.Context, /, args: tuple[str, ...], **given: Any) -> Non
     if given["check"]:
         _print_dry_run(servers)
     elif len(servers) == 1:
-        runtime = ServerRuntime(servers[0])
-        runtime.run(on_ready=lambda: banner.show(runtime))
+        with output_files() as files:
+            runtime = ServerRuntime(servers[0], files=files)
+            runtime.run(on_ready=lambda: banner.show(runtime))
     else:
         from bothends.cli.serve.supervisor import run_all
 

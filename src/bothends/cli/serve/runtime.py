@@ -14,13 +14,14 @@ from http import HTTPStatus
 from typing import Final
 
 from bothends.cli import terminal
+from bothends.cli.output_files import OutputFiles
 from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
 from bothends.engines.selection import choose_engine
 from bothends.events import Event, Observer, ProblemsOnly, ServiceFailed
 from bothends.layers import TlsSettings
-from bothends.log import JsonLog, LineCoalescer, RepeatThrottle, TextLog
+from bothends.log import JsonLog, LineCoalescer, RepeatThrottle, TextLog, missing_record
 from bothends.metrics import Metrics, prometheus_exporter
 from bothends.server import Server, prepare_tls
 from bothends.services import registry as services
@@ -28,7 +29,7 @@ from bothends.services.base import Service
 from bothends.services.http_pages import HttpPage, HttpPages
 
 # A Prometheus scraper opens few connections and closes them soon; others must not use the server's resources.
-# An idle one gives way to a new one, so that nobody can keep others out by connecting.
+# An idle one is closed for a new one, so that connections alone cannot keep a scraper out.
 _METRICS_LIMITS: Final = Limits(connections=32, when_full="evict", idle=10.0, life=30.0, drain=1.0)
 
 # poll() has no kernel object that a forked child process would share, as epoll(7) has.
@@ -41,18 +42,21 @@ class ServerRuntime:
     Args:
         options: the server's options.
         one_of_several: start each log line with the server's name.
+        files: the files of the log and the trace, which the caller closes.
 
     Raises:
         BothendsError: the server or its metrics endpoint cannot be bound; then neither is.
     """
 
-    def __init__(self, options: ServeOptions, *, one_of_several: bool = False) -> None:
+    def __init__(
+        self, options: ServeOptions, *, one_of_several: bool = False, files: OutputFiles | None = None
+    ) -> None:
         self.options = options
         self._in_child = False
         service, engine = load_service(options)
         self._metrics = Metrics() if options.metrics else None
         show = prometheus_exporter(self._metrics, self._is_draining) if self._metrics is not None else None
-        self.observe = build_observer(options, service, self._metrics, one_of_several=one_of_several)
+        self.observe = build_observer(options, service, self._metrics, files, one_of_several=one_of_several)
         self.server = Server(
             service,
             options.endpoints,
@@ -192,7 +196,12 @@ def dry_run(options: ServeOptions) -> type[Engine]:
 
 
 def build_observer(
-    options: ServeOptions, service: Service, metrics: Metrics | None, *, one_of_several: bool = False
+    options: ServeOptions,
+    service: Service,
+    metrics: Metrics | None,
+    files: OutputFiles | None = None,
+    *,
+    one_of_several: bool = False,
 ) -> Observer:
     """Return the observer of a server: its log, and its metrics and trace if requested.
 
@@ -200,25 +209,25 @@ def build_observer(
         SystemCallFailed: the trace file cannot be written.
     """
     name = options.title if one_of_several else ""
+    files = files if files is not None else OutputFiles()
     log: Observer
     observers: list[Observer] = [] if metrics is None else [metrics]
     if options.trace is not None:
         from bothends.trace.capture.event_recorder import EventRecorder
 
-        observers.append(EventRecorder(options.trace, name or "server"))
+        observers.append(files.closing(EventRecorder(options.trace, name or "server", report=files.warn)))
     if options.log == "json":
-        log = JsonLog(
-            sys.stdout, quiet=options.quiet, messages=service.log_messages, dump=options.hex, name=name
-        )
+        stdout = files.stream(sys.stdout, missing_record)
+        log = JsonLog(stdout, quiet=options.quiet, messages=service.log_messages, dump=options.hex, name=name)
     else:
         # With a stdio: endpoint, standard output belongs to the conversation.
         stdio = any(endpoint.scheme == "stdio" for endpoint in options.endpoints)
         log = TextLog(
-            messages=(sys.stderr if stdio else sys.stdout)
+            messages=files.stream(sys.stderr if stdio else sys.stdout)
             if service.log_messages or not options.quiet
             else None,
-            activity=None if options.quiet else sys.stderr,
-            problems=sys.stderr,
+            activity=None if options.quiet else files.stream(sys.stderr),
+            problems=files.stream(sys.stderr),
             colour=terminal.has_colour,
             dump=options.hex,
             name=name,

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from bothends.cli.output_files import output_files
 from bothends.cli.serve import banner
 from bothends.cli.serve.runtime import ServerRuntime
 from bothends.configuration import ServeOptions
@@ -153,13 +154,14 @@ def run_all(servers: Sequence[ServeOptions]) -> None:
     Raises:
         BothendsError: one of them cannot be bound; then none runs.
     """
-    with contextlib.ExitStack() as stack:
-        runtimes = []
-        for options in servers:
-            runtime = ServerRuntime(options, one_of_several=True)
-            stack.callback(runtime.close)
-            runtimes.append(runtime)
-        stack.pop_all()
+    with output_files() as files:
+        with contextlib.ExitStack() as stack:
+            runtimes = []
+            for options in servers:
+                runtime = ServerRuntime(options, one_of_several=True, files=files)
+                stack.callback(runtime.close)
+                runtimes.append(runtime)
+            stack.pop_all()
 
         def show() -> None:
             for each in runtimes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.observer_file import ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
 
@@ -83,7 +84,7 @@ class TraceWriter:
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(
-                    trace_file.TraceFileWriter(self._open(self.outputs.save, "w"), self.trace)
+                    trace_file.TraceFileWriter(self._open_saved(self.outputs.save), self.trace)
                 )
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # fail before a long run, not after it
@@ -139,11 +140,11 @@ class TraceWriter:
             self._draw(self._layout.wait_rows(arrows, at))
         stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
         if found and terminal.is_terminal(stream) and self.end_line():
-            print(file=stream)
+            terminal.show(stream=stream)
         mark = terminal.styled("waits", "warning", stream)
         for text in found:
             lines = textwrap.wrap(text, 103, break_on_hyphens=False)
-            print("\n       ".join([f"{mark}  {lines[0]}", *lines[1:]]), file=stream, flush=True)
+            terminal.show("\n       ".join([f"{mark}  {lines[0]}", *lines[1:]]), stream=stream, flush=True)
 
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
@@ -218,12 +219,36 @@ class TraceWriter:
         for row in rows:
             for line in self._painter.lines(row):
                 if terminal.is_terminal(sys.stdout) and self.end_line():
-                    print()  # noqa: T201
-                print(line, flush=True)  # noqa: T201
+                    terminal.show()
+                terminal.show(line, flush=True)
 
     def _open(self, path: Path, mode: str) -> Any:
         self._files[path] = file = OutputFile(path, mode)
         self._stack.callback(file.close)
+        return file
+
+    def _open_saved(self, path: Path) -> Any:
+        """Open the trace file. It must not end the run when the disk is full: programs are running."""
+        if path == STDOUT:
+            return self._open(path, "w")
+        from bothends.trace.trace_file import missing_note
+
+        try:
+            descriptor = open_private(path)
+        except OSError as error:
+            raise SystemCallFailed("write", str(path), error.errno or 0) from error
+        file = ObserverFile(
+            descriptor,
+            str(path),
+            missing_line=missing_note,
+            report=lambda text: terminal.note(text, "warning"),
+        )
+
+        def close() -> None:
+            if (error := file.close()) is not None:
+                raise error
+
+        self._stack.callback(close)
         return file
 
 
@@ -282,9 +307,9 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
     from bothends.trace.findings import evidence_lines
 
     for finding in found:
-        print(file=stream)
+        terminal.show(stream=stream)
         mark = "follows" if indent else "finding"
-        print(f"{indent}{terminal.styled(mark, 'warning', stream)}  {finding.title}", file=stream)
+        terminal.show(f"{indent}{terminal.styled(mark, 'warning', stream)}  {finding.title}", stream=stream)
         texts = [finding.text, *evidence_lines(finding, trace), f"Remedy: {finding.remedy}"]
         texts += [f"In C: {finding.in_c}"] if finding.in_c else []
         texts += [f"In Python: {finding.in_python}"] if finding.in_python else []
@@ -295,7 +320,7 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
             lines = textwrap.wrap(
                 text, 110, initial_indent=inner, subsequent_indent=f"{inner}  ", break_on_hyphens=False
             )
-            print("\n".join(lines), file=stream)
+            terminal.show("\n".join(lines), stream=stream)
         show_findings(finding.consequences, trace, stream, f"{indent}    ")
 
 

@@ -89,6 +89,8 @@ IGNORED_SIGNALS: Final = frozenset(
     {"SIGCHLD", "SIGQUIT", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGPROF"}
 )
 STOP_SIGNALS: Final = frozenset({"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"})
+# Calls that show that a program uses a socket, even one that it has inherited.
+_USING: Final = SENDING | RECEIVING | ACCEPTING
 # Where the C library looks for the name service cache, whatever the program itself does: nscd(8).
 _NAME_SERVICE: Final = frozenset({"/var/run/nscd/socket", "/run/nscd/socket"})
 # The flag of a received message whose ancillary data was cut: msg_flags had MSG_CTRUNC (recvmsg(2)).
@@ -391,9 +393,9 @@ class CallDecoder:
             call.number = next(self._numbers)
             if call.socket is not None or call.name in ("socket", "socketpair"):
                 self._assign_role(process)
-            if call.name in SENDING | RECEIVING | ACCEPTING and call.socket is not None:
+            if not self._uses_inherited and call.name in _USING and call.socket is not None:
                 socket = self._trace.sockets.get(call.socket)
-                self._uses_inherited = self._uses_inherited or (socket is not None and socket.is_shown)
+                self._uses_inherited = socket is not None and socket.is_shown
             if isinstance(line, CallStarted):
                 self._calls[line.pid] = call
             return call

@@ -8,9 +8,11 @@
    has no descriptor (its first argument names the socket: "connection 1") and, except for connect, no
    duration.
 2. The processes and threads of a server share one file. Each event is one write at its end (O_APPEND), under
-   a lock on the file (fcntl(2): the kernel releases it if the process dies) and a lock between threads. The
-   counters of unique numbers are in shared memory; the number of a process is its pid.
-3. The file size is limited. Events beyond `max_size` bytes are counted but not written, and a note at the end
+   the lock of the file (`ObserverFile`). The counters of unique numbers are in shared memory; the number of a
+   process is its pid.
+3. If an event cannot be written, because the disk is full, a note says later how many are missing. Lines of
+   processes and sockets are kept for the next event, because later lines refer to them.
+4. The file size is limited. Events beyond `max_size` bytes are counted but not written, and a note at the end
    of the file shows the count.
 """
 
@@ -18,14 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
@@ -36,6 +37,7 @@ from bothends.endpoints import Address, Endpoint
 from bothends.errors import SystemCallFailed
 from bothends.escaping import escape_text
 from bothends.log import TextLog
+from bothends.osutil.observer_file import ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import (
     DATA_LIMIT,
@@ -47,7 +49,7 @@ from bothends.trace.model import (
     SocketKind,
     TracedProcess,
 )
-from bothends.trace.trace_file import VERSION, to_json_object
+from bothends.trace.trace_file import VERSION, missing_note, to_json_object
 
 MAX_FILE_SIZE: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a `Trace` keeps
 _MAX_REASON: Final = 200  # characters of a reason
@@ -79,20 +81,31 @@ class EventRecorder:
         path: the file. An existing file is unlinked first, because another process may still write to it.
         role: the name of the lane; the lanes of the server's other processes end in their pid.
         max_size: the file size, in bytes, beyond which events are omitted.
+        report: called once, with a message, when events cannot be written.
 
     Raises:
         SystemCallFailed: the file cannot be written.
     """
 
-    def __init__(self, path: Path, role: str = "server", *, max_size: int = MAX_FILE_SIZE) -> None:
+    def __init__(
+        self,
+        path: Path,
+        role: str = "server",
+        *,
+        max_size: int = MAX_FILE_SIZE,
+        report: Callable[[str], object] | None = None,
+    ) -> None:
         self._role, self._max_size, self._main_pid = role, max_size, os.getpid()
         try:
             with contextlib.suppress(FileNotFoundError):
                 if S_ISREG(path.lstat().st_mode):
                     path.unlink()
-            self._file = open_private(path, os.O_APPEND)
+            descriptor = open_private(path, os.O_APPEND)
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
+        self._file = ObserverFile(
+            descriptor, str(path), missing_line=missing_note, report=report, is_shared=True
+        )
         self._shared = mmap.mmap(-1, _COUNTERS.size)
         # Copies of the shared counters, valid while the lock is held.
         self._last_event = self._last_socket = self._size = self._omitted = self._omitted_reported = 0
@@ -100,29 +113,34 @@ class EventRecorder:
         self._listeners: list[NamedSocket] = []
         self._connections: dict[int, NamedSocket] = {}
         self._datagram_sockets: dict[SocketFamily, NamedSocket] = {}
-        self._lock = threading.Lock()
-        os.register_at_fork(after_in_child=self._reset_lock_in_child)
-        with self._exclusive_access():
-            self._write({"bothends-trace": VERSION})
+        self._lines: list[str] = []  # of the current event
+        self._introduced: dict[tuple[str, int], str] = {}  # its processes and sockets
+        self._owed: dict[tuple[str, int], str] = {}  # lines of processes and sockets that were not written
+        try:
+            self._file.require(json.dumps({"bothends-trace": VERSION}) + "\n")
+        except SystemCallFailed:
+            self._file.close()
+            raise
 
     def __call__(self, event: events.Event) -> None:
         """Record an event. Write errors are ignored, because serving is more important than the trace."""
-        with contextlib.suppress(OSError), self._exclusive_access():
+        with self._exclusive_access():
             if isinstance(event, events.Stopped):
                 self._write_omitted()
             elif self._size < self._max_size:
                 self._record(event)
             else:
                 self._omitted += 1
+            self._write_lines()
 
-    def _reset_lock_in_child(self) -> None:
-        self._lock = threading.Lock()  # a thread of the parent may have held it during fork()
+    def close(self) -> SystemCallFailed | None:
+        """Close the file. Returns an error if events are missing in it."""
+        return self._file.close()
 
     @contextlib.contextmanager
     def _exclusive_access(self) -> Iterator[None]:
-        """Hold both locks, and load and store the shared counters."""
-        with self._lock:
-            fcntl.lockf(self._file, fcntl.LOCK_EX)
+        """Hold the lock of the file, and load and store the shared counters."""
+        with self._file.locked():
             try:
                 self._last_event, self._last_socket, self._size, self._omitted, self._omitted_reported = (
                     _COUNTERS.unpack(self._shared)
@@ -137,14 +155,28 @@ class EventRecorder:
                     self._omitted_reported,
                 )
                 _COUNTERS.pack_into(self._shared, 0, *counts)
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _write(self, *values: dict[str, Any]) -> None:
-        data = "".join(json.dumps(value) + "\n" for value in values).encode()
-        if os.write(self._file, data) == len(data):
-            self._size += len(data)
+        self._lines += [json.dumps(value) + "\n" for value in values]
+
+    def _write_lines(self) -> None:
+        """Write the lines of an event, after those of sockets and processes that could not be written."""
+        if not self._lines:
+            return
+        text = "".join([*self._owed.values(), *self._lines])
+        self._lines.clear()
+        if self._file.write(text, records=1):
+            self._size += len(text)
+            self._owed.clear()
         else:
-            self._size = self._max_size  # a full disk has cut off the line: nothing may follow it
+            self._owed |= self._introduced
+        self._introduced.clear()
+
+    def _introduce(self, kind: str, item: Socket | TracedProcess) -> None:
+        """Write the line of a socket or process, to which later lines refer."""
+        value = {kind: to_json_object(item)}
+        self._write(value)
+        self._introduced[kind, item.number] = json.dumps(value) + "\n"
 
     def _write_omitted(self) -> None:
         if self._omitted > self._omitted_reported:
@@ -248,12 +280,14 @@ class EventRecorder:
             self._write_log_text(event)
         self._write_call(event, "close", named, result=0)
         del self._connections[event.connection]
+        self._owed.pop(("socket", named.socket.number), None)
 
     def _on_child_exited(self, event: events.ChildExited) -> None:
         how = f"exit status {event.status}" if event.status >= 0 else f"killed by signal {-event.status}"
         ended = ProcessEvent(self._next_event(), event.at, event.pid, "ended", how, event.status, event.pid)
         process = self._process(event.pid, event.status)
-        self._write({"process": to_json_object(process)}, {"change": to_json_object(ended)})
+        self._introduce("process", process)
+        self._write({"change": to_json_object(ended)})
 
     def _write_log_text(self, event: events.Event) -> None:
         """Record an event that no call represents as a note with the log's text."""
@@ -290,7 +324,7 @@ class EventRecorder:
     # Sockets and processes
 
     def _add_socket(self, socket: Socket, name: str) -> NamedSocket:
-        self._write({"socket": to_json_object(socket)})
+        self._introduce("socket", socket)
         return NamedSocket(socket, name)
 
     def _connection_socket(self, number: int, peer: Address) -> NamedSocket:
@@ -316,7 +350,7 @@ class EventRecorder:
         pid = os.getpid()
         if self._process_written != pid:
             self._process_written = pid
-            self._write({"process": to_json_object(self._process(pid))})
+            self._introduce("process", self._process(pid))
 
     def _process(self, pid: int, status: int | None = None) -> TracedProcess:
         is_main = pid == self._main_pid

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bothends.trace.capture.calls import RECEIVING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.framing import FRAMINGS, PrefixFormat
+from bothends.trace.findings.reading import has_timed_out
 from bothends.trace.findings.turns import peer_socket, stream_of
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
@@ -72,10 +72,6 @@ def _restart(
 
 def _timed_out(trace_index: TraceIndex, reader: Socket, before: Call, read: Call) -> Call | None:
     for call in trace_index.calls_by_process[read.process]:
-        if not before.at < call.at < read.at or call.thread != read.thread:
-            continue
-        if call.name in WAITING and call.result == 0 and reader.number in call.sockets and call.timeout_ns:
+        if before.at < call.at < read.at and call.thread == read.thread and has_timed_out(call, reader):
             return call
-        if call.name in RECEIVING and call.socket == reader.number and call.error == "EAGAIN":
-            return call if reader.blocks else None
     return None

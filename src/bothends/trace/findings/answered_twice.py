@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from bothends.trace.capture.calls import RECEIVING, WAITING
+from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.reading import has_timed_out
 from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
@@ -67,9 +68,7 @@ def _repetition(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Ca
         ]
         if any(call.name in RECEIVING and call.size for call in between):
             continue
-        for call in between:
-            if call.name in WAITING and call.result == 0 and call.timeout_ns:
-                return call, first, second
-            if call.name in RECEIVING and call.error == "EAGAIN" and socket.blocks:
-                return call, first, second
+        wait = next((call for call in between if has_timed_out(call, socket)), None)
+        if wait is not None:
+            return wait, first, second
     return None

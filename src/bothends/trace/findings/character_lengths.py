@@ -97,7 +97,7 @@ def _is_border(data: bytes, at: int, framing: PrefixFormat) -> bool:
 
 
 def _length_at(data: bytes, at: int, framing: PrefixFormat) -> int | None:
-    length = framing.size(data[at:]) if at + framing.width < len(data) else 0
+    length = framing.size(data[at : at + framing.width]) if at + framing.width < len(data) else 0
     return length if 0 < length <= min(_LONGEST_TEXT, len(data) - at - framing.width) else None
 
 

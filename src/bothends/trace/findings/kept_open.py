@@ -151,14 +151,16 @@ def http_no_length(trace_index: TraceIndex) -> Iterator[Finding]:
 def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a connection that was accepted, and whose data no thread reads or waits for."""
     for each in standstills(trace_index):
-        state = _idle_holder(each) if each.unread else None
-        if each.peer is None or state is None:
+        if each.peer is None or not each.unread:
+            continue
+        selecting = next((state for state in each.peers if _beyond_nfds(trace_index, each.peer, state)), None)
+        state = selecting or _idle_holder(each) or _listens_only(trace_index, each, each.peer)
+        if state is None:
             continue
         reads = each.receives(each.peer)
         client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
-        short_set = _beyond_nfds(trace_index, each.peer, state)
-        if short_set:
-            yield _nfds(each, each.peer, state, server, client, short_set)
+        if selecting is not None:
+            yield _nfds(trace_index, each, each.peer, selecting, server, client)
             continue
         has_read = f"read {bytes_text(sum(call.size for call in reads))} and left" if reads else "never read"
         verb = "is blocked in" if each.waiter.activity == "send" else "waits in"
@@ -179,24 +181,42 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _beyond_nfds(trace_index: TraceIndex, socket: Socket, state: ThreadState) -> int:
-    """Return the first argument of select(), if the descriptor of a socket is not below it; otherwise 0."""
+    """Return the first argument of select(), if no descriptor of a socket is below it; otherwise 0."""
     call = state.call
     if call is None or call.name not in ("select", "pselect6") or not call.arguments[:1]:
         return 0
     held = trace_index.holders_at(socket.number).get(state.process, set())
     nfds = int(call.arguments[0]) if call.arguments[0].isdecimal() else 0
-    return nfds if held and min(held) == nfds else 0
+    return nfds if held and min(held) >= nfds else 0
+
+
+def _listens_only(trace_index: TraceIndex, each: Standstill, peer: Socket) -> ThreadState | None:
+    """Return the state of an event loop that waits for new connections only: nothing makes it read again."""
+    states = [state for state in each.peers if peer.number not in state.sockets]
+    sockets = trace_index.trace.sockets
+    loops = [
+        state
+        for state in states
+        if state.activity == "events"
+        and not state.has_limit
+        and not state.call_waits_for_files
+        and all(sockets[number].is_listener for number in state.sockets)
+    ]
+    idle = all(state in loops or state.activity in ("lock", "accept") for state in states)
+    return loops[0] if loops and idle and len(states) == len(each.peers) else None
 
 
 def _nfds(
-    each: Standstill, socket: Socket, state: ThreadState, server: str, client: str, nfds: int
+    trace_index: TraceIndex, each: Standstill, socket: Socket, state: ThreadState, server: str, client: str
 ) -> Finding:
+    nfds = _beyond_nfds(trace_index, socket, state)
+    descriptor = min(trace_index.holders_at(socket.number)[state.process])
     return Finding(
         "not-read",
         "select() does not look at the last descriptor",
         f"{capitalized(server)} waits in select() with {nfds} as the first argument, so it looks at the "
         f"descriptors 0 to {nfds - 1}. The {bytes_text(each.unread)} that {client} sent lie unread at "
-        f"descriptor {nfds}, for {age(each, each.waiter)}.",
+        f"descriptor {descriptor}, for {age(each, each.waiter)}.",
         "The first argument is the highest descriptor plus 1 (select(2)).",
         evidence(*each.sends(each.socket)[-1:], state, each.waiter),
         process=state.process,

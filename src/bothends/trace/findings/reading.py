@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from bothends.trace.capture.calls import SENDING
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.findings.standstill import Standstill, ThreadState
 from bothends.trace.findings.turns import turns
-from bothends.trace.model import Socket
+from bothends.trace.model import Call, Socket
 
 # The sizes of the reads of buffers that programs read lines from: stdio and Java's 8192, Python's, Node.js's.
 _LINE_BUFFERS: Final = {
@@ -17,6 +17,17 @@ _LINE_BUFFERS: Final = {
     "recvfrom": frozenset({1, 8192, 131072, 262144}),
 }
 _DEFAULT_BUFFERS: Final = frozenset({8192, 16384})
+
+
+def has_timed_out(call: Call, socket: Socket) -> bool:
+    """Return whether a call waited for data of a socket, and its time limit ended before any came.
+
+    A receive on a blocking socket fails with EAGAIN only because of SO_RCVTIMEO (socket(7)).
+    """
+    if call.name in WAITING:
+        return call.result == 0 and bool(call.timeout_ns) and socket.number in call.sockets
+    is_receive = call.name in RECEIVING and call.socket == socket.number
+    return is_receive and call.error == "EAGAIN" and socket.blocks and "MSG_DONTWAIT" not in call.flags
 
 
 def fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:

@@ -36,9 +36,11 @@ def record_size_differs(trace_index: TraceIndex) -> Iterator[Finding]:
         reader = peer_socket(trace_index, writer)
         if reader is None:
             continue
-        sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
         reads = _reads_of_records(trace_index, reader)
-        sizes = _sizes(sent, received, reads) if reads and sent.calls else None
+        if not reads:
+            continue
+        sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
+        sizes = _sizes(sent, received, reads) if sent.calls else None
         if sizes is None or sent.total == received.total == sum(call.size for call in reads):
             continue
         name, other = name_of(trace_index, sent.calls[0].process), name_of(trace_index, reads[0].process)

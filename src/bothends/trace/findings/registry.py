@@ -27,6 +27,7 @@ from bothends.trace.findings import (
     http_lengths,
     idle_http_clients,
     interruptions,
+    java_objects,
     keep_alive,
     kept_open,
     kernel_reasons,
@@ -34,6 +35,7 @@ from bothends.trace.findings import (
     loops,
     path,
     processes,
+    receive_timeouts,
     records,
     resets,
     short_reads,
@@ -93,6 +95,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "receive-buffer-full": udp_losses.receive_buffer_full,
     "waitall-returned-early": short_reads.waitall_returned_early,
     "eagain-as-error": short_reads.eagain_as_error,
+    "receive-timeout-tiny": receive_timeouts.receive_timeout_tiny,
     "late-reply": late_replies.late_reply,
     "answered-twice": answered_twice.answered_twice,
     "multicast-not-joined": udp_groups.multicast_not_joined,
@@ -119,6 +122,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "text-as-length": framing.text_as_length,
+    "object-sent-once": java_objects.object_sent_once,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
     "timeout-used-up": countdowns.timeout_used_up,
@@ -244,7 +248,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
     "pool-exhausted": _OF_A_HANG | {"request-ignored", "http-unanswered"},
-    "not-read": _OF_A_HANG - {"not-read"},
+    "not-read": (_OF_A_HANG - {"not-read"}) | {"one-recv-per-message", "http-unanswered"},
     "not-closed": _OF_A_HANG - {"not-closed"},
     "swapped-port": frozenset(
         {"refused-other-port", "refused", "unanswered-datagram", "udp-port-unreachable"}
@@ -294,6 +298,15 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "timeout-used-up": frozenset({"zero-timeout", "busy-loop", "closed-without-answer"}),
     "descriptors-discarded": frozenset({"never-closed", "closed-without-answer"}),
     "tls-data-pending": _OF_TLS,
+    "receive-timeout-tiny": frozenset(
+        {
+            "timeout-too-short",
+            "unanswered-datagram",
+            "write-after-close",
+            "closed-with-unread-data",
+            "sigpipe",
+        }
+    ),
     "eagain-as-error": frozenset({"write-after-close", "sigpipe", "closed-with-unread-data"}),
     "waitall-returned-early": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
     "eof-ignored": frozenset({"never-closed"}),

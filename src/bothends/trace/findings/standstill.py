@@ -61,6 +61,11 @@ class ThreadState:
         return self.activity in ("read", "events") and socket in self.sockets
 
     @property
+    def call_waits_for_files(self) -> bool:
+        """Whether it also waits for descriptors that are no sockets, such as pipes and timers."""
+        return self.call is not None and bool(self.call.descriptors_waited)
+
+    @property
     def has_limit(self) -> bool:
         """Whether it wakes up by itself, for other work."""
         limit = None if self.call is None else self.call.timeout_ns

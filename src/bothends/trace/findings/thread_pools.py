@@ -21,6 +21,7 @@ from bothends.trace.findings.standstill import (
 from bothends.trace.model import Socket
 
 _MIN_THREADS: Final = 2
+_MOVING: Final = SENDING | RECEIVING
 _BLOCKED: Final = ("lock", "read", "sleep", "send", "other")
 
 
@@ -29,10 +30,12 @@ def pool_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
     for each in standstills(trace_index):
         if each.peer is None or not each.unread or each.peer.accepted_from is None:
             continue
-        if any(call.name in SENDING | RECEIVING for call in trace_index.calls_by_socket[each.peer.number]):
+        if any(call.name in _MOVING for call in trace_index.calls_by_socket[each.peer.number]):
             continue
         workers = _workers(trace_index, each, each.peer)
-        if len({socket for _, socket in workers}) < _MIN_THREADS or each.peers != _untouched(each, each.peer):
+        if len({socket for _, socket in workers}) < _MIN_THREADS:
+            continue
+        if any(each.peer.number in state.sockets for state in each.peers):
             continue
         states = [state for state, _ in workers]
         server, client = name_of(trace_index, states[0].process), name_of(trace_index, each.waiter.process)
@@ -57,34 +60,25 @@ def pool_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
         return
 
 
-def _untouched(each: Standstill, socket: Socket) -> list[ThreadState]:
-    """Return the states of the threads at the other end, if none of them waits for this connection."""
-    return [state for state in each.peers if socket.number not in state.sockets]
-
-
 def _workers(trace_index: TraceIndex, each: Standstill, peer: Socket) -> list[tuple[ThreadState, int]]:
     """Return the threads of the server that wait, each with the open connection that it used last; or none.
 
     If one of them is at no open connection, or works, it may yet serve this one: then there is no pool.
     """
-    holders = trace_index.holders_at(peer.number, each.moment.now)
+    used = dict[int, int]()  # by thread: the accepted connection that it used last
+    for process in trace_index.holders_at(peer.number, each.moment.now):
+        for call in trace_index.calls_by_process[process]:
+            accepted = trace_index.trace.sockets.get(call.socket or 0)
+            if call.name in _MOVING and accepted is not None and accepted.accepted_from is not None:
+                used[call.thread] = accepted.number
     found = []
-    for state in each.moment.threads.values():
-        if state.process not in holders:
+    for thread, socket in used.items():
+        state = each.moment.threads.get(thread)
+        if state is None:
             continue
-        used = [
-            call.socket
-            for call in trace_index.calls_by_process[state.process]
-            if call.thread == state.thread
-            and call.name in SENDING | RECEIVING
-            and call.socket is not None
-            and trace_index.trace.sockets[call.socket].accepted_from is not None
-        ]
-        if not used:
-            continue
-        is_open = bool(trace_index.holders_at(used[-1], each.moment.now))
+        is_open = bool(trace_index.holders_at(socket, each.moment.now))
         is_old = each.moment.now - state.since >= STANDSTILL_NS
         if not is_open or not is_old or state.activity not in _BLOCKED:
             return []
-        found.append((state, used[-1]))
+        found.append((state, socket))
     return found

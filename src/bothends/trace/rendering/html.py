@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from bothends.foreign_text import markup
 from bothends.trace.findings import Finding
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
 from bothends.trace.rendering import explain, formatting
@@ -85,9 +85,9 @@ def render_page(
         lines.append(f'<li class="row"><span class="cell note">{omitted} more rows are not shown</span></li>')
     return _PAGE.format(
         hash=f"sha256-{digest}",
-        title=html.escape(title),
+        title=markup(title),
         style=STYLE,
-        summary=html.escape(_summary(trace, shown)),
+        summary=markup(_summary(trace, shown)),
         findings=_waits(waits) + _findings(findings),
         lanes=lanes,
         rows="\n".join(lines),
@@ -108,7 +108,7 @@ def _summary(trace: Trace, shown: Collection[int]) -> str:
 def _waits(waits: Sequence[str]) -> str:
     if not waits:
         return ""
-    items = "".join(f"<li>{html.escape(each)}</li>" for each in waits)
+    items = "".join(f"<li>{markup(each)}</li>" for each in waits)
     return f'<section class="findings"><h2>Waits</h2><ul>{items}</ul></section>'
 
 
@@ -125,11 +125,11 @@ def _finding_list(findings: Sequence[Finding]) -> str:
             f'<a href="#e{number}">{index}</a>' for index, number in enumerate(finding.evidence[:12], 1)
         )
         lines = [("In C", finding.in_c), ("In Python", finding.in_python)]
-        code = "".join(f"<br>{name}: <code>{html.escape(line)}</code>" for name, line in lines if line)
+        code = "".join(f"<br>{name}: <code>{markup(line)}</code>" for name, line in lines if line)
         basis = f" (inferred: {finding.basis})" if finding.certainty == "inferred" else ""
         items.append(
-            f"<li><strong>{html.escape(finding.title)}</strong> {html.escape(finding.text + basis)}<br>"
-            f'<span class="remedy">{html.escape(finding.remedy)}</span> '
+            f"<li><strong>{markup(finding.title)}</strong> {markup(finding.text + basis)}<br>"
+            f'<span class="remedy">{markup(finding.remedy)}</span> '
             f'<span class="evidence">Evidence: {links}</span>{code}'
             f"{_finding_list(finding.consequences) if finding.consequences else ''}</li>"
         )
@@ -151,16 +151,16 @@ def _row(row: Row, with_id: set[int]) -> Iterator[str]:
                 yield f'<i class="bar {bar}" style="grid-column:{lane + 2}"></i>'
     for cell in row.cells:
         style = f" {cell.style}" if cell.style else ""
-        yield f'<span class="cell{style}" style="grid-column:{cell.lane + 2}">{html.escape(cell.text)}</span>'
+        yield f'<span class="cell{style}" style="grid-column:{cell.lane + 2}">{markup(cell.text)}</span>'
     if row.arrow is not None:
         left, right = sorted((row.arrow.from_lane, row.arrow.to_lane))
         direction = "right" if row.arrow.from_lane == left else "left"
         part = "" if row.arrow.part == "whole" else f" {row.arrow.part}"
-        lost = f" (lost: {html.escape(row.arrow.lost)})" if row.arrow.lost else ""
+        lost = f" (lost: {markup(row.arrow.lost)})" if row.arrow.lost else ""
         yield (
             f'<span class="arrow {direction} {row.arrow.style}{part}" '
             f'style="grid-column:{left + 2} / {right + 2}">'
-            f"<b>{html.escape(row.arrow.text)}{lost}</b></span>"
+            f"<b>{markup(row.arrow.text)}{lost}</b></span>"
         )
     yield "</li>"
 

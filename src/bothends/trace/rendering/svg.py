@@ -5,10 +5,10 @@ It is dark or light according to the reader's setting (prefers-color-scheme).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from bothends.foreign_text import markup
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import Arrow, Cell, Row
 
@@ -59,7 +59,7 @@ def render_svg(rows: Iterable[Row], title: str = "") -> str:
     height = y + MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f"<title>{markup(title)}</title>\n<style>{STYLE}</style>\n"
         f'<rect class="background" width="{width}" height="{height}" rx="8"/>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
@@ -112,16 +112,16 @@ def _arrow(arrow: Arrow, baseline: int) -> Iterator[str]:
     elif arrow.part == "lost":
         position = f'x="{end + 2 * sign:g}" y="{baseline}" text-anchor="{"start" if sign > 0 else "end"}"'
         lost = f"✗ {arrow.lost}" if sign > 0 else f"{arrow.lost} ✗"
-        yield f'<text class="{arrow.style}" {position}>{html.escape(lost)}</text>'
+        yield f'<text class="{arrow.style}" {position}>{markup(lost)}</text>'
     text = formatting.truncate(arrow.text, int(abs(end - start) / _CHAR_WIDTH) - 8)
     width = formatting.display_width(text) * _CHAR_WIDTH + 12
     middle = (start + end) / 2
     left = middle - width / 2
     yield f'<rect class="background" x="{left:.1f}" y="{y - 8}" width="{width:.1f}" height="16"/>'
     position = f'x="{middle:.1f}" y="{baseline}" text-anchor="middle"'
-    yield f'<text class="{arrow.style}" {position}>{html.escape(text)}</text>'
+    yield f'<text class="{arrow.style}" {position}>{markup(text)}</text>'
 
 
 def _text(x: float, y: float, text: str, style: str) -> str:
     css_class = f' class="{style}"' if style else ""
-    return f'<text{css_class} x="{x}" y="{y}" xml:space="preserve">{html.escape(text)}</text>'
+    return f'<text{css_class} x="{x}" y="{y}" xml:space="preserve">{markup(text)}</text>'

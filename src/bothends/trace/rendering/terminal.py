@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
+from bothends.escaping import escape_line
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import Arrow, Bar, Cell, Row, Style
 
@@ -98,9 +99,11 @@ class Painter:
 
     def _join_pieces(self, pieces: Iterable[StyledText]) -> str:
         if not self._colour:
-            return "".join(text for text, _ in pieces).rstrip()
+            return "".join(escape_line(text) for text, _ in pieces).rstrip()
         return "".join(
-            f"\x1b[{SGR_CODES[style]}m{text}\x1b[0m" if style and text.strip() else text
+            f"\x1b[{SGR_CODES[style]}m{escape_line(text)}\x1b[0m"
+            if style and text.strip()
+            else escape_line(text)
             for text, style in pieces
         ).rstrip()
 

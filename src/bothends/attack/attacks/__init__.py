@@ -1,0 +1,1 @@
+"""The attacks, one file each; `registry.py` has the table."""

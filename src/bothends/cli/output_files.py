@@ -1,0 +1,102 @@
+"""Files that a verb's observers write: their failures are reported once, and again in the exit status.
+
+Standard output and standard error of a log are such files too, unless they were replaced by streams without a
+descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, TextIO, TypeVar
+
+from bothends.cli import terminal
+from bothends.errors import SystemCallFailed
+from bothends.escaping import escape_controls
+from bothends.log import LineStream, missing_line
+from bothends.osutil.observer_file import ObserverFile
+
+_STDERR: Final = "standard error"
+
+
+class Closable(Protocol):
+    """A file, or something that writes one."""
+
+    def close(self) -> SystemCallFailed | None:
+        """Close the file. Returns an error if lines are missing in it."""
+
+
+T = TypeVar("T", bound=Closable)
+
+
+class OutputFiles:
+    """The files of one run, and standard error, to which a stopped reader must not block either."""
+
+    def __init__(self) -> None:
+        self._files: list[Closable] = []
+        self._streams: dict[str, LineStream] = {}
+
+    def closing(self, file: T) -> T:
+        """Close a file at the end of the run. Returns it."""
+        self._files.append(file)
+        return file
+
+    def stream(self, stream: TextIO, missing: Callable[[int, str], str] = missing_line) -> LineStream:
+        """Return a standard stream as one that neither fails nor blocks."""
+        name = _STDERR if stream is sys.stderr else "standard output"
+        if name not in self._streams:
+            try:
+                descriptor = stream.fileno()
+                stream.flush()
+            except (OSError, ValueError, io.UnsupportedOperation):
+                return stream
+            report = None if stream is sys.stderr else self.warn
+            self._streams[name] = self.closing(
+                ObserverFile(
+                    descriptor,
+                    name,
+                    missing_line=missing,
+                    report=report,
+                    is_shared=True,
+                    owns_descriptor=False,
+                )
+            )
+        return self._streams[name]
+
+    def warn(self, text: str) -> None:
+        """Print a warning, as `notify` prints a note."""
+        self.notify(text, "warning")
+
+    def notify(self, text: str, style: str = "quiet") -> None:
+        """Print a note on standard error, without waiting for its reader unless that is a terminal."""
+        if terminal.is_terminal(sys.stderr):
+            terminal.note(text, style)
+        elif sys.stderr is not None:
+            stream = self.stream(sys.stderr)
+            with contextlib.suppress(OSError, ValueError):
+                stream.write(escape_controls(text) + "\n")
+                stream.flush()
+
+    def close(self) -> None:
+        """Close all files, the last one first. Raises SystemCallFailed if lines are missing in one."""
+        errors = [error for file in reversed(self._files) if (error := file.close()) is not None]
+        if any(error.target == _STDERR for error in errors):
+            terminal.discard_stderr()  # or printing the errors would block, or fail
+        self._files.clear()
+        self._streams.clear()
+        for error in errors[:-1]:
+            terminal.error(str(error))
+        if errors:
+            raise errors[-1]
+
+
+@contextlib.contextmanager
+def output_files() -> Iterator[OutputFiles]:
+    """Close the files of a run at its end, however it ends."""
+    files = OutputFiles()
+    try:
+        yield files
+    finally:
+        files.close()

@@ -1,0 +1,360 @@
+"""`ObserverFile`: lines that an observer writes, whose failure must not hurt what it observes. Rank 1.
+
+1. A write never raises and never waits for a reader. A regular file is written at once. A pipe, a socket or a
+   terminal is written without blocking, through a queue of at most QUEUE_BYTES, which a thread empties when
+   the reader reads again. O_NONBLOCK belongs to the open file description (open(2)), which standard output
+   shares with other programs; so a pipe is opened again under /proc/self/fd, and a socket gets MSG_DONTWAIT.
+2. A regular file never ends within a line: write(2) may be short on a full disk, and the part is then
+   truncated away.
+3. Lines that could not be written are counted. The next line that can be written follows a line with their
+   number; at the end, the last lines of a full file give way to it.
+4. The first failure is reported once. `close` returns the error to report at the end.
+5. The processes of a server share one file after a fork: the counters are in shared memory, and a lock on the
+   file (fcntl(2)) orders the writes. The kernel releases it if its process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import select
+import socket
+import stat
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from bothends.errors import SystemCallFailed, errno_text
+
+QUEUE_BYTES: Final = 256 << 10  # of lines for a reader that does not read, in each process
+CLOSE_TIMEOUT: Final = 1.0  # seconds that `close` waits for a slow reader
+_MAX_CUT: Final = 64 << 10  # bytes at the end of a file among which the last lines are looked for
+_WAIT: Final = 1000  # milliseconds between two looks of the thread whether it is still needed
+
+# Shared between processes: all missing lines, those of them that no line of the file has reported yet, the
+# errno of the last failure, queued lines, and where the lines written without a gap start and end.
+_COUNTERS: Final = struct.Struct("=6Q")
+
+
+class ObserverFile:
+    """Writes lines to a descriptor. Thread-safe, and usable by forked children.
+
+    Args:
+        descriptor: open for writing.
+        name: of the file, in messages.
+        missing_line: returns the line for the file, with its newline, that says that `count` lines are
+            missing there, and why.
+        report: called once, with a message, when the first line cannot be written.
+        is_shared: other processes write to the file too, after a fork.
+        owns_descriptor: whether `close` closes the descriptor.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        name: str,
+        *,
+        missing_line: Callable[[int, str], str],
+        report: Callable[[str], object] | None = None,
+        is_shared: bool = False,
+        owns_descriptor: bool = True,
+    ) -> None:
+        self.name = name
+        self.report = report
+        self._descriptor = descriptor
+        self._missing_line = missing_line
+        self._is_shared = is_shared
+        self._owned = [descriptor] if owns_descriptor else []
+        self._is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._socket: socket.socket | None = None
+        self._nonblocking = descriptor if self._is_regular else self._open_nonblocking()
+        self._shared = mmap.mmap(-1, _COUNTERS.size)
+        # Copies of the shared counters, valid while the lock is held.
+        self._missing = self._unreported = self._errno = self._queued = self._start = self._end = 0
+        self._depth = 0
+        self._reset_in_child()
+        os.register_at_fork(after_in_child=self._reset_in_child)
+
+    @property
+    def missing(self) -> int:
+        """Lines that could not be written, by all processes."""
+        with self.locked():
+            return self._missing
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def flush(self) -> None:
+        """Do nothing: lines are passed on at once, or wait for a reader."""
+
+    def write(self, text: str, *, records: int | None = None) -> bool:
+        """Write whole lines: all of them, or none.
+
+        Args:
+            text: the lines.
+            records: how many records are missing if this fails; default: the number of lines.
+
+        Returns: whether they are written, or queued for a slow reader.
+        """
+        data = text.encode("utf-8", "backslashreplace")
+        count = data.count(b"\n") if records is None else records
+        with self.locked():
+            before = self._missing
+            written = (
+                self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
+            )
+            is_first, number = not before and self._missing > 0, self._errno
+        if is_first:
+            self._report(number)
+        return written
+
+    def require(self, text: str) -> None:
+        """Write the first line. Raises SystemCallFailed if that is not possible."""
+        report, self.report = self.report, None
+        if not self.write(text):
+            raise SystemCallFailed("write", self.name, self._errno)
+        self.report = report
+
+    def close(self) -> SystemCallFailed | None:
+        """Wait for a slow reader, for at most a second; write the number of missing lines, and close.
+
+        Returns: an error if lines are missing, which the caller reports.
+        """
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        while (left := deadline - time.monotonic()) > 0 and self._queue:
+            self._wait_writable(int(1000 * left))
+            with self.locked():
+                self._drain()
+        with self.locked():
+            if self._queued:  # also those of children, which have exited
+                self._count_missing(self._queued, errno.EAGAIN)
+                self._queued = 0
+                self._queue.clear()
+            self._write_missing_line()
+            missing, number = self._missing, self._errno
+        if self._socket is not None:
+            self._socket.close()
+        for descriptor in self._owned:
+            os.close(descriptor)
+        self._owned = []
+        if not missing:
+            return None
+        lines = "1 record is" if missing == 1 else f"{missing:,} records are"
+        hint = f"{lines} missing" + (": its reader does not read" if number == errno.EAGAIN else "")
+        return SystemCallFailed("write everything to", self.name, number, hint)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock between threads and that between processes. Reentrant."""
+        with self._lock:
+            if not self._depth:
+                self._lock_file(fcntl.LOCK_EX)
+                (
+                    self._missing, self._unreported, self._errno, self._queued, self._start, self._end
+                ) = _COUNTERS.unpack(self._shared)  # fmt: skip
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    counts = (self._missing, self._unreported, self._errno, self._queued)
+                    _COUNTERS.pack_into(self._shared, 0, *counts, self._start, self._end)
+                    self._lock_file(fcntl.LOCK_UN)
+
+    def _report(self, number: int) -> None:
+        if self.report is not None:
+            self.report(f"{self.name}: {_reason(number)}; what cannot be written is counted and left out")
+
+    def _lock_file(self, operation: int) -> None:
+        if self._is_shared:
+            with contextlib.suppress(OSError):  # ENOLCK, or a file system without locks
+                fcntl.lockf(self._descriptor, operation)
+
+    def _reset_in_child(self) -> None:
+        self._lock = threading.RLock()  # a thread of the parent may have held it during fork()
+        self._depth = 0
+        self._queue: deque[tuple[bytes, int]] = deque()  # lines, records; the parent writes its own
+        self._thread: threading.Thread | None = None
+
+    # Regular files
+
+    def _write_regular(self, data: bytes, records: int) -> bool:
+        if self._unreported:
+            note = self._note()
+            if not self._append(note + data):
+                self._count_missing(records, self._errno)
+                return False
+            self._unreported = 0
+            return True
+        if self._append(data):
+            return True
+        self._count_missing(records, self._errno)
+        return False
+
+    def _append(self, data: bytes) -> bool:
+        """Append data as a whole, or nothing."""
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._descriptor, data[done:])
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            if end - done != self._end:  # the first one, or another program has written in between
+                self._start = end - done
+            self._end = end
+            return True
+        except OSError as error:
+            self._errno = error.errno or 0
+            if done:
+                self._cut(done)
+            return False
+
+    def _cut(self, size: int) -> None:
+        """Remove the last `size` bytes that were written, unless another program has written after them."""
+        with contextlib.suppress(OSError):
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            if os.fstat(self._descriptor).st_size == end:
+                os.ftruncate(self._descriptor, end - size)
+                os.lseek(self._descriptor, end - size, os.SEEK_SET)
+
+    def _write_missing_line(self) -> None:
+        if not self._unreported:
+            return
+        if not self._is_regular:
+            self._write_queued(b"", 0)
+            return
+        number = self._errno
+        if not self._append(self._note()):
+            self._errno = number
+            self._cut_lines(len(self._note()) + 1)  # one more digit
+            self._append(self._note())
+
+    def _cut_lines(self, size: int) -> None:
+        """Remove the last lines of at least `size` bytes, but none of another program, nor the first one."""
+        with contextlib.suppress(OSError):
+            if os.lseek(self._descriptor, 0, os.SEEK_CUR) != self._end:
+                return
+            reader = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                start = max(self._start, self._end - _MAX_CUT)
+                tail = os.pread(reader, self._end - start, start)
+            finally:
+                os.close(reader)
+            kept = tail.rfind(b"\n", 0, max(0, len(tail) - size)) + 1
+            if kept:
+                self._cut(len(tail) - kept)
+                self._end -= len(tail) - kept
+                self._count_missing(tail.count(b"\n", kept), self._errno)
+
+    def _note(self) -> bytes:
+        return self._missing_line(self._unreported, _reason(self._errno)).encode()
+
+    def _count_missing(self, lines: int, number: int) -> None:
+        self._missing += lines
+        self._unreported += lines
+        self._errno = number
+
+    # Pipes, sockets and devices
+
+    def _open_nonblocking(self) -> int:
+        """Return a descriptor whose writes do not block, or the given one if there is none."""
+        mode = os.fstat(self._descriptor).st_mode
+        with contextlib.suppress(OSError):  # ENXIO: no reader; EACCES; no /proc
+            if stat.S_ISSOCK(mode):
+                self._socket = socket.socket(fileno=os.dup(self._descriptor))
+            elif stat.S_ISFIFO(mode) or os.isatty(self._descriptor):
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+                descriptor = os.open(f"/proc/self/fd/{self._descriptor}", flags)
+                self._owned.append(descriptor)
+                return descriptor
+        return self._descriptor
+
+    def _write_queued(self, data: bytes, records: int) -> bool:
+        """Write or queue lines, after the number of missing ones if there is room again."""
+        self._drain()
+        size = sum(len(data) for data, _ in self._queue)
+        if self._unreported and size < QUEUE_BYTES // 2:
+            unreported, self._unreported = self._unreported, 0
+            note = self._missing_line(unreported, _reason(self._errno)).encode()
+            self._enqueue(note, 1)
+            if not self._drain():
+                self._missing -= 1  # the note is none of the missing lines
+                self._unreported += unreported - 1
+        if size + len(data) > QUEUE_BYTES:
+            self._count_missing(records, errno.EAGAIN)
+            return False
+        if data:
+            self._enqueue(data, records)
+        before = self._missing
+        self._drain()
+        if self._queue and self._thread is None:
+            self._thread = threading.Thread(target=self._drain_in_thread, name="bothends-log", daemon=True)
+            self._thread.start()
+        return self._missing == before
+
+    def _enqueue(self, data: bytes, records: int) -> None:
+        self._queue.append((data, records))
+        self._queued += records
+
+    def _drain(self) -> bool:
+        """Write as much of the queue as possible now. Returns whether there was no error."""
+        try:
+            while self._queue:
+                data, records = self._queue[0]
+                done = self._send(data)
+                if done < len(data):
+                    self._queue[0] = data[done:], records
+                else:
+                    self._queue.popleft()
+                    self._queued -= records
+        except BlockingIOError:
+            return True
+        except OSError as error:  # EPIPE: the reader has closed it
+            lost = sum(records for _, records in self._queue)
+            self._queued -= lost
+            self._queue.clear()
+            self._count_missing(lost, error.errno or 0)
+            return False
+        return True
+
+    def _send(self, data: bytes) -> int:
+        if self._socket is not None:
+            return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if self._nonblocking == self._descriptor:
+            # Without O_NONBLOCK only a write of at most PIPE_BUF bytes to a writable pipe does not block.
+            data = data[: select.PIPE_BUF]
+            if not self._wait_writable(0):
+                raise BlockingIOError
+        return os.write(self._nonblocking, data)
+
+    def _wait_writable(self, milliseconds: int) -> bool:
+        poller = select.poll()
+        poller.register(self._nonblocking, select.POLLOUT)
+        return bool(poller.poll(milliseconds))
+
+    def _drain_in_thread(self) -> None:
+        while True:
+            self._wait_writable(_WAIT)
+            with self.locked():
+                before = self._missing
+                self._drain()
+                is_first, number = not before and self._missing > 0, self._errno
+                if is_done := not self._queue:
+                    self._thread = None
+                    if self._unreported:
+                        self._write_queued(b"", 0)
+            if is_first:
+                self._report(number)
+            if is_done:
+                return
+
+
+def _reason(number: int) -> str:
+    return "its reader does not read" if number == errno.EAGAIN else errno_text(number)

@@ -1,0 +1,1 @@
+"""Contracts of others: what they may not do."""

@@ -1,0 +1,1 @@
+"""Hostile submissions: what they try from inside the sandbox."""
