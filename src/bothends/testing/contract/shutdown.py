@@ -99,7 +99,9 @@ class ShutdownContract(ContractBase):
         except OSError:
             reply = b""
         running.wait_exit(_LONG_DRAIN)
-        times = [each.at for each in running.events_of(Received, of_client(client))]
+        times = [
+            each.at for kind in (Received, Closed) for each in running.events_of(kind, of_client(client))
+        ]
         gaps = [(late - early) / 1e9 for early, late in itertools.pairwise(times)]
         if reply != b"SLOWLY IT GOES\n" and (len(times) < 2 or max(gaps) > DRAIN_IDLE / 2):
             return False
