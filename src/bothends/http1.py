@@ -24,7 +24,7 @@ from http import HTTPStatus
 from typing import Final
 
 MAX_HEAD_SIZE: Final = 16 * 1024
-MAX_BODY_SIZE: Final = 4 * 1024 * 1024  # a list of some ten thousand proxies
+MAX_BODY_SIZE: Final = 1024 * 1024  # a list of a thousand proxies, and more
 MAX_FIELDS: Final = 100
 
 _MAX_CHUNK_LINE: Final = 256  # bytes: a size with its extensions

@@ -34,6 +34,7 @@ from bothends.errors import BothendsError, ToxicError, UnknownName, UsageError
 from bothends.escaping import escape_controls
 from bothends.http1 import BadRequest, HttpRequest, HttpResponse, check_browser
 from bothends.impair.proxies import (
+    MAX_PROXIES,
     ProxyCollection,
     ProxyConfig,
     ProxyExists,
@@ -315,6 +316,8 @@ def parse_proxies(given: Any) -> list[ProxyConfig]:
     """Parse the proxies of a configuration file or of `/populate`. Raises ApiError, BothendsError."""
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: not a list of proxies")
+    if len(given) > MAX_PROXIES:
+        raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: more than {MAX_PROXIES:,} proxies")
     configs = [parse_proxy(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
     for name, count in Counter(each.name for each in configs).items():
         if count > 1:

@@ -2,7 +2,9 @@
 
 Idle peers cannot keep others out: a request must be complete after REQUEST_TIMEOUT seconds, and when a peer
 or all peers have the maximum of connections, one is closed for a new one: one without a complete request
-first, then the one whose last request, or last read of a response, is the oldest.
+first, then the one whose last request, or last read of a response, is the oldest. Each turn of the loop
+serves one request of a connection, and none before the last response is sent, so pipelined requests delay no
+other connection.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ _REQUEST_TIMEOUT: Final = 10.0  # seconds from the first byte of a request, or f
 _IDLE_TIMEOUT: Final = 60.0  # seconds without a request, as in Toxiproxy
 _ACCEPT_RETRY: Final = 0.1  # seconds until accept(2) is retried
 _READ_SIZE: Final = 64 * 1024
-_MAX_UNSENT: Final = 8 * 1024 * 1024  # bytes of unsent responses: larger than any list of proxies
 
 
 class ApiServer:
@@ -119,6 +120,7 @@ class _ApiConnection:
         self._loop = server.loop
         self._socket = sock
         self._parser = RequestParser()
+        self._has_more = False  # the parser may have another complete request
         self._write_buffer = bytearray()
         self._close_after_write = False
         self._loop.watch(sock.fileno(), IN, self._on_ready)
@@ -137,40 +139,59 @@ class _ApiConnection:
 
     def _on_ready(self, ready: int) -> None:
         try:
-            if ready & ~OUT and not self._read():
+            if ready & ~OUT and not self._is_busy and not self._read():
                 return
             self._write()
+            if self._has_more and not self._write_buffer:
+                self._respond(b"")
+                self._write()
+            if self._close_after_write and not self._write_buffer:
+                self.close()
+            else:
+                self._loop.change(self._socket.fileno(), OUT if self._is_busy else IN)
         except OSError:
             self.close()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a response or the next request waits; nothing is read meanwhile."""
+        return bool(self._write_buffer) or self._has_more
 
     def _read(self) -> bool:
         try:
             data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
             return True
-        if not data or self._close_after_write:
-            if not data and not self._write_buffer:
-                self.close()
-                return False
-            return True
+        if not data:
+            self.close()
+            return False
+        self._respond(data)
+        return True
+
+    def _respond(self, data: bytes) -> None:
+        """Respond to the first request that is complete with `data`, if there is one."""
         try:
-            for request in self._parser.feed(data):
-                self.has_sent_request = True
-                self.last_progress = self._loop.now
-                self._receiving = False
-                self._set_timeout(_IDLE_TIMEOUT)
-                self._queue_response(self._handle(request), request)
-                if not request.keep_alive or len(self._write_buffer) > _MAX_UNSENT:
-                    break
+            request = next(self._parser.feed(data), None)
         except BadRequest as bad:
+            self._has_more = False
             self._close_after_write = True
             self._write_buffer += error_response(bad.status, bad.reason).encode(keep_alive=False)
-        if self._parser.incomplete and not self._receiving:
+            return
+        self._has_more = request is not None and request.keep_alive
+        if request is not None:
+            self.has_sent_request = True
+            self.last_progress = self._loop.now
+            self._receiving = False
+            self._set_timeout(_IDLE_TIMEOUT)
+            self._close_after_write = not request.keep_alive
+            self._write_buffer += self._handle(request).encode(
+                keep_alive=request.keep_alive, with_body=request.method != "HEAD"
+            )
+        elif self._parser.incomplete and not self._receiving:
             self._receiving = True
             self._set_timeout(_REQUEST_TIMEOUT)
         self._write_buffer += self._parser.continue_response
         self._parser.continue_response = b""
-        return True
 
     def _set_timeout(self, seconds: float) -> None:
         self.wake_at = math.inf
@@ -183,12 +204,6 @@ class _ApiConnection:
             text = f"internal error: {type(error).__name__}: {error}"
             return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, text)
 
-    def _queue_response(self, response: HttpResponse, request: HttpRequest) -> None:
-        self._close_after_write = not request.keep_alive
-        self._write_buffer += response.encode(
-            keep_alive=request.keep_alive, with_body=request.method != "HEAD"
-        )
-
     def _write(self) -> None:
         if self._write_buffer:
             try:
@@ -196,7 +211,3 @@ class _ApiConnection:
                 self.last_progress = self._loop.now
             except BlockingIOError:
                 pass
-        if len(self._write_buffer) > _MAX_UNSENT or (self._close_after_write and not self._write_buffer):
-            self.close()
-        else:
-            self._loop.change(self._socket.fileno(), IN | OUT if self._write_buffer else IN)

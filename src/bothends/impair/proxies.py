@@ -34,6 +34,9 @@ class ProxyConfig(NamedTuple):
     framing: str = ""
 
 
+MAX_PROXIES: Final = 1_000
+"""Maximum number of proxies: each needs a descriptor, and time to be shown."""
+
 MAX_NAME: Final = 255
 """Maximum length of the name of a proxy or toxic, in characters."""
 
@@ -45,7 +48,7 @@ def check_name(name: str, what: str) -> None:
     """
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
         rule = f"must have 1 to {MAX_NAME} printable characters"
-        raise UsageError(f"{what} {rule}, and {escape_text(name[:40])!r} is not such a name")
+        raise UsageError(f"{what} {rule}, and '{escape_text(name[:40])}' is not such a name")
 
 
 class ProxyCollection:
@@ -97,9 +100,14 @@ class ProxyCollection:
         return proxy
 
     def add(self, proxy: Proxy, *, enabled: bool = True) -> None:
-        """Add a proxy, and enable it if asked. Raises ProxyExists and the exceptions of `Proxy.enable`."""
+        """Add a proxy, and enable it if asked.
+
+        Raises ProxyExists, UsageError at MAX_PROXIES, and the exceptions of `Proxy.enable`.
+        """
         if proxy.name in self._proxies:
             raise ProxyExists(proxy.name)
+        if len(self) >= MAX_PROXIES:
+            raise UsageError(f"there are {MAX_PROXIES:,} proxies already, the maximum")
         if enabled:
             proxy.enable()
         self._proxies[proxy.name] = proxy

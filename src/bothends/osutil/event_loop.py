@@ -28,6 +28,7 @@ IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
 
 _FD_SETSIZE: Final = 1024
+_MAX_WAIT: Final = 3600.0  # seconds: select() and epoll_wait() take no timeout above some days
 _MAX_EVENTS: Final = 256  # events an iteration: expired timers run in between
 
 
@@ -122,6 +123,8 @@ class EventLoop:
     def run_once(self, timeout: float = math.inf) -> None:
         """Wait for a ready descriptor or a timer, `timeout` seconds at most, and call the handlers."""
         wait = min(timeout, self._timeout())
+        if _MAX_WAIT < wait < math.inf:
+            wait = _MAX_WAIT
         if wait <= 0:
             events = self._epoll.poll(0, _MAX_EVENTS)
         elif wait == math.inf:

@@ -22,6 +22,9 @@ Value = int | float | str
 
 T = TypeVar("T", bound=Toxic)
 
+MAX_VALUE: Final = 1e15
+"""Maximum of a number: its sums and products with others are finite, and exact as integers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -33,7 +36,7 @@ class Rule:
     unit: Unit
     description: str
     minimum: float = 0
-    maximum: float = math.inf
+    maximum: float = MAX_VALUE
     in_toxiproxy: bool = False
     choices: tuple[str, ...] = ()
 
@@ -44,7 +47,7 @@ def attribute(
     description: str,
     *,
     minimum: float = 0,
-    maximum: float = math.inf,
+    maximum: float = MAX_VALUE,
     in_toxiproxy: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
@@ -184,11 +187,13 @@ def _validated(kind: type[Toxic], name: str, rule: Rule, value: Any) -> Value:
         if value not in rule.choices:
             raise ToxicError(kind.type, f"{name} must be {_join_choices(rule.choices)}, not {value!r}")
         return str(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (math.inf, -math.inf):
+        raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {value!r}")
+    if value != value:  # not a number
         raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {value!r}")
     if not rule.minimum <= value <= rule.maximum:
-        upper = "" if rule.maximum == math.inf else f" and at most {rule.maximum:g}"
-        raise ToxicError(kind.type, f"{name} must be at least {rule.minimum:g}{upper}, not {value:g}")
+        upper = "" if rule.maximum == MAX_VALUE > value else f" and at most {rule.maximum:g}"
+        raise ToxicError(kind.type, f"{name} must be at least {rule.minimum:g}{upper}, not {value!r:.24}")
     if rule.unit in ("bytes", "count") and value != int(value):
         raise ToxicError(kind.type, f"{name} must be {_expected(rule)}, not {value!r}")
     return int(value) if rule.unit in ("bytes", "count") else value

@@ -68,4 +68,5 @@ class _CorruptState(ToxicState):
             return math.inf
         if self._bit_errors == 1:
             return 0
-        return math.floor(math.log(1 - self._random.random()) / math.log1p(-self._bit_errors))
+        drawn = math.log(1 - self._random.random()) / math.log1p(-self._bit_errors)
+        return math.floor(drawn) if drawn < math.inf else drawn
