@@ -97,6 +97,11 @@ def test_iterative_engine_rejects_when_full_refuse() -> None:
         serve("echo", "tcp://127.0.0.1:0", engine="iterative", limits=Limits(when_full="refuse"))
 
 
+def test_threads_engine_rejects_when_full_evict() -> None:
+    with pytest.raises(UnsupportedCombination, match="use select, poll or epoll"):
+        serve("echo", "tcp://127.0.0.1:0", engine="threads", limits=Limits(when_full="evict"))
+
+
 @pytest.mark.parametrize("arguments", [{"engine": "prefork"}, {"workers": 2}])
 def test_inherited_connection_with_several_processes_is_rejected(arguments: dict[str, Any]) -> None:
     peer, inherited = socket.socketpair()

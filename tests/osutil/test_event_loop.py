@@ -45,6 +45,14 @@ def test_run_once_has_submillisecond_precision(loop: EventLoop) -> None:
     assert best < 0.0005
 
 
+def test_timer_beyond_the_maximum_timeout_does_not_end_the_loop(loop: EventLoop) -> None:
+    for seconds in (1e9, 1e15, 1e300):
+        loop.call_later(seconds, lambda: None)
+        loop.post(lambda: None)
+        loop.run_once()  # the pipe of `post` is ready at once, but select() checks its timeout first
+        loop.run_once(0.001)
+
+
 def test_cancelled_timer_is_not_called(loop: EventLoop) -> None:
     calls: list[str] = []
     loop.call_later(0.001, lambda: calls.append("off")).cancel()

@@ -176,7 +176,7 @@ class ReadinessLoop:
         most = max(hosts.values())
         min(
             (each for each in self._connections if hosts[each.driver.accepted_peer.address.host] == most),
-            key=lambda each: each.last_activity,
+            key=lambda each: (each.last_activity, each.driver.accepted_peer.connection),
         ).close(CloseReason.IDLE)
         return True
 

@@ -43,7 +43,7 @@ class ApiServer:
             raise UnsupportedCombination("the API", endpoint.label, "it needs a plain stream for HTTP")
         self.loop = loop
         self.api = api
-        self.connections: set[_ApiConnection] = set()
+        self.connections: dict[_ApiConnection, None] = {}  # in the order of accept()
         self._retry_timer: Timer | None = None
         self._listeners = open_listeners(endpoint)
         if not api.access.token and not all(_is_local(each.endpoint) for each in self._listeners):
@@ -83,7 +83,7 @@ class ApiServer:
             return
         host = sockaddr[0] if isinstance(sockaddr, tuple) else ""
         self._make_room(host)
-        self.connections.add(_ApiConnection(self, sock, host))
+        self.connections[_ApiConnection(self, sock, host)] = None
 
     def _make_room(self, host: str) -> None:
         """Close a connection if there are too many to accept one from `host`."""
@@ -135,7 +135,7 @@ class _ApiConnection:
         self.wake_at = math.inf
         self._loop.unwatch(self._socket.fileno())
         self._socket.close()
-        self._server.connections.discard(self)
+        self._server.connections.pop(self, None)
 
     def _on_ready(self, ready: int) -> None:
         try:

@@ -37,6 +37,15 @@ def visitors(
         yield clients
 
 
+def read_response(client: socket.socket) -> bytes:
+    """Read one response of `/version`, on a connection that stays open."""
+    client.settimeout(20)
+    received = b""
+    while not received.endswith(b"}\n") and (data := client.recv(10_000)):
+        received += data
+    return received
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"GET /vers", GET_VERSION], ids=["nothing", "half a request", "a request"]
 )
@@ -48,27 +57,25 @@ def test_idle_visitors_do_not_lock_the_api(data: bytes) -> None:
         assert time.monotonic() - started < SOON
 
 
-def test_visitors_that_do_not_read_do_not_lock_the_api() -> None:
+def test_visitors_that_do_not_read_do_not_lock_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{ApiServer.__module__}._MAX_PER_PEER", 8)
+    proxies = [{"name": f"p{n}", "upstream": "a:1", "enabled": False} for n in range(50)]
+    stream = (
+        b"GET /proxies HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
+    )  # more responses than the kernel buffers
     with running_api() as api:
-        call(
-            api.port,
-            "POST",
-            "/populate",
-            [{"name": f"p{n}", "upstream": "a:1", "enabled": False} for n in range(50)],
-        )
-        with visitors(
-            api.port, 110, b"GET /proxies HTTP/1.1\r\nHost: localhost\r\n\r\n" * 60, receive_buffer=1024
-        ):
+        call(api.port, "POST", "/populate", proxies)
+        with visitors(api.port, 8, stream, receive_buffer=1024):
             assert call(api.port, "GET", "/version")[0] == 200
 
 
 def test_connection_without_a_request_is_closed_first() -> None:
     with running_api() as api, visitors(api.port, 1, GET_VERSION) as (served,):
-        assert served.recv(20).startswith(b"HTTP/1.1 200")
+        assert read_response(served).startswith(b"HTTP/1.1 200")
         with visitors(api.port, 200):
             assert call(api.port, "GET", "/version")[0] == 200
             served.sendall(GET_VERSION)
-            assert b"HTTP/1.1 200" in served.recv(10_000) + served.recv(10_000)
+            assert read_response(served).startswith(b"HTTP/1.1 200")
 
 
 def test_pipelined_requests_are_all_answered_in_order() -> None:
@@ -91,10 +98,10 @@ def test_request_must_be_complete_in_time(monkeypatch: pytest.MonkeyPatch) -> No
         visitors(api.port, 1, GET_VERSION) as (client,),
         visitors(api.port, 1) as (idle,),
     ):
-        client.settimeout(SOON)
         idle.settimeout(SOON)
-        assert client.recv(10_000).startswith(b"HTTP/1.1 200")
+        assert read_response(client).startswith(b"HTTP/1.1 200")
         assert idle.recv(1) == b""
+        client.settimeout(SOON)
         client.sendall(GET_VERSION[:-2])  # after the pause between requests, which may be longer
         assert client.recv(10_000) == b""
 
@@ -115,6 +122,15 @@ def test_idle_visitors_do_not_lock_metrics_and_health(metrics_port: int, data: b
         for path in (b"/health", b"/metrics"):
             assert exchange(metrics_port, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
         assert time.monotonic() - started < SOON
+
+
+def test_visitors_do_not_close_a_newer_connection(metrics_port: int) -> None:
+    with visitors(metrics_port, 40), socket.create_connection(("127.0.0.1", metrics_port), 20) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\n")
+        with visitors(metrics_port, 10):
+            assert exchange(metrics_port, b"GET /health HTTP/1.0\r\n\r\n")[0] == 200  # they are accepted
+            client.sendall(b"Host: localhost\r\n\r\n")
+            assert client.recv(10_000).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(

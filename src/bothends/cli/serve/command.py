@@ -87,9 +87,10 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
 )
 @click.option(
     "--when-full",
-    type=click.Choice(["defer", "refuse"]),
+    type=click.Choice(["defer", "refuse", "evict"]),
     default="defer",
-    help="At that limit, leave new connections in the accept queue, or close them at once.",
+    help="At that limit, leave new connections in the accept queue, close them at once, or close the one "
+    "that has been idle for longest.",
 )
 @click.option("--idle", type=_SECONDS, metavar="S", help="Close a connection after S seconds without data.")
 @click.option("--life", type=_SECONDS, metavar="S", help="Close every connection after S seconds.")
