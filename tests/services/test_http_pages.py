@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bothends.endpoints import Address
 from bothends.services.base import discard_push
 from bothends.services.http_pages import MAX_HEAD, HttpPage, HttpPages
 from tests.services.scripted import PEER, bytewise, cuts, random_chunks, retained_bytes, run_conversation
@@ -87,6 +90,27 @@ def test_error_status(request_: bytes, status: int) -> None:
         assert status_of(shown.output) == status
         head, _, body = shown.output.partition(b"\r\n\r\n")
         assert b"Content-Length: %d" % len(body) in head
+
+
+@pytest.mark.parametrize(
+    ("family", "local", "status"),
+    [
+        ("inet", "127.0.0.1", 421),
+        ("inet", "127.9.9.9", 421),
+        ("inet6", "::1", 421),
+        ("inet", "192.0.2.1", 200),
+        ("inet6", "2001:db8::1", 200),
+        ("unix", "127.0.0.1", 200),  # a path
+    ],
+)
+def test_host_is_checked_on_loopback_only(
+    family: Literal["inet", "inet6", "unix"], local: str, status: int
+) -> None:
+    peer = replace(PEER, local=Address(family, local, 9100))
+    request = b"GET /metrics HTTP/1.1\r\nHost: scraped.example\r\n%b\r\n"
+    assert status_of(run_conversation(PAGES, [request % b""], peer).output) == status
+    other_site = run_conversation(PAGES, [request % b"Origin: http://evil.example\r\n"], peer)
+    assert status_of(other_site.output) in (403, 421)
 
 
 def test_405_lists_allowed_methods() -> None:
