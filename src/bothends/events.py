@@ -59,6 +59,7 @@ class CloseReason(enum.StrEnum):
     IDLE = "idle timeout"
     HANDSHAKE = "handshake timeout"
     LIFE = "maximum lifetime"
+    EVICTED = "idle for longest at the connection limit"
     STALLED = "the peer does not read"
     FAILED = "the service failed"
     BROKEN = "TLS or PROXY protocol error"

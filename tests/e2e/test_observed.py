@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bothends.client.blocking import connect
 from bothends.engines import registry
+from bothends.errors import BothendsError
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import TIMEOUT, Running
 
@@ -41,7 +42,7 @@ class MonitoredServer:
     def page(self, path: str) -> tuple[int, str, str]:
         """Return status, media type and body of a page."""
         with connect(f"tcp://127.0.0.1:{self._pages}", timeout=TIMEOUT) as connection:
-            answer = connection.exchange(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()).decode()
+            answer = connection.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()).decode()
         head, _, body = answer.partition("\r\n\r\n")
         kind = re.search(r"^Content-Type: (.*?)\r?$", head, re.MULTILINE)
         assert kind is not None
@@ -147,14 +148,27 @@ def test_reload_is_counted_once_with_workers(tmp_path: Path) -> None:
         assert server.running.stop() == 0
 
 
+def test_connection_that_is_closed_for_another_is_counted_as_evicted() -> None:
+    limit = ["--max-connections", "2", "--when-full", "evict"]
+    with monitored_server("upper", *limit) as server, contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(connect(server.endpoint)) for _ in range(3))
+        assert third.request(b"third") == b"THIRD"
+        assert second.request(b"second") == b"SECOND"
+        with pytest.raises(BothendsError):
+            first.request(b"first")
+        assert server.wait_for(connections_open=2)["bothends_connections_closed_total{evicted}"] == 1
+        assert server.running.stop() == 0
+
+
 def test_hostile_metrics_requests_are_bounded() -> None:
     with monitored_server("upper") as server, contextlib.ExitStack() as stack:
         port = server._pages
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(32)]
-        assert is_rejected(port)
+        assert server.page("/health")[0] == 200  # the first idle one was closed for it
+        with pytest.raises(ConnectionResetError):
+            idle[0].recv(1)
         with connect(server.endpoint) as client:
             assert client.request(b"busy?") == b"BUSY?"
-        idle.pop().close()
         flood = idle.pop()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             flood.sendall(b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * 10_000)

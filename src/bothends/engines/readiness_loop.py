@@ -177,7 +177,7 @@ class ReadinessLoop:
         min(
             (each for each in self._connections if hosts[each.driver.accepted_peer.address.host] == most),
             key=lambda each: (each.last_activity, each.driver.accepted_peer.connection),
-        ).close(CloseReason.IDLE)
+        ).close(CloseReason.EVICTED)
         return True
 
     def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
