@@ -54,12 +54,14 @@ class CheckFailed(Exception):
 class NotListening(BothendsError):
     """The program cannot be judged: it could not be started, or does not listen.
 
-    Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running).
+    Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running),
+    `port_in_use` (another socket has its port, so that this says nothing about the case).
     """
 
     reason: str
     stderr_tail: str
     exited: bool = False
+    port_in_use: bool = False
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason

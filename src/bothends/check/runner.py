@@ -59,6 +59,7 @@ class SuiteRun(Generic[ContextT]):
     timeout: float = DEFAULT_TIMEOUT
     progress: OutcomeCallback = lambda _outcome: None
     _outcomes: dict[str, CaseOutcome] = field(default_factory=dict)
+    _failed_start: str = ""  # the case that failed because the program could not be started again
 
     async def run(self) -> SuiteResult:
         """Run the suite. Faults of the program are in the result.
@@ -78,10 +79,6 @@ class SuiteRun(Generic[ContextT]):
         except NotListening as error:
             self._record_not_listening(error)
         else:
-            if self.subject.is_spawned and not self.subject.parallel:
-                notes.append(
-                    f"the program's endpoint is fixed ({self.subject.fixed_endpoint}): cases ran one by one"
-                )
             await self._run_cases(oracle)
             await self._trace_failures(oracle)
         finally:
@@ -93,7 +90,7 @@ class SuiteRun(Generic[ContextT]):
             self.suite,
             outcomes,
             round(loop.time() - started_at, 2),
-            tuple(notes),
+            (*notes, *self.subject.notes),
         )
 
     def _record_not_listening(self, error: NotListening) -> None:
@@ -193,7 +190,7 @@ class SuiteRun(Generic[ContextT]):
         started_at = loop.time()
         note: Note | None = None
         failure: CheckFailed | None = None
-        stderr_tail = ""
+        stderr_tail, likely_cause = "", case.likely_cause
         # A longer timeout for each step, as over an impaired path, prolongs the timeout of the case, too.
         case_timeout = round(
             _CASE_TIMEOUT * self.subject.load_factor * max(1.0, self.timeout / DEFAULT_TIMEOUT)
@@ -216,7 +213,13 @@ class SuiteRun(Generic[ContextT]):
                 if failure is not None:
                     failure, stderr_tail = await context.diagnose(failure)
         except NotListening as error:
-            failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
+            likely_cause = "the program does not start again after it has run"
+            if error.port_in_use or self._failed_start not in ("", case.id):
+                text = error.reason if error.port_in_use else f"{error.reason}, as in {self._failed_start}"
+                note = Note(Verdict.SKIP, f"not asked, because the server {text}")
+            else:
+                self._failed_start = case.id
+                failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
         except BothendsError as error:
             failure = CheckFailed("a server that listens", str(error))
         seconds = round(loop.time() - started_at, 3)
@@ -226,7 +229,7 @@ class SuiteRun(Generic[ContextT]):
             outcome = CaseOutcome(
                 case.id, Verdict.NON_STRICT if relaxed else Verdict.FAIL, seconds, attempt,
                 detail="the contract allows this failure" if relaxed else "",
-                expected=failure.expected, happened=failure.happened, likely_cause=case.likely_cause,
+                expected=failure.expected, happened=failure.happened, likely_cause=likely_cause,
                 stderr_tail=stderr_tail, transcript=tuple(transcript.entries()),
                 points=weight if relaxed else 0.0, max_points=weight,
             )  # fmt: skip

@@ -52,6 +52,16 @@ class ClientUnderTest:
     load_factor: float = 1.0
     assigns_port: bool = True
     fixed_endpoint: Endpoint | None = None
+    notes: list[str] = field(default_factory=list)
+    own_network: bool = True
+
+    def wants_own_network(self) -> bool:
+        """False: each client connects to a port that the system has chosen."""
+        return False
+
+    def can_start(self) -> bool:
+        """True: a client is started by each case."""
+        return True
 
     @property
     def title(self) -> str:

@@ -19,11 +19,13 @@ from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.listening import listeners
+from bothends.check.subjects.own_network import OwnNetwork, entered
 from bothends.check.subjects.process import ProgramProcess
 from bothends.check.subjects.recorded_socket import RecordedSocket, socket_address
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.osutil.process_info import read_process, read_stat, scheduling_times
+from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
@@ -31,12 +33,15 @@ _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a wai
 
 @dataclass
 class RunningServer:
-    """A server. `program` is None if the checker did not start it; `assigned_port`: the value of its PORT."""
+    """A server. `program` is None if the checker did not start it; `assigned_port`: the value of its PORT;
+    `network`: the network namespace that it is in, None for the checker's.
+    """
 
     endpoint: Endpoint
     program: ProgramProcess | None
     scratch_dir: Path | None = None
     assigned_port: int = 0
+    network: OwnNetwork | None = None
 
 
 class ServerContext:
@@ -123,8 +128,7 @@ class ServerContext:
         self, name: str, endpoint: Endpoint, timeout: float, *, small_rcvbuf: bool = False
     ) -> tuple[RecordedSocket, Any]:
         family, kind, address = socket_address(endpoint)
-        sock = socket.socket(family, kind)
-        sock.setblocking(False)
+        sock = self.new_socket(family, kind)
         if small_rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
@@ -132,6 +136,13 @@ class ServerContext:
         client = RecordedSocket(sock, name, self.transcript, timeout)
         self._sockets.append(client)
         return client, address
+
+    def new_socket(self, family: int, kind: int) -> socket.socket:
+        """Return a non-blocking socket in the server's network namespace."""
+        with entered(self.server.network):
+            sock = socket.socket(family, kind)
+        sock.setblocking(False)
+        return sock
 
     async def exchange(self, conn: RecordedSocket, *messages: bytes) -> None:
         """Send messages, on a stream in one write, and receive their replies."""
@@ -323,8 +334,14 @@ class ServerContext:
         self.server = await self._restart(self.server)
         self.killed_by_case = False
 
-    def close(self) -> None:
-        """Close all sockets of the case."""
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close all sockets of the case.
+
+        Args:
+            with_reset: send RST, which leaves no connection in TIME-WAIT (RFC 9293, 3.10.7.4).
+        """
         for client in self._sockets:
             with suppress(OSError):
+                if with_reset and client.socket.type == socket.SOCK_STREAM:
+                    reset_on_close(client.socket)
                 client.socket.close()
