@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
+from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.check.subjects.placeholders import fill_placeholders
@@ -142,8 +143,7 @@ class ClientContext:
             count = 1
         if not self.oracle.accepts_any_message:
             return [self.oracle.messages[n % len(self.oracle.messages)] for n in range(count)]
-        words = [b"message %d of the check" % number for number in range(count)]
-        return [(word + b" " + b"abcdefghij" * (size // 10))[:size] if size else word for word in words]
+        return [make_message(self.contract, number, size) for number in range(count)]
 
     def reply(self, message: bytes) -> ExpectedReply:
         """Return the correct reply to a message."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
+from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.own_network import OwnNetwork, entered
@@ -76,10 +77,7 @@ class ServerContext:
         """
         if not self.oracle.accepts_any_message:
             return self.oracle.messages[number % len(self.oracle.messages)]
-        start = b"message %d of the check" % number
-        if size is None:
-            return start
-        return (start + b" " + b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 1))[:size]
+        return make_message(self.contract, number, size)
 
     def request(self, message: bytes) -> bytes:
         """Return a message with its framing, or nothing if the server speaks first."""
