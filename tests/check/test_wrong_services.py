@@ -46,7 +46,6 @@ def server(folder: Path, reply: str) -> list[str]:
         ("upper-tcp", "message.title()", "tcp-one-message"),
         ("upper-tcp", "message.capitalize()", "tcp-one-message"),
         ("upper-tcp", "message.upper().replace(b'0', b'O')", "tcp-one-message"),
-        ("upper-tcp", "message[:22].upper()", "tcp-several-messages"),
         ("upper-tcp", "message.upper().replace(b'1', b'l')", "tcp-several-messages"),
         ("echo-tcp", "message.lower()", "tcp-one-message"),
         ("echo-tcp", "message.swapcase().swapcase().title()", "tcp-one-message"),
@@ -92,5 +91,4 @@ def test_messages_differ_and_respect_limit() -> None:
         messages = [make_message(contract, number) for number in range(10)]
         assert all(len(message) <= limit for message in messages)
     assert len({make_message(contract, number) for number in range(1000)}) == 1000
-    assert len({len(make_message(contract, number)) for number in range(1, 6)}) >= 4
     assert [len(make_message(contract, 7, size)) for size in (10, 1000)] == [10, 1000]

@@ -37,14 +37,16 @@ class CheckFailed(Exception):
     """The program did something wrong, or did not do what it should.
 
     Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
-    machine it may have arrived later, so the case is worth another attempt).
+    machine it may have arrived later, so the case is worth another attempt), `left` (the server had exited
+    with status 0, which nobody had asked for).
     """
 
-    def __init__(self, expected: str, happened: str, *, timed_out: bool = False) -> None:
+    def __init__(self, expected: str, happened: str, *, timed_out: bool = False, left: bool = False) -> None:
         super().__init__(expected, happened)
         self.expected = expected
         self.happened = happened
         self.timed_out = timed_out
+        self.left = left
 
     def __str__(self) -> str:
         return f"expected {self.expected}; {self.happened}"

@@ -59,6 +59,7 @@ class SuiteRun(Generic[ContextT]):
     timeout: float = DEFAULT_TIMEOUT
     progress: OutcomeCallback = lambda _outcome: None
     _outcomes: dict[str, CaseOutcome] = field(default_factory=dict)
+    _left: set[str] = field(default_factory=set)  # cases in which the server exited unasked, with status 0
     _failed_start: str = ""  # the case that failed because the program could not be started again
 
     async def run(self) -> SuiteResult:
@@ -80,6 +81,7 @@ class SuiteRun(Generic[ContextT]):
             self._record_not_listening(error)
         else:
             await self._run_cases(oracle)
+            await self._join_exits(oracle)
             await self._trace_failures(oracle)
         finally:
             await self.subject.close()
@@ -146,6 +148,24 @@ class SuiteRun(Generic[ContextT]):
         for case in concurrent:
             if (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL and outcome.attempts == 0:
                 await self._retry_alone(case, oracle)
+
+    async def _join_exits(self, oracle: Oracle) -> None:
+        """Make one failure of those that follow from a server that leaves after its first client."""
+        failed = [
+            outcome
+            for case in self.cases
+            if case.id in self._left and (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL
+        ]
+        timeout = _TRACE_TIMEOUT * self.subject.load_factor
+        if len(failed) < 2 or not await self.subject.leaves_after_one_client(oracle, timeout):
+            return
+        first, *others = failed
+        self._outcomes[first.case] = replace(first, likely_cause="serves one client, and exits")
+        for outcome in others:
+            reason = f"not asked, because the server exits after one client: see {first.case}"
+            self._outcomes[outcome.case] = CaseOutcome(
+                outcome.case, Verdict.SKIP, detail=reason, max_points=0.0
+            )
 
     def selected_cases(self) -> list[Case[ContextT]]:
         """Return the cases to run: those in `only`, and those that they come after."""
@@ -222,6 +242,8 @@ class SuiteRun(Generic[ContextT]):
                 failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
         except BothendsError as error:
             failure = CheckFailed("a server that listens", str(error))
+        if failure is not None and failure.left:
+            self._left.add(case.id)
         seconds = round(loop.time() - started_at, 3)
         weight = self.subject.contract.weight(case.id)
         if failure is not None:

@@ -97,6 +97,10 @@ class ClientUnderTest:
             )
         return 0.0
 
+    async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
+        """False: it is a client."""
+        return False
+
     async def close(self) -> None:
         """Do nothing: each case ends its client."""
 

@@ -69,6 +69,9 @@ class ProgramUnderTest(Protocol[ContextT_co]):
             UsageError: the command or the endpoint is unusable.
         """
 
+    async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
+        """Whether the program, a server, exits after one client that was served: found out by trying."""
+
     async def close(self) -> None:
         """Release everything after the last case."""
 

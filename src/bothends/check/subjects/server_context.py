@@ -26,6 +26,7 @@ from bothends.check.subjects.recorded_socket import RecordedSocket, socket_addre
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.osutil.process_info import read_process, read_stat, scheduling_times
+from bothends.socket_table import proc_net
 from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
@@ -66,6 +67,7 @@ class ServerContext:
         self.timeout = timeout
         self.load_factor = load_factor
         self.killed_by_case = False
+        self._terminated = False  # by SIGTERM
         self._sockets: list[RecordedSocket] = []
 
     # Messages ------------------------------------------------------------------------------------
@@ -153,10 +155,40 @@ class ServerContext:
         await conn.expect_reply(self.reply(*messages))
 
     async def expect_served(self, name: str = "next", number: int = 900) -> None:
-        """Check that a new client gets its reply."""
+        """Check that a new client gets its reply.
+
+        If no datagram has a reply, check that the server reads two of them, and keeps running.
+        """
         client = await self.connect(name)
         await self.exchange(client, self.message(number))
+        if self.contract.is_datagram and self.reply(self.message(number)).silent:
+            await self._expect_read()
+            await self.exchange(client, self.message(number + 1))
+            await self._expect_read()
         client.close()
+
+    async def _expect_read(self) -> None:
+        """Check that the server reads the datagrams that were sent to it, and keeps running."""
+        if self.server.program is None:
+            return
+        is_read = await self.wait_until(
+            lambda: not self.unread_bytes() or not self.program.running, self.timeout
+        )
+        if not is_read:
+            unread = f"{self.unread_bytes():,} bytes stay in its receive buffer"
+            raise CheckFailed("the server to read each datagram", unread, timed_out=True)
+        if ending := await self.exit_description():
+            raise CheckFailed("the server to read the next datagram", f"the server exited: {ending}")
+
+    def unread_bytes(self) -> int:
+        """Return how much waits in the receive buffers of the server's UDP port, as the kernel counts it."""
+        endpoint = self.server.endpoint
+        if endpoint.scheme != "udp":
+            return 0
+        with suppress(OSError):
+            found = proc_net.read(Path(f"/proc/{self.program.pid}/net"), protocols=("udp",))
+            return sum(entry.recv_queue or 0 for entry in found if entry.local.port == endpoint.port)
+        return 0
 
     async def expect_still_served(self, event: str) -> None:
         """Check that a new client gets its reply. A failure names `event` as its cause."""
@@ -190,7 +222,8 @@ class ServerContext:
             await program.stderr.wait_eof(0.5)
             mentioned = ending in failure.happened or "the server exited" in failure.happened
             happened = failure.happened if mentioned else f"{failure.happened} (the server exited: {ending})"
-            return CheckFailed(failure.expected, happened), program.stderr_tail
+            left = program.status == 0 and not self._terminated
+            return CheckFailed(failure.expected, happened, left=left), program.stderr_tail
         if failure.timed_out and self.is_idle():
             failure = CheckFailed(failure.expected, f"{failure.happened} (the server is waiting, too)")
         return failure, program.stderr_tail
@@ -206,6 +239,7 @@ class ServerContext:
     def signal(self, number: int, name: str) -> None:
         """Send the server a signal."""
         self.transcript.add("check", f"sends {name} to the server")
+        self._terminated = self._terminated or number == signal.SIGTERM
         with suppress(ProcessLookupError):
             os.kill(self.program.pid, number)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bothends.check.case import NotListening
+from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
 from bothends.check.oracle import Oracle
 from bothends.check.sandbox.launcher import Sandbox, make_scratch_dir, remove_scratch_dir
@@ -195,6 +195,19 @@ class ServerUnderTest:
         if given is not None and not ipaddress.ip_address(given.host).is_loopback:
             return False
         return own_network.is_available()
+
+    async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
+        """Whether the server exits with status 0 after one client that was served. See ProgramUnderTest."""
+        if not self.is_spawned:
+            return False
+        try:
+            async with self.case_context(oracle, Transcript(), timeout) as context:
+                client = await context.connect()
+                await context.exchange(client, context.message())
+                client.close()
+                return await context.program.wait(timeout) and context.program.status == 0
+        except (CheckFailed, BothendsError, OSError):
+            return False
 
     async def _acquire_server(self) -> RunningServer:
         """Return a server for one case: a new one, unless its endpoint is fixed and it is still running."""
