@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError
 
 
@@ -57,13 +58,15 @@ class NotListening(BothendsError):
     """The program cannot be judged: it could not be started, or does not listen.
 
     Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running),
-    `port_in_use` (another socket has its port, so that this says nothing about the case).
+    `port_in_use` (another socket has its port, so that this says nothing about the case), `elsewhere` (it
+    listens on this one endpoint, whatever port it was given).
     """
 
     reason: str
     stderr_tail: str
     exited: bool = False
     port_in_use: bool = False
+    elsewhere: Endpoint | None = None
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason

@@ -4,7 +4,8 @@
 2. The others run concurrently, up to `jobs` at a time, each with its own server if possible; exclusive cases
    come last, and a case starts after those in its `after`.
 3. A case that failed only on a timeout is retried alone, with a longer timeout, because the machine may be
-   busy. Other failures are final, and so is a timeout of a server whose threads were all asleep.
+   busy. Any other failure is repeated at once, and so is a timeout of a server whose threads were all asleep.
+   It counts if it fails again in one of two more attempts; otherwise it is said to be flaky.
 4. The exit of a server is part of the evidence.
 """
 
@@ -180,12 +181,31 @@ class SuiteRun(Generic[ContextT]):
                 self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{earlier} must pass first"))
                 return
         outcome, timed_out = await self._attempt(case, oracle, self.timeout * self.subject.load_factor, 1)
-        if not timed_out:
+        if outcome.verdict is not Verdict.FAIL:
             self._record(outcome)
+        elif not timed_out:
+            self._record(await self._repeat(case, oracle, outcome))
         elif case.exclusive or case is self.cases[0]:
             await self._retry_alone(case, oracle)
         else:
             self._outcomes[case.id] = replace(outcome, attempts=0)  # to be retried after all others
+
+    async def _repeat(self, case: Case[ContextT], oracle: Oracle, failure: CaseOutcome) -> CaseOutcome:
+        """Repeat a case that has failed. Returns: the failure if it fails again, or else that it is flaky."""
+        timeout = self.timeout * self.subject.load_factor
+        for attempt in range(2, _MAX_ATTEMPTS + 1):
+            outcome, _ = await self._attempt(case, oracle, timeout, attempt)
+            if outcome.verdict is Verdict.SKIP:  # it cannot be asked again
+                return failure
+            if outcome.verdict is Verdict.FAIL:
+                again = (
+                    f"{failure.happened} (in 2 of {attempt} attempts)" if attempt > 2 else failure.happened
+                )
+                return replace(failure, happened=again, attempts=attempt)
+        return replace(
+            failure, verdict=Verdict.NON_STRICT, attempts=_MAX_ATTEMPTS, points=failure.max_points,
+            detail=f"flaky: failed in 1 of {_MAX_ATTEMPTS} attempts: {failure.happened}",
+        )  # fmt: skip
 
     async def _retry_alone(self, case: Case[ContextT], oracle: Oracle) -> None:
         """Retry a case with longer timeouts, while no other case runs, until two attempts agree."""

@@ -66,6 +66,7 @@ class ServerUnderTest:
     notes: list[str] = field(default_factory=list)
     """What a report must say about how the program was run."""
 
+    _ignores_port: bool = False  # it listens on a port in its source, although it was given another one
     _reused: RunningServer | None = None
     _isolated: bool = False  # each start has a network namespace of its own
     _port_waited: float = 0.0  # seconds
@@ -156,10 +157,24 @@ class ServerUnderTest:
         try:
             return await self._start_server()
         except NotListening as error:
-            if not error.exited or self.assigns_port or not self._may_isolate():
+            if error.elsewhere is not None:
+                self._ignore_port(error.elsewhere)
+                return await self._start_server()
+            if not error.exited or not (self._may_isolate() and (error.port_in_use or not self.assigns_port)):
                 raise
         self._isolated = True
+        try:
+            return await self._start_server()
+        except NotListening as error:
+            if error.elsewhere is None:
+                raise
+            self._ignore_port(error.elsewhere)
         return await self._start_server()
+
+    def _ignore_port(self, endpoint: Endpoint) -> None:
+        """Judge the server where it listens, although it was given another port."""
+        self._ignores_port, self.assigns_port = True, False
+        self.notes.append(f"the program ignores the port that it is given, and listens on {endpoint}")
 
     async def _start_second(self) -> RunningServer:
         """Start the server again, in a network namespace of its own if it can be started there."""
@@ -314,7 +329,8 @@ class ServerUnderTest:
         default = Endpoint("tcp", host="127.0.0.1", port=port)
         server = RunningServer(expected or default, program, folder, port, network)
         try:
-            assigned_port = port if expected is None and "{port}" in " ".join(self.command) else None
+            must_obey = expected is None and "{port}" in " ".join(self.command) and not self._ignores_port
+            assigned_port = port if must_obey else None
             server.endpoint = await self._wait_listening(server, expected, assigned_port)
         except BaseException:
             await self._stop_server(server)
@@ -354,6 +370,7 @@ class ServerUnderTest:
                     f"does not listen on {where} after {waited:.0f} s"
                     + _wrong_port_hint(found, assigned_port),
                     program.stderr_tail,
+                    elsewhere=_port_in_source(found, assigned_port),
                 )
             await asyncio.sleep(_POLL_INTERVAL)
 
@@ -417,6 +434,16 @@ def _wrong_port_hint(found: Sequence[Endpoint], assigned_port: int | None) -> st
     port = found[0].port or 0
     swapped = port == socket.htons(assigned_port)
     return f", but on port {port}{': the same port without htons(), bytes swapped' if swapped else ''}"
+
+
+def _port_in_source(found: Sequence[Endpoint], assigned_port: int | None) -> Endpoint | None:
+    """Return the only endpoint on which a program listens instead of the assigned port, if it chose that.
+
+    The same port with its bytes swapped is a mistake with the port that it was given.
+    """
+    if assigned_port is None or len(found) != 1 or found[0].port == socket.htons(assigned_port):
+        return None
+    return found[0]
 
 
 def _printed_endpoints(endpoints: Sequence[Endpoint], output: bytes) -> list[Endpoint]:
