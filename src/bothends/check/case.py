@@ -39,7 +39,7 @@ class CheckFailed(Exception):
 
     Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
     machine it may have arrived later, so the case is worth another attempt), `left` (the server had exited
-    with status 0, which nobody had asked for).
+    with status 0, without a signal of the checker).
     """
 
     def __init__(self, expected: str, happened: str, *, timed_out: bool = False, left: bool = False) -> None:
