@@ -91,3 +91,20 @@ while True:
 """
     result = judge(write_server_script(tmp_path, text), "upper-tcp", "tcp-silent-client", "tcp-reset")
     assert failed_cases(result) == {"tcp-silent-client", "tcp-reset"}, format_failures(result)
+
+
+def test_failures_do_not_change_the_total(tmp_path: Path) -> None:
+    wrong = STREAM_SERVER.replace("line.upper()", "line.lower()")
+    exits = "raise SystemExit(1)"
+    only = (
+        "tcp-silent-client",
+        "tcp-several-messages",
+        "tcp-descriptors",
+        "tcp-idle-client",
+        "tcp-empty-message",
+    )
+    results = [judge(write_server_script(tmp_path, text), "upper-tcp", *only)
+               for text in (STREAM_SERVER, wrong, exits)]  # fmt: skip
+    assert [result.max_points for result in results] == [6, 6, 6]
+    assert [result.points for result in results[1:]] == [0, 0]
+    assert 0 < results[0].points < 6

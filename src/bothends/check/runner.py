@@ -79,7 +79,7 @@ class SuiteRun(Generic[ContextT]):
             startup = await self.subject.prepare()
             self.subject.load_factor = round(min(8.0, max(self.subject.load_factor, startup)), 1)
         except NotListening as error:
-            self._record_not_listening(error)
+            self._record_not_listening(error, oracle)
         else:
             await self._run_cases(oracle)
             await self._join_exits(oracle)
@@ -96,16 +96,21 @@ class SuiteRun(Generic[ContextT]):
             (*notes, *self.subject.notes),
         )
 
-    def _record_not_listening(self, error: NotListening) -> None:
+    def _record_not_listening(self, error: NotListening, oracle: Oracle) -> None:
+        contract = self.subject.contract
         first, *others = self.cases
         self._record(CaseOutcome(
             first.id, Verdict.FAIL, expected="a server that listens", happened=error.reason,
             likely_cause="the program does not start, or listens on another endpoint",
-            stderr_tail=error.stderr_tail,
+            stderr_tail=error.stderr_tail, max_points=contract.weight(first.id),
         ))  # fmt: skip
         for case in others:
-            if case in self.selected_cases():
-                self._record(CaseOutcome(case.id, Verdict.SKIP, detail="the server does not listen"))
+            if case not in self.selected_cases():
+                continue
+            if reason := skip_reason(case, contract, oracle, self.subject, self.thorough):
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason))
+            else:
+                self._record_not_asked(case.id, "the server does not listen")
 
     async def _run_cases(self, oracle: Oracle) -> None:
         gate = self.cases[0]
@@ -124,7 +129,7 @@ class SuiteRun(Generic[ContextT]):
             pending.remove(gate)
             if self._outcomes[gate.id].verdict is Verdict.FAIL:
                 for case in pending:
-                    self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{gate.id} must pass first"))
+                    self._record_not_asked(case.id, f"{gate.id} must pass first")
                 return
         jobs = asyncio.Semaphore(self.jobs if self.subject.parallel else 1)
         finished = {case.id: asyncio.Event() for case in self.cases}
@@ -165,7 +170,7 @@ class SuiteRun(Generic[ContextT]):
         for outcome in others:
             reason = f"not asked, because the server exits after one client: see {first.case}"
             self._outcomes[outcome.case] = CaseOutcome(
-                outcome.case, Verdict.SKIP, detail=reason, max_points=0.0
+                outcome.case, Verdict.SKIP, detail=reason, max_points=outcome.max_points
             )
 
     def selected_cases(self) -> list[Case[ContextT]]:
@@ -178,7 +183,7 @@ class SuiteRun(Generic[ContextT]):
     async def _run_case(self, case: Case[ContextT], oracle: Oracle) -> None:
         for earlier in case.after:
             if earlier in self._outcomes and self._outcomes[earlier].verdict is Verdict.FAIL:
-                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{earlier} must pass first"))
+                self._record_not_asked(case.id, f"{earlier} must pass first")
                 return
         outcome, timed_out = await self._attempt(case, oracle, self.timeout * self.subject.load_factor, 1)
         if outcome.verdict is not Verdict.FAIL:
@@ -230,7 +235,7 @@ class SuiteRun(Generic[ContextT]):
         started_at = loop.time()
         note: Note | None = None
         failure: CheckFailed | None = None
-        stderr_tail, likely_cause = "", case.likely_cause
+        stderr_tail, likely_cause, not_asked = "", case.likely_cause, ""
         # A longer timeout for each step, as over an impaired path, prolongs the timeout of the case, too.
         case_timeout = round(
             _CASE_TIMEOUT * self.subject.load_factor * max(1.0, self.timeout / DEFAULT_TIMEOUT)
@@ -256,16 +261,20 @@ class SuiteRun(Generic[ContextT]):
             likely_cause = "the program does not start again after it has run"
             if error.port_in_use or self._failed_start not in ("", case.id):
                 text = error.reason if error.port_in_use else f"{error.reason}, as in {self._failed_start}"
-                note = Note(Verdict.SKIP, f"not asked, because the server {text}")
+                not_asked = f"not asked, because the server {text}"
             else:
                 self._failed_start = case.id
                 failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
         except BothendsError as error:
             failure = CheckFailed("a server that listens", str(error))
+        weight = self.subject.contract.weight(case.id)
+        if not_asked:
+            return CaseOutcome(
+                case.id, Verdict.SKIP, 0.0, attempt, detail=not_asked, max_points=weight
+            ), False  # fmt: skip
         if failure is not None and failure.left:
             self._left.add(case.id)
         seconds = round(loop.time() - started_at, 3)
-        weight = self.subject.contract.weight(case.id)
         if failure is not None:
             relaxed = case.id in self.subject.contract.relax
             outcome = CaseOutcome(
@@ -303,7 +312,14 @@ class SuiteRun(Generic[ContextT]):
         self.subject.trace = None
 
     def _record(self, outcome: CaseOutcome) -> None:
-        if outcome.verdict is Verdict.SKIP:
+        if outcome.verdict is Verdict.SKIP and not outcome.detail.startswith("not asked, "):
             outcome = replace(outcome, points=0.0, max_points=0.0)
         self._outcomes[outcome.case] = outcome
         self.progress(outcome)
+
+    def _record_not_asked(self, case_id: str, reason: str) -> None:
+        """Record a case that could not be asked because of a failure. Its points are lost, not left out."""
+        weight = self.subject.contract.weight(case_id)
+        self._record(
+            CaseOutcome(case_id, Verdict.SKIP, detail=f"not asked, because {reason}", max_points=weight)
+        )

@@ -381,8 +381,8 @@ class ServerUnderTest:
         hint = "; a server must stay in the foreground" if program.status == 0 else ""
         known = self.fixed_endpoint
         in_use = port_in_use.complains_of_port(program.stdout.data + program.stderr.data)
-        if known is not None:
-            in_use = in_use or not port_in_use.is_bindable(known, network)
+        if known is not None:  # what the program says is then no evidence
+            in_use = not port_in_use.is_bindable(known, network)
         if in_use and assigned_port is None:
             name = f"its port {known.port}" if known is not None else "its port"
             states = port_in_use.describe_use(known, network) if known is not None else ""
