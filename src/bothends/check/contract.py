@@ -377,7 +377,7 @@ def make_oracle(contract: Contract) -> Oracle:
     if answer.function:
         name = _resolve_beside_contract(answer.function, contract.folder)
         oracle = FunctionOracle(_load_function(name), contract.framer, name)
-        oracle.reply(b"message 0 of the check")  # to report a function that raises now
+        oracle.reply(b"Message 0 of the CHECK")  # to report a function that raises now
         return oracle
     service = registry.load(_resolve_beside_contract(answer.service, contract.folder))
     if contract.framing in ("length", "headers"):

@@ -562,7 +562,8 @@ async def descriptor_limit(ctx: ServerContext) -> Note | None:
     await ctx.expect_served("first")
     pid = ctx.program.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    limit = ctx.fd_count() + _SPARE_FDS
+    open_before = ctx.fd_count()
+    limit = open_before + _SPARE_FDS
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     ctx.transcript.add("check", f"lowers its descriptor limit to {limit}")
     try:
@@ -572,6 +573,8 @@ async def descriptor_limit(ctx: ServerContext) -> Note | None:
         ctx.transcript.add("check", f"it uses {share:.0%} of a processor meanwhile")
         for client in flood:
             client.close()
+        # Until the server has closed them, too; one that does not is asked all the same.
+        await ctx.wait_until(lambda: ctx.fd_count() <= open_before and ctx.is_idle(), ctx.timeout)
         await ctx.expect_still_served("descriptors had run out and were free again")
     finally:
         with suppress(ProcessLookupError):

@@ -166,6 +166,7 @@ def _judge(
     inside: bool,
 ) -> None:
     from bothends.check.sandbox.launcher import enter
+    from bothends.check.subjects.own_network import become_able
     from bothends.check.subjects.process import subreaper
     from bothends.check.suites.registry import find_case
 
@@ -202,6 +203,10 @@ def _judge(
 
         if sandbox:
             run.subject.sandbox = enter(folder=folder)
+        elif inside:
+            run.subject.own_network = False  # because every packet must pass the wire
+        elif run.subject.wants_own_network():
+            become_able(run.subject.can_start)
         run.progress = show
         result: SuiteResult = asyncio.run(run_until_signal(run.run()))
     for format_name, file in wanted:
