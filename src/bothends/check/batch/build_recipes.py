@@ -4,6 +4,7 @@ The manifest is `check.toml` in the submission's folder:
 
     build = ["cc -O2 -o server server.c"]
     run = "./server {port}"
+    input = "{port}\\n"       # a server that asks for its port at the keyboard
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import re
 import shlex
 import shutil
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from bothends import suggest
+from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.errors import ConfigurationError
-from bothends.source_programs import LANGUAGES, Recipe, SourceFile
+from bothends.source_programs import LANGUAGES, SourceFile
 
 MANIFEST: Final = "check.toml"
+_MANIFEST_KEYS: Final = ("build", "run", "input")
+MAX_INPUT: Final = 1000  # characters: as in a contract
 _MAIN_PATTERNS: Final = {
     ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\("),
     ".c": re.compile(r"\bmain\s*\("),
@@ -33,12 +36,12 @@ _MAIN_PATTERNS: Final = {
 }
 
 
-class NoRecipe(Exception):
-    """The submission has no known way to be built and run; the message says why."""
+def find_recipe(folder: Path, role: str, *, typed: bool = False) -> BuildPlan:
+    """Return how to build and run the submission in a folder.
 
-
-def find_recipe(folder: Path, role: str) -> Recipe:
-    """Return how to build and run the submission in a folder. `role`: "server" or "client".
+    Args:
+        role: "server" or "client".
+        typed: the contract says what is typed on the server's standard input, so it gets no arguments.
 
     Raises:
         NoRecipe: it has no source file in a known language, or the language's tool is not installed.
@@ -46,16 +49,16 @@ def find_recipe(folder: Path, role: str) -> Recipe:
     """
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder / MANIFEST)
-    arguments = ("{port}",) if role == "server" else ("{host}", "{port}")
+    arguments = () if typed else ("{port}",) if role == "server" else ("{host}", "{port}")
     source = _find_main_source(folder, role)
     language = LANGUAGES[source.suffix]
     if shutil.which(language.tool) is None:
         raise NoRecipe(f"{source.name} needs {language.tool}, which is not installed here")
     recipe = language.recipe(SourceFile(source, str(source.relative_to(folder)), ".", folder=folder))
-    return replace(recipe, run=(*recipe.run, *arguments))
+    return BuildPlan(recipe.language, recipe.build, (*recipe.run, *arguments))
 
 
-def _from_manifest(path: Path) -> Recipe:
+def _from_manifest(path: Path) -> BuildPlan:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
     except tomllib.TOMLDecodeError as error:
@@ -63,18 +66,24 @@ def _from_manifest(path: Path) -> Recipe:
     except RecursionError as error:
         raise ConfigurationError(path.name, "", "", "nested too deeply") from error
     for key in found:
-        if key not in ("build", "run"):
-            nearest = suggest.nearest(key, ("build", "run"))
+        if key not in _MANIFEST_KEYS:
+            nearest = suggest.nearest(key, _MANIFEST_KEYS)
             raise ConfigurationError(
                 path.name, "", key, "unknown key", f"did you mean {nearest!r}?" if nearest else ""
             )
-    build, run = found.get("build", []), found.get("run")
+    build, run, typed = found.get("build", []), found.get("run"), found.get("input", "")
     if not isinstance(run, str) or not isinstance(build, list) or not all(isinstance(x, str) for x in build):
         raise ConfigurationError(
             path.name, "", "run", "run must be a string, and build a list of strings",
             'for example, run = "./server {port}"',
         )  # fmt: skip
-    return Recipe("manifest", tuple(_split(path, "build", each) for each in build), _split(path, "run", run))
+    if not isinstance(typed, str) or len(typed) > MAX_INPUT or "\0" in typed:
+        raise ConfigurationError(
+            path.name, "", "input", f"input must be a string of at most {MAX_INPUT:,} characters",
+            'for example, input = "{port}\\n"',
+        )  # fmt: skip
+    builds = tuple(_split(path, "build", each) for each in build)
+    return BuildPlan("manifest", builds, _split(path, "run", run), typed)
 
 
 def _split(path: Path, key: str, command: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
@@ -30,16 +31,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.check.batch.build_recipes import NoRecipe, find_recipe
+from bothends.check.batch.build_plan import BuildPlan, NoRecipe
+from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.contract_copy import write_copy
 from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
+from bothends.check.contract import BUILTIN_DIR
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
 from bothends.escaping import escape, escape_text
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
-from bothends.source_programs import Recipe
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
@@ -298,7 +300,7 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
     unpack(archive, folder)
     failure: tuple[str, str] | None
     try:
-        recipe = find_recipe(folder, settings.role)
+        recipe = find_recipe(folder, settings.role, typed=_is_input_typed(settings))
     except (NoRecipe, BothendsError) as error:
         failure = str(error), ""
     else:
@@ -313,6 +315,19 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
     return JudgedSubmission(name, digest, language, failed).as_object()
 
 
+def _is_input_typed(settings: BatchSettings) -> bool:
+    """Whether the contract says what is typed on a server's standard input."""
+    return settings.role == "server" and bool(_contract_document(settings).get("server", {}).get("input"))
+
+
+def _contract_document(settings: BatchSettings) -> dict[str, Any]:
+    """Return the contract as a TOML document; it has been validated."""
+    text = settings.contract
+    if "\n" not in text:
+        text = (BUILTIN_DIR / f"{text}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
 def judging_failure(name: str, settings: BatchSettings, error: BaseException) -> JudgedSubmission:
     """Return the result of a submission that cannot be read or judged: 0 points, and the reason.
 
@@ -322,7 +337,7 @@ def judging_failure(name: str, settings: BatchSettings, error: BaseException) ->
     return JudgedSubmission(name, "", "", _failed_to_run_result(name, settings, f"{kind}{error}"))
 
 
-def _build(folder: Path, recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
+def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str] | None:
     """Build a submission. Returns: None, or what failed and the compiler's standard error."""
     caches = {  # by default in the home directory, which is an empty folder in the sandbox
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
@@ -342,7 +357,7 @@ def _build(folder: Path, recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | 
     return None
 
 
-def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings) -> dict[str, Any] | str:
+def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSettings) -> dict[str, Any] | str:
     """Run the check in a separate process. Returns: its result, or the reason if there is none."""
     contract = settings.contract
     if "\n" in contract:
@@ -350,6 +365,7 @@ def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings
     options = ["--allow-code"] * settings.allow_code
     options += ["--sandbox", "--folder", str(folder)] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
+    options += [f"--input={line}" for line in recipe.typed.splitlines()]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
     if status is None:

@@ -46,6 +46,9 @@ class ServerUnderTest:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: Sandbox | None = None
+    typed: str = ""
+    """What is typed on its standard input when it starts, with placeholders; default: the contract's."""
+
     trace: Path | None = None
     load_factor: float = 1.0  # how much slower this machine is than an idle one
 
@@ -66,6 +69,11 @@ class ServerUnderTest:
     def parallel(self) -> bool:
         """Whether several instances can run at the same time."""
         return self.is_spawned and self.fixed_endpoint is None
+
+    @property
+    def _input(self) -> str:
+        """The lines that are typed, each with its newline."""
+        return "".join(f"{line}\n" for line in (self.typed or self.contract.server.input).splitlines())
 
     @property
     def title(self) -> str:
@@ -109,7 +117,7 @@ class ServerUnderTest:
                 )
             self.fixed_endpoint = _resolve_endpoint(self.endpoint)
             return 0.0
-        words = " ".join((*self.command, self.endpoint))
+        words = " ".join((*self.command, self.endpoint, self._input))
         self.assigns_port = any(word in words for word in ("{port}", "{path}"))
         if self.endpoint and "{" not in self.endpoint:
             self.fixed_endpoint = _resolve_endpoint(self.endpoint)
@@ -184,6 +192,7 @@ class ServerUnderTest:
             program = start_program(
                 trace_command(command, self.trace),
                 environment={**self.environment, "PORT": str(port)},
+                stdin=bool(self._input),
                 cwd=self.cwd,
                 sandbox=self.sandbox,
                 scratch_dir=folder,
@@ -194,8 +203,10 @@ class ServerUnderTest:
         expected = _resolve_endpoint(fill_placeholders(self.endpoint, values)) if self.endpoint else None
         default = Endpoint("tcp", host="127.0.0.1", port=port)
         server = RunningServer(expected or default, program, folder, port)
+        given = " ".join((*self.command, self._input))
         try:
-            assigned_port = port if expected is None and "{port}" in " ".join(self.command) else None
+            program.type_text(fill_placeholders(self._input, values))
+            assigned_port = port if expected is None and "{port}" in given else None
             server.endpoint = await self._wait_listening(program, expected, assigned_port)
         except BaseException:
             await self._stop_server(server)

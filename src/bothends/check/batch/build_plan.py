@@ -1,0 +1,23 @@
+"""How a submission is built and run, as a value: what `build_recipes` finds, and `grading` carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class NoRecipe(Exception):
+    """The submission has no known way to be built and run; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """How to get a program: the `build` commands, one after another, then the command to `run` it.
+
+    `language`: as detected; `typed`: the lines that are typed on a server's standard input, which may have
+    placeholders; empty for those of the contract.
+    """
+
+    language: str
+    build: tuple[tuple[str, ...], ...]
+    run: tuple[str, ...]
+    typed: str = ""
