@@ -10,9 +10,12 @@ import pytest
 
 from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.grading import BatchSettings, JudgedSubmission, judge_all
+from bothends.check.batch.source_evidence import find_evidence
 from bothends.check.contract import parse
+from bothends.check.reports.batch_report import as_csv, as_html
 from bothends.check.suites.registry import cases
 from bothends.errors import ConfigurationError
+from bothends.starters.writing import LANGUAGES, make_starter
 from tests.check.helpers import failed_cases, format_failures, judge, write_server_script
 
 FIRST_CASES: Final = {"tcp": "tcp-one-message", "udp": "udp-one-message"}
@@ -84,3 +87,126 @@ def test_manifest_with_another_input_is_refused(value: str, tmp_path: Path) -> N
     write_files(tmp_path, {"check.toml": f'run = "./server"\ninput = {value}'})
     with pytest.raises(ConfigurationError, match="input must be a string of at most 1,000 characters"):
         find_recipe(tmp_path, "server")
+
+
+UDP_SERVER: Final = """# {other}
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", int(sys.argv[1])))
+while True:
+    data, peer = s.recvfrom(65535)
+    s.sendto(data.upper(), peer)
+"""
+TCP_SERVER: Final = f"""# {{other}}
+import socket, sys
+{SERVE}
+serve(socket.create_server(("", int(sys.argv[1]))))
+"""
+UDP_CLIENT: Final = """# {other}
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(input().encode(), (sys.argv[1], int(sys.argv[2])))
+print(s.recvfrom(65535)[0].decode())
+"""
+TCP_CLIENT: Final = """# {other}
+from socket import *
+s = socket(AF_INET, SOCK_STREAM)
+s.connect(("localhost", 12000))
+"""
+PROGRAMS: Final = {
+    ("tcp", "server"): TCP_SERVER, ("udp", "server"): UDP_SERVER,
+    ("tcp", "client"): TCP_CLIENT, ("udp", "client"): UDP_CLIENT,
+}  # fmt: skip
+NAMINGS: Final = {
+    "as in Kurose and Ross": {
+        ("tcp", "server"): "TCPServer.py", ("udp", "server"): "UDPServer.py",
+        ("tcp", "client"): "TCPClient.py", ("udp", "client"): "UDPClient.py",
+    },
+    "folders": {
+        ("tcp", "server"): "tcp/server.py", ("udp", "server"): "udp/server.py",
+        ("tcp", "client"): "tcp/client.py", ("udp", "client"): "udp/client.py",
+    },
+    "numbers": {
+        ("tcp", "server"): "ex1.py", ("udp", "server"): "ex2.py",
+        ("tcp", "client"): "ex3.py", ("udp", "client"): "ex4.py",
+    },
+    "misleading order": {
+        ("tcp", "server"): "server.py", ("udp", "server"): "server2.py",
+        ("tcp", "client"): "a.py", ("udp", "client"): "b.py",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_program_of_the_transport_and_role_is_chosen(
+    role: str, transport: str, naming: str, tmp_path: Path
+) -> None:
+    names = NAMINGS[naming]
+    misleading = "not SOCK_DGRAM, SOCK_STREAM, listen() or connect()"  # in a comment
+    write_files(tmp_path, {names[key]: text.format(other=misleading) for key, text in PROGRAMS.items()})
+    found = find_recipe(tmp_path, role, transport)
+    assert found.run[1] == names[transport, role]
+    assert found.remark == f"chose {names[transport, role]} of 2 {role}s"
+
+
+STARTER_KINDS: Final = [(language, style) for language in LANGUAGES for style in ("robust", "minimal")]
+
+
+@pytest.mark.parametrize(("language", "style"), STARTER_KINDS)
+@pytest.mark.parametrize("transport", ["tcp", "udp", "unix"])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_evidence_of_starters(role: str, transport: str, language: str, style: str, tmp_path: Path) -> None:
+    made = make_starter(role, language, transport, style=style)
+    write_files(tmp_path, {made.file: made.text})
+    found = find_evidence(tmp_path / made.file)
+    assert (set(found.transports), set(found.roles)) == ({transport}, {role})
+
+
+OTHER_SOURCES: Final = {
+    "socketserver": ("tcp", "server", "a.py", "socketserver.TCPServer(('', 0), Handler).serve_forever()"),
+    "asyncio": ("tcp", "client", "a.py", "reader, writer = await asyncio.open_connection('h', 1)"),
+    "default kind": ("tcp", "server", "a.py", "s = socket.socket()\ns.bind(('', 1))"),
+    "Node.js": ("tcp", "server", "a.js", "require('net').createServer(c => c.pipe(c)).listen(1)"),
+    "Node.js, UDP": ("udp", "server", "a.js", "const s = require('dgram').createSocket('udp4'); s.bind(1)"),
+    "Node.js, UDP client": ("udp", "client", "a.js", "require('dgram').createSocket('udp4').send('x', 1)"),
+    "Go": ("tcp", "server", "a.go", 'l, err := net.Listen("tcp", ":1")'),
+    "Go, UDP": ("udp", "server", "a.go", 'c, err := net.ListenPacket("udp", ":1")'),
+    "Go, UDP client": ("udp", "client", "a.go", 'c, err := net.Dial("udp", "h:1")'),
+    "Java, UDP client": ("udp", "client", "A.java", "DatagramSocket s = new DatagramSocket();"),
+    "Java, UDP": ("udp", "server", "A.java", "DatagramSocket s = new DatagramSocket(port);"),
+    "Rust": ("tcp", "server", "a.rs", 'let l = TcpListener::bind("0.0.0.0:1")?;'),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_SOURCES)
+def test_evidence_of_other_sources(kind: str, tmp_path: Path) -> None:
+    transport, role, name, text = OTHER_SOURCES[kind]
+    write_files(tmp_path, {name: text})
+    found = find_evidence(tmp_path / name)
+    assert (set(found.transports), set(found.roles)) == ({transport}, {role})
+
+
+def test_evidence_of_unclosed_comments_takes_linear_time(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.c": "/*" * 500_000, "b.py": "'" * 300_000 + '\n"""' * 200_000})
+    assert find_evidence(tmp_path / "a.c", tmp_path / "b.py").roles == set()
+
+
+def test_module_with_the_sockets_is_not_run(tmp_path: Path) -> None:
+    module = "import socket\ndef start(port):\n    return socket.create_server(('', port))\n"
+    main = "import sys\nfrom net import start\nif __name__ == '__main__':\n    start(int(sys.argv[1]))\n"
+    write_files(
+        tmp_path, {"net.py": module, "prog.py": main, "node_modules/x/server.js": "net.createServer()"}
+    )
+    found = find_recipe(tmp_path, "server")
+    assert (found.run[1], found.remark) == ("prog.py", "")
+
+
+def test_batch_says_which_server_it_chose(tmp_path: Path) -> None:
+    servers = {"TCPServer.py": TCP_SERVER.format(other=""), "UDPServer.py": UDP_SERVER.format(other="")}
+    judged = judge_folder(write_files(tmp_path / "one", dict(servers)), "udp")
+    assert_passes(judged)
+    assert judged.remark == "chose UDPServer.py of 2 servers"
+    assert "chose UDPServer.py of 2 servers" in as_html([judged], "upper-udp")
+    assert ",chose UDPServer.py of 2 servers," in as_csv([judged])

@@ -14,10 +14,11 @@ class BuildPlan:
     """How to get a program: the `build` commands, one after another, then the command to `run` it.
 
     `language`: as detected; `typed`: the lines that are typed on a server's standard input, which may have
-    placeholders; empty for those of the contract.
+    placeholders; empty for those of the contract; `remark`: what a report must say about the choice.
     """
 
     language: str
     build: tuple[tuple[str, ...], ...]
     run: tuple[str, ...]
     typed: str = ""
+    remark: str = ""

@@ -18,14 +18,22 @@ from typing import Final
 
 from bothends import suggest
 from bothends.check.batch.build_plan import BuildPlan, NoRecipe
+from bothends.check.batch.candidates import Candidate
+from bothends.check.batch.source_evidence import find_evidence
 from bothends.errors import ConfigurationError
 from bothends.source_programs import LANGUAGES, SourceFile
 
 MANIFEST: Final = "check.toml"
 _MANIFEST_KEYS: Final = ("build", "run", "input")
+_MAX_TEXT: Final = 200_000  # characters of a source file that are searched
+_OTHERS_FOLDERS: Final = {"node_modules", "venv", "site-packages", "__pycache__", "CMakeFiles", "__MACOSX"}
+_IMPORTS: Final = {
+    ".py": re.compile(r"^[ \t]*(?:from[ \t]+\.?(\w+)[ \t]+import|import[ \t]+(\w+))", re.MULTILINE),
+    ".js": re.compile(r"""(?:require\(|from)[ \t]*['"]\./([\w./-]+)['"]"""),
+}
 MAX_INPUT: Final = 1000  # characters: as in a contract
 _MAIN_PATTERNS: Final = {
-    ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\("),
+    ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\(|\.sendto\("),
     ".c": re.compile(r"\bmain\s*\("),
     ".cpp": re.compile(r"\bmain\s*\("),
     ".cc": re.compile(r"\bmain\s*\("),
@@ -36,11 +44,12 @@ _MAIN_PATTERNS: Final = {
 }
 
 
-def find_recipe(folder: Path, role: str, *, typed: bool = False) -> BuildPlan:
+def find_recipe(folder: Path, role: str, transport: str = "tcp", *, typed: bool = False) -> BuildPlan:
     """Return how to build and run the submission in a folder.
 
     Args:
         role: "server" or "client".
+        transport: the contract's: of several programs, one that speaks it is chosen.
         typed: the contract says what is typed on the server's standard input, so it gets no arguments.
 
     Raises:
@@ -50,12 +59,12 @@ def find_recipe(folder: Path, role: str, *, typed: bool = False) -> BuildPlan:
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder / MANIFEST)
     arguments = () if typed else ("{port}",) if role == "server" else ("{host}", "{port}")
-    source = _find_main_source(folder, role)
+    source, remark = _find_main_source(folder, role, transport)
     language = LANGUAGES[source.suffix]
     if shutil.which(language.tool) is None:
         raise NoRecipe(f"{source.name} needs {language.tool}, which is not installed here")
     recipe = language.recipe(SourceFile(source, str(source.relative_to(folder)), ".", folder=folder))
-    return BuildPlan(recipe.language, recipe.build, (*recipe.run, *arguments))
+    return BuildPlan(recipe.language, recipe.build, (*recipe.run, *arguments), remark=remark)
 
 
 def _from_manifest(path: Path) -> BuildPlan:
@@ -103,31 +112,37 @@ def _split(path: Path, key: str, command: str) -> tuple[str, ...]:
     return words
 
 
-def _find_main_source(folder: Path, role: str) -> Path:
-    """Return the most likely main file: one with a main function, named after the role, near the top.
+def _find_main_source(folder: Path, role: str, transport: str) -> tuple[Path, str]:
+    """Return the most likely main file, and a remark if it was chosen among several of its role.
 
-    If none has a known main function, every source file is a candidate, because the build will tell.
+    It has a main function, calls of the role and the transport, their names, and is near the top. If no file
+    has a known main function, every source file is a candidate, because the build will tell.
     """
     found = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix in _MAIN_PATTERNS and path.is_file() and not path.is_symlink()
-    ]
-    mains = [
-        path
-        for path in found
-        if _MAIN_PATTERNS[path.suffix].search(path.read_text("utf-8", errors="replace")[:200_000])
-    ]
-    other = "client" if role == "server" else "server"
-    ranked = sorted(
-        mains or found,
-        key=lambda path: (
-            role not in path.name.lower(),
-            other in path.name.lower(),
-            len(path.relative_to(folder).parts),
-            path.name,
-        ),
-    )
-    if not ranked:
+        and not _OTHERS_FOLDERS.intersection(path.relative_to(folder).parts)
+    ]  # fmt: skip
+    texts = {path: path.read_text("utf-8", errors="replace")[:_MAX_TEXT] for path in found}
+    mains = [path for path in found if _MAIN_PATTERNS[path.suffix].search(texts[path])]
+    if not found:
         raise NoRecipe("no source file in a known language")
-    return ranked[0]
+    imported = {path: _imported_files(path, texts[path]) for path in found}
+    modules = {each for files in imported.values() for each in files}
+    candidates = [
+        Candidate(path, path.relative_to(folder), find_evidence(path, *imported[path]), path in modules)
+        for path in mains or found
+    ]
+    ranked = sorted(candidates, key=lambda each: each.rank(role, transport))
+    rivals = [each for each in ranked if each.has_role(role)]
+    remark = f"chose {ranked[0].name} of {len(rivals)} {role}s" if len(rivals) > 1 else ""
+    return ranked[0].path, remark
+
+
+def _imported_files(path: Path, text: str) -> set[Path]:
+    """Return the files beside a Python or Node.js program that it imports."""
+    pattern = _IMPORTS.get(path.suffix)
+    names = [next(filter(None, match), "") for match in pattern.findall(text)] if pattern else []
+    files = {path.parent / (name if name.endswith(path.suffix) else f"{name}{path.suffix}") for name in names}
+    return {each for each in files if each != path and each.is_file() and not each.is_symlink()}

@@ -162,12 +162,17 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class JudgedSubmission:
-    """A submission and its result. `digest`: of the archive and the settings; `language`: as detected."""
+    """A submission and its result.
+
+    `digest`: of the archive and the settings; `language`: as detected; `remark`: what was chosen or changed
+    in order to run it.
+    """
 
     name: str
     digest: str
     language: str
     result: SuiteResult
+    remark: str = ""
 
     def as_object(self) -> dict[str, Any]:
         """Return the object for a result file."""
@@ -175,6 +180,7 @@ class JudgedSubmission:
             "name": self.name,
             "digest": self.digest,
             "language": self.language,
+            "remark": self.remark,
             **self.result.as_object(),
         }
 
@@ -294,30 +300,27 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
 
 def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings) -> dict[str, Any]:
     """Unpack, build and judge a submission in an empty folder."""
-    digest, language = compute_digest(archive, settings), ""
+    digest, language, remark = compute_digest(archive, settings), "", ""
     folder = work_dir / "program"
     folder.mkdir()
     unpack(archive, folder)
     failure: tuple[str, str] | None
     try:
-        recipe = find_recipe(folder, settings.role, typed=_is_input_typed(settings))
+        contract = _contract_document(settings)
+        typed = settings.role == "server" and bool(contract.get("server", {}).get("input"))
+        recipe = find_recipe(folder, settings.role, contract["transport"], typed=typed)
     except (NoRecipe, BothendsError) as error:
         failure = str(error), ""
     else:
-        language = recipe.language
+        language, remark = recipe.language, escape_text(recipe.remark)
         failure = _build(folder, recipe, sandbox=settings.sandbox)
         if failure is None:
             result = _judge(work_dir, folder, recipe, settings)
             if not isinstance(result, str):
-                return {"name": name, "digest": digest, "language": language, **result}
+                return {"name": name, "digest": digest, "language": language, "remark": remark, **result}
             failure = result, ""
     failed = _failed_to_run_result(name, settings, *failure)
-    return JudgedSubmission(name, digest, language, failed).as_object()
-
-
-def _is_input_typed(settings: BatchSettings) -> bool:
-    """Whether the contract says what is typed on a server's standard input."""
-    return settings.role == "server" and bool(_contract_document(settings).get("server", {}).get("input"))
+    return JudgedSubmission(name, digest, language, failed, remark).as_object()
 
 
 def _contract_document(settings: BatchSettings) -> dict[str, Any]:
@@ -402,7 +405,8 @@ def load_previous(file: Path, digest: str) -> JudgedSubmission | None:
 
 def judged_submission_from_object(value: dict[str, Any]) -> JudgedSubmission:
     """Return the submission for an object that `as_object` returned."""
-    return JudgedSubmission(value["name"], value["digest"], value["language"], from_object(value))
+    name, digest, language = value["name"], value["digest"], value["language"]
+    return JudgedSubmission(name, digest, language, from_object(value), value.get("remark", ""))
 
 
 def judge_all(
