@@ -17,6 +17,8 @@ from bothends.check.suites.registry import cases
 from bothends.errors import ConfigurationError
 from bothends.starters.writing import LANGUAGES, make_starter
 from tests.check.helpers import failed_cases, format_failures, judge, write_server_script
+from tests.check.test_batch import needs_sandbox
+from tests.tools import find_tool, needs_tool
 
 FIRST_CASES: Final = {"tcp": "tcp-one-message", "udp": "udp-one-message"}
 SERVE: Final = """
@@ -52,9 +54,11 @@ def quick_contract(transport: str, server: str = "") -> str:
     return f'transport = "{transport}"\n{framing}leave_out = {json.dumps(left_out)}\n{tables}'
 
 
-def judge_folder(folder: Path, transport: str = "tcp", *, server: str = "") -> JudgedSubmission:
+def judge_folder(
+    folder: Path, transport: str = "tcp", *, server: str = "", sandbox: bool = False
+) -> JudgedSubmission:
     """Build and judge a submission in one case, as a batch does."""
-    settings = BatchSettings("server", quick_contract(transport, server), sandbox=False)
+    settings = BatchSettings("server", quick_contract(transport, server), sandbox=sandbox)
     [judged] = judge_all([folder], settings, folder.parent / "out", workers=1)
     return judged
 
@@ -71,6 +75,27 @@ def test_server_that_asks_for_its_port_is_judged(tmp_path: Path) -> None:
     assert not result.failed, format_failures(result)
     silent = judge(command, parse(quick_contract("tcp"), "asks.toml", "asks", tmp_path))
     assert failed_cases(silent) == {"tcp-one-message"}
+
+
+BOUND_TO_A_NAME: Final = f"""import socket, sys
+{SERVE}
+{{name}}
+serve(socket.create_server((socket.gethostname(), int(sys.argv[1]))))
+"""
+
+
+def test_server_bound_to_another_loopback_address_is_found(tmp_path: Path) -> None:
+    """As Debian's /etc/hosts names the machine itself: 127.0.1.1."""
+    text = BOUND_TO_A_NAME.format(name="socket.gethostname = lambda: '127.0.1.1'")
+    command = write_server_script(tmp_path, text)
+    result = judge(command, "upper-tcp", "tcp-one-message", "tcp-sigterm")
+    assert not result.failed, format_failures(result)
+
+
+@needs_sandbox
+def test_server_bound_to_its_host_name_is_found_in_the_sandbox(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "one", {"server.py": BOUND_TO_A_NAME.format(name="")})
+    assert_passes(judge_folder(folder, sandbox=True))
 
 
 def test_batch_types_what_the_manifest_or_the_contract_says(tmp_path: Path) -> None:
@@ -210,3 +235,134 @@ def test_batch_says_which_server_it_chose(tmp_path: Path) -> None:
     assert judged.remark == "chose UDPServer.py of 2 servers"
     assert "chose UDPServer.py of 2 servers" in as_html([judged], "upper-udp")
     assert ",chose UDPServer.py of 2 servers," in as_csv([judged])
+
+
+C_SERVER: Final = """
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <unistd.h>
+void answer(int client);
+int main(int argc, char *argv[])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[argc - 1]))};
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener, (void *)&address, sizeof address) || listen(listener, 9))
+        return 1;
+    for (;;) {
+        int client = accept(listener, 0, 0);
+        answer(client);
+        close(client);
+    }
+}
+"""
+C_PART: Final = """
+#include <ctype.h>
+#include <unistd.h>
+void answer(int client)
+{
+    char c;
+    while (read(client, &c, 1) == 1) {
+        c = toupper(c);
+        write(client, &c, 1);
+    }
+}
+"""
+C_CLIENT: Final = """
+#include <arpa/inet.h>
+int main(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    return connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&address, sizeof address);
+}
+"""
+C_SOURCES: Final = {"src/main.c": C_SERVER, "src/part.c": C_PART, "src/other.c": C_CLIENT}
+MAKE_ALL: Final = """all: a b
+a: src/other.c
+\tcc -o a src/other.c
+b: src/main.c src/part.c
+\tcc -w -o b src/main.c src/part.c
+"""
+CMAKE: Final = """cmake_minimum_required(VERSION 3.10)
+project(homework C)
+add_executable(talker src/other.c)
+add_executable(app src/main.c src/part.c)
+"""
+NODE_SERVER: Final = """
+const net = require('net')
+const serve = c => c.on('data', d => c.write(d.toString('latin1').toUpperCase(), 'latin1'))
+net.createServer(serve).listen(process.argv[2])
+"""
+needs_make = (needs_tool("make"), needs_tool("cc"))
+PROJECTS: Final = {
+    "make": pytest.param("make", {**C_SOURCES, "Makefile": MAKE_ALL}, marks=needs_make),
+    "make, with an old program": pytest.param(
+        "make", {**C_SOURCES, "makefile": MAKE_ALL, "server": b"\x7fELF of another machine"}, marks=needs_make
+    ),
+    "make, only run": pytest.param(
+        "make", {"x.py": TCP_SERVER, "Makefile": "run:\n\tpython3 x.py $(PORT)\n"}, marks=needs_tool("make")
+    ),
+    "make, nothing to build": pytest.param(
+        "make",
+        {"x.py": TCP_SERVER, "Makefile": "PORT = 1\nall:\n\t@true\nrun:\n\tpython3 x.py ${PORT}\n"},
+        marks=needs_tool("make"),
+    ),
+    "CMake": pytest.param(
+        "CMake", {**C_SOURCES, "CMakeLists.txt": CMAKE}, marks=(needs_tool("cmake"), needs_tool("cc"))
+    ),
+    "CMake, with a cache of another machine": pytest.param(
+        "CMake",
+        {**C_SOURCES, "CMakeLists.txt": CMAKE, "build/CMakeCache.txt": "CMAKE_HOME_DIRECTORY:INTERNAL=/x\n"},
+        marks=(needs_tool("cmake"), needs_tool("cc")),
+    ),
+    "package.json, start": pytest.param(
+        "Node.js",
+        {"lib/a.js": NODE_SERVER, "b.js": "", "package.json": '{"scripts": {"start": "node lib/a.js"}}'},
+        marks=needs_tool("node"),
+    ),
+    "package.json, a shell script": pytest.param(
+        "Node.js",
+        {"a.js": NODE_SERVER, "package.json": '{"scripts": {"start": "MODE=x node \'a.js\'"}}'},
+        marks=needs_tool("node"),
+    ),
+    "package.json, main": pytest.param(
+        "Node.js", {"z.js": NODE_SERVER, "a.js": "", "package.json": b'\xef\xbb\xbf{"main": "z.js"}'},
+        marks=needs_tool("node"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("language", "files"), PROJECTS.values(), ids=PROJECTS)
+def test_project_is_built_with_its_tool(language: str, files: dict[str, str | bytes], tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "one", files)
+    for path in folder.glob("server"):
+        path.chmod(0o755)
+    judged = judge_folder(folder)
+    assert_passes(judged)
+    assert (judged.language, judged.remark) == (language, "")
+
+
+@needs_sandbox
+@pytest.mark.skipif(not find_tool("cmake"), reason="cmake is not installed")
+def test_project_is_built_in_the_sandbox(tmp_path: Path) -> None:
+    judged = judge_folder(write_files(tmp_path / "one", {**C_SOURCES, "CMakeLists.txt": CMAKE}), sandbox=True)
+    assert_passes(judged)
+
+
+@needs_tool("make")
+def test_submission_whose_makefile_fails_is_built_by_its_language(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {"server.py": TCP_SERVER, "Makefile": "all:\n\tnosuchcompiler x.c\n"}
+    judged = judge_folder(write_files(tmp_path / "one", files))
+    assert_passes(judged)
+    assert judged.remark == ("the build failed: make exited with status 2; built as Python instead")
+
+
+@needs_tool("make")
+def test_makefile_without_a_program_fails_with_the_tools_message(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "one", {"Makefile": "all:\n\tnosuchcompiler x.c\n"})
+    [outcome] = judge_folder(folder).result.outcomes
+    assert outcome.happened == "the build failed: make exited with status 2"
+    assert "nosuchcompiler" in outcome.stderr_tail
+    write_files(folder, {"Makefile": "all:\n\t@true\n"})
+    [outcome] = judge_folder(folder).result.outcomes
+    assert outcome.happened == "the build failed: make made no program"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+PROGRAM: Final = "{program}"
 
 
 class NoRecipe(Exception):
@@ -15,6 +18,9 @@ class BuildPlan:
 
     `language`: as detected; `typed`: the lines that are typed on a server's standard input, which may have
     placeholders; empty for those of the contract; `remark`: what a report must say about the choice.
+
+    The word `PROGRAM` in `run` is the executable that the build makes; without one, `run_otherwise` runs it.
+    `fallback` is another plan, for a build that fails.
     """
 
     language: str
@@ -22,3 +28,5 @@ class BuildPlan:
     run: tuple[str, ...]
     typed: str = ""
     remark: str = ""
+    run_otherwise: tuple[str, ...] = ()
+    fallback: BuildPlan | None = None

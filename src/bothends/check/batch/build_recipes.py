@@ -1,4 +1,4 @@
-"""How to build and run a submission: from its manifest, or by its programming language.
+"""How to build and run a submission: from its manifest, with its build tool, or by its programming language.
 
 The manifest is `check.toml` in the submission's folder:
 
@@ -13,12 +13,14 @@ import re
 import shlex
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from bothends import suggest
 from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.check.batch.candidates import Candidate
+from bothends.check.batch.project_recipes import find_project_plan
 from bothends.check.batch.source_evidence import find_evidence
 from bothends.errors import ConfigurationError
 from bothends.source_programs import LANGUAGES, SourceFile
@@ -59,6 +61,18 @@ def find_recipe(folder: Path, role: str, transport: str = "tcp", *, typed: bool 
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder / MANIFEST)
     arguments = () if typed else ("{port}",) if role == "server" else ("{host}", "{port}")
+    project = find_project_plan(folder, role, arguments)
+    try:
+        plan = _from_sources(folder, role, transport, arguments)
+    except NoRecipe:
+        if project is None:
+            raise
+        return project
+    return plan if project is None else replace(project, fallback=plan)
+
+
+def _from_sources(folder: Path, role: str, transport: str, arguments: tuple[str, ...]) -> BuildPlan:
+    """Return how to build and run a submission by its programming language."""
     source, remark = _find_main_source(folder, role, transport)
     language = LANGUAGES[source.suffix]
     if shutil.which(language.tool) is None:

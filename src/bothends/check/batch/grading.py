@@ -27,12 +27,13 @@ import tomllib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.check.batch.build_recipes import find_recipe
+from bothends.check.batch.built_programs import executables, with_built_program
 from bothends.check.batch.contract_copy import write_copy
 from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
@@ -312,8 +313,8 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
     except (NoRecipe, BothendsError) as error:
         failure = str(error), ""
     else:
+        recipe, failure = _build_first(folder, recipe, settings.role, contract["transport"], settings.sandbox)
         language, remark = recipe.language, escape_text(recipe.remark)
-        failure = _build(folder, recipe, sandbox=settings.sandbox)
         if failure is None:
             result = _judge(work_dir, folder, recipe, settings)
             if not isinstance(result, str):
@@ -338,6 +339,28 @@ def judging_failure(name: str, settings: BatchSettings, error: BaseException) ->
     """
     kind = "" if isinstance(error, BothendsError) else f"{type(error).__name__}: "
     return JudgedSubmission(name, "", "", _failed_to_run_result(name, settings, f"{kind}{error}"))
+
+
+def _build_first(
+    folder: Path, plan: BuildPlan, role: str, transport: str, sandbox: bool
+) -> tuple[BuildPlan, tuple[str, str] | None]:
+    """Build a submission by its plan, or else by the plan's fallback.
+
+    Returns: the plan that was carried out, and None; or the first plan, and why it failed.
+    """
+    before = executables(folder)
+    failure = _build(folder, plan, sandbox=sandbox)
+    if failure is None:
+        built = with_built_program(plan, folder, before, role, transport)
+        if built is not None:
+            return built, None
+        failure = f"the build failed: {plan.language} made no program", ""
+    if plan.fallback is not None:
+        other, other_failure = _build_first(folder, plan.fallback, role, transport, sandbox)
+        if other_failure is None:
+            remarks = [f"{failure[0]}; built as {other.language} instead", other.remark]
+            return replace(other, remark="; ".join(filter(None, remarks))), None
+    return plan, failure
 
 
 def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str] | None:
