@@ -91,6 +91,13 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return name if name.endswith(".py") else name.rpartition(":")[0]
 
 
+class ServerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a server is used."""
+
+    input: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """The lines that are typed on its standard input when it starts, with `{port}` and `{host}` replaced."""
+
+
 class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A client's input, and what it should do with it."""
 
@@ -147,6 +154,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     answer: AnswerSpec = AnswerSpec()
     """The source of correct replies."""
+
+    server: ServerSpec = ServerSpec()
+    """How a server is used."""
 
     client: ClientSpec = ClientSpec()
     """What a client should do."""
@@ -283,7 +293,9 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     reason = (reason[:1].lower() + reason[1:]).replace("object", "table").replace("field", "key")
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
-        known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(location, ExchangeSpec)
+        known = {"": Contract, "answer": AnswerSpec, "server": ServerSpec, "client": ClientSpec}.get(
+            location, ExchangeSpec
+        )
         nearest = suggest.nearest(unknown[1], known.__struct_fields__)
         hint = (
             f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join(known.__struct_fields__)}"

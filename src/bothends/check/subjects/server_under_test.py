@@ -51,6 +51,9 @@ class ServerUnderTest:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: Sandbox | None = None
+    typed: str = ""
+    """What is typed on its standard input when it starts, with placeholders; default: the contract's."""
+
     trace: Path | None = None
     load_factor: float = 1.0  # how much slower this machine is than an idle one
 
@@ -80,6 +83,11 @@ class ServerUnderTest:
     def parallel(self) -> bool:
         """Whether several instances can run at the same time."""
         return self.is_spawned and (self.fixed_endpoint is None or self._isolated)
+
+    @property
+    def _input(self) -> str:
+        """The lines that are typed, each with its newline."""
+        return "".join(f"{line}\n" for line in (self.typed or self.contract.server.input).splitlines())
 
     @property
     def title(self) -> str:
@@ -187,7 +195,7 @@ class ServerUnderTest:
         return await self._start_when_free()
 
     def _has_placeholder(self) -> bool:
-        words = " ".join((*self.command, self.endpoint))
+        words = " ".join((*self.command, self.endpoint, self._input))
         return any(word in words for word in ("{port}", "{path}"))
 
     def wants_own_network(self) -> bool:
@@ -318,6 +326,7 @@ class ServerUnderTest:
                 program = start_program(
                     trace_command(command, self.trace),
                     environment={**self.environment, "PORT": str(port)},
+                    stdin=bool(self._input),
                     cwd=self.cwd,
                     sandbox=self.sandbox,
                     scratch_dir=folder,
@@ -328,8 +337,10 @@ class ServerUnderTest:
         expected = _resolve_endpoint(fill_placeholders(self.endpoint, values)) if self.endpoint else None
         default = Endpoint("tcp", host="127.0.0.1", port=port)
         server = RunningServer(expected or default, program, folder, port, network)
+        given = " ".join((*self.command, self._input))
         try:
-            must_obey = expected is None and "{port}" in " ".join(self.command) and not self._ignores_port
+            program.type_text(fill_placeholders(self._input, values))
+            must_obey = expected is None and "{port}" in given and not self._ignores_port
             assigned_port = port if must_obey else None
             server.endpoint = await self._wait_listening(server, expected, assigned_port)
         except BaseException:

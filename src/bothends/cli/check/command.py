@@ -106,12 +106,26 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="URL",
     help="The server's endpoint. Without COMMAND: that of a running server.",
 )
+@click.option(
+    "--input",
+    "lines",
+    multiple=True,
+    metavar="LINE",
+    help="Line typed on the server's standard input, such as {port}; may be repeated.",
+)
 @_judge_options
-def server(contract: str, allow_code: bool, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
+def server(
+    contract: str,
+    allow_code: bool,
+    endpoint: str,
+    lines: tuple[str, ...],
+    command: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Test a server: start it for each case, or use a running one.
 
-    {port}, {host}, {path} and {dir} in COMMAND are replaced. Without {port}, bothends detects where the
-    server listens (the environment variable PORT suggests a port).
+    {port}, {host}, {path} and {dir} in COMMAND and LINE are replaced. Without {port}, bothends detects
+    where the server listens (the environment variable PORT suggests a port).
 
     \b
     For example:
@@ -124,7 +138,8 @@ def server(contract: str, allow_code: bool, endpoint: str, command: tuple[str, .
 
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "server")
-    _judge(SuiteRun(ServerUnderTest(agreed, command, endpoint), cases(suite), suite), **options)
+    subject = ServerUnderTest(agreed, command, endpoint, typed="\n".join(lines))
+    _judge(SuiteRun(subject, cases(suite), suite), **options)
 
 
 @check.command(context_settings=_HELP)
@@ -193,6 +208,8 @@ def _judge(
         raise UsageError("--sandbox needs a program that bothends starts: give its command after --")
     if sandbox and trace is not None:
         raise UsageError("--trace and --sandbox exclude each other: the sandbox shows no tracer")
+    if getattr(run.subject, "typed", "") and not run.subject.is_spawned:
+        raise UsageError("--input needs a program that bothends starts: give its command after --")
     if folder is not None and not sandbox:
         raise UsageError("--folder needs --sandbox")
     with raise_exit_on_signals(), subreaper(), ProgressLine(len(run.selected_cases())) as progress:
