@@ -31,12 +31,17 @@ _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a wai
 
 @dataclass
 class RunningServer:
-    """A server. `program` is None if the checker did not start it; `assigned_port`: the value of its PORT."""
+    """A server.
+
+    `program` is None if the checker did not start it; `assigned_port`: the value of its PORT; `used`: earlier
+    cases have used it.
+    """
 
     endpoint: Endpoint
     program: ProgramProcess | None
     scratch_dir: Path | None = None
     assigned_port: int = 0
+    used: bool = False
 
 
 class ServerContext:
