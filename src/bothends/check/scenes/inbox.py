@@ -173,3 +173,7 @@ class StreamInbox(Inbox):
 
     def discard(self) -> None:
         self._received = b""
+
+    def skip_line_end(self) -> None:
+        """Remove one end of a line from the beginning."""
+        self._received = self._received.removeprefix(b"\r").removeprefix(b"\n")

@@ -33,8 +33,10 @@ def _skip(reason: str) -> Note:
 
 
 async def _expect_listening(ctx: ServerContext) -> Note:
-    """A server that does not listen fails before this."""
+    """Connect to a running server; one that was started and does not listen fails before this."""
     where = ctx.server.endpoint
+    if ctx.server.program is None:
+        (await ctx.connect()).close()
     return Note(Verdict.INFO, f"it listens on {where.scheme}{f' port {where.port}' if where.port else ''}")
 
 
@@ -43,7 +45,7 @@ async def _refresh_server(ctx: ServerContext, scene: Scene) -> Note | None:
     if not ctx.server.used or scene.spec.repeat != "no":
         return None
     if ctx.server.program is None:
-        return None  # it runs already; whether it remembers is not in our hands
+        return None  # the server runs already, and cannot be started again
     try:
         await ctx.kill()
         await ctx.restart()

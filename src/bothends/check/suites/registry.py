@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from bothends import suggest
 from bothends.check.case import Case
 from bothends.check.contract import Contract
+from bothends.check.scenes.client_cases import client_cases
 from bothends.check.scenes.server_cases import server_cases
 from bothends.errors import UnknownName, UsageError
 
@@ -38,7 +39,7 @@ def cases(suite: str, contract: Contract | None = None) -> tuple[Case[Any], ...]
 
 
 def _scene_cases(suite: str, contract: Contract) -> tuple[Case[Any], ...]:
-    return server_cases(contract) if suite in ("tcp", "udp") else ()
+    return server_cases(contract) if suite in ("tcp", "udp") else client_cases(contract)
 
 
 def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:

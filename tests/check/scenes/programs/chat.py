@@ -81,6 +81,7 @@ def receive(conn: socket.socket) -> None:
 
 def main() -> None:
     listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=100)
+    print("listening")
     selector.register(listener, selectors.EVENT_READ)
     while True:
         for key, _ in selector.select():
