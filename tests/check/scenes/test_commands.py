@@ -76,3 +76,11 @@ def test_contract_names_cases_of_its_scenes(folder: Path) -> None:
     (folder / "chat.toml").write_text("leave_out = ['scene-nmes']\n" + CHAT)
     status, output = run(folder, *words, "--", "true")
     assert (status, "did you mean 'scene-names'?" in output) == (2, True)
+
+
+def test_attack_needs_an_answer(folder: Path) -> None:
+    words = ["attack", "tcp://127.0.0.1:1", "--contract", "chat.toml"]
+    done = subprocess.run(
+        [*BOTHENDS_COMMAND[:3], *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "has scenes only" in done.stderr, done.stderr.count("\n")) == (2, True, 1)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from bothends.check.case import CheckFailed
-from bothends.check.scenes.delivery import WHOLE, Delivery
 from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
     Connect,
@@ -54,11 +54,11 @@ class ScenePlayer:
     """One playing of a scene. `suffix` is added to the names of its clients in the transcript."""
 
     def __init__(
-        self, ctx: ServerContext, scene: Scene, delivery: Delivery = WHOLE, *, suffix: str = ""
+        self, ctx: ServerContext, scene: Scene, segmentation: Segmentation = WHOLE, *, suffix: str = ""
     ) -> None:
         self._ctx = ctx
         self._scene = scene
-        self._delivery = delivery
+        self._segmentation = segmentation
         self._suffix = suffix
         self._participants: dict[str, _Participant] = {}
         self._values: dict[str, bytes] = {}
@@ -144,8 +144,8 @@ class ScenePlayer:
                     await client.socket.send(text)
             else:
                 data = b"".join(map(self._ctx.contract.encode, texts))
-                pieces = self._delivery.cut(data)
-                await client.socket.send_pieces(pieces, self._delivery.interval(len(data)))
+                pieces = self._segmentation.cut(data)
+                await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
         except CheckFailed as failure:
             self._fail([step], failure.happened, timed_out=failure.timed_out)
 

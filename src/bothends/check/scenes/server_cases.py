@@ -13,8 +13,8 @@ from typing import Final
 
 from bothends.check.case import Case, Note, NotListening, Verdict
 from bothends.check.contract import Contract
-from bothends.check.scenes.delivery import BYTEWISE, CUT, Delivery, join_sends
 from bothends.check.scenes.player import ScenePlayer
+from bothends.check.scenes.segmentation import BYTEWISE, CUT, Segmentation, join_sends
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
 from bothends.check.scenes.steps import SendTexts
 from bothends.check.subjects.server_context import ServerContext
@@ -62,7 +62,7 @@ async def play(ctx: ServerContext, scene: Scene) -> Note | None:
     return None
 
 
-async def play_in_pieces(ctx: ServerContext, scene: Scene, delivery: Delivery) -> Note | None:
+async def play_in_pieces(ctx: ServerContext, scene: Scene, segmentation: Segmentation) -> Note | None:
     """Play the scene, with each text in several segments."""
     streams = [step for step in scene.texts() if not scene.is_datagram(step.client)]
     if not any(isinstance(step, SendTexts) for step in streams):
@@ -71,7 +71,7 @@ async def play_in_pieces(ctx: ServerContext, scene: Scene, delivery: Delivery) -
         return _skip(_NO_FRAMING)
     if note := await _refresh_server(ctx, scene):
         return note
-    await ScenePlayer(ctx, scene, delivery).play()
+    await ScenePlayer(ctx, scene, segmentation).play()
     return None
 
 
@@ -132,14 +132,14 @@ _VARIATIONS: Final = (
         "every text sent byte by byte",
         "TCP is a byte stream: the network may split a message anywhere.",
         "treats the data of one recv() as one message",
-        partial(play_in_pieces, delivery=BYTEWISE),
+        partial(play_in_pieces, segmentation=BYTEWISE),
     ),
     _Variation(
         "cut",
         "every text cut in the middle",
         "TCP is a byte stream: the network may split a message anywhere.",
         "treats the data of one recv() as one message, or forgets the first part of a message",
-        partial(play_in_pieces, delivery=CUT),
+        partial(play_in_pieces, segmentation=CUT),
     ),
     _Variation(
         "joined",

@@ -15,7 +15,7 @@ _MAX_BYTEWISE: Final = 1.0  # seconds for one text; the bytes of a long one foll
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Segmentation:
     """How the bytes of one write reach the server.
 
     `cut` returns the pieces; `interval` the seconds between them, by the number of bytes.
@@ -34,9 +34,9 @@ def _halves(data: bytes) -> list[bytes]:
     return [piece for piece in (data[:middle], data[middle:]) if piece]
 
 
-WHOLE: Final = Delivery(lambda data: [data])
-BYTEWISE: Final = Delivery(_bytes_of, lambda size: min(_BYTE_INTERVAL, _MAX_BYTEWISE / max(1, size)))
-CUT: Final = Delivery(_halves)
+WHOLE: Final = Segmentation(lambda data: [data])
+BYTEWISE: Final = Segmentation(_bytes_of, lambda size: min(_BYTE_INTERVAL, _MAX_BYTEWISE / max(1, size)))
+CUT: Final = Segmentation(_halves)
 
 
 def join_sends(steps: tuple[Step, ...], is_datagram: Callable[[str], bool]) -> tuple[Step, ...]:
