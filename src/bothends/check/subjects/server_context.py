@@ -35,8 +35,10 @@ _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a wai
 
 @dataclass
 class RunningServer:
-    """A server. `program` is None if the checker did not start it; `assigned_port`: the value of its PORT;
-    `network`: the network namespace that it is in, None for the checker's.
+    """A server.
+
+    `program` is None if the checker did not start it; `assigned_port`: the value of its PORT; `network`: the
+    network namespace that it is in, None for the checker's; `used`: earlier cases have used it.
     """
 
     endpoint: Endpoint
@@ -44,6 +46,7 @@ class RunningServer:
     scratch_dir: Path | None = None
     assigned_port: int = 0
     network: OwnNetwork | None = None
+    used: bool = False
 
 
 class ServerContext:

@@ -274,6 +274,7 @@ class ServerUnderTest:
     async def _release_server(self, server: RunningServer) -> None:
         """Stop the server of a finished case, unless the next case can use it."""
         if server is self._reused and _is_running(server):
+            server.used = True
             return
         await self._stop_server(server)
 

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import resource
 import signal
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -382,7 +381,10 @@ async def endless_message(ctx: ServerContext) -> Note | None:
     before = ctx.memory_usage() if ctx.server.program else 0
     client = await ctx.connect()
     chunk = b"a" * 65_536
-    start = struct.pack("!I", 1 << 30) if ctx.contract.framing == "length" else b""
+    start = b""
+    if ctx.contract.framing == "length":
+        length = min(1 << 30, ctx.contract.max_length)
+        start = length.to_bytes(ctx.contract.length_bytes, ctx.contract.length_order)
     client.note(f"sends {_ENDLESS_BYTES:,} bytes of one message")
     accepted = 0
     loop = asyncio.get_running_loop()

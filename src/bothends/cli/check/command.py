@@ -139,7 +139,7 @@ def server(
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "server")
     subject = ServerUnderTest(agreed, command, endpoint, typed="\n".join(lines))
-    _judge(SuiteRun(subject, cases(suite), suite), **options)
+    _judge(SuiteRun(subject, cases(suite, agreed), suite), **options)
 
 
 @check.command(context_settings=_HELP)
@@ -161,7 +161,7 @@ def client(contract: str, allow_code: bool, command: tuple[str, ...], **options:
 
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "client")
-    _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite), **options)
+    _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite, agreed), suite), **options)
 
 
 def _judge(
@@ -186,11 +186,12 @@ def _judge(
     from bothends.check.suites.registry import find_case
 
     for case in only:
-        suite, _ = find_case(case)
-        if suite != run.suite:
-            raise UsageError(
-                f"{case} is a case of suite {suite!r}, but this contract has suite {run.suite!r}"
-            )
+        if case in {each.id for each in run.cases}:
+            continue
+        suite, _ = find_case(case, run.subject.contract)
+        if suite == run.suite:
+            raise UsageError(f"{case} needs [answer] in the contract, which has scenes only")
+        raise UsageError(f"{case} is a case of suite {suite!r}, but this contract has suite {run.suite!r}")
     if inside:
         remove_inside_option()
     elif wire:
@@ -274,17 +275,24 @@ def _write_report(result: SuiteResult, format_name: str, file: Path | None, *, v
     write_report(text, format_name, file)
 
 
+_scenes_option = click.option("--contract", metavar="NAME", help="With the cases of this contract's scenes.")
+
+
 @check.command("list", context_settings=_HELP)
 @click.argument("suite", required=False)
-def list_cases(suite: str | None) -> None:
-    """List the cases of a suite, or of all suites."""
-    from bothends.check.suites.registry import SUITES, cases
+@_scenes_option
+@allow_code_option
+def list_cases(suite: str | None, contract: str | None, allow_code: bool) -> None:
+    """List the cases of a suite, or of all suites.
 
-    rows = [
-        (case.id, case.stimulus, case.expectation)
-        for name in ([suite] if suite else SUITES)
-        for case in cases(name)
-    ]
+    With --contract: those for servers under the contract, its scenes included.
+    """
+    from bothends.check import contract as contracts
+    from bothends.check.suites.registry import SUITES, cases, suite_for
+
+    agreed = contracts.load(contract, allow_code=allow_code) if contract else None
+    names = [suite] if suite else [suite_for(agreed, "server")] if agreed else list(SUITES)
+    rows = [(case.id, case.stimulus, case.expectation) for name in names for case in cases(name, agreed)]
     terminal.table(("case", "test", "expected"), rows)
 
 
@@ -302,12 +310,16 @@ def contracts() -> None:
 
 @check.command(context_settings=_HELP)
 @click.argument("case")
-def explain(case: str) -> None:
+@_scenes_option
+@allow_code_option
+def explain(case: str, contract: str | None, allow_code: bool) -> None:
     """Explain a case: the test, the expected behaviour, and why it matters."""
+    from bothends.check import contract as contracts
     from bothends.check.requirements import REQUIREMENTS
     from bothends.check.suites.registry import SUITES, find_case
 
-    suite, found = find_case(case)
+    agreed = contracts.load(contract, allow_code=allow_code) if contract else None
+    suite, found = find_case(case, agreed)
     terminal.show(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
         ("test", found.stimulus),
