@@ -38,8 +38,9 @@ _MAX_CUT: Final = 64 << 10  # bytes at the end of a file among which the last li
 _WAIT: Final = 1000  # milliseconds between two looks of the thread whether it is still needed
 
 # Shared between processes: all missing lines, those of them that no line of the file has reported yet, the
-# errno of the last failure, queued lines, and where the lines written without a gap start and end.
-_COUNTERS: Final = struct.Struct("=6Q")
+# errno of the last failure, queued lines, where the lines written without a gap start and end, and where the
+# last line that reports missing ones is, and their number.
+_COUNTERS: Final = struct.Struct("=8Q")
 
 
 class ObserverFile:
@@ -82,6 +83,7 @@ class ObserverFile:
         self._shared = mmap.mmap(-1, _COUNTERS.size)
         # Copies of the shared counters, valid while the lock is held.
         self._missing = self._unreported = self._errno = self._queued = self._start = self._end = 0
+        self._note_start = self._note_lines = 0
         self._depth = 0
         self._reset_in_child()
         os.register_at_fork(after_in_child=self._reset_in_child)
@@ -153,7 +155,8 @@ class ObserverFile:
             if not self._depth:
                 self._lock_file(fcntl.LOCK_EX)
                 (
-                    self._missing, self._unreported, self._errno, self._queued, self._start, self._end
+                    self._missing, self._unreported, self._errno, self._queued, self._start, self._end,
+                    self._note_start, self._note_lines,
                 ) = _COUNTERS.unpack(self._shared)  # fmt: skip
             self._depth += 1
             try:
@@ -162,7 +165,8 @@ class ObserverFile:
                 self._depth -= 1
                 if not self._depth:
                     counts = (self._missing, self._unreported, self._errno, self._queued)
-                    _COUNTERS.pack_into(self._shared, 0, *counts, self._start, self._end)
+                    places = (self._start, self._end, self._note_start, self._note_lines)
+                    _COUNTERS.pack_into(self._shared, 0, *counts, *places)
                     self._lock_file(fcntl.LOCK_UN)
 
     @contextlib.contextmanager
@@ -189,10 +193,13 @@ class ObserverFile:
     # Regular files
 
     def _write_regular(self, data: bytes, records: int) -> bool:
-        if not self._append((self._note() if self._unreported else b"") + data):
+        note = self._note() if self._unreported else b""
+        if not self._append(note + data):
             self._count_missing(records, self._errno)
             return False
-        self._unreported = 0
+        if note:
+            self._note_start, self._note_lines = self._end - len(note + data), self._unreported
+            self._unreported = 0
         return True
 
     def _append(self, data: bytes) -> bool:
@@ -248,6 +255,10 @@ class ObserverFile:
                 self._cut(len(tail) - kept)
                 self._end -= len(tail) - kept
                 self._count_missing(tail.count(b"\n", kept), self._errno)
+                if self._note_lines and self._end <= self._note_start:  # report its lines again
+                    self._missing -= 1  # the note is none of the missing lines
+                    self._unreported += self._note_lines - 1
+                    self._note_lines = 0
 
     def _note(self) -> bytes:
         return self._missing_line(self._unreported, _reason(self._errno)).encode()

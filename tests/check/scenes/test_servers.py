@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_right_key_value_server_passes_all() -> None:
         ("keeps-names", "names", "line 10: alice/2< (within 2 s) WELCOME alice", 'alice/2 received "TAKEN"'),
         ("stays-open", "names", "line 8: alice< (closes)", "the connection was still open after"),
         ("resets", "names", "line 8: alice< (closes)", "recv() failed: ECONNRESET"),
-        ("one-recv-one-line", "to-the-others-bytewise", "line 2", "alice received nothing"),
+        ("no-buffer", "to-the-others-bytewise", "line 2", "alice received nothing"),
         ("first-line-only", "to-the-others-joined", "line 10", "bob received nothing"),
         ("dies-of-reset", "to-the-others-gone", "line ", "the server exited"),
     ],
@@ -152,9 +153,11 @@ def test_right_key_value_server_passes_all() -> None:
 def test_wrong_chat_server_fails_at_the_line(mistake: str, case: str, expected: str, happened: str) -> None:
     result = judge(command("chat.py", mistake), contract(CHAT), f"scene-{case}", timeout=0.5)
     found = outcome(result, f"scene-{case}")
+    if found.verdict is Verdict.SKIP and mistake == "first-line-only":
+        found = outcome(result, "scene-to-the-others")  # where two texts may come together, too
     assert found.verdict is Verdict.FAIL, format_failures(result)
     assert found.expected.startswith(expected)
-    assert happened in found.happened.replace("within 1 s", "within 0.5 s")
+    assert happened in re.sub(r"within [\d.]+ s", "within 0.5 s", found.happened)
     assert {entry.actor for entry in found.transcript} & {"alice", "alice (gone)"}
 
 
