@@ -16,7 +16,7 @@ def note(count, reason):
 descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT, 0o600)
 file = ObserverFile(descriptor, "log", missing_line=note)
 assert file.write("a" * 300 + "\\n")
-# Room for the line that reports five missing ones and a short one, but for no other such line.
+# Room for the line that reports five missing ones and a short one; none for another report.
 size = 301 + len(note(5, "EFBIG (File too large)")) + len("c\\n") + 10
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 for _ in range(5):
