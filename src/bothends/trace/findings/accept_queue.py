@@ -148,6 +148,8 @@ def listener_closed_with_queue(trace_index: TraceIndex) -> Iterator[Finding]:
     for binding in listeners(trace_index):
         if binding.until is None:
             continue
+        close = _last_close(trace_index, binding)
+        closed = binding.until if close is None else min(close.at, binding.until)  # resets come meanwhile
         accepted = {call.address for call in _accepts(trace_index, binding)}
         accepted_sockets = {call.created_id for call in _accepts(trace_index, binding)}
         left, known = [], 0
@@ -159,17 +161,14 @@ def listener_closed_with_queue(trace_index: TraceIndex) -> Iterator[Finding]:
             if peer in accepted_sockets or (each.socket.local in accepted and each.socket.local is not None):
                 known += 1
                 continue
-            if _was_closed_before(trace_index, each, binding.until):
+            if _was_closed_before(trace_index, each, closed):
                 continue
             left.append(each)
         if binding.socket.family == "unix":
             left = left[max(len(accepted_sockets) - known, 0) :]
-        harmed = [
-            (each, call) for each in left if (call := _harm(trace_index, each, binding.until)) is not None
-        ]
+        harmed = [(each, call) for each in left if (call := _harm(trace_index, each, closed)) is not None]
         if not harmed or _is_shared(trace_index, binding):
             continue
-        close = _last_close(trace_index, binding)
         ended = trace_index.ended_at(binding.process)
         how = "exited" if close is None and ended is not None else "closed its listener"
         attempt, call = harmed[0]
@@ -220,9 +219,12 @@ def _harm(trace_index: TraceIndex, attempt: Attempt, closed: int) -> Call | None
 
 
 def _is_shared(trace_index: TraceIndex, binding: Binding) -> bool:
-    """Return whether another listener has the same address: it may have accepted the connections."""
+    """Return whether another listener has the same address meanwhile: it may have accepted them."""
     return any(
-        each.address.port == binding.address.port and each.socket is not binding.socket
+        each.address.port == binding.address.port
+        and each.socket is not binding.socket
+        and (binding.until is None or each.since < binding.until)
+        and (each.until is None or each.until > binding.since)
         for each in listeners(trace_index)
         if binding.address.port is not None
     )

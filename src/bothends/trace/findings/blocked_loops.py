@@ -25,9 +25,9 @@ MOMENTS: Final = 5  # times during a block at which the clients are looked at
 
 
 def loop_blocked(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a thread that serves several connections, and sleeps or computes while they wait."""
+    """Find a thread that serves several connections, and sleeps, computes or reads from one peer."""
     for length, call, what in _long_blocks(trace_index):
-        victims = list(_victims(trace_index, call, length))
+        victims = [each for each in _victims(trace_index, call, length) if each[2].thread != call.thread]
         if not victims:
             continue
         socket, unread, waiter = victims[0]
@@ -39,13 +39,13 @@ def loop_blocked(trace_index: TraceIndex) -> Iterator[Finding]:
             f"{capitalized(name)} {what} for {formatting.duration(length)}, in the thread that serves all "
             f"connections. Meanwhile {other} waited for an answer in {call_name(waiter)}{more}: "
             f"{_lay_unread(trace_index, socket, unread)}.",
-            "Never block in an event loop: use its own timer in place of sleep(), and run long work in "
-            "another thread or process.",
+            "Never block in an event loop: use its own timer in place of sleep(), read from sockets that are "
+            "ready and non-blocking only, and run long work in another thread or process.",
             evidence(call, waiter),
             process=call.process,
             sockets=(socket.number,),
             in_c="pthread_create(&thread, NULL, work, job);  /* and timerfd_create() in place of sleep() */",
-            in_python="await asyncio.sleep(2)   # for long work: await asyncio.to_thread(work)",
+            in_python="await asyncio.sleep(2)   # long work: await asyncio.to_thread(work)",
         )
         return
 
@@ -119,8 +119,13 @@ def _long_blocks(trace_index: TraceIndex) -> Iterator[tuple[int, Call, str]]:
         last[call.thread] = call
         if before is not None and before.until is not None and call.at - before.until >= STANDSTILL_NS:
             yield call.at - before.until, before, "made no call on a socket"
-        if activity_of(call) == "sleep" and (call.until or trace_index.end) - call.at >= STANDSTILL_NS:
-            yield (call.until or trace_index.end) - call.at, call, "slept"
+        length = (call.until or trace_index.end) - call.at
+        if length < STANDSTILL_NS:
+            continue
+        if activity_of(call) == "sleep":
+            yield length, call, "slept"
+        elif activity_of(call) == "read" and (peer := _only_peer(trace_index, call)):
+            yield length, call, f"waited in {call.name}() for {peer}"
     for call in last.values():
         ended = trace_index.ended_at(call.process)
         if call.until is not None and ended is None and trace_index.end - call.until >= STANDSTILL_NS:
@@ -134,6 +139,19 @@ def _long_blocks(trace_index: TraceIndex) -> Iterator[tuple[int, Call, str]]:
                 yield trace_index.end - call.until, blocked or call, verb
 
 
+def _only_peer(trace_index: TraceIndex, call: Call) -> str:
+    """Return the one peer from which a call waits for data; "" if it waits for something else."""
+    number = call.socket if call.socket is not None else next(iter(call.sockets), 0)
+    socket = trace_index.trace.sockets.get(number)
+    if socket is None or socket.kind != "stream" or socket.is_listener:
+        return ""
+    if socket.accepted_from is not None:
+        return "one client"
+    peer = trace_index.peer_of(number)
+    holders = trace_index.holders_at(peer, call.at) if peer is not None else {}
+    return name_of(trace_index, min(holders)) if holders else str(socket.peer or "")
+
+
 def _victims(trace_index: TraceIndex, call: Call, length: int) -> Iterator[tuple[Socket, int, ThreadState]]:
     """Return the connections that wait meanwhile for the thread of a call: a socket, and what lies unread.
 
@@ -143,7 +161,7 @@ def _victims(trace_index: TraceIndex, call: Call, length: int) -> Iterator[tuple
     own = [each for each in trace_index.calls_by_process[call.process] if each.thread == call.thread]
     if not any(each.name in WAITING and len(each.sockets) > 1 for each in own):
         return
-    is_gap = activity_of(call) not in ("sleep", "send") and call.until is not None
+    is_gap = activity_of(call) not in ("sleep", "send", "read") and call.until is not None
     start = call.until or 0 if is_gap else call.at
     for part in range(MOMENTS, 0, -1):  # a client may give up before the end
         found = list(

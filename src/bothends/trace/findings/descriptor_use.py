@@ -211,6 +211,7 @@ def _is_text(data: bytes) -> bool:
 
 def closed_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a descriptor that one thread closed while another thread was in a call on it."""
+    yield from _replaced_in_use(trace_index)
     for close in trace_index.calls:
         if close.name != "close" or close.failed or close.socket is None or close.until is None:
             continue
@@ -244,6 +245,53 @@ def closed_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
                 in_python="s.shutdown(socket.SHUT_RDWR)   # the reader receives b'', and closes",
             )
             return
+
+
+def _replaced_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a descriptor that one thread replaced with dup2() while another was in a receive on it.
+
+    Java closes so: the receive ends with an exception. It harms if the peer goes on, and gets no answer.
+    """
+    for dup in trace_index.calls:
+        if dup.name not in ("dup2", "dup3") or dup.failed or dup.until is None:
+            continue
+        for call in trace_index.calls_by_process[dup.process]:
+            is_ended = call.name in RECEIVING and call.descriptor == dup.result and call.socket != dup.socket
+            lasts = call.at < dup.at and (call.until is None or call.until >= dup.at)
+            if not is_ended or not lasts or call.thread == dup.thread or call.socket is None:
+                continue
+            harm = _request_after(trace_index, call.socket, dup.until)
+            if harm is None:
+                continue
+            request, outcome = harm
+            yield Finding(
+                "closed-in-use",
+                "A thread closes a connection that another thread uses",
+                f"Thread {dup.thread} closed descriptor {dup.result} while thread {call.thread} waited in "
+                f"{call.name}() on it. The peer went on with "
+                f"{formatting.quoted(request.data, request.size, 24)} "
+                f"{formatting.duration(request.at - dup.until)} later, and got {outcome.error or 'EOF'} "
+                "instead of an answer.",
+                "Close the connection in the thread that serves it, when the conversation has ended. Another "
+                "thread must wait until then, or leave the connection alone.",
+                (call.number, dup.number, request.number, outcome.number),
+                process=dup.process,
+                sockets=(call.socket,),
+                in_c="shutdown(fd, SHUT_RDWR);   /* the reader receives 0 bytes, and closes */",
+                in_python="with connection: serve(connection)   # in the thread that serves it",
+            )
+            return
+
+
+def _request_after(trace_index: TraceIndex, socket: int, at: int) -> tuple[Call, Call] | None:
+    """Return what the peer of a socket sent after a time, and the receive that brought EOF or an error."""
+    request = None
+    for call in trace_index.calls_by_socket[trace_index.peer_of(socket) or 0]:
+        if call.at >= at and call.name in SENDING and call.size:
+            request = request or call
+        elif request is not None and call.name in RECEIVING and call.until is not None:
+            return (request, call) if call.result == 0 or call.error in ("ECONNRESET", "EPIPE") else None
+    return None
 
 
 def closed_twice(trace_index: TraceIndex) -> Iterator[Finding]:

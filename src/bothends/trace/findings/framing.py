@@ -8,6 +8,7 @@ hello 00 00 00 ...     gets 995 bytes too many            whole-buffer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -33,6 +34,7 @@ LARGE_READ: Final = 65_536  # bytes: a read of so much after a short header is a
 AGREEING: Final = 3  # messages that show a length prefix in a stream that is not known to its end
 ENOUGH: Final = 1_000  # messages that show a length prefix for certain
 SHOWN: Final = 12  # bytes of a payload in a text
+_SMALLEST_BUFFER: Final = 1024  # bytes of a datagram that may be a whole buffer
 
 _OTHER: Final[dict[ByteOrder, ByteOrder]] = {"big": "little", "little": "big"}
 _C_ORDER: Final = {
@@ -212,7 +214,8 @@ def _next_read(trace_index: TraceIndex, call: Call) -> Call | None:
 
 
 def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a reader that takes the first bytes of a text for a binary length."""
+    """Find a reader that takes the first bytes of a text for a binary length, or the other way round."""
+    yield from _length_as_digits(trace_index)
     for writer in trace_index.sockets("stream"):
         reader = peer_socket(trace_index, writer)
         if reader is None:
@@ -275,6 +278,34 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
             break
 
 
+def _length_as_digits(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a reader that takes the hexadecimal digits of a binary length for decimal ones: 28 for 00 28."""
+    for reader in trace_index.sockets("stream"):
+        for header in trace_index.receives(reader):
+            digits = header.data[: header.size].hex()
+            if header.size not in (2, 4, 8) or header.requested != header.size or not digits.isdecimal():
+                continue
+            length, following = int(digits, 16), _next_read(trace_index, header)
+            if following is None or following.requested != int(digits) or int(digits) in (0, length):
+                continue
+            senders = trace_index.senders_of(header)
+            shown = " ".join(f"{byte:02x}" for byte in header.data[: header.size])
+            name = name_of(trace_index, header.process)
+            yield Finding(
+                "text-as-length",
+                "A binary length is read as if it were text",
+                f"The length {shown} means {length}, and {name} asked for {int(digits)} bytes after it: it "
+                "took the hexadecimal digits for decimal ones.",
+                "Convert the bytes themselves: int.from_bytes(), struct.unpack() or ntohl().",
+                (*(each.number for each in senders[:1]), header.number, following.number),
+                process=header.process,
+                sockets=(reader.number,),
+                in_c="memcpy(&n, header, 4); n = ntohl(n);",
+                in_python='n = int.from_bytes(header, "big")   # not int(header.hex())',
+            )
+            break
+
+
 def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a short message that was sent with the unused rest of its buffer."""
     for socket in trace_index.sockets("stream", "datagram", "seqpacket"):
@@ -284,7 +315,7 @@ def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
                 read = call
             if call.name not in SENDING or not call.size or not call.data:
                 continue
-            rest = _unused_rest(call, read)
+            rest = _unused_rest(call, read, is_datagram=socket.kind == "datagram")
             if rest is None or (rest.certainty == "inferred" and _is_record(trace_index, socket, call)):
                 continue
             yield Finding(
@@ -316,7 +347,7 @@ class _Rest:
     is_echo: bool = False
 
 
-def _unused_rest(call: Call, read: Call | None) -> _Rest | None:
+def _unused_rest(call: Call, read: Call | None, *, is_datagram: bool) -> _Rest | None:
     """Return what a send holds beside its message, or None.
 
     A send of as many bytes as the last read had room for, which begins with the fewer bytes that the read
@@ -333,6 +364,13 @@ def _unused_rest(call: Call, read: Call | None) -> _Rest | None:
             )
             return _Rest(text, what, is_echo=True)
     known = _text_before_padding(data) if len(call.data) >= min(call.size, 4096) else None
+    if known is None and is_datagram and (filled := _filled_part_of_buffer(data, call.size)):
+        return _Rest(
+            filled,
+            f"from byte {len(filled):,} on there are only NULs, and {call.size:,} is the size of a buffer",
+            "inferred",
+            f"NULs after {len(filled):,} bytes, and a size that is a power of two",
+        )
     if known is None:
         return None
     what = f"{call.size - len(known)} NULs follow, the unused rest of a buffer"
@@ -341,6 +379,18 @@ def _unused_rest(call: Call, read: Call | None) -> _Rest | None:
     else:
         basis = f"{call.size - len(known)} NULs after a text of {len(known)} bytes"
     return _Rest(known, what, "inferred", basis)
+
+
+def _filled_part_of_buffer(data: bytes, size: int) -> bytes:
+    """Return what a buffer holds before its unused rest, if several messages were written to it; or b"".
+
+    Node.js takes short buffers from a pool of 8 KiB: `new Uint8Array(buffer.buffer)` is all of it.
+    """
+    filled = data.rstrip(b"\0")
+    is_power_of_two = size >= _SMALLEST_BUFFER and size & (size - 1) == 0
+    if not is_power_of_two or len(data) < min(size, 4096) or not 0 < len(filled) <= len(data) // 4:
+        return b""
+    return filled if re.search(rb"[ -~]{8}", filled) else b""
 
 
 def _text_before_padding(data: bytes) -> bytes | None:

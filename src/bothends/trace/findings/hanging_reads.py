@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING
+from bothends.trace.findings.after_answers import compressed_unflushed, holds_lines, last_line_unended
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import (
@@ -37,6 +38,7 @@ from bothends.trace.findings.reading import (
     watches_only,
 )
 from bothends.trace.findings.standstill import (
+    STANDSTILL_NS,
     Standstill,
     ThreadState,
     age,
@@ -145,6 +147,8 @@ def _both_read(trace_index: TraceIndex) -> tuple[Finding, ...]:
         reader = next((state for state in each.peers if state.waits_for(each.peer.number)), None)
         if reader is None or each.unread or each.unread_here or not each.waiter.waits_for(each.socket.number):
             continue
+        if each.moment.now - reader.since < STANDSTILL_NS // 2 and each.moment.now < trace_index.end:
+            continue  # it has just begun to wait, and the other one has just received something
         finding = _classify(trace_index, each, each.peer, reader)
         if finding is not None:
             found.append(finding)
@@ -200,9 +204,12 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     if not spoken:
         is_client = each.socket.accepted_from is None
         return _nothing_sent(trace_index, each, peer, read) if is_client else None
+    is_server = each.socket.accepted_from is not None
+    unflushed = compressed_unflushed(each, peer, spoken) if is_server and not wait.has_limit else None
+    if unflushed is not None:
+        return unflushed
     if spoken[-1].kind != "sent" or wait.has_limit or others_may_act(trace_index, each):
         return None
-    is_server = each.socket.accepted_from is not None
     data, size = spoken[-1].data, spoken[-1].total
     if is_server and not (
         watches_only(trace_index, wait, each.socket)
@@ -292,7 +299,9 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_python='s.sendall(text.encode() + b"\\n")',
         )
     if is_server:
-        return _end_not_sent(each, peer, state, events)
+        return last_line_unended(trace_index, each, peer, spoken) or _end_not_sent(
+            each, peer, state, events, has_more_lines=holds_lines(each, peer, data)
+        )
     size_of_read = size_of_reads(each, peer, read)
     if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
         return Finding(
@@ -343,13 +352,21 @@ def _answered_before(spoken: list[Turn]) -> bool:
     )
 
 
-def _end_not_sent(each: Standstill, peer: Socket, state: str, events: tuple[int, ...]) -> Finding:
+def _end_not_sent(
+    each: Standstill, peer: Socket, state: str, events: tuple[int, ...], *, has_more_lines: bool
+) -> Finding:
     """Return the finding for a client that has an answer, and waits for its end."""
+    other_reader = (
+        " Or the lines that it waits for have come, and are in the buffer of another reader of the same "
+        "connection."
+    )
     return Finding(
         "not-closed",
         "The client waits for the end of the answer, and the connection stays open",
-        f"{state}: probably it reads up to EOF, and the connection was not closed.",
-        "Close the connection after the answer, or let the client stop at a length or a newline.",
+        f"{state}: probably it reads up to EOF, and the connection was not closed."
+        + other_reader * has_more_lines,
+        "Close the connection after the answer, or let the client stop at a length or a newline."
+        + " Use one buffered reader for each connection." * has_more_lines,
         events,
         "inferred",
         "the whole answer was read, and the client goes on",

@@ -12,6 +12,7 @@ from typing import Final
 from bothends.trace.capture.calls import ACCEPTING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.reading import beyond_nfds
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Moment,
@@ -219,6 +220,10 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
             if call.name in ACCEPTING and call.created_id is not None and not call.failed
         ]
         server, client = (name_of(trace_index, owners[0].process), name_of(trace_index, each.waiter.process))
+        selecting = next((state for state in owners if beyond_nfds(trace_index, listener, state)), None)
+        if selecting is not None:
+            yield _listener_not_selected(trace_index, each, listener, selecting, server, client)
+            continue
         often = "never called accept()" if not accepts else _times(len(accepts))
         yield Finding(
             "not-accepted",
@@ -234,6 +239,32 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="for (;;) { int c = accept(listener, NULL, NULL); serve(c); close(c); }",
             in_python="while True: connection, _ = listener.accept(); serve(connection)",
         )
+
+
+def _listener_not_selected(
+    trace_index: TraceIndex,
+    each: Standstill,
+    listener: Socket,
+    state: ThreadState,
+    server: str,
+    client: str,
+) -> Finding:
+    nfds = beyond_nfds(trace_index, listener, state)
+    descriptor = min(trace_index.holders_at(listener.number)[state.process])
+    return Finding(
+        "not-accepted",
+        "select() does not look at the last descriptor",
+        f"{capitalized(server)} waits in select() with {nfds} as the first argument, so it looks at the "
+        f"descriptors 0 to {nfds - 1}. Its listener at {listener.local} is descriptor {descriptor}: {client} "
+        f"is connected and waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and accept() is "
+        "not called.",
+        "The first argument is the highest descriptor plus 1 (select(2)).",
+        evidence(state, each.waiter),
+        process=state.process,
+        sockets=(each.socket.number, listener.number),
+        in_c="select(highest + 1, &readable, NULL, NULL, NULL);",
+        in_python="",
+    )
 
 
 def _times(count: int) -> str:

@@ -9,9 +9,9 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.http_messages import body_lengths
+from bothends.trace.findings.http_messages import body_lengths, rest_after_request_without_length
 from bothends.trace.findings.standstill import Moment, bytes_text
-from bothends.trace.findings.turns import Turn, close_of, peer_socket, turns
+from bothends.trace.findings.turns import Turn, close_of, peer_socket, stream_of, turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -39,6 +39,36 @@ def http_length_wrong(trace_index: TraceIndex) -> Iterator[Finding]:
                 done.add(response.calls[0].process)
                 yield finding
                 break
+
+
+def http_body_without_length(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a request with a body whose length it does not announce: the body is taken for a next request."""
+    for socket in trace_index.sockets("stream"):
+        server = peer_socket(trace_index, socket)
+        if socket.accepted_from is not None or server is None or socket.is_wrapped:
+            continue
+        sent, answers = stream_of(trace_index, socket, "sent"), stream_of(trace_index, server, "sent")
+        body = rest_after_request_without_length(sent.data) if sent.calls else b""
+        if not body or not answers.data.startswith(b"HTTP/1."):
+            continue
+        refused = b"HTTP/1.1 400" in answers.data or b"HTTP/1.0 400" in answers.data
+        name = name_of(trace_index, sent.calls[0].process)
+        yield Finding(
+            "http-body-without-length",
+            "An HTTP request has a body whose length is not announced",
+            f"{capitalized(name)} sent a request with neither Content-Length nor Transfer-Encoding, and then "
+            f"{formatting.quoted(body, len(body), SHOWN)}. Without them a request has no body, so the server "
+            f"takes these bytes for the next request{', and answered 400' if refused else ''}.",
+            "Announce the body: Content-Length with its number of bytes, or Transfer-Encoding: chunked "
+            "(RFC 9112, section 6.3).",
+            (*(call.number for call in sent.calls[:2]), answers.calls[-1].number),
+            "seen" if refused else "inferred",
+            "" if refused else "what follows the header is no request",
+            process=sent.calls[0].process,
+            sockets=(socket.number, server.number),
+            in_c='dprintf(fd, "POST / HTTP/1.1\\r\\nContent-Length: %zu\\r\\n\\r\\n%s", n, body);',
+            in_python='head += f"Content-Length: {len(body)}\\r\\n"',
+        )
 
 
 def _too_long(

@@ -7,6 +7,7 @@ from typing import Final
 
 _REQUEST: Final = re.compile(rb"[A-Z]{3,10} [^\r\n]{1,2000} HTTP/1\.[01](\r?\n|\Z)")
 _REQUEST_LINE: Final = re.compile(rb"(?m)^[A-Z]{3,10} [^\r\n]{1,2000} HTTP/1\.[01]\r?$")
+_WITH_BODY: Final = re.compile(rb"(POST|PUT|PATCH) [^\r\n]{1,2000} HTTP/1\.1\r\n")
 _RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})[ \r\n]")
 _CONTENT_LENGTH: Final = re.compile(rb"(?i)\ncontent-length:[ \t]*(\d{1,15})[ \t]*(\r?\n|\Z)")
 _CHUNKED: Final = re.compile(rb"(?i)\ntransfer-encoding:[^\r\n]*chunked[ \t]*(\r?\n|\Z)")
@@ -41,6 +42,21 @@ def body_of_whole_request(data: bytes, size: int) -> int:
     header, separator, _ = data.partition(b"\r\n\r\n")
     length = _CONTENT_LENGTH.search(header + b"\r\n") if separator and _REQUEST.match(data) else None
     return int(length[1]) if length is not None and not _missing_of_body(header, size) else 0
+
+
+def rest_after_request_without_length(data: bytes) -> bytes:
+    """Return what follows a request that announces no body and is no request either; b"" if nothing does.
+
+    Args:
+        data: the first bytes of what was sent.
+    """
+    header, separator, rest = data.partition(b"\r\n\r\n")
+    if not separator or _WITH_BODY.match(data) is None or not rest.strip():
+        return b""
+    lines = header + b"\r\n"
+    if _CONTENT_LENGTH.search(lines) or _SELF_DELIMITED.search(lines):
+        return b""
+    return b"" if re.match(rb"\s*[A-Z]{3,10} ", rest) else rest
 
 
 def is_whole_request(data: bytes, size: int) -> bool:

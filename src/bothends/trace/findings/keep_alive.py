@@ -18,6 +18,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.reading import has_timed_out
 from bothends.trace.findings.tls_records import last_record
 from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
@@ -59,8 +60,17 @@ def _close_when_idle(trace_index: TraceIndex, server: Socket) -> tuple[Call, int
         elif call.name == "close" or (call.name == "shutdown" and call.arguments[1:2] != ("SHUT_RD",)):
             ended = trace_index.ended_at(call.process)
             exits = ended is not None and ended - call.at < BLOCKED_NS
+            exits = exits and not _has_timed_out(trace_index, server, call)
             return (call, last) if served and call.at - last >= IDLE_NS and not exits else None
     return None
+
+
+def _has_timed_out(trace_index: TraceIndex, server: Socket, close: Call) -> bool:
+    """Return whether a server closed a connection because a wait for its data had ended in vain."""
+    for call in reversed(trace_index.calls_by_process[close.process]):
+        if call.until is not None and call.until <= close.at and has_timed_out(call, server):
+            return close.at - call.until < BLOCKED_NS
+    return False
 
 
 def _late_request(
@@ -119,7 +129,8 @@ def _finding(
         f"{formatting.quoted(data, request.size or len(data), SHOWN)} on it {when}: "
         f"{name} got {result} instead of an answer, and did not connect again.",
         "Connect again and send the request again, if it may be processed twice; keep idle connections in "
-        "the client for a shorter time than the server does; read EOF before you send.",
+        "the client for a shorter time than the server does; read EOF before you send. If the client needs "
+        "the time between two messages, give the server a longer time limit.",
         tuple(dict.fromkeys((close[0].number, request.number, outcome.number))),
         process=request.process,
         sockets=(client.number, server.number),

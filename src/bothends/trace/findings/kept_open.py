@@ -11,9 +11,10 @@ from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.hanging_reads import waits_for_end
+from bothends.trace.findings.hanging_reads import UNANSWERED_NS, waits_for_end
 from bothends.trace.findings.hangs import doing
 from bothends.trace.findings.http_messages import missing_of_response
+from bothends.trace.findings.reading import beyond_nfds
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Standstill,
@@ -52,6 +53,8 @@ def copy_keeps_open(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         if any(state.waits_for(each.peer.number) for state in each.peers):
             continue
+        if close is not None and each.moment.now - close.at < STANDSTILL_NS:
+            continue  # the other copies may be closed in a moment
         if close is None and any(trace_index.ended_at(user) is None for user in users):
             continue
         yield _copy(trace_index, each, min(copies), held, close, users)
@@ -153,11 +156,15 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
     for each in standstills(trace_index):
         if each.peer is None or not each.unread:
             continue
-        selecting = next((state for state in each.peers if _beyond_nfds(trace_index, each.peer, state)), None)
+        selecting = next((state for state in each.peers if beyond_nfds(trace_index, each.peer, state)), None)
         state = selecting or _idle_holder(each) or _listens_only(trace_index, each, each.peer)
+        reads = each.receives(each.peer)
+        # An event loop also waits for what its other threads have done, through a pipe or an eventfd.
+        is_inferred = state is None and not reads and each.moment.now - each.since >= UNANSWERED_NS
+        if is_inferred:
+            state = _listens_only(trace_index, each, each.peer, besides_files=True)
         if state is None:
             continue
-        reads = each.receives(each.peer)
         client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
         if selecting is not None:
             yield _nfds(trace_index, each, each.peer, selecting, server, client)
@@ -173,6 +180,8 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             "Read from every connection that was accepted, or close it. To serve several at once, give each "
             "a thread, or wait for all of them in poll().",
             evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+            "inferred" if is_inferred else "seen",
+            "its event loop has not waited for this connection since it was accepted" if is_inferred else "",
             process=state.process,
             sockets=(each.socket.number, each.peer.number),
             in_c="int c = accept(listener, NULL, NULL); pthread_create(&t, NULL, serve, (void *)(long)c);",
@@ -180,18 +189,13 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _beyond_nfds(trace_index: TraceIndex, socket: Socket, state: ThreadState) -> int:
-    """Return the first argument of select(), if no descriptor of a socket is below it; otherwise 0."""
-    call = state.call
-    if call is None or call.name not in ("select", "pselect6") or not call.arguments[:1]:
-        return 0
-    held = trace_index.holders_at(socket.number).get(state.process, set())
-    nfds = int(call.arguments[0]) if call.arguments[0].isdecimal() else 0
-    return nfds if held and min(held) >= nfds else 0
+def _listens_only(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, *, besides_files: bool = False
+) -> ThreadState | None:
+    """Return the state of an event loop that waits for new connections only: nothing makes it read again.
 
-
-def _listens_only(trace_index: TraceIndex, each: Standstill, peer: Socket) -> ThreadState | None:
-    """Return the state of an event loop that waits for new connections only: nothing makes it read again."""
+    `besides_files`: it may wait for descriptors that are no sockets, too.
+    """
     states = [state for state in each.peers if peer.number not in state.sockets]
     sockets = trace_index.trace.sockets
     loops = [
@@ -199,7 +203,7 @@ def _listens_only(trace_index: TraceIndex, each: Standstill, peer: Socket) -> Th
         for state in states
         if state.activity == "events"
         and not state.has_limit
-        and not state.call_waits_for_files
+        and (besides_files or not state.call_waits_for_files)
         and all(sockets[number].is_listener for number in state.sockets)
     ]
     idle = all(state in loops or state.activity in ("lock", "accept") for state in states)
@@ -209,7 +213,7 @@ def _listens_only(trace_index: TraceIndex, each: Standstill, peer: Socket) -> Th
 def _nfds(
     trace_index: TraceIndex, each: Standstill, socket: Socket, state: ThreadState, server: str, client: str
 ) -> Finding:
-    nfds = _beyond_nfds(trace_index, socket, state)
+    nfds = beyond_nfds(trace_index, socket, state)
     descriptor = min(trace_index.holders_at(socket.number)[state.process])
     return Finding(
         "not-read",

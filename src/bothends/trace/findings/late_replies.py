@@ -3,6 +3,10 @@
 The client sends one request at a time, and gives up waiting for one of them. Its reply comes late, after the
 next request: the client takes it for the reply to that one. A client that compares an identifier receives
 again; this one goes on with its next request, or ends.
+
+client ── A ──> (gives up) ── B ──> <── a ── ── C ──> <── b ── close       c is never read
+
+On a stream every later reply is then taken for the wrong one, too.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Iterator
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.turns import close_of, peer_socket
 from bothends.trace.findings.udp_requests import datagram_traffic, receives_data
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
@@ -19,6 +24,11 @@ from bothends.trace.rendering import formatting
 
 def late_reply(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a reply to an earlier request that is probably taken for the reply to a later one."""
+    yield from _late_datagrams(trace_index)
+    yield from _late_on_streams(trace_index)
+
+
+def _late_datagrams(trace_index: TraceIndex) -> Iterator[Finding]:
     answers = _answered_requests(trace_index)
     for socket in trace_index.sockets("datagram"):
         found = _first_mistake(trace_index, socket, answers)
@@ -127,6 +137,96 @@ def _mistake(
     if isinstance(event, Call) and event.data == received[0].data:
         return []  # all replies are alike
     return [(asked, current, received[0])]
+
+
+def _late_on_streams(trace_index: TraceIndex) -> Iterator[Finding]:
+    for socket in trace_index.sockets("stream"):
+        server = peer_socket(trace_index, socket)
+        if socket.accepted_from is not None or server is None:
+            continue
+        found = _first_on_stream(trace_index, socket, trace_index.sends(server))
+        if found is None:
+            continue
+        asked, current, receive = found
+        client = capitalized(name_of(trace_index, receive.process))
+        yield Finding(
+            "late-reply",
+            "A late answer is probably taken for the answer to a later request",
+            f"{client} sent {_data(asked)} and gave up waiting, then sent {_data(current)} on the same "
+            f"connection and received {_data(receive)}, which answers the former. It read no other answer "
+            "before it went on, so each later answer is taken for that of the next request.",
+            "Close a connection when you give up waiting for an answer on it. Or put a number into each "
+            "request and its answer, and discard answers with another number.",
+            (asked.number, current.number, receive.number),
+            certainty="inferred",
+            basis="the server sent its answers in the order of the requests, and the last one was never read",
+            process=receive.process,
+            sockets=(socket.number,),
+            in_c="if (poll(&p, 1, timeout) == 0) { close(fd); fd = reconnect(); }",
+            in_python="except TimeoutError: sock.close(); sock = socket.create_connection(address)",
+        )
+
+
+def _first_on_stream(
+    trace_index: TraceIndex, socket: Socket, replies: list[Call]
+) -> tuple[Call, Call, Call] | None:
+    """Return the request answered, the one that the client had sent last, and the receive.
+
+    The n-th send of the server is taken for the answer to the n-th request. The client must have received
+    once between two requests, and never the last answer. If the client ended before that was sent, another
+    answer must have been sent before the request for which it was taken.
+    """
+    places = {reply.number: place for place, reply in enumerate(replies)}
+    waits = datagram_traffic(trace_index).waits_by_socket[socket.number]
+    requests: list[Call] = []
+    received = 0  # since the last request
+    has_waited = False  # in vain, since then
+    abandoned: tuple[Call, Call] | None = None  # the request, and the next one
+    joined: Call | None = None  # the receive that brought the answers to both
+    mistakes: list[tuple[Call, Call, Call]] = []
+    for call in sorted((*trace_index.calls_by_socket[socket.number], *waits), key=trace_index.position):
+        if call.name in SENDING and not call.failed and call.size:
+            gave_up = bool(requests) and not received and has_waited and abandoned is None
+            if requests and received != 1 and not gave_up:
+                return None  # several requests at a time, or several answers
+            if gave_up:
+                abandoned = requests[-1], call
+            requests.append(call)
+            received, has_waited = 0, False
+        elif receives_data(call) and call.size:
+            senders = trace_index.senders_of(call)
+            last = places.get(senders[-1].number, len(requests)) if senders else len(requests)
+            if last >= len(requests) or (len(senders) > 1 and (joined is not None or abandoned is None)):
+                return None
+            received += 1
+            if len(senders) > 1:
+                joined = call
+            elif last < len(requests) - 1:
+                mistakes.append((requests[last], requests[-1], call))
+            elif mistakes:
+                return None
+        elif call.name in RECEIVING | WAITING and (call.result == 0 or call.error == "EAGAIN"):
+            has_waited |= (call.until or call.at) - call.at >= BLOCKED_NS // 4 and not received
+    if abandoned is None or abandoned[0].data == abandoned[1].data:
+        return None
+    ended = (
+        close_of(trace_index, socket) is not None or trace_index.ended_at(abandoned[0].process) is not None
+    )
+    if not ended:
+        return None
+    if joined is not None and not mistakes:
+        # It sent a request like the others, and ended without waiting for the answer to it.
+        is_alike = len(requests) > 2 and requests[-1].data.split()[:1] == requests[-2].data.split()[:1]
+        return (*abandoned, joined) if not received and not has_waited and is_alike else None
+    if not mistakes or received != 1:
+        return None
+    was_early = any(
+        trace_index.position(trace_index.senders_of(receive)[0]) < trace_index.position(request)
+        for _, request, receive in mistakes[1:]
+    )
+    if len(replies) == len(requests) or (len(replies) == len(requests) - 1 and was_early):
+        return mistakes[0]
+    return None
 
 
 def _data(call: Call) -> str:

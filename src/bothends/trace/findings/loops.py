@@ -350,15 +350,16 @@ def zero_size_read(trace_index: TraceIndex) -> Iterator[Finding]:
             if not is_empty or call.name in ("recvmsg", "recvmmsg") or not _taken_for_eof(trace_index, call):
                 continue
             unread = _unread(trace_index, socket)
-            if unread <= 0:
+            if unread <= 0 and not _peer_waited(trace_index, socket, call):
                 continue
             name = name_of(trace_index, call.process)
+            harm = f"{unread:,} bytes of its data were not read" if unread > 0 else "it waited for an answer"
             yield Finding(
                 "zero-size-read",
                 "A read into a buffer of length 0 is taken for EOF",
                 f"{capitalized(name)} called {_NAMES.get(call.name, call.name)}({call.descriptor}) with a "
                 f"length of 0. It returned 0, which {name} took for EOF and stopped, while the peer had not "
-                f"ended: {unread:,} bytes of its data were not read.",
+                f"ended: {harm}.",
                 "Never read into a buffer that has no room: empty or enlarge it first, or close the "
                 "connection with an error because the message is too long.",
                 (call.number,),
@@ -378,6 +379,20 @@ def _taken_for_eof(trace_index: TraceIndex, call: Call) -> bool:
         following.name in SENDING
         and not any(each.name in RECEIVING for each in trace_index.later_calls(following))
     )
+
+
+def _peer_waited(trace_index: TraceIndex, socket: Socket, read: Call) -> bool:
+    """Return whether the peer was open at a read, and then read EOF or was reset."""
+    peer = trace_index.peer_of(socket.number)
+    if peer is None:
+        return False
+    for call in trace_index.calls_by_socket[peer]:
+        if call.at <= read.at and call.name in ("close", "shutdown"):
+            return False
+        is_end = call.name in RECEIVING and (call.result == 0 or call.error == "ECONNRESET")
+        if (call.until or 0) > read.at and is_end and call.requested:
+            return True
+    return False
 
 
 def _unread(trace_index: TraceIndex, socket: Socket) -> int:

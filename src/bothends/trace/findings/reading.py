@@ -129,3 +129,13 @@ def _relays(trace_index: TraceIndex, server: Socket) -> bool:
             elif last_read.get(call.thread, call.socket) != call.socket:
                 return True
     return False
+
+
+def beyond_nfds(trace_index: TraceIndex, socket: Socket, state: ThreadState) -> int:
+    """Return the first argument of select(), if no descriptor of a socket is below it; otherwise 0."""
+    call = state.call
+    if call is None or call.name not in ("select", "pselect6") or not call.arguments[:1]:
+        return 0
+    held = trace_index.holders_at(socket.number).get(state.process, set())
+    nfds = int(call.arguments[0]) if call.arguments[0].isdecimal() else 0
+    return nfds if held and min(held) >= nfds else 0

@@ -28,6 +28,7 @@ from bothends.trace.findings import (
     idle_http_clients,
     interruptions,
     java_objects,
+    joined_messages,
     keep_alive,
     kept_open,
     kernel_reasons,
@@ -147,6 +148,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "http-no-length": kept_open.http_no_length,
     "http-body-unread": http_lengths.http_body_unread,
     "http-length-wrong": http_lengths.http_length_wrong,
+    "http-body-without-length": http_lengths.http_body_without_length,
     "character-split": split_characters.character_split,
     "keep-alive-race": keep_alive.keep_alive_race,
     "exited-with-unsent-data": unsent_output.exited_with_unsent_data,
@@ -156,6 +158,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "timeout-too-short": exits.timeout_too_short,
     "one-recv-per-message": streams.one_recv_per_message,
     "two-sends-one-read": streams.two_sends_one_read,
+    "messages-unanswered": joined_messages.messages_unanswered,
     "short-send": streams.short_send,
     "read-too-long": hanging_reads.read_too_long,
     "no-newline": hanging_reads.no_newline,
@@ -221,6 +224,7 @@ _HANGS: Final = (
     "no-half-close",
     "short-send",
     "two-sends-one-read",
+    "messages-unanswered",
 )
 # Bytes that are no TLS, or TLS bytes that are taken for text.
 _OF_TLS: Final = _OF_A_HANG | {
@@ -263,6 +267,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "connect-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
     "connect-abandoned": _REFUSED | {"connect-unanswered", "never-closed", "idle-client"},
     "shared-port-unread": frozenset({"unanswered-datagram", "receive-buffer-full", "idle-client"}),
+    "http-body-without-length": _OF_A_HANG | {*_HANGS},
     "http-body-unread": _OF_A_HANG | {"one-recv-per-message", "http-no-length"},
     "backlog-overflow": frozenset({"listener-closed-with-queue", "write-after-close"}),
     "listener-closed-with-queue": frozenset({"write-after-close"}),
@@ -276,11 +281,13 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     ),
     "sigpipe": _OF_A_HANG | _REFUSED | {"exited-mid-conversation", "listener-closed-with-queue"},
     **dict.fromkeys(_LOOPS, _OF_A_HANG | {"not-accepted", "loop-blocked", "one-recv-per-message"}),
+    "zero-size-read": _OF_A_HANG | {"one-recv-per-message", "closed-without-answer"},
     "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow", "listener-closed-with-queue"}),
     **dict.fromkeys(
         ("length-counts-characters", "length-byte-order", "text-as-length"),
         frozenset(
             {
+                *_HANGS,
                 "one-recv-per-message",
                 "closed-with-unread-data",
                 "write-after-close",

@@ -31,6 +31,7 @@ REPEATED_FAILURES: Final = 4  # a program that handles EPIPE stops before
 
 def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a program that read part of a message, never read the rest, and continued."""
+    yield from _answered_too_early(trace_index)
     for socket in trace_index.sockets("stream"):
         receives = trace_index.receives(socket)
         receive = next((each for each in reversed(receives) if each.size), None)
@@ -65,6 +66,49 @@ def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
             sockets=(socket.number,),
             in_c="while (n < length && (r = recv(fd, buf + n, length - n, 0)) > 0) n += r;",
             in_python="while len(data) < length and (piece := s.recv(length - len(data))): data += piece",
+        )
+
+
+def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that answered the first read of an upload, and never what came after it.
+
+    The client sends all of it and ends its direction, whatever the server answers meanwhile, and then fails.
+    """
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        if socket.accepted_from is None or peer is None or socket.is_wrapped:
+            continue
+        sends, uploads = trace_index.sends(socket), trace_index.sends(peer)
+        receives = [call for call in trace_index.receives(socket) if call.size]
+        ended = next(
+            (call for call in trace_index.calls_by_socket[peer.number] if call.name == "shutdown"), None
+        )
+        if len(sends) != 1 or len(receives) < 2 or ended is None or not uploads:
+            continue
+        answer, total = sends[0], sum(call.size for call in uploads)
+        read = sum(
+            call.size for call in receives if trace_index.position(call) < trace_index.position(answer)
+        )
+        has_failed = bool(trace_index.process(ended.process).status)
+        if not 0 < read < total or read != receives[0].size or not has_failed:
+            continue
+        if answer.data.startswith(b"HTTP/") or uploads[0].data[:5].isupper():
+            continue  # an error of HTTP may be sent before the whole body is read
+        yield Finding(
+            "one-recv-per-message",
+            "The program takes one recv for one message",
+            f"The client sent {total:,} bytes and ended its direction. The server read {read:,} of them, "
+            "sent its answer, and sent nothing after it had read the rest. The client then exited with an "
+            "error.",
+            "TCP has no messages: read in a loop until the message is complete (by its length, a "
+            "line's end, or EOF), and answer then.",
+            (uploads[-1].number, receives[0].number, answer.number),
+            certainty="inferred",
+            basis=f"one answer, after the first of {len(receives)} reads, and the client failed",
+            process=answer.process,
+            sockets=(socket.number, peer.number),
+            in_c="while ((r = recv(fd, buf + n, sizeof buf - n, 0)) > 0) n += r;   /* up to EOF */",
+            in_python="data = b''.join(iter(lambda: s.recv(65536), b''))   # in Node.js: on('end')",
         )
 
 
