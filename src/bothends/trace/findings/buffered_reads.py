@@ -53,6 +53,8 @@ def buffered_data_skipped(trace_index: TraceIndex) -> Iterator[Finding]:
             "Read the header and the body from one stream: a buffered stream (makefile(), fdopen(), "
             "BufferedReader) takes more from the socket than it has returned.",
             evidence(*reads[-2:], reader, each.waiter),
+            "inferred",
+            "it asks for as many bytes as the body has, and took a part of them with the header",
             process=reader.process,
             sockets=(each.socket.number, each.peer.number),
             in_c="fgets(line, sizeof line, in); fread(body, 1, length, in);  /* not read(fd, ...) */",

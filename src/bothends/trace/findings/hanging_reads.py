@@ -147,8 +147,13 @@ def _both_read(trace_index: TraceIndex) -> tuple[Finding, ...]:
         reader = next((state for state in each.peers if state.waits_for(each.peer.number)), None)
         if reader is None or each.unread or each.unread_here or not each.waiter.waits_for(each.socket.number):
             continue
-        if each.moment.now - reader.since < STANDSTILL_NS // 2 and each.moment.now < trace_index.end:
-            continue  # it has just begun to wait, and the other one has just received something
+        is_server = each.socket.accepted_from is not None
+        if (
+            is_server
+            and each.moment.now - reader.since < STANDSTILL_NS // 2
+            and each.moment.now < trace_index.end
+        ):
+            continue  # the client has just received something
         finding = _classify(trace_index, each, each.peer, reader)
         if finding is not None:
             found.append(finding)

@@ -213,12 +213,16 @@ def finished_connections(
 
 
 def _peer_finished(trace_index: TraceIndex, socket: Socket) -> tuple[int, int] | None:
-    """Return the event by which the peer has finished, and its time; None if it has not."""
+    """Return the event by which the peer has finished, and since when there is nothing more to read of it.
+
+    Returns None if it has not finished.
+    """
+    read_at = max((call.until or call.at for call in trace_index.receives(socket) if call.size), default=0)
     for packet in trace_index.packets_to[socket.number]:
         if "RST" in packet.flags and not packet.lost:
             return packet.number, packet.at
         if "FIN" in packet.flags and _is_fin_acked(trace_index, socket, (packet.offset or 0) + packet.size):
-            return packet.number, packet.at
+            return packet.number, max(packet.at, read_at)
     for call in trace_index.receives(socket):
         if call.size == 0 and call.requested != 0:
             return call.number, call.until or call.at
