@@ -69,8 +69,8 @@ def receive(conn: socket.socket) -> None:
         leave(conn)
         return
     if MISTAKE == "no-buffer":  # for a line that comes in several pieces
-        for line in data.decode().splitlines():
-            handle(conn, line)
+        for piece in data.decode().splitlines():
+            handle(conn, piece)
         return
     buffers[conn] += data
     while conn in buffers and b"\n" in buffers[conn]:
