@@ -52,6 +52,7 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
     self->fd = fd;
     self->flags = flags;
     self->high_water = (size_t)core->write_high_water;
+    self->low_water = self->high_water / 2;
     self->started_at = self->last_received = self->last_activity = core->now;
     self->slot = slot_alloc(core, SLOT_CONNECTION, self, &self->generation);
     if (self->slot == UINT32_MAX) {
@@ -236,7 +237,7 @@ int connection_on_written(Connection *self, size_t size)
 
     write_queue_consume(&self->queue, size);
     self->last_activity = self->core->now;
-    if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->high_water / 4) {
+    if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
         self->flags &= ~(uint32_t)WRITE_PAUSED;
         status = call_method(self->handler, names.resume_writing, NULL);
     }
@@ -277,7 +278,7 @@ static void connection_update(Connection *self)
         }
     } else if (self->queue.unsent > self->high_water)
         self->flags |= READ_PAUSED; /* then the peer's sends block: backpressure */
-    else if (self->queue.unsent <= self->high_water / 2)
+    else if (self->queue.unsent <= self->low_water)
         self->flags &= ~(uint32_t)READ_PAUSED;
 }
 
@@ -409,6 +410,15 @@ int connection_drain(Connection *self, double last_check)
 
 /* Methods of an asyncio transport ------------------------------------------------------------------ */
 
+/* Tell the protocol when its queue is above the high-water mark, as asyncio does. 0, or -1 with an exception set. */
+static int maybe_pause_writing(Connection *self)
+{
+    if (self->queue.unsent <= self->high_water || self->flags & WRITE_PAUSED)
+        return 0;
+    self->flags |= WRITE_PAUSED;
+    return call_method(self->handler, names.pause_writing, NULL);
+}
+
 static PyObject *transport_write(Connection *self, PyObject *data)
 {
     PyObject *bytes;
@@ -424,11 +434,8 @@ static PyObject *transport_write(Connection *self, PyObject *data)
     if (status < 0)
         return NULL;
     connection_update(self);
-    if (self->queue.unsent > self->high_water && !(self->flags & WRITE_PAUSED)) {
-        self->flags |= WRITE_PAUSED;
-        if (call_method(self->handler, names.pause_writing, NULL) < 0)
-            return NULL;
-    }
+    if (maybe_pause_writing(self) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -484,12 +491,15 @@ static PyObject *transport_get_write_buffer_size(Connection *self, PyObject *Py_
 
 static PyObject *transport_set_write_buffer_limits(Connection *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"high", NULL};
-    Py_ssize_t high_water;
+    static char *keywords[] = {"high", "low", NULL};
+    Py_ssize_t high_water, low_water = -1;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:set_write_buffer_limits", keywords, &high_water))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|n:set_write_buffer_limits", keywords, &high_water, &low_water))
         return NULL;
     self->high_water = high_water < 0 ? 0 : (size_t)high_water;
+    self->low_water = low_water < 0 || low_water > high_water ? self->high_water / 2 : (size_t)low_water;
+    if (!(self->flags & (CLOSE_PENDING | CLOSED)) && maybe_pause_writing(self) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 

@@ -127,7 +127,7 @@ struct Connection {
     void *backend_data; /* the backend's, from PyMem_Malloc(); freed with the connection */
     WriteQueue queue;
     double started_at, last_received, last_activity; /* seconds on the core's clock */
-    size_t high_water;                               /* unsent bytes above which reading (or the writer) pauses */
+    size_t high_water, low_water; /* unsent bytes above which reading (or the writer) pauses, and resumes again */
     uint32_t slot, generation;
     uint32_t flags;
     int fd;

@@ -3,8 +3,8 @@
 What asyncio does, and what follows:
 
 1. A transport's write() never blocks and never fails: it buffers without limit what the socket does not take.
-   So backpressure is the protocol's task: above `limits.unsent` the transport calls pause_writing(), and the
-   protocol stops reading from that peer until the peer has caught up.
+   So backpressure is the protocol's task: the transport's high and low-water marks are those of
+   `connection_core.py`, and the protocol pauses reading between them.
 2. By default the transport closes when the peer sends EOF, which would lose replies to a peer that
    half-closes. So eof_received() returns True, and the protocol closes the transport once everything is sent.
 3. `loop.create_server` accepts connections without a limit, and after EMFILE waits a whole second. So this
@@ -31,7 +31,8 @@ from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
 from bothends.engines.admission import AdmissionControl
-from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.connection_core import Action, ConnectionCore, State
 from bothends.engines.datagrams import DatagramServer
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import NonblockingConnection
@@ -89,7 +90,7 @@ class LoopContext(Protocol):
 
 
 class ConversationProtocol(asyncio.Protocol):
-    """One connection on an asyncio transport. The states are those of `nonblocking.py`.
+    """One connection on an asyncio transport. States and limits are those of `connection_core.py`.
 
     Args:
         loop: the event loop.
@@ -99,18 +100,15 @@ class ConversationProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_last_activity",
         "_last_buffer_size",
-        "_last_received",
-        "_limits",
-        "_linger_until",
         "_loop",
-        "_opened_at",
-        "_peer_eof",
+        "_notified_when_empty",
         "_pending_abort",
-        "_read_paused_until",
+        "_posted_limit",
+        "_pushed_early",
+        "_reading",
         "_transport",
-        "_writing_paused",
+        "core",
         "driver",
         "slot",
     )
@@ -123,183 +121,152 @@ class ConversationProtocol(asyncio.Protocol):
         context = context or loop.context
         self.slot: int | None = None
         self._loop = loop
-        self._limits = context.limits
-        self._opened_at = loop.now
-        self._last_received = self._last_activity = loop.now
+        self._posted_limit = context.limits.posted
         self._last_buffer_size = 0
-        self._peer_eof = False
-        self._writing_paused = False
-        self._read_paused_until: float | None = None
-        self._linger_until: float | None = None
+        self._reading = True
+        self._notified_when_empty = False
         self._pending_abort = False
+        self._pushed_early: list[bytes] | None = []  # while the conversation is being opened
         push = self._push if context.service.pushes else discard_push
         self.driver = ConversationDriver(context, listener, peer, push)
+        self.core = ConnectionCore(self.driver, context.limits, loop.now)
 
     # Called by the transport -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
-        # A pull producer is called when everything is sent. Otherwise only a full write buffer matters.
-        self._transport.set_write_buffer_limits(high=0 if self.driver.wants_pull else self._limits.unsent)
+        self._transport.set_write_buffer_limits(high=self.core.high_water, low=self.core.low_water)
         self._loop.connections.add(self)
-        deadline = self._next_deadline(self._opened_at)
-        if deadline is not None:
-            self._loop.schedule(self, deadline)
-        self._write(self.driver.start())
+        self._schedule()
+        early, self._pushed_early = b"".join(self._pushed_early or ()), None
+        self._write(early + self.driver.start())
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._last_received = self._last_activity = self._loop.now
-        if self.driver.finished:
-            return
-        reply = self.driver.receive(data)
-        if self.driver.read_pause:
-            self._read_paused_until = self._last_received + self.driver.read_pause
-            self._update_reading()
-            self._loop.schedule(self, self._read_paused_until)
+        reply = self.core.receive(data, self._loop.now)
+        if self.core.paused_until is not None:
+            self._schedule()
         self._write(reply)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. Returns True to keep the transport open for replies."""
-        self._peer_eof = True
-        if self._linger_until is not None:
-            self._transport.close()
-        else:
-            self._write(self.driver.receive_eof())
+        self._write(self.core.receive_eof(self._loop.now))
         return True
 
     def pause_writing(self) -> None:
-        """See asyncio.BaseProtocol. The write buffer is above its high-water mark."""
-        self._writing_paused = True
-        self._update_reading()
+        """See asyncio.BaseProtocol. What this means for reading is decided in `_settle`."""
 
     def resume_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
-        self._writing_paused = False
-        self._last_activity = self._loop.now
-        self._update_reading()
+        """See asyncio.BaseProtocol. The write buffer is at its low-water mark."""
+        self.core.last_activity = self._loop.now
         # Not at once, because a transport that is closed inside this callback calls connection_lost() twice.
-        self._loop.call_soon(self._produce)
+        self._loop.call_soon(self._settle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._loop.connection_closed(self)
-        self.driver.close(CloseReason.RESET if exc is not None else None)
+        if exc is not None:
+            self.core.lose(CloseReason.RESET)
+        self.core.closed()
 
     # Called by the loop ----------------------------------------------------------------------
 
     def on_timer(self, now: float) -> float | None:
         """Apply the time limits. Returns the next deadline, or None if there is none."""
-        if self._transport.is_closing() and not self._write_buffer_size():
+        if self._transport.is_closing():
             return None
-        if self._write_buffer_size() != self._last_buffer_size:
-            self._last_buffer_size = self._write_buffer_size()
-            self._last_activity = now
-        if self._linger_until is not None:
-            if self._last_buffer_size:
-                self._linger_until = (
-                    now + self._limits.linger
-                )  # the timeout starts when the last byte is sent
-            if now < self._linger_until:
-                return min(self._linger_until, now + self._limits.linger)
-            self._transport.close()
-            return None
-        if self._read_paused_until is not None and now >= self._read_paused_until:
-            self._read_paused_until = None
-            self._update_reading()
-        limit = self.driver.next_limit(self._opened_at, self._last_activity)
-        if limit is None or now < limit[0]:
-            return self._next_deadline(now)
-        if self._last_buffer_size:
-            self.abort(limit[1])
-        else:
-            self._stop_reading(limit[1])
-        return self._linger_until
-
-    def _next_deadline(self, now: float) -> float | None:
-        limit = self.driver.next_deadline(self._opened_at, self._last_activity, now)
-        return min((each for each in (limit, self._read_paused_until) if each is not None), default=None)
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._last_buffer_size:
+            self._last_buffer_size = unsent
+            self.core.last_activity = now
+        self._write(self.core.expire(now, unsent))
+        return self.core.next_deadline(now)
 
     def drain(self, last_check: float) -> None:
-        """See NonblockingConnection.drain."""
-        if self._linger_until is not None or last_check - self._last_received < DRAIN_IDLE:
-            return
-        if not self._write_buffer_size() or self.driver.wants_pull:
-            self._stop_reading(CloseReason.DRAINED)
+        """See ConnectionCore.drain."""
+        if not self._transport.is_closing():
+            self._write(self.core.drain(last_check, self._transport.get_write_buffer_size()))
 
-    def abort(self, cause: CloseReason) -> None:
-        """Send RST and drop unsent data."""
-        self.driver.close(cause)
-        reset_on_close(self._transport.get_extra_info("socket"))
-        self._transport.abort()
+    def close(self, cause: CloseReason) -> None:
+        """End the connection now."""
+        self.core.abort(cause)
+        self._settle()
 
     # Writing ---------------------------------------------------------------------------------
 
-    def _update_reading(self) -> None:
-        """Pause reading while the write buffer is too large or the peer exceeds the rate, else resume."""
-        if self._peer_eof or self._transport.is_closing():
-            return
-        pause = self._read_paused_until is not None or self._write_buffer_size() > self._limits.unsent
-        if pause and self._linger_until is None:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
-
     def _write(self, data: bytes) -> None:
         if data and not self._transport.is_closing():
-            self._last_activity = self._loop.now
+            self.core.last_activity = self._loop.now
             self._transport.write(data)
             self.driver.bytes_sent(data)
-        if self.driver.wants_pull:
-            self._update_reading()
-            self._produce()
-        elif self.driver.finished:
-            self._shutdown_write()
+        self._settle()
 
-    def _produce(self) -> None:
-        """Call the pull producer, if everything has been sent."""
-        if self._writing_paused or self._transport.is_closing():
+    def _settle(self) -> None:
+        """Call the pull producer, do what the core says, and pause or resume reading."""
+        core, transport = self.core, self._transport
+        if transport.is_closing():
             return
-        data = self.driver.produce()
-        if data:
-            self._transport.write(data)
+        unsent = transport.get_write_buffer_size()
+        if self.driver.wants_pull and not unsent and (data := core.produce()):
+            transport.write(data)
             self.driver.bytes_sent(data)
-            if not self._writing_paused:
+            unsent = transport.get_write_buffer_size()
+            if not unsent:
                 # The socket took everything. One piece in each iteration, so that others are served, too.
-                self._loop.call_soon(self._produce)
-        elif self.driver.finished:
-            self._shutdown_write()
+                self._loop.call_soon(self._settle)
+        action = core.settle(self._loop.now, unsent)
+        if action is not Action.NONE:
+            self._act(action)
+            if action is not Action.SHUTDOWN:
+                return
+        if (
+            unsent
+            and not self._notified_when_empty
+            and (self.driver.wants_pull or core.state > State.STOPPED)
+        ):
+            # Then resume_writing() is called when everything has been sent, for the next piece or the FIN.
+            self._notified_when_empty = True
+            transport.set_write_buffer_limits(high=0)
+        if core.wants_read is not self._reading:
+            self._reading = not self._reading
+            if self._reading:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
 
-    def _shutdown_write(self) -> None:
-        """Everything is written: close, or half-close and wait for the peer's EOF."""
-        if self._linger_until is not None or self._transport.is_closing():
-            return
-        if self._peer_eof:
+    def _act(self, action: Action) -> None:
+        if action is Action.SHUTDOWN:
+            self._transport.write_eof()
+            self._schedule()
+        elif action is Action.CLOSE:
             self._transport.close()
-            return
-        self._transport.write_eof()
-        self._transport.resume_reading()
-        self._linger_until = self._loop.now + self._limits.linger
-        self._loop.schedule(self, self._linger_until)
+        else:
+            self._reset()
 
-    def _stop_reading(self, cause: CloseReason) -> None:
-        self._write(self.driver.stop_reading(cause))
-        self.driver.finished = True
-        self._shutdown_write()
+    def _reset(self) -> None:
+        """Close with RST."""
+        reset_on_close(self._transport.get_extra_info("socket"))
+        self._transport.abort()
 
-    def _write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size()
+    def _schedule(self) -> None:
+        now = self._loop.now
+        deadline = self.core.next_deadline(now)
+        if deadline is not None:
+            self._loop.schedule(self, deadline)
 
     def _push(self, data: bytes) -> None:
-        if self._pending_abort or self.driver.finished or self._transport.is_closing() or not data:
+        if self._pushed_early is not None:
+            self._pushed_early.append(data)
+            return
+        if self._pending_abort or not data or not self.core.wants_push or self._transport.is_closing():
             return
         self._transport.write(data)
         self.driver.bytes_sent(data)
-        if self._write_buffer_size() > self._limits.posted:
+        if self._transport.get_write_buffer_size() > self._posted_limit:
             # Not at once, because closing this conversation may push to others, which may close in turn.
             self._pending_abort = True
-            self._loop.call_soon(lambda: self.abort(CloseReason.STALLED))
+            self._loop.call_soon(lambda: self.close(CloseReason.STALLED))
 
 
 class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtocol):
@@ -494,10 +461,7 @@ class AsyncioLoop:
         with contextlib.suppress(ValueError):
             self._loop.remove_reader(self.context.stop.aborting.fileno())
         for connection in list(self.connections):
-            if isinstance(connection, NonblockingConnection):
-                connection.close(CloseReason.ABORTED)
-            else:
-                connection.abort(CloseReason.ABORTED)
+            connection.close(CloseReason.ABORTED)
 
     def _check_finished(self) -> None:
         if not (

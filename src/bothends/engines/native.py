@@ -178,9 +178,8 @@ class NativeConversationProtocol(ConversationProtocol):
 
     __slots__ = ()
 
-    def abort(self, cause: CloseReason) -> None:
-        """See ConversationProtocol.abort. The core's abort() sends RST."""
-        self.driver.close(cause)
+    def _reset(self) -> None:
+        # The core's abort() sends RST.
         self._transport.abort()
 
 
@@ -498,10 +497,7 @@ class NativeLoop:
     def _abort(self) -> None:
         self._core.unwatch(self.context.stop.aborting.fileno())
         for connection in list(self.connections):
-            if isinstance(connection, NonblockingConnection):
-                connection.close(CloseReason.ABORTED)
-            else:
-                connection.abort(CloseReason.ABORTED)
+            connection.close(CloseReason.ABORTED)
         self._core.abort()
 
 
