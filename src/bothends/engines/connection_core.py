@@ -213,9 +213,13 @@ class ConnectionCore:
         """End the conversation if it is idle, because the server is draining.
 
         `last_check` is when the engine last checked: all data that had arrived by then has been read. A
-        producer that has not finished continues.
+        producer that has not finished continues. A peer that is silent after our FIN is not waited for.
         """
-        if self.state > _STOPPED or last_check - self.last_received < DRAIN_IDLE:
+        if last_check - self.last_received < DRAIN_IDLE:
+            return b""
+        if self.state is _LINGERING:
+            self._step(Input.LINGER_EXPIRED)
+        if self.state > _STOPPED:
             return b""
         if unsent and not self.driver.wants_pull:
             return b""
@@ -241,9 +245,11 @@ class ConnectionCore:
 
     def lose(self, cause: CloseReason) -> None:
         """The connection has failed: nothing more can be received or sent."""
-        if self.state is not _CLOSED:
+        if self.state is _CLOSED:
+            return
+        if self.state is not _LINGERING:
             self._cause = cause
-            self._step(Input.LOST)
+        self._step(Input.LOST)
 
     # What to do next -------------------------------------------------------------------------------
 
@@ -287,9 +293,22 @@ class ConnectionCore:
         limit = self.driver.next_deadline(self._opened_at, self.last_activity, now)
         return min((each for each in (limit, self.paused_until) if each is not None), default=None)
 
-    def next_limit(self, now: float) -> tuple[float, CloseReason] | None:
-        """Return the time limit that expires next if nothing happens after `now`; see ConversationDriver."""
-        return self.driver.next_limit(self._opened_at, now)
+    def blocking_timeout(self, now: float) -> float | None:
+        """Return for how many seconds a call that begins now may block, or None for no limit.
+
+        Assumes that data has just been exchanged, so that it is the same in each call. If the call times out,
+        `deadline` tells whether a limit has expired.
+        """
+        if self._cut_at is not None:
+            return self._cut_at - now
+        limit = self.driver.next_limit(self._opened_at, now)
+        return None if limit is None else limit[0] - now
+
+    def deadline(self) -> tuple[float, CloseReason] | None:
+        """Return when the next limit expires, and the reason to close the connection then, or None."""
+        if self._cut_at is not None:
+            return self._cut_at, self.driver.cause
+        return self.driver.next_limit(self._opened_at, self.last_activity)
 
     def closed(self) -> None:
         """End the conversation. Call once the socket is closed."""
