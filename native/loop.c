@@ -165,16 +165,16 @@ static PyObject *core_drain(Core *core, PyObject *last_check)
     return PyErr_Occurred() ? NULL : for_each_conversation(core, connection_drain, seconds);
 }
 
-static int reset_connection(Connection *connection, double Py_UNUSED(argument))
+static int abort_connection(Connection *connection, double Py_UNUSED(argument))
 {
-    connection_begin_close(connection, true);
+    connection_abort(connection);
     return 0;
 }
 
-PyDoc_STRVAR(abort_doc, "abort()\n\nReset the connections of all conversations.");
+PyDoc_STRVAR(abort_doc, "abort()\n\nEnd all conversations: with RST, unless our FIN is sent.");
 static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    return for_each_conversation(core, reset_connection, 0);
+    return for_each_conversation(core, abort_connection, 0);
 }
 
 /* Construction and closing --------------------------------------------------------------------------- */
@@ -340,7 +340,7 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
     core->closing = true;
     for (uint32_t i = 0; is_owner && i < core->slot_count; i++)
         if (core->slots[i].kind == SLOT_CONNECTION)
-            connection_begin_close(core->slots[i].object, true);
+            connection_abort(core->slots[i].object);
     core->backend->close(core, is_owner);
     /* No request of the kernel refers to a connection any more. */
     for (uint32_t i = 0; i < core->slot_count; i++) {

@@ -513,7 +513,8 @@ def test_drain_lets_producer_finish() -> None:
     with running_conversation(PullConversation(b"y" * 1000, times=5_000)) as thread:
         received = len(thread.client.recv(1000))
         thread.stop.draining.set()
-        assert not thread.thread.join(2 * DRAIN_IDLE)
+        thread.thread.join(2 * DRAIN_IDLE)
+        assert thread.thread.is_alive()
         assert received + len(receive_until_eof(thread.client)) == 5_000_000
         assert thread.wait_closed().cause is CloseReason.DRAINED
 

@@ -37,7 +37,7 @@ class State(enum.IntEnum):
     PEER_DONE = 1
     """The peer has sent EOF; the conversation is still sending."""
     STOPPED = 2
-    """The server reads nothing more (a limit, draining); the conversation is still sending."""
+    """The server takes no more input (a limit, draining); the conversation is still sending."""
     FLUSHING = 3
     """The conversation has finished; some of its output is unsent."""
     CLOSING = 4
@@ -54,7 +54,7 @@ class Input(enum.IntEnum):
     PEER_EOF = 0
     """A read returned EOF."""
     STOP = 1
-    """Read nothing more, and end the conversation: a limit with nothing left to send, or draining."""
+    """Take no more input, and end the conversation: a limit with nothing left to send, or draining."""
     FINISHED = 2
     """The conversation sends nothing more."""
     FLUSHED = 3
@@ -113,7 +113,10 @@ TRANSITIONS: Final[Mapping[tuple[State, Input], tuple[State, Action]]] = {
 
 _OPEN, _STOPPED, _FLUSHING = State.OPEN, State.STOPPED, State.FLUSHING
 _CLOSING, _LINGERING, _CLOSED = State.CLOSING, State.LINGERING, State.CLOSED
-_NONE, _SHUTDOWN = Action.NONE, Action.SHUTDOWN
+_NONE = Action.NONE
+
+# The states in which the peer has nothing more to send.
+AT_EOF: Final = frozenset({State.PEER_DONE, State.CLOSING, State.CLOSED})
 
 
 class ConnectionCore:
@@ -226,7 +229,7 @@ class ConnectionCore:
         return self.stop(CloseReason.DRAINED)
 
     def stop(self, cause: CloseReason) -> bytes:
-        """Read nothing more, and end the conversation. Returns its last answer."""
+        """Take no more input, and end the conversation. Returns its last answer."""
         if self.state > _STOPPED:
             return b""
         self._step(Input.STOP)
@@ -274,10 +277,11 @@ class ConnectionCore:
 
     @property
     def wants_read(self) -> bool:
-        """Whether to read from the peer."""
+        """Whether to read from the peer. After the last answer input is discarded: a peer that sends all of
+        its input before it reads would wait forever otherwise."""
         if self.state is _OPEN:
             return not self.reading_paused and self.paused_until is None
-        return self.state is _LINGERING
+        return self.state not in AT_EOF
 
     @property
     def wants_push(self) -> bool:

@@ -23,7 +23,7 @@ from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_core import Action, ConnectionCore, State
+from bothends.engines.connection_core import AT_EOF, Action, ConnectionCore, State
 from bothends.engines.driver import ConversationDriver
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
@@ -67,10 +67,6 @@ class ConnectionLoop(Protocol):
 
     def connection_closed(self, connection: NonblockingConnection) -> None:
         """Called just before the connection closes its socket: stop watching it."""
-
-
-# The states in which the peer has nothing more to send.
-_AT_EOF: Final = frozenset({State.PEER_DONE, State.CLOSING})
 
 
 class NonblockingConnection:
@@ -133,7 +129,7 @@ class NonblockingConnection:
 
     def on_ready(self, ready: int) -> None:
         """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
-        at_eof = self.core.state in _AT_EOF
+        at_eof = self.core.state in AT_EOF
         if ready & ~POLLOUT and not at_eof:
             self._on_readable()
         if ready & ~POLLIN and not self._closed:
