@@ -3,7 +3,7 @@
  * There are two kinds, distinguished by the flag PROTOCOL:
  *
  * 1. Without: the handler is a conversation (services/base.py), called from here, and `state` has its state
- *    (connection_state.h). This is engines/connection_core.py in C, for connections without an observer.
+ *    (connection_state.h). This is engines/connection_state.py in C, for connections without an observer.
  * 2. With: the handler is an asyncio protocol, and the connection is its transport. The protocol keeps the
  *    state in Python (engines/asyncio.py); this file only moves its bytes.
  *

@@ -1,6 +1,6 @@
 /* The states of a connection with a conversation, and the transitions between them.
  *
- * The table is that of engines/connection_core.py, which explains it; a test compares the two. The numbers are
+ * The table is that of engines/connection_state.py, which explains it; a test compares the two. The numbers are
  * the same, too.
  */
 #ifndef BOTHENDS_CONNECTION_STATE_H

@@ -73,7 +73,7 @@ static PyMethodDef functions[] = {
      "bind_classes(Address, Peer, Conversation)\n\nLook up the layouts of the classes that C code instantiates. Call "
      "once, before making a Core."},
     {"transitions", transitions, METH_NOARGS,
-     "transitions() -> list\n\nReturn the table of a connection's states as in engines/connection_core.py: pairs of "
+     "transitions() -> list\n\nReturn the table of a connection's states as in engines/connection_state.py: pairs of "
      "(state, input) and (state, action)."},
     {"probe", probe, METH_NOARGS,
      "probe() -> int\n\nReturn 0 if io_uring is usable here, otherwise the errno of the failure."},

@@ -4,7 +4,7 @@ What asyncio does, and what follows:
 
 1. A transport's write() never blocks and never fails: it buffers without limit what the socket does not take.
    So backpressure is the protocol's task: the transport's high and low-water marks are those of
-   `connection_core.py`, and the protocol pauses reading between them.
+   `connection_state.py`, and the protocol pauses reading between them.
 2. By default the transport closes when the peer sends EOF, which would lose replies to a peer that
    half-closes. So eof_received() returns True, and the protocol closes the transport once everything is sent.
 3. `loop.create_server` accepts connections without a limit, and after EMFILE waits a whole second. So this
@@ -32,7 +32,7 @@ from typing import ClassVar, Final, Protocol, cast
 
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
-from bothends.engines.connection_core import Action, ConnectionCore, State
+from bothends.engines.connection_state import Action, ConnectionState, State
 from bothends.engines.datagrams import DatagramServer
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import NonblockingConnection
@@ -90,7 +90,7 @@ class LoopContext(Protocol):
 
 
 class ConversationProtocol(asyncio.Protocol):
-    """One connection on an asyncio transport. States and limits are those of `connection_core.py`.
+    """One connection on an asyncio transport. States and limits are those of `connection_state.py`.
 
     Args:
         loop: the event loop.
@@ -129,7 +129,7 @@ class ConversationProtocol(asyncio.Protocol):
         self._pushed_early: list[bytes] | None = []  # while the conversation is being opened
         push = self._push if context.service.pushes else discard_push
         self.driver = ConversationDriver(context, listener, peer, push)
-        self.core = ConnectionCore(self.driver, context.limits, loop.now)
+        self.core = ConnectionState(self.driver, context.limits, loop.now)
 
     # Called by the transport -----------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class ConversationProtocol(asyncio.Protocol):
         return self.core.next_deadline(now)
 
     def drain(self, last_check: float) -> None:
-        """See ConnectionCore.drain."""
+        """See ConnectionState.drain."""
         if not self._transport.is_closing():
             self._write(self.core.drain(last_check, self._transport.get_write_buffer_size()))
 

@@ -2,7 +2,7 @@
 
 Connects a ConversationDriver to a blocking socket, for every engine with a thread or process for each
 connection. A chunk takes one recv() and a reply one send(), as in every textbook. The states are those of
-`connection_core.py`; the rest of this module is about ending a call that blocks, which textbooks leave out.
+`connection_state.py`; the rest of this module is about ending a call that blocks, which textbooks leave out.
 
 What the kernel does, and what follows:
 
@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import Final
 
 from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, Limits
-from bothends.engines.connection_core import Action, ConnectionCore, State
+from bothends.engines.connection_state import Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE
 from bothends.engines.shutdown import ShutdownFlag, ShutdownFlags
@@ -218,7 +218,7 @@ class BlockingConnection:
         self.limits = limits
         self.watchdog = watchdog
         self.watched = watchdog.watch(connection)
-        self.core = ConnectionCore(driver, limits, self.watched.last_received)
+        self.core = ConnectionState(driver, limits, self.watched.last_received)
         self._read_size = min(limits.chunk, limits.rate or limits.chunk)
         self._applied_timeouts = {socket.SO_RCVTIMEO: 0, socket.SO_SNDTIMEO: 0}
         self._reset = False

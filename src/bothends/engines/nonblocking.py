@@ -2,7 +2,7 @@
 
 Connects a ConversationDriver to a non-blocking socket, for every engine whose event loop reports ready
 descriptors: select, poll and epoll, and asyncio for the socket families that its transports do not support.
-The states and limits are those of `connection_core.py`; this module moves the bytes.
+The states and limits are those of `connection_state.py`; this module moves the bytes.
 
 What the kernel does, and what follows:
 
@@ -23,7 +23,7 @@ from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_core import AT_EOF, Action, ConnectionCore, State
+from bothends.engines.connection_state import AT_EOF, Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
@@ -112,7 +112,7 @@ class NonblockingConnection:
         self.driver = ConversationDriver(
             context, listener, peer, self._push if context.service.pushes else discard_push
         )
-        self.core = ConnectionCore(self.driver, context.limits, loop.now)
+        self.core = ConnectionState(self.driver, context.limits, loop.now)
 
     def start(self) -> None:
         """Start the conversation. Call once the loop watches the connection."""
@@ -149,7 +149,7 @@ class NonblockingConnection:
         return self.core.next_deadline(now)
 
     def drain(self, last_check: float) -> None:
-        """See ConnectionCore.drain."""
+        """See ConnectionState.drain."""
         self._write(self.core.drain(last_check, self.write_buffer_size))
 
     def close(self, cause: CloseReason) -> None:

@@ -119,7 +119,7 @@ _NONE = Action.NONE
 AT_EOF: Final = frozenset({State.PEER_DONE, State.CLOSING, State.CLOSED})
 
 
-class ConnectionCore:
+class ConnectionState:
     """One connection: a conversation, its state, and its time limits. All times are on the caller's clock.
 
     Methods that return bytes return the data to send next. After sending it the adapter calls `settle()`.

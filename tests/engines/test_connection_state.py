@@ -1,4 +1,4 @@
-"""`engines/connection_core.py`: the table of states, random lives of a connection, and the table in C."""
+"""`engines/connection_state.py`: the table of states, random lives of a connection, and the table in C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bothends.endpoints import Address
 from bothends.engines.base import DRAIN_IDLE, EngineContext, Limits
-from bothends.engines.connection_core import TRANSITIONS, Action, ConnectionCore, Input, State
+from bothends.engines.connection_state import TRANSITIONS, Action, ConnectionState, Input, State
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.native import NativeEngine
 from bothends.events import Closed, CloseReason, Event, Sent
@@ -150,7 +150,7 @@ class Socket:
             observe=self.events.append,
         )
         self.driver = ConversationDriver(context, LISTENER, PEER)
-        self.core = ConnectionCore(self.driver, LIMITS, self.now)
+        self.core = ConnectionState(self.driver, LIMITS, self.now)
         self.unsent = self.sent = 0
         self.fin_sent = False
         self.end: Action | None = None
