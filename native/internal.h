@@ -21,6 +21,8 @@
  *
  * 1. One thread runs a core. The GIL protects all data here; it is released only while blocked in the
  *    kernel. Other threads may call `Connection.write` and `Core.stop`, nothing else.
+ *    A free-threaded Python enables the GIL when it imports this module, because the module does not declare
+ *    that it runs without (Py_MOD_GIL_NOT_USED), and it cannot: nothing here is protected by a lock of its own.
  * 2. Each object the kernel may report on has a slot. The user_data of a request, or epoll's data, holds the
  *    slot's index and generation, so a late report on a freed object is recognized, even if the slot and the
  *    descriptor have been reused.
@@ -257,6 +259,7 @@ void listeners_rearm(Core *core);
 
 /* watch.c */
 int watch_on_event(Watch *watch, uint32_t events);
+int watch_traverse(Watch *watch, visitproc visit, void *arg);
 void watch_discard(Watch *watch);
 PyObject *core_watch(Core *core, PyObject *args);
 PyObject *core_unwatch(Core *core, PyObject *args);
@@ -266,6 +269,7 @@ PyObject *core_add_datagram_socket(Core *core, PyObject *args);
 PyObject *core_remove_datagram_socket(Core *core, PyObject *args);
 int datagram_server_poll(DatagramServer *server, int *received);
 int datagram_servers_poll(Core *core, int *received);
+int datagram_servers_traverse(Core *core, visitproc visit, void *arg);
 void datagram_server_free(Core *core, DatagramServer *server);
 
 /* backend_epoll.c; backend.h has the rest */

@@ -60,6 +60,7 @@ class NoTrafficObserverContract(
                 metafunc.parametrize(argument, ["tcp"])
 
 
+@pytest.mark.spread("reading", "cut", "answer", one_in=3)
 class TestUringWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentUringEngine"
 

@@ -140,18 +140,20 @@ class ConversationProtocol(asyncio.Protocol):
         self._loop.connections.add(self)
         self._schedule()
         early, self._pushed_early = b"".join(self._pushed_early or ()), None
-        self._write(early + self.driver.start())
+        self._write(early + self.driver.start(), self._loop.now)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        reply = self.core.receive(data, self._loop.now)
+        now = self._loop.now
+        reply = self.core.receive(data, now)
         if self.core.paused_until is not None:
             self._schedule()
-        self._write(reply)
+        self._write(reply, now)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. Returns True to keep the transport open for replies."""
-        self._write(self.core.receive_eof(self._loop.now))
+        now = self._loop.now
+        self._write(self.core.receive_eof(now), now)
         return True
 
     def pause_writing(self) -> None:
@@ -180,13 +182,14 @@ class ConversationProtocol(asyncio.Protocol):
         if unsent != self._last_buffer_size:
             self._last_buffer_size = unsent
             self.core.last_activity = now
-        self._write(self.core.expire(now, unsent))
+        self._write(self.core.expire(now, unsent), now)
         return self.core.next_deadline(now)
 
     def drain(self, last_check: float) -> None:
         """See ConnectionState.drain."""
         if not self._transport.is_closing():
-            self._write(self.core.drain(last_check, self._transport.get_write_buffer_size()))
+            unsent = self._transport.get_write_buffer_size()
+            self._write(self.core.drain(last_check, unsent), self._loop.now)
 
     def close(self, cause: CloseReason) -> None:
         """End the connection now."""
@@ -195,11 +198,20 @@ class ConversationProtocol(asyncio.Protocol):
 
     # Writing ---------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        if data and not self._transport.is_closing():
-            self.core.last_activity = self._loop.now
-            self._transport.write(data)
-            self.driver.bytes_sent(data)
+    def _write(self, data: bytes, now: float) -> None:
+        transport = self._transport
+        if data and not transport.is_closing():
+            core, driver = self.core, self.driver
+            core.last_activity = now
+            transport.write(data)
+            driver.bytes_sent(data)
+            if (
+                self._reading
+                and not (driver.finished or driver.wants_pull)
+                and core.paused_until is None
+                and transport.get_write_buffer_size() <= core.high_water
+            ):
+                return  # nothing has changed that `_settle` would act on
         self._settle()
 
     def _settle(self) -> None:

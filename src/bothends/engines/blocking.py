@@ -255,11 +255,12 @@ class BlockingConnection:
         Raises:
             ConversationEnded: the connection was lost or aborted.
         """
-        core = self.core
-        self.write(self.driver.start())
-        while self._settle():
+        core, driver = self.core, self.driver
+        self.write(driver.start())
+        # While it is open, there is nothing to do but to read and reply.
+        while (core.state is State.OPEN and not driver.finished) or self._settle():
             produced = b""
-            if self.driver.wants_pull:
+            if driver.wants_pull:
                 produced = core.produce()
                 self.write(produced)
                 self.write(core.expire(time.monotonic(), self.unsent))
@@ -267,7 +268,7 @@ class BlockingConnection:
                     return
             if core.state is not State.OPEN and core.state is not State.LINGERING:
                 if not produced:
-                    self.driver.finished = True  # nothing more will be read that could make it produce
+                    driver.finished = True  # nothing more will be read that could make it produce
                 continue
             # A pull producer with more data must not wait for the peer, only check whether it has sent or
             # closed.

@@ -76,6 +76,7 @@ class NonblockingConnection:
         "_closed",
         "_limits",
         "_loop",
+        "_message_oriented",
         "_pending_abort",
         "_read_size",
         "_started",
@@ -102,6 +103,7 @@ class NonblockingConnection:
         self.write_buffer_size = 0
         self.slot: int | None = None
         self._loop = loop
+        self._message_oriented = peer.message_oriented
         self._limits = context.limits
         # With a rate limit, one read takes at most one second's worth.
         self._read_size = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
@@ -129,14 +131,14 @@ class NonblockingConnection:
 
     def on_ready(self, ready: int) -> None:
         """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
-        at_eof = self.core.state in AT_EOF
-        if ready & ~POLLOUT and not at_eof:
+        if ready & ~POLLOUT and self.core.state not in AT_EOF:
             self._on_readable()
+            if ready == POLLIN:
+                return
+        elif ready & (POLLERR | POLLHUP) and not self._write_queue:
+            self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
         if ready & ~POLLIN and not self._closed:
-            if at_eof and not self._write_queue and ready & (POLLERR | POLLHUP):
-                self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
-            else:
-                self._on_writable()
+            self._on_writable()
 
     def on_timer(self, now: float) -> float | None:
         """Apply the time limits. Returns the next deadline, or None if there is none."""
@@ -161,18 +163,16 @@ class NonblockingConnection:
 
     def _on_readable(self) -> None:
         try:
-            if self.driver.peer.message_oriented:
-                data = self._read_message()
-            else:
-                data = self.socket.recv(self._read_size)
+            data = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._lose(error)
             return
         if data:
-            reply = self.core.receive(data, self._loop.now)
-            if self.core.paused_until is not None:
+            core = self.core
+            reply = core.receive(data, self._loop.now)
+            if core.paused_until is not None:
                 self._schedule()
             self._write(reply)
         elif data is not None:
@@ -196,8 +196,10 @@ class NonblockingConnection:
         if data:
             if self._write_queue:
                 self._enqueue(data)
-            else:
-                self._send(data)
+            elif self._send(data) and self.interest == POLLIN and self.core.paused_until is None:
+                driver = self.driver
+                if not (driver.finished or driver.wants_pull):
+                    return  # everything is sent, and nothing else has changed
         self._settle()
 
     def _send(self, data: bytes | memoryview) -> bool:
