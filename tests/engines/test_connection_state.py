@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -18,6 +19,7 @@ from bothends.events import Closed, CloseReason, Event, Sent
 from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import Listener
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 12000), connection=7)
 LISTENER = cast(Listener, None)  # unused here
 LIMITS = Limits(idle=10.0, life=60.0, linger=2.0, unsent=100)
@@ -55,6 +57,27 @@ def test_fin_is_sent_once_and_never_followed_by_reset() -> None:
 
 def test_reset_is_only_for_what_is_cut_off() -> None:
     assert {what for (_, what), (_, action) in TRANSITIONS.items() if action is Action.RESET} == {Input.CUT}
+
+
+def test_page_has_the_table() -> None:
+    def words(value: State | Input | Action) -> str:
+        return value.name.lower().replace("_", " ")
+
+    def cell(state: State, what: Input) -> str:
+        after, action = TRANSITIONS.get((state, what), (None, Action.NONE))
+        then = f", `{words(action)}`" if action else ""
+        return f" {words(after)}{then} " if after is not None else " "
+
+    rows = [
+        "| in state | " + " | ".join(map(words, Input)) + " |",
+        "|---|" + "---|" * len(Input),
+        *(
+            f"| {words(state)} |" + "".join(f"{cell(state, what)}|" for what in Input)
+            for state in State
+            if state is not State.CLOSED
+        ),
+    ]
+    assert "\n".join(rows) in (ROOT / "docs" / "explanation" / "design.md").read_text()
 
 
 @pytest.mark.skipif(NativeEngine.unavailable_reason() is not None, reason="the C core is not built")
