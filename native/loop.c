@@ -421,7 +421,7 @@ static int core_clear(Core *core)
     return 0;
 }
 
-/* Close a core that nobody has closed, while its callbacks still exist: closing calls them. */
+/* Close a core that is still open, while its callbacks exist: closing calls them. */
 static void core_finalize(Core *core)
 {
     PyObject *type, *value, *traceback, *result;

@@ -266,7 +266,7 @@ def test_servers_one_after_another_leave_no_loop(
     assert loops_left_by(engine, monkeypatch, 5) == 0
 
 
-def test_core_that_nobody_closes_is_collected(engine: type[NativeEngine]) -> None:
+def test_unclosed_core_is_collected(engine: type[NativeEngine]) -> None:
     descriptors_before = len(descriptors(os.getpid()))
     stop = ShutdownFlags()
     with contextlib.closing(stop):
