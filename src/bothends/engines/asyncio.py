@@ -23,21 +23,18 @@ What asyncio does, and what follows:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import socket
 from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
-from bothends.engines.admission import AdmissionControl
-from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
 from bothends.engines.connection_state import Action, ConnectionState, State
-from bothends.engines.datagrams import DatagramServer
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import NonblockingConnection
-from bothends.engines.timers import TICK, TimerWheel
-from bothends.events import CloseReason, Draining
+from bothends.engines.server_loop import ServerLoop
+from bothends.engines.timers import TICK
+from bothends.events import CloseReason
 from bothends.services.base import Peer, discard_push
 from bothends.sockets import Listener
 from bothends.sockets.options import reset_on_close
@@ -299,28 +296,18 @@ class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtoco
         self.data_received(self._buffer[:nbytes].tobytes())
 
 
-class AsyncioLoop:
-    """Listeners, datagram sockets, timers and shutdown of the asyncio engine."""
+class AsyncioLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
+    """The server loop on asyncio: its watches are readers, its ticks timers of the event loop."""
 
     def __init__(self, context: EngineContext, *, buffered: bool) -> None:
-        self.context = context
         self.buffer = memoryview(bytearray(context.limits.chunk))
         self._protocol_factory: Callable[[AsyncioLoop, Listener, Peer], ConversationProtocol] = (
             BufferedConversationProtocol if buffered else ConversationProtocol
         )
-        self.connections: set[ConversationProtocol | NonblockingConnection] = set()
-        self._admission = AdmissionControl(context)
-        self._timer_wheel: TimerWheel[ConversationProtocol | NonblockingConnection] = TimerWheel()
-        self._listeners = [each for each in context.listeners if each.role == "listener"]
-        self._datagram_servers = [
-            DatagramServer(context, each) for each in context.listeners if each.role == "datagrams"
-        ]
         self._connecting: set[asyncio.Task[None]] = set()
-        self._accepting = False
         self._accept_retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._abort_at: float | None = None
-        self._last_drain_check = -math.inf
+        super().__init__(context)
 
     @property
     def now(self) -> float:
@@ -331,21 +318,13 @@ class AsyncioLoop:
         """Serve until asked to stop, then until the last connection is closed."""
         self._loop = asyncio.get_running_loop()
         self._finished = self._loop.create_future()
-        stop = self.context.stop
-        self._loop.add_reader(stop.draining.fileno(), self._drain)
-        for listener in self._listeners:
-            listener.socket.setblocking(False)
-        for server in self._datagram_servers:
-            self._loop.add_reader(server.fileno(), server.serve)
-        for listener in self.context.listeners:
-            if listener.role == "connection":
-                self._start_connection(listener, *self._admission.register_inherited(listener))
-        self._update_listeners()
+        self.start()
+        self.update_listeners()
         self._check_finished()
         try:
             await self._finished
         finally:
-            for flag in (stop.draining, stop.aborting):
+            for flag in (self.context.stop.draining, self.context.stop.aborting):
                 self._loop.remove_reader(flag.fileno())
 
     # LoopContext and nonblocking.ConnectionLoop --------------------------------------------------
@@ -364,7 +343,7 @@ class AsyncioLoop:
 
     def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
         """See LoopContext."""
-        self._timer_wheel.schedule(item, deadline)
+        self.timer_wheel.schedule(item, deadline)
         self._arm_timer()
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
@@ -376,43 +355,47 @@ class AsyncioLoop:
         if isinstance(item, NonblockingConnection):
             self._loop.remove_reader(item.socket.fileno())
             self._loop.remove_writer(item.socket.fileno())
-        self._timer_wheel.cancel(item)
+        self.timer_wheel.cancel(item)
         self.connections.discard(item)
         self._release(item.driver.accepted_peer)
 
     def _release(self, peer: Peer) -> None:
-        self._admission.release(peer)
+        self.admission.release(peer)
         # Not at once, because the descriptor is closed only after this callback returns.
-        self._loop.call_soon(self._update_listeners)
+        self._loop.call_soon(self.update_listeners)
         self._loop.call_soon(self._check_finished)
 
-    # Accepting -----------------------------------------------------------------------------------
+    # ServerLoop ----------------------------------------------------------------------------------
 
-    def _update_listeners(self) -> None:
-        """Start or stop watching the listeners, as the limits require now."""
-        can_accept = self._admission.can_accept()
-        delay = self._admission.retry_delay()
+    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+        """See ServerLoop.watch. asyncio cannot watch a shared socket exclusively."""
+        self._loop.add_reader(descriptor, handler, POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """See ServerLoop.unwatch."""
+        if descriptor >= 0:
+            self._loop.remove_reader(descriptor)
+
+    def update_listeners(self) -> None:
+        """See ServerLoop.update_listeners. Called after each change, and again after a pause."""
+        delay = self.admission.retry_delay()
         if self._accept_retry is not None:
             self._accept_retry.cancel()
-        self._accept_retry = None if delay is None else self._loop.call_later(delay, self._update_listeners)
-        if can_accept == self._accepting:
-            return
-        self._accepting = can_accept
-        for listener in self._listeners:
-            if can_accept:
-                self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
-            else:
-                self._loop.remove_reader(listener.socket.fileno())
+        self._accept_retry = None if delay is None else self._loop.call_later(delay, self.update_listeners)
+        super().update_listeners()
 
-    def _accept(self, listener: Listener) -> bool:
-        """Accept a batch of connections. Returns whether there were any."""
-        before = self._admission.accepted_count
-        for connection, peer in self._admission.accept(listener):
-            self._start_connection(listener, connection, peer)
-        self._update_listeners()
-        return self._admission.accepted_count > before
+    def accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
+        """See ServerLoop.accept."""
+        accepted = super().accept(listener)
+        self.update_listeners()
+        return accepted
 
-    def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+    def open_count(self) -> int:
+        """See ServerLoop.open_count. Some have no transport yet."""
+        return self.admission.open_count
+
+    def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        """See ServerLoop.start_connection."""
         if connection.family in _TRANSPORT_FAMILIES and connection.type == socket.SOCK_STREAM:
             task = self._loop.create_task(self._attach_transport(listener, connection, peer))
             self._connecting.add(task)
@@ -435,56 +418,26 @@ class AsyncioLoop:
 
     # Shutting down -------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        stop, limits = self.context.stop, self.context.limits
-        self._loop.remove_reader(stop.draining.fileno())
-        self._loop.add_reader(stop.aborting.fileno(), self._abort)
-        for listener in self._listeners:
-            self._loop.remove_reader(listener.socket.fileno())
-            for _ in range(FINAL_ACCEPT_BATCHES):
-                if not self._accept(listener):
-                    break
-            self._loop.remove_reader(listener.socket.fileno())
-            listener.close()
-        for server in self._datagram_servers:
-            self._loop.remove_reader(server.fileno())
-            for _ in range(FINAL_ACCEPT_BATCHES):
-                if not server.serve():
-                    break
-            server.close()
-        self._listeners, self._datagram_servers = [], []
-        self._abort_at = self.now + limits.drain
-        if self.context.observe is not None:
-            self.context.observe(Draining(self._admission.open_count, limits.drain))
-        self._drain_tick()
+    def drain(self) -> None:
+        """See ServerLoop.drain."""
+        super().drain()
+        self.drain_tick()
 
-    def _drain_tick(self) -> None:
-        if self.now >= (self._abort_at or 0.0):
-            self._abort()
-        else:
-            for connection in list(self.connections):
-                connection.drain(self._last_drain_check)
-        self._last_drain_check = self.now
+    def drain_tick(self) -> None:
+        """See ServerLoop.drain_tick. Calls itself until the last connection is closed."""
+        super().drain_tick()
         self._check_finished()
         if not self._finished.done():
-            self._loop.call_later(DRAIN_TICK, self._drain_tick)
-
-    def _abort(self) -> None:
-        with contextlib.suppress(ValueError):
-            self._loop.remove_reader(self.context.stop.aborting.fileno())
-        for connection in list(self.connections):
-            connection.close(CloseReason.ABORTED)
+            self._loop.call_later(DRAIN_TICK, self.drain_tick)
 
     def _check_finished(self) -> None:
-        if not (
-            self._listeners or self._datagram_servers or self._admission.open_count or self._finished.done()
-        ):
+        if not (self.is_serving or self.admission.open_count or self._finished.done()):
             self._finished.set_result(None)
 
     # Timers --------------------------------------------------------------------------------------
 
     def _arm_timer(self) -> None:
-        timeout = self._timer_wheel.next_timeout(self.now)
+        timeout = self.timer_wheel.next_timeout(self.now)
         if timeout is None:
             return
         if self._timer is not None:
@@ -495,5 +448,5 @@ class AsyncioLoop:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._timer_wheel.run_expired(self.now)
+        self.timer_wheel.run_expired(self.now)
         self._arm_timer()
