@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothends.endpoints import Address
+from bothends.endpoints import Address, Endpoint
 from bothends.engines.base import DRAIN_IDLE, EngineContext, Limits
 from bothends.engines.connection_state import TRANSITIONS, Action, ConnectionState, Input, State
 from bothends.engines.driver import ConversationDriver
@@ -18,6 +22,9 @@ from bothends.engines.native import NativeEngine
 from bothends.events import Closed, CloseReason, Event, Sent
 from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import Listener
+from bothends.testing.clients import Client
+from bothends.testing.harness import Harness
+from bothends.testing.services import UppercaseLines
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 12000), connection=7)
@@ -88,6 +95,69 @@ def test_table_in_c_is_the_same() -> None:
         (int(state), int(what)): (int(after), int(action))
         for (state, what), (after, action) in TRANSITIONS.items()
     }
+
+
+RANDOM_SEQUENCES = 25
+
+
+@pytest.mark.skipif(NativeEngine.unavailable_reason() is not None, reason="the C core is not built")
+@pytest.mark.parametrize("backend", ["epoll", "io_uring"])
+def test_core_in_c_ends_connections_alike(backend: str) -> None:
+    """The same random sequences of a peer's steps against both cores: the peer's socket shows the same."""
+    from bothends.engines.native import choose_backend
+
+    if choose_backend(backend)[0] is None:
+        pytest.skip(choose_backend(backend)[1])
+    engine = f"tests.engines.silent_engines:Silent{'Epoll' if backend == 'epoll' else 'Uring'}Engine"
+    rng = random.Random(15)
+    limits = Limits(idle=1.0, linger=0.15, message=100, unsent=20_000)
+    small = "?sndbuf=4096&rcvbuf=4096"
+    with (
+        Harness("epoll", UppercaseLines, [f"tcp://127.0.0.1:0{small}"], limits) as python,
+        Harness(engine, UppercaseLines, [f"tcp://127.0.0.1:0{small}"], limits) as native,
+    ):
+        lives = [[rng.choice(PEER_STEPS) for _ in range(rng.randint(1, 6))] for _ in range(RANDOM_SEQUENCES)]
+        with ThreadPoolExecutor(2 * RANDOM_SEQUENCES) as threads:
+            ends = [
+                list(threads.map(functools.partial(life_of_peer, each.endpoints[0]), lives))
+                for each in (python, native)
+            ]
+    assert ends[0] == ends[1]
+    assert len(set(ends[0])) > RANDOM_SEQUENCES / 4
+
+
+PEER_STEPS = [
+    b"one\n",
+    b"a longer line\n",
+    b"half",
+    b"!\n",
+    b"x" * 40 + b"\n",
+    b"EOF",
+    b"read",
+    b"wait",
+    b"large",
+]
+
+
+def life_of_peer(endpoint: Endpoint, steps: list[bytes]) -> tuple[bytes, bool, bool]:
+    """Take these steps as a client. Returns what it received, whether by ECONNRESET, and the FIN's fate."""
+    with Client(endpoint, rcvbuf=4096, sndbuf=4096) as client:
+        received = b""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for step in steps:
+                if step == b"EOF":
+                    client.shutdown_write()
+                    break
+                if step == b"read":
+                    received += client.socket.recv(100_000) if client.is_readable(0.05) else b""
+                elif step == b"wait":
+                    client.is_hung_up(0.05)
+                elif step == b"large":
+                    client.send((b"y" * 99 + b"\n") * 100)
+                else:
+                    client.send(step)
+        end = client.receive_end()
+        return received + end.data, end.is_reset, client.has_received_rst()
 
 
 # Random lives -----------------------------------------------------------------------------------------
@@ -161,7 +231,7 @@ class OnlyService(Service):
 class Socket:
     """A model of a socket and its adapter: what the core is told, and what it makes the adapter do."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, limits: Limits = LIMITS) -> None:
         self.now = 1000.0
         self.events: list[Event] = []
         self.conversation = ScriptedConversation(script)
@@ -169,11 +239,11 @@ class Socket:
             OnlyService(self.conversation),
             [],
             stop=None,  # type: ignore[arg-type]
-            limits=LIMITS,
+            limits=limits,
             observe=self.events.append,
         )
         self.driver = ConversationDriver(context, LISTENER, PEER)
-        self.core = ConnectionState(self.driver, LIMITS, self.now)
+        self.core = ConnectionState(self.driver, limits, self.now)
         self.unsent = self.sent = 0
         self.fin_sent = False
         self.end: Action | None = None
@@ -254,6 +324,10 @@ class Socket:
         self.settle()
 
 
+def state_of(socket: Socket) -> State:
+    return socket.core.state
+
+
 SCRIPTS = st.builds(
     Script,
     answer=st.sampled_from([0, 1, 30, 150]),
@@ -278,7 +352,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(SCRIPTS, STEPS)
 def test_random_life_keeps_invariants(script: Script, steps: list[tuple[str, float]]) -> None:
     socket = Socket(script)
@@ -369,3 +443,55 @@ def test_failed_producer_is_cut_off() -> None:
     socket.send(20)
     assert socket.end is Action.RESET
     assert socket.driver.cause is CloseReason.FAILED
+
+
+def test_producer_with_empty_queue_is_cut_off_by_a_limit() -> None:
+    socket = Socket(Script(pieces=3))
+    assert socket.core.expire(socket.now + 60.0, 0) == b""
+    assert socket.core.settle(socket.now + 60.0, 0) is Action.RESET
+
+
+def test_drain_ends_idle_conversation_only() -> None:
+    socket = Socket(Script())
+    socket.receive()
+    socket.send(1)
+    socket.last_check = socket.now + DRAIN_IDLE / 2
+    socket.drain()
+    assert state_of(socket) is State.OPEN
+    socket.wait(2 * DRAIN_IDLE)
+    socket.last_check = socket.now
+    socket.drain()
+    assert state_of(socket) is State.LINGERING
+    assert socket.driver.cause is CloseReason.DRAINED
+
+
+def test_drain_waits_for_unsent_answer() -> None:
+    socket = Socket(Script(answer=150))
+    socket.receive()
+    socket.last_check = socket.now + 1
+    socket.drain()
+    assert state_of(socket) is State.OPEN
+
+
+def test_input_after_the_last_answer_is_discarded() -> None:
+    socket = Socket(Script(answer=150, done_after=1))
+    socket.receive()
+    assert state_of(socket) is State.FLUSHING
+    assert socket.core.wants_read
+    socket.receive()
+    assert (socket.conversation.chunks, socket.unsent) == (1, 150)
+    socket.receive_eof()
+    assert state_of(socket) is State.CLOSING
+    assert not socket.core.wants_read
+
+
+def test_rate_limit_pauses_reading_until_its_deadline() -> None:
+    socket = Socket(Script(), Limits(rate=1, idle=100.0))
+    socket.receive()
+    socket.receive()
+    until = socket.core.paused_until
+    assert until is not None
+    assert not socket.core.wants_read
+    assert socket.core.next_deadline(socket.now) == until
+    socket.wait(until - socket.now + 0.01)
+    assert socket.core.wants_read

@@ -102,8 +102,8 @@ class Limits:
     the kernel send RST, which can destroy the last reply on its way (RFC 1122, 4.2.2.13)."""
 
     unsent: int = 256 * 1024
-    """High-water mark of the write buffer: with more unsent output, nothing is read from that peer, until half
-    of this is left."""
+    """High-water mark of the write buffer: with more unsent output, nothing is read from that peer, until no
+    more than half of this is left."""
 
     posted: int = 4 * 1024 * 1024
     """Limit of the write buffer for pushed data: with more unsent output, the connection is aborted."""

@@ -181,9 +181,7 @@ class ConnectionState:
 
     def receive_eof(self, now: float) -> bytes:
         """Take the peer's EOF."""
-        self.last_received = now
-        if self.state is not _LINGERING:
-            self.last_activity = now
+        self.last_received = self.last_activity = now
         lingers = self.state is _LINGERING
         self._step(Input.PEER_EOF)
         return b"" if lingers else self.driver.receive_eof()
