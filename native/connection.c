@@ -1,24 +1,18 @@
-/* Connection: the state of one connection, whichever backend moves its bytes.
- *
- *     reading --EOF or service done--> flushing --queue empty--> lingering --peer's EOF--> closed
- *        |                                |                          |                        ^
- *        +--------------------------------+--------------------------+---- CLOSE_PENDING -----+
- *                             reset, timeout or abort, from any state
- *
- * reading: no flag; flushing: DONE; lingering: WR_SHUTDOWN; closed: CLOSED.
+/* Connection: one connection, whichever backend moves its bytes.
  *
  * There are two kinds, distinguished by the flag PROTOCOL:
  *
- * 1. Without: the handler is a conversation (services/base.py), called from here, and the states above are
- *    kept here. This is engines/nonblocking.py in C, for connections without an observer.
+ * 1. Without: the handler is a conversation (services/base.py), called from here, and `state` has its state
+ *    (connection_state.h). This is engines/connection_state.py in C, for connections without an observer.
  * 2. With: the handler is an asyncio protocol, and the connection is its transport. The protocol keeps the
- *    states in Python (engines/asyncio.py); this file only moves its bytes.
+ *    state in Python (engines/asyncio.py); this file only moves its bytes.
  *
- * A change of flags or queue marks the connection as pending (connection_mark_pending); core_flush_pending()
- * then has the backend act on it.
+ * A change of state, flags or queue marks the connection as pending (connection_mark_pending);
+ * core_flush_pending() then has the backend act on it.
  */
 #include "internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <unistd.h>
@@ -51,8 +45,9 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
     self->peer = Py_XNewRef(peer);
     self->fd = fd;
     self->flags = flags;
-    self->high_water = (size_t)core->write_high_water;
-    self->started_at = self->last_received = self->last_activity = core->now;
+    self->high_water = core->write_high_water > UINT32_MAX ? UINT32_MAX : (uint32_t)core->write_high_water;
+    self->low_water = self->high_water / 2;
+    self->timeout_start = self->last_received = self->last_activity = core->now;
     self->slot = slot_alloc(core, SLOT_CONNECTION, self, &self->generation);
     if (self->slot == UINT32_MAX) {
         Py_DECREF(self);
@@ -80,6 +75,38 @@ void connection_mark_pending(Connection *self)
     core_append_pending(self->core, self);
 }
 
+/* Change the state as the table says, and do what it says with the socket. */
+static void connection_step(Connection *self, enum connection_input input)
+{
+    Transition transition = connection_transition(self->state, input);
+
+    assert(transition.exists);
+    if (!transition.exists)
+        return;
+    self->state = transition.state;
+    switch ((enum connection_action)transition.action) {
+    case ACTION_NONE:
+        break;
+    case ACTION_SHUTDOWN:
+        if (shutdown(self->fd, SHUT_WR) < 0)
+            connection_on_error(self, errno);
+        break;
+    case ACTION_CLOSE:
+        connection_begin_close(self, false);
+        break;
+    case ACTION_RESET:
+        connection_begin_close(self, true);
+        break;
+    }
+}
+
+/* The conversation sends nothing more. */
+static void connection_finish(Connection *self)
+{
+    if (self->state <= STATE_STOPPED)
+        connection_step(self, INPUT_FINISHED);
+}
+
 /* Report the exception that is set, as core_report_service_error() does. */
 static bool connection_report_error(Core *core, Connection *self)
 {
@@ -99,7 +126,7 @@ static bool connection_report_error(Core *core, Connection *self)
 /* Handle an exception raised by the service: it ends this conversation only. */
 static int connection_on_service_error(Connection *self)
 {
-    self->flags |= DONE;
+    connection_finish(self);
     return connection_report_error(self->core, self) ? 0 : -1;
 }
 
@@ -136,7 +163,7 @@ static int queue_reply(Connection *self, PyObject *reply)
     return status;
 }
 
-/* Set DONE if the conversation is done. Called after every method except the last. */
+/* Check whether the conversation is done. Called after every method except the last. */
 static int check_done(Connection *self)
 {
     PyObject *done = PyObject_GetAttr(self->handler, names.done);
@@ -147,14 +174,14 @@ static int check_done(Connection *self)
         return connection_on_service_error(self);
     if (!truth)
         return 0;
-    self->flags |= DONE;
+    connection_finish(self);
     return report_failure(self);
 }
 
 /* Process what start() or receive() returned. */
 static int handle_reply(Connection *self, PyObject *reply)
 {
-    if (queue_reply(self, reply) < 0 || (!(self->flags & DONE) && check_done(self) < 0))
+    if (queue_reply(self, reply) < 0 || (self->state <= STATE_STOPPED && check_done(self) < 0))
         return -1;
     connection_update(self);
     return 0;
@@ -164,7 +191,7 @@ static int handle_reply(Connection *self, PyObject *reply)
 int connection_start(Connection *self)
 {
     if (self->handler == NULL) { /* opening the conversation failed */
-        self->flags |= DONE;
+        connection_finish(self);
         connection_update(self);
         return 0;
     }
@@ -179,11 +206,9 @@ int connection_on_read(Connection *self, const char *data, size_t size)
     if (self->flags & (CLOSE_PENDING | CLOSED))
         return 0;
     self->last_received = self->core->now;
-    if (self->flags & WR_SHUTDOWN && !(self->flags & PROTOCOL))
+    if (self->state != STATE_OPEN)
         return 0;
     self->last_activity = self->core->now;
-    if (self->flags & DONE)
-        return 0;
     data_bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
     if (data_bytes == NULL)
         return -1;
@@ -202,10 +227,11 @@ int connection_on_read(Connection *self, const char *data, size_t size)
 /* Call the last method of the conversation: `end` after the peer's EOF, `close` if the server closes. */
 static int finish_conversation(Connection *self, PyObject *method)
 {
-    if (!(self->flags & DONE)) {
-        self->flags |= DONE;
-        if (queue_reply(self, PyObject_CallMethodNoArgs(self->handler, method)) < 0 || report_failure(self) < 0)
+    if (self->state <= STATE_STOPPED) {
+        if (queue_reply(self, PyObject_CallMethodNoArgs(self->handler, method)) < 0
+            || (self->state <= STATE_STOPPED && report_failure(self) < 0))
             return -1;
+        connection_finish(self);
     }
     connection_update(self);
     return 0;
@@ -221,12 +247,10 @@ int connection_on_eof(Connection *self)
     connection_mark_pending(self);
     if (self->flags & PROTOCOL)
         return call_method(self->handler, names.eof_received, NULL);
-    self->last_activity = self->core->now;
-    if (self->flags & WR_SHUTDOWN) {
-        connection_begin_close(self, false);
-        return 0;
-    }
-    return finish_conversation(self, names.end);
+    if (self->state != STATE_LINGERING)
+        self->last_activity = self->core->now;
+    connection_step(self, INPUT_PEER_EOF);
+    return self->state == STATE_CLOSED ? 0 : finish_conversation(self, names.end);
 }
 
 /* Process the sending of `size` bytes of the queue. */
@@ -236,12 +260,21 @@ int connection_on_written(Connection *self, size_t size)
 
     write_queue_consume(&self->queue, size);
     self->last_activity = self->core->now;
-    if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->high_water / 4) {
+    if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
         self->flags &= ~(uint32_t)WRITE_PAUSED;
         status = call_method(self->handler, names.resume_writing, NULL);
     }
     connection_update(self);
     return status;
+}
+
+/* From now on only the linger timeout applies. */
+static void start_linger_timeout(Connection *self)
+{
+    self->flags |= LIMIT_EXPIRED;
+    self->timeout_start = self->core->now;
+    self->core->next_timeout_check =
+        fmin(self->core->next_timeout_check, self->timeout_start + self->core->linger_timeout);
 }
 
 /* Move to the next state if the flags and the queue allow it: shut down, close, pause or resume reading. */
@@ -263,21 +296,12 @@ static void connection_update(Connection *self)
         }
         return;
     }
-    if (empty && flags & DONE && !(flags & WR_SHUTDOWN)) {
-        if (flags & EOF_RECEIVED)
-            connection_begin_close(self, false);
-        else if (shutdown(self->fd, SHUT_WR) < 0)
-            connection_on_error(self, errno);
-        else {
-            self->flags |= WR_SHUTDOWN;
-            self->flags &= ~(uint32_t)READ_PAUSED;
-            self->last_activity = self->core->now;
-            self->core->next_timeout_check =
-                fmin(self->core->next_timeout_check, self->last_activity + self->core->linger_timeout);
-        }
+    if (empty && (self->state == STATE_FLUSHING || self->state == STATE_CLOSING)) {
+        connection_step(self, INPUT_FLUSHED);
+        start_linger_timeout(self);
     } else if (self->queue.unsent > self->high_water)
         self->flags |= READ_PAUSED; /* then the peer's sends block: backpressure */
-    else if (self->queue.unsent <= self->high_water / 2)
+    else if (self->queue.unsent <= self->low_water)
         self->flags &= ~(uint32_t)READ_PAUSED;
 }
 
@@ -294,9 +318,24 @@ void connection_begin_close(Connection *self, bool reset)
 /* Process an error of the socket, an errno: the connection is lost. */
 void connection_on_error(Connection *self, int error)
 {
-    if (!(self->flags & (CLOSE_PENDING | CLOSED)))
-        self->error = error;
-    connection_begin_close(self, false);
+    if (self->flags & (CLOSE_PENDING | CLOSED))
+        return;
+    self->error = error;
+    if (self->flags & PROTOCOL)
+        connection_begin_close(self, false);
+    else
+        connection_step(self, INPUT_LOST);
+}
+
+/* End the connection now. */
+void connection_abort(Connection *self)
+{
+    if (self->flags & (CLOSE_PENDING | CLOSED))
+        return;
+    if (self->flags & PROTOCOL)
+        connection_begin_close(self, true);
+    else
+        connection_step(self, INPUT_CUT);
 }
 
 static PyObject *make_oserror(int error)
@@ -374,6 +413,13 @@ void connection_detach_in_child(Connection *self)
     Py_DECREF(self); /* the slot's reference */
 }
 
+/* Read nothing more, and let the conversation send its last answer. */
+static int stop_conversation(Connection *self)
+{
+    connection_step(self, INPUT_STOP);
+    return finish_conversation(self, names.close);
+}
+
 /* End the conversation if a timeout has expired; otherwise lower `next_timeout_check` to the earliest one. */
 int connection_check_timeouts(Connection *self)
 {
@@ -382,19 +428,21 @@ int connection_check_timeouts(Connection *self)
 
     if (self->flags & CLOSE_PENDING)
         return 0;
-    deadline = self->flags & WR_SHUTDOWN
-                   ? self->last_activity + core->linger_timeout
-                   : fmin(self->last_activity + core->idle_timeout, self->started_at + core->max_lifetime);
+    deadline = self->flags & LIMIT_EXPIRED
+                   ? self->timeout_start + core->linger_timeout
+                   : fmin(self->last_activity + core->idle_timeout, self->timeout_start + core->max_lifetime);
     if (core->now < deadline) {
         core->next_timeout_check = fmin(core->next_timeout_check, deadline);
         return 0;
     }
-    if (self->flags & WR_SHUTDOWN)
-        connection_begin_close(self, false);
-    else if (self->queue.unsent) /* the peer does not read: no last reply */
-        connection_begin_close(self, true);
-    else
-        return finish_conversation(self, names.close);
+    if (self->state == STATE_LINGERING)
+        connection_step(self, INPUT_LINGER_EXPIRED);
+    else if (self->queue.unsent || self->flags & LIMIT_EXPIRED)
+        connection_step(self, INPUT_CUT); /* the peer does not read */
+    else {
+        start_linger_timeout(self);
+        return stop_conversation(self);
+    }
     return 0;
 }
 
@@ -402,12 +450,23 @@ int connection_check_timeouts(Connection *self)
  * processed. */
 int connection_drain(Connection *self, double last_check)
 {
-    if (self->flags & (WR_SHUTDOWN | CLOSE_PENDING) || last_check - self->last_received < self->core->drain_idle)
+    if (self->flags & CLOSE_PENDING || last_check - self->last_received < self->core->drain_idle)
         return 0;
-    return self->queue.unsent ? 0 : finish_conversation(self, names.close);
+    if (self->state == STATE_LINGERING)
+        connection_step(self, INPUT_LINGER_EXPIRED);
+    return self->state > STATE_STOPPED || self->queue.unsent ? 0 : stop_conversation(self);
 }
 
 /* Methods of an asyncio transport ------------------------------------------------------------------ */
+
+/* Tell the protocol when its queue is above the high-water mark, as asyncio does. 0, or -1 with an exception set. */
+static int maybe_pause_writing(Connection *self)
+{
+    if (self->queue.unsent <= self->high_water || self->flags & WRITE_PAUSED)
+        return 0;
+    self->flags |= WRITE_PAUSED;
+    return call_method(self->handler, names.pause_writing, NULL);
+}
 
 static PyObject *transport_write(Connection *self, PyObject *data)
 {
@@ -424,11 +483,8 @@ static PyObject *transport_write(Connection *self, PyObject *data)
     if (status < 0)
         return NULL;
     connection_update(self);
-    if (self->queue.unsent > self->high_water && !(self->flags & WRITE_PAUSED)) {
-        self->flags |= WRITE_PAUSED;
-        if (call_method(self->handler, names.pause_writing, NULL) < 0)
-            return NULL;
-    }
+    if (maybe_pause_writing(self) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -484,12 +540,16 @@ static PyObject *transport_get_write_buffer_size(Connection *self, PyObject *Py_
 
 static PyObject *transport_set_write_buffer_limits(Connection *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"high", NULL};
-    Py_ssize_t high_water;
+    static char *keywords[] = {"high", "low", NULL};
+    Py_ssize_t high_water, low_water = -1;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:set_write_buffer_limits", keywords, &high_water))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|n:set_write_buffer_limits", keywords, &high_water,
+                                     &low_water))
         return NULL;
-    self->high_water = high_water < 0 ? 0 : (size_t)high_water;
+    self->high_water = high_water < 0 ? 0 : high_water > UINT32_MAX ? UINT32_MAX : (uint32_t)high_water;
+    self->low_water = low_water < 0 || low_water > self->high_water ? self->high_water / 2 : (uint32_t)low_water;
+    if (!(self->flags & (CLOSE_PENDING | CLOSED)) && maybe_pause_writing(self) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 

@@ -49,7 +49,7 @@ enum {
 /* What is known of a peer that may send back our replies. */
 typedef struct {
     uint32_t matches, score, drops_left;
-    double last; /* time of the last datagram that matched or was dropped, seconds */
+    double last;               /* time of the last datagram that matched or was dropped, seconds */
     uint32_t sent[LOOP_SLOTS]; /* hashes of the last replies, 0 for none */
 } LoopGuard;
 
@@ -155,7 +155,7 @@ static LoopGuard *loop_guard(DatagramServer *server, const struct sockaddr_stora
     CachedPeer *cached = &server->peer_cache[cache_index(address, size)];
 
     return cached->peer != NULL && cached->size == size && !memcmp(&cached->address, address, size) ? &cached->loop
-                                                                                                     : NULL;
+                                                                                                    : NULL;
 }
 
 /* Whether a datagram must not be answered, because it belongs to a loop. */
@@ -511,7 +511,25 @@ int datagram_servers_poll(Core *core, int *received)
     return 0;
 }
 
+/* Visit the callback, for the garbage collector. */
+int datagram_servers_traverse(Core *core, visitproc visit, void *arg)
+{
+    for (DatagramServer *server = core->datagram_servers; server != NULL; server = server->next)
+        Py_VISIT(server->reject);
+    return 0;
+}
+
 /* Adding and removing sockets ----------------------------------------------------------------------- */
+
+static void release_datagram_server(DatagramServer *server)
+{
+    for (size_t i = 0; i < PEER_CACHE_SIZE; i++)
+        Py_XDECREF(server->peer_cache[i].peer);
+    Py_XDECREF(server->reject);
+    Py_XDECREF(server->local);
+    munmap(server->buffers, server->stride * DATAGRAM_BATCH);
+    PyMem_Free(server);
+}
 
 void datagram_server_free(Core *core, DatagramServer *server)
 {
@@ -521,12 +539,7 @@ void datagram_server_free(Core *core, DatagramServer *server)
         link = &(*link)->next;
     *link = server->next;
     slot_free(core, server->slot);
-    for (size_t i = 0; i < PEER_CACHE_SIZE; i++)
-        Py_XDECREF(server->peer_cache[i].peer);
-    Py_XDECREF(server->reject);
-    Py_XDECREF(server->local);
-    munmap(server->buffers, server->stride * DATAGRAM_BATCH);
-    PyMem_Free(server);
+    release_datagram_server(server);
 }
 
 PyObject *core_add_datagram_socket(Core *core, PyObject *args)
@@ -559,6 +572,10 @@ PyObject *core_add_datagram_socket(Core *core, PyObject *args)
     server->local = Py_NewRef(local);
     server->reject = reject == Py_None ? NULL : Py_NewRef(reject);
     server->slot = slot_alloc(core, SLOT_DATAGRAM_SERVER, server, &server->generation);
+    if (server->slot == UINT32_MAX) {
+        release_datagram_server(server);
+        return PyErr_NoMemory();
+    }
     server->next = core->datagram_servers;
     core->datagram_servers = server;
     if (epoll_set_register(core, fd, EPOLLIN | EPOLLEXCLUSIVE, server->slot, server->generation, false) < 0) {

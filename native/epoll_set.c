@@ -14,9 +14,13 @@ int epoll_set_open(Core *core)
 {
     uint32_t generation, slot = slot_alloc(core, SLOT_WAKEUP, core, &generation);
 
+    if (slot == UINT32_MAX) {
+        PyErr_NoMemory();
+        return -1;
+    }
     core->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     core->wakeup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (slot == UINT32_MAX || core->epoll_fd < 0 || core->wakeup_fd < 0
+    if (core->epoll_fd < 0 || core->wakeup_fd < 0
         || epoll_set_register(core, core->wakeup_fd, EPOLLIN, slot, generation, false) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;

@@ -7,7 +7,8 @@
  *   core.c             slots, the list of pending connections, wakeup, clock, fork check
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
- *   connection.c       Connection: the state of one connection
+ *   connection_state.c the table of a connection's states
+ *   connection.c       Connection: one connection
  *   listener.c         accepting connections
  *   watch.c            callbacks into Python for descriptors
  *   datagram_server.c  answering datagrams with recvmmsg() and sendmmsg()
@@ -20,6 +21,8 @@
  *
  * 1. One thread runs a core. The GIL protects all data here; it is released only while blocked in the
  *    kernel. Other threads may call `Connection.write` and `Core.stop`, nothing else.
+ *    A free-threaded Python enables the GIL when it imports this module, because the module does not declare
+ *    that it runs without (Py_MOD_GIL_NOT_USED), and it cannot: nothing here is protected by a lock of its own.
  * 2. Each object the kernel may report on has a slot. The user_data of a request, or epoll's data, holds the
  *    slot's index and generation, so a late report on a freed object is recognized, even if the slot and the
  *    descriptor have been reused.
@@ -40,6 +43,7 @@
 #include <sys/uio.h>
 
 #include "backend.h"
+#include "connection_state.h"
 #include "ring.h"
 
 typedef struct Watch Watch;
@@ -91,12 +95,12 @@ typedef struct {
     struct sockaddr_in6 address; /* or a sockaddr_in */
 } PeerAddress;
 
-/* Flags of a connection. The state machine is at the top of connection.c. */
+/* Flags of a connection. A conversation's state is in `state`. */
 enum {
     PROTOCOL = 1 << 0,            /* the handler is an asyncio protocol, not a conversation */
     EOF_RECEIVED = 1 << 1,        /* the peer has shut down its side */
-    DONE = 1 << 2,                /* the conversation is over: nothing more is queued */
-    WR_SHUTDOWN = 1 << 3,         /* our side is shut down; waiting for the peer's EOF */
+    LIMIT_EXPIRED = 1 << 2,       /* conversation: only the linger timeout applies, from `timeout_start` */
+    WR_SHUTDOWN = 1 << 3,         /* protocol: our side is shut down */
     WR_SHUTDOWN_PENDING = 1 << 4, /* protocol: shut down our side once the queue is empty */
     CLOSE_WHEN_FLUSHED = 1 << 5,  /* protocol: close once the queue is empty */
     CLOSE_PENDING = 1 << 6,       /* close once no request is in flight */
@@ -126,12 +130,14 @@ struct Connection {
     Connection *next_pending;
     void *backend_data; /* the backend's, from PyMem_Malloc(); freed with the connection */
     WriteQueue queue;
-    double started_at, last_received, last_activity; /* seconds on the core's clock */
-    size_t high_water;                               /* unsent bytes above which reading (or the writer) pauses */
+    double timeout_start; /* when it was opened, or when its linger timeout began: seconds on the core's clock */
+    double last_received, last_activity;
+    uint32_t high_water, low_water; /* unsent bytes above which reading (or the writer) pauses, and resumes */
     uint32_t slot, generation;
     uint32_t flags;
     int fd;
-    int error; /* errno of the failure that closed it, or 0 */
+    int error;                   /* errno of the failure that closed it, or 0 */
+    enum connection_state state; /* of a conversation; STATE_OPEN with a protocol, which has its own */
 };
 
 struct Listener {
@@ -230,11 +236,15 @@ void connection_begin_close(Connection *self, bool reset);
 int connection_close_now(Connection *self);
 void connection_detach_in_child(Connection *self);
 int connection_check_timeouts(Connection *self);
+void connection_abort(Connection *self);
 int connection_drain(Connection *self, double last_check);
 void connection_mark_pending(Connection *self);
 static inline bool connection_wants_read(const Connection *self)
 {
-    return !(self->flags & (EOF_RECEIVED | READ_PAUSED | CLOSE_PENDING | CLOSED));
+    if (self->flags & (EOF_RECEIVED | CLOSE_PENDING | CLOSED))
+        return false;
+    /* After the last answer input is discarded, so nothing is gained by pausing. */
+    return !(self->flags & READ_PAUSED) || self->state != STATE_OPEN;
 }
 
 /* listener.c */
@@ -249,6 +259,7 @@ void listeners_rearm(Core *core);
 
 /* watch.c */
 int watch_on_event(Watch *watch, uint32_t events);
+int watch_traverse(Watch *watch, visitproc visit, void *arg);
 void watch_discard(Watch *watch);
 PyObject *core_watch(Core *core, PyObject *args);
 PyObject *core_unwatch(Core *core, PyObject *args);
@@ -258,6 +269,7 @@ PyObject *core_add_datagram_socket(Core *core, PyObject *args);
 PyObject *core_remove_datagram_socket(Core *core, PyObject *args);
 int datagram_server_poll(DatagramServer *server, int *received);
 int datagram_servers_poll(Core *core, int *received);
+int datagram_servers_traverse(Core *core, visitproc visit, void *arg);
 void datagram_server_free(Core *core, DatagramServer *server);
 
 /* backend_epoll.c; backend.h has the rest */

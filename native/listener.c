@@ -52,7 +52,9 @@ static int is_pull_producer(Core *core, PyObject *conversation)
     wants_pull = PyObject_GetAttr(conversation, names.wants_pull);
     truth = wants_pull == NULL ? -1 : PyObject_IsTrue(wants_pull);
     Py_XDECREF(wants_pull);
-    property = PyObject_GetAttr((PyObject *)type, names.wants_pull);
+    property = truth < 0 ? NULL : PyObject_GetAttr((PyObject *)type, names.wants_pull);
+    if (truth >= 0 && property == NULL)
+        return -1;
     if (truth >= 0 && property == default_wants_pull) {
         Py_XSETREF(core->last_type, (PyTypeObject *)Py_NewRef(type));
         core->last_type_wants_pull = truth;

@@ -165,16 +165,16 @@ static PyObject *core_drain(Core *core, PyObject *last_check)
     return PyErr_Occurred() ? NULL : for_each_conversation(core, connection_drain, seconds);
 }
 
-static int reset_connection(Connection *connection, double Py_UNUSED(argument))
+static int abort_connection(Connection *connection, double Py_UNUSED(argument))
 {
-    connection_begin_close(connection, true);
+    connection_abort(connection);
     return 0;
 }
 
-PyDoc_STRVAR(abort_doc, "abort()\n\nReset the connections of all conversations.");
+PyDoc_STRVAR(abort_doc, "abort()\n\nEnd all conversations: with RST, unless our FIN is sent.");
 static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    return for_each_conversation(core, reset_connection, 0);
+    return for_each_conversation(core, abort_connection, 0);
 }
 
 /* Construction and closing --------------------------------------------------------------------------- */
@@ -254,8 +254,14 @@ static int set_options(Core *core, PyObject *keywords)
     Py_ssize_t known = 0;
 
     for (size_t i = 0; i < OPTION_COUNT; i++) {
-        PyObject *value = keywords == NULL ? NULL : PyDict_GetItemString(keywords, options[i].name);
+        PyObject *name = PyUnicode_FromString(options[i].name), *value;
 
+        if (name == NULL)
+            return -1;
+        value = keywords == NULL ? NULL : PyDict_GetItemWithError(keywords, name);
+        Py_DECREF(name);
+        if (value == NULL && PyErr_Occurred())
+            return -1;
         if (value != NULL) {
             known++;
             if (set_option(core, &options[i], value) < 0)
@@ -325,6 +331,16 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     return (PyObject *)core;
 }
 
+/* Release the buffers, which nothing uses once the core is closed. */
+static void release_memory(Core *core)
+{
+    PyMem_Free(core->watch_by_fd);
+    core->watch_by_fd = NULL;
+    core->watch_by_fd_size = 0;
+    PyMem_Free(core->recv_buffer);
+    core->recv_buffer = NULL;
+}
+
 PyDoc_STRVAR(close_doc, "close()\n\nReset all connections and release all resources. Idempotent. In a child after "
                         "fork: release the child's copies.");
 static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
@@ -340,7 +356,7 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
     core->closing = true;
     for (uint32_t i = 0; is_owner && i < core->slot_count; i++)
         if (core->slots[i].kind == SLOT_CONNECTION)
-            connection_begin_close(core->slots[i].object, true);
+            connection_abort(core->slots[i].object);
     core->backend->close(core, is_owner);
     /* No request of the kernel refers to a connection any more. */
     for (uint32_t i = 0; i < core->slot_count; i++) {
@@ -367,23 +383,64 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
     close(core->epoll_fd);
     close(core->wakeup_fd);
     core->epoll_fd = core->wakeup_fd = -1;
+    release_memory(core);
     core->closing = false;
     Py_RETURN_NONE;
 }
 
-static void core_dealloc(Core *core)
+/* Visit what the core keeps alive: the engine's callbacks, which usually refer to the core, the handlers of its
+ * connections, and the callbacks of watches. A connection is not tracked itself, because most never are part of
+ * a cycle, and a header for the garbage collector is a tenth of its size: the core visits for it. */
+static int core_traverse(Core *core, visitproc visit, void *arg)
 {
-    PyObject *result = core_close(core, NULL);
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (options[i].type == OBJECT || options[i].type == OBJECT_OR_NONE)
+            Py_VISIT(*(PyObject **)((char *)core + options[i].offset));
+    Py_VISIT(core->last_type);
+    for (uint32_t i = 0; i < core->slot_count; i++) {
+        if (core->slots[i].kind == SLOT_CONNECTION) {
+            Connection *connection = core->slots[i].object;
 
+            Py_VISIT(connection->handler);
+        } else if (core->slots[i].kind == SLOT_WATCH) {
+            int status = watch_traverse(core->slots[i].object, visit, arg);
+
+            if (status)
+                return status;
+        }
+    }
+    return datagram_servers_traverse(core, visit, arg);
+}
+
+static int core_clear(Core *core)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (options[i].type == OBJECT || options[i].type == OBJECT_OR_NONE)
+            Py_CLEAR(*(PyObject **)((char *)core + options[i].offset));
+    Py_CLEAR(core->last_type);
+    return 0;
+}
+
+/* Close a core that is still open, while its callbacks exist: closing calls them. */
+static void core_finalize(Core *core)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    result = core_close(core, NULL);
     if (result == NULL)
         PyErr_WriteUnraisable((PyObject *)core);
     Py_XDECREF(result);
-    PyMem_Free(core->watch_by_fd);
-    PyMem_Free(core->recv_buffer);
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (options[i].type == OBJECT || options[i].type == OBJECT_OR_NONE)
-            Py_XDECREF(*(PyObject **)((char *)core + options[i].offset));
-    Py_XDECREF((PyObject *)core->last_type);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void core_dealloc(Core *core)
+{
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)core) < 0)
+        return; /* resurrected */
+    PyObject_GC_UnTrack(core);
+    (void)core_clear(core);
+    release_memory(core);
     Py_TYPE(core)->tp_free(core);
 }
 
@@ -440,7 +497,10 @@ PyTypeObject CoreType = {
     .tp_new = core_new,
     .tp_init = (initproc)core_init,
     .tp_dealloc = (destructor)core_dealloc,
-    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_traverse = (traverseproc)core_traverse,
+    .tp_clear = (inquiry)core_clear,
+    .tp_finalize = (destructor)core_finalize,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_methods = methods,
     .tp_members = members,
 };

@@ -59,6 +59,13 @@ static Watch *watch_new(Core *core, int fd)
     return watch;
 }
 
+/* Visit the callback, for the garbage collector. */
+int watch_traverse(Watch *watch, visitproc visit, void *arg)
+{
+    Py_VISIT(watch->callback);
+    return 0;
+}
+
 /* Release a watch of a core that is being closed. */
 void watch_discard(Watch *watch)
 {
@@ -85,7 +92,11 @@ PyObject *core_watch(Core *core, PyObject *args)
         return NULL;
     watch = find_watch(core, fd);
     modify = watch != NULL;
-    if (fd < 0 || (!modify && (watch = watch_new(core, fd)) == NULL))
+    if (fd < 0) {
+        PyErr_SetString(PyExc_ValueError, "the descriptor is negative");
+        return NULL;
+    }
+    if (!modify && (watch = watch_new(core, fd)) == NULL)
         return PyErr_NoMemory();
     Py_XSETREF(watch->callback, Py_NewRef(callback));
     events |= shared && !modify ? EPOLLEXCLUSIVE : 0;

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bothends.endpoints import Address, Endpoint
-from bothends.engines.base import EngineContext, Limits
+from bothends.engines.base import DRAIN_IDLE, EngineContext, Limits
 from bothends.engines.blocking import Watchdog, run_conversation
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.shutdown import ShutdownFlags
@@ -42,15 +42,23 @@ class ScriptedConversation(Conversation):
 
 
 class PullConversation(Conversation):
-    """A pull producer that sends the same piece `times` times (None: without end), and records its input."""
+    """A pull producer that sends the same piece `times` times (None: without end), and records its input.
 
-    def __init__(self, piece: bytes, times: int | None = None) -> None:
+    With `ends` the end of its input ends it.
+    """
+
+    def __init__(self, piece: bytes, times: int | None = None, *, ends: bool = False) -> None:
         self.piece = piece
         self.times = times
+        self.ends = ends
         self.received = b""
 
     def receive(self, data: bytes) -> bytes:
         self.received += data
+        return b""
+
+    def end(self) -> bytes:
+        self.done = self.ends
         return b""
 
     def produce(self) -> bytes:
@@ -494,10 +502,20 @@ def test_drain_keeps_active_connection(kind: str) -> None:
 
 
 def test_drain_stops_endless_producer() -> None:
-    with running_conversation(PullConversation(b"y" * 1000)) as thread:
+    with running_conversation(PullConversation(b"y" * 1000, ends=True)) as thread:
         thread.client.recv(1000)
         thread.stop.draining.set()
         receive_until_eof(thread.client)
+        assert thread.wait_closed().cause is CloseReason.DRAINED
+
+
+def test_drain_lets_producer_finish() -> None:
+    with running_conversation(PullConversation(b"y" * 1000, times=5_000)) as thread:
+        received = len(thread.client.recv(1000))
+        thread.stop.draining.set()
+        thread.thread.join(2 * DRAIN_IDLE)
+        assert thread.thread.is_alive()
+        assert received + len(receive_until_eof(thread.client)) == 5_000_000
         assert thread.wait_closed().cause is CloseReason.DRAINED
 
 
@@ -562,7 +580,7 @@ def test_drain_timeout_closes_connection_of_busy_service() -> None:
         thread.client.sendall(b"?")
         assert busy.wait(TIMEOUT)
         thread.stop.draining.set()
-        assert thread.client.recv(100) == b""  # although the thread is still running
+        receive_until_reset(thread.client)  # although the thread is still running
         assert thread.thread.is_alive()
         go.set()
         assert thread.wait_closed().cause is CloseReason.ABORTED

@@ -12,9 +12,17 @@ from bothends.engines import registry  # noqa: E402
 from bothends.errors import UnknownName  # noqa: E402
 from bothends.testing.contract import EngineContract  # noqa: E402
 
-# Each test runs on each engine over one transport, the basic ones over all; `make slow` runs the others.
+# Each test runs on each engine over one transport and with one way to be cut off, the basic ones over all;
+# `make slow` runs the others.
 pytestmark = pytest.mark.spread(
-    "stream_transport", "connection_transport", "push_transport", "datagram_transport", one_in=3
+    "stream_transport",
+    "connection_transport",
+    "push_transport",
+    "datagram_transport",
+    "reading",
+    "cut",
+    "answer",
+    one_in=3,
 )
 
 # libuv opens a pipe for signals once for the whole process (uv__signal_global_init).

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
+import gc
 import json
 import os
 import random
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -75,6 +78,27 @@ def running(
     with Server(service, [url], engine=engine, limits=limits) as server:
         wait_for(lambda: server._running_engine is not None)
         yield server
+
+
+def serve_once(engine: type[NativeEngine]) -> None:
+    with running(EchoService(), engine) as server, Client(server.endpoints[0]) as client:
+        assert client.request(b"hello") == b"hello"
+
+
+def loops_left_by(engine: type[NativeEngine], monkeypatch: pytest.MonkeyPatch, count: int) -> int:
+    """Run servers one after another, and return how many of their loops still exist."""
+    loops: list[weakref.ref[native.NativeLoop]] = []
+
+    class CountedLoop(native.NativeLoop):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            loops.append(weakref.ref(self))
+
+    monkeypatch.setattr(native, "NativeLoop", CountedLoop)
+    for _ in range(count):
+        serve_once(engine)
+    gc.collect()
+    return sum(each() is not None for each in loops)
 
 
 def core_of(server: Server) -> Any:
@@ -231,6 +255,96 @@ def test_buffer_ring_exhausted_rearms() -> None:
     with running(EchoService(), FewBuffers) as server:
         request_concurrently(server.endpoints[0], 50, 2000)
         assert core_of(server).rearmed_receives > 0
+
+
+# Memory ---------------------------------------------------------------------------------------------
+
+
+def test_servers_one_after_another_leave_no_loop(
+    engine: type[NativeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loops_left_by(engine, monkeypatch, 5) == 0
+
+
+def test_unclosed_core_is_collected(engine: type[NativeEngine]) -> None:
+    descriptors_before = len(descriptors(os.getpid()))
+    stop = ShutdownFlags()
+    with contextlib.closing(stop):
+        listeners = open_listeners(Endpoint.parse("tcp://127.0.0.1:0"))
+        loop = native.NativeLoop(
+            EngineContext(EchoService(), listeners, stop), engine.backend == "io_uring", {}
+        )
+        loop._core.watch(stop.draining.fileno(), functools.partial(print, loop), 1, False)
+        left = weakref.ref(loop)
+        del loop
+        gc.collect()
+        assert left() is None
+        for listener in listeners:
+            listener.close()
+    assert len(descriptors(os.getpid())) == descriptors_before
+
+
+NO_MEMORY_PROGRAM = """
+import socket, sys
+import _testcapi
+from bothends.engines import _native, native
+from bothends.engines.base import EngineContext, Limits
+from bothends.engines.shutdown import ShutdownFlags
+from bothends.testing.services import EchoService
+from bothends.services.base import Peer
+from bothends.testing.streams import PEER
+import bothends.endpoints
+
+sockets = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(3)]
+service = EchoService()
+loop = native.NativeLoop(EngineContext(service, [], ShutdownFlags()), sys.argv[1] == "io_uring", {})
+arguments = {}
+
+
+class Recorder:
+    def __init__(self, **named):
+        arguments.update(named)
+
+
+real, native._native = native._native, type("Module", (), {"Core": Recorder})
+native.NativeLoop(EngineContext(service, [], ShutdownFlags()), sys.argv[1] == "io_uring", {})
+failures = 0
+for number in range(1, 120):
+    core = None
+    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = ours.detach()
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            core = real.Core(**arguments)
+            core.listen(listener.fileno(), None, False)
+            core.watch(sockets[0].fileno(), print, 1, False)
+            core.add_datagram_socket(sockets[1].fileno(), PEER.address, None, 1500, False, True)
+            core.start_conversation(fd, service.open(PEER, print), PEER)
+            theirs.send(b"hello")
+            core.run(0.0)
+        except MemoryError:
+            failures += 1
+        finally:
+            _testcapi.remove_mem_hooks()
+        if core is not None:
+            core.close()
+    theirs.close()
+print("failures", failures)
+"""
+
+
+def test_every_allocation_may_fail(engine: type[NativeEngine]) -> None:
+    pytest.importorskip("_testcapi", reason="this Python has no _testcapi")
+    done = subprocess.run(
+        [sys.executable, "-c", NO_MEMORY_PROGRAM, engine.backend or ""],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[1]) >= 10
 
 
 @needs_uring

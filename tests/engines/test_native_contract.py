@@ -11,7 +11,14 @@ pytest.register_assert_rewrite("bothends.testing.contract")
 from bothends.testing.contract import EngineContract  # noqa: E402
 
 pytestmark = pytest.mark.spread(
-    "stream_transport", "connection_transport", "push_transport", "datagram_transport", one_in=3
+    "stream_transport",
+    "connection_transport",
+    "push_transport",
+    "datagram_transport",
+    "reading",
+    "cut",
+    "answer",
+    one_in=3,
 )
 
 

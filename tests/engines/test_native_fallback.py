@@ -21,6 +21,7 @@ from bothends.testing.contract.resets import ResetContract  # noqa: E402
 from bothends.testing.contract.resource_limits import ResourceLimitContract  # noqa: E402
 from bothends.testing.contract.service_errors import ServiceErrorContract  # noqa: E402
 from bothends.testing.contract.shutdown import ShutdownContract  # noqa: E402
+from bothends.testing.contract.wire import WireContract  # noqa: E402
 from bothends.testing.harness import Harness  # noqa: E402
 from bothends.testing.ipc import ServiceMaker  # noqa: E402
 
@@ -33,6 +34,7 @@ class NoTrafficObserverContract(
     ResourceLimitContract,
     ShutdownContract,
     DatagramContract,
+    WireContract,
 ):
     def serve(self, service: ServiceMaker, *transports: str, **named: Any) -> Harness:
         running = super().serve(service, *transports, **named)
@@ -58,6 +60,7 @@ class NoTrafficObserverContract(
                 metafunc.parametrize(argument, ["tcp"])
 
 
+@pytest.mark.spread("reading", "cut", "answer", one_in=3)
 class TestUringWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentUringEngine"
 

@@ -19,6 +19,8 @@ FAULTS = {
     "IgnoresIdleLimit": "test_peer_that_never_reads_is_idle",
     "IgnoresConnectionLimit": "test_connection_limit_defer_leaves_in_queue",
     "IgnoresDrain": "test_drain_without_connections_exits_at_once",
+    "NeverResets": "test_cut_off_with_unsent_answer_is_reset[finished-life]",
+    "AlwaysResets": "test_finished_answer_ends_with_eof[late]",
     "ReportsWrongCause": "test_service_done_closes_connection[tcp]",
     "SpinsOnEmfile": "test_emfile_pauses_accepting_and_recovers",
     "SpinsWhenIdle": "test_idle_server_uses_no_cpu",

@@ -7,8 +7,9 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from typing import cast
 
-from bothends.engines import admission
+from bothends.engines import admission, connection_state, nonblocking
 from bothends.engines.base import EngineContext
 from bothends.engines.epoll import EpollEngine
 from bothends.engines.shutdown import ShutdownFlags
@@ -139,6 +140,21 @@ class IgnoresConnectionLimit(FaultyEngine):
 class IgnoresDrain(FaultyEngine):
     def modify(self, context: EngineContext) -> EngineContext:
         return dataclasses.replace(context, stop=ShutdownFlags())
+
+
+class NeverResets(FaultyEngine):
+    def run(self) -> None:
+        vars(nonblocking)["reset_on_close"] = id  # does nothing
+        super().run()
+
+
+class AlwaysResets(FaultyEngine):
+    def run(self) -> None:
+        for key, (state, action) in list(connection_state.TRANSITIONS.items()):
+            if action is connection_state.Action.CLOSE:
+                table = cast(dict[object, object], connection_state.TRANSITIONS)
+                table[key] = state, connection_state.Action.RESET
+        super().run()
 
 
 class ReportsWrongCause(FaultyEngine):

@@ -3,8 +3,8 @@
 What asyncio does, and what follows:
 
 1. A transport's write() never blocks and never fails: it buffers without limit what the socket does not take.
-   So backpressure is the protocol's task: above `limits.unsent` the transport calls pause_writing(), and the
-   protocol stops reading from that peer until the peer has caught up.
+   So backpressure is the protocol's task: the transport's high and low-water marks are those of
+   `connection_state.py`, and the protocol pauses reading between them.
 2. By default the transport closes when the peer sends EOF, which would lose replies to a peer that
    half-closes. So eof_received() returns True, and the protocol closes the transport once everything is sent.
 3. `loop.create_server` accepts connections without a limit, and after EMFILE waits a whole second. So this
@@ -23,20 +23,18 @@ What asyncio does, and what follows:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import socket
 from collections.abc import Callable
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
-from bothends.engines.admission import AdmissionControl
-from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
-from bothends.engines.datagrams import DatagramServer
+from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
+from bothends.engines.connection_state import Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import NonblockingConnection
-from bothends.engines.timers import TICK, TimerWheel
-from bothends.events import CloseReason, Draining
+from bothends.engines.server_loop import ServerLoop
+from bothends.engines.timers import TICK
+from bothends.events import CloseReason
 from bothends.services.base import Peer, discard_push
 from bothends.sockets import Listener
 from bothends.sockets.options import reset_on_close
@@ -89,7 +87,7 @@ class LoopContext(Protocol):
 
 
 class ConversationProtocol(asyncio.Protocol):
-    """One connection on an asyncio transport. The states are those of `nonblocking.py`.
+    """One connection on an asyncio transport. States and limits are those of `connection_state.py`.
 
     Args:
         loop: the event loop.
@@ -99,18 +97,15 @@ class ConversationProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_last_activity",
         "_last_buffer_size",
-        "_last_received",
-        "_limits",
-        "_linger_until",
         "_loop",
-        "_opened_at",
-        "_peer_eof",
+        "_notified_when_empty",
         "_pending_abort",
-        "_read_paused_until",
+        "_posted_limit",
+        "_pushed_early",
+        "_reading",
         "_transport",
-        "_writing_paused",
+        "core",
         "driver",
         "slot",
     )
@@ -123,183 +118,164 @@ class ConversationProtocol(asyncio.Protocol):
         context = context or loop.context
         self.slot: int | None = None
         self._loop = loop
-        self._limits = context.limits
-        self._opened_at = loop.now
-        self._last_received = self._last_activity = loop.now
+        self._posted_limit = context.limits.posted
         self._last_buffer_size = 0
-        self._peer_eof = False
-        self._writing_paused = False
-        self._read_paused_until: float | None = None
-        self._linger_until: float | None = None
+        self._reading = True
+        self._notified_when_empty = False
         self._pending_abort = False
+        self._pushed_early: list[bytes] | None = []  # while the conversation is being opened
         push = self._push if context.service.pushes else discard_push
         self.driver = ConversationDriver(context, listener, peer, push)
+        self.core = ConnectionState(self.driver, context.limits, loop.now)
 
     # Called by the transport -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
-        # A pull producer is called when everything is sent. Otherwise only a full write buffer matters.
-        self._transport.set_write_buffer_limits(high=0 if self.driver.wants_pull else self._limits.unsent)
+        self._transport.set_write_buffer_limits(high=self.core.high_water, low=self.core.low_water)
         self._loop.connections.add(self)
-        deadline = self._next_deadline(self._opened_at)
-        if deadline is not None:
-            self._loop.schedule(self, deadline)
-        self._write(self.driver.start())
+        self._schedule()
+        early, self._pushed_early = b"".join(self._pushed_early or ()), None
+        self._write(early + self.driver.start(), self._loop.now)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self._last_received = self._last_activity = self._loop.now
-        if self.driver.finished:
-            return
-        reply = self.driver.receive(data)
-        if self.driver.read_pause:
-            self._read_paused_until = self._last_received + self.driver.read_pause
-            self._update_reading()
-            self._loop.schedule(self, self._read_paused_until)
-        self._write(reply)
+        now = self._loop.now
+        reply = self.core.receive(data, now)
+        if self.core.paused_until is not None:
+            self._schedule()
+        self._write(reply, now)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. Returns True to keep the transport open for replies."""
-        self._peer_eof = True
-        if self._linger_until is not None:
-            self._transport.close()
-        else:
-            self._write(self.driver.receive_eof())
+        now = self._loop.now
+        self._write(self.core.receive_eof(now), now)
         return True
 
     def pause_writing(self) -> None:
-        """See asyncio.BaseProtocol. The write buffer is above its high-water mark."""
-        self._writing_paused = True
-        self._update_reading()
+        """See asyncio.BaseProtocol. What this means for reading is decided in `_settle`."""
 
     def resume_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
-        self._writing_paused = False
-        self._last_activity = self._loop.now
-        self._update_reading()
+        """See asyncio.BaseProtocol. The write buffer is at its low-water mark."""
+        self.core.last_activity = self._loop.now
         # Not at once, because a transport that is closed inside this callback calls connection_lost() twice.
-        self._loop.call_soon(self._produce)
+        self._loop.call_soon(self._settle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._loop.connection_closed(self)
-        self.driver.close(CloseReason.RESET if exc is not None else None)
+        if exc is not None:
+            self.core.lose(CloseReason.RESET)
+        self.core.closed()
 
     # Called by the loop ----------------------------------------------------------------------
 
     def on_timer(self, now: float) -> float | None:
         """Apply the time limits. Returns the next deadline, or None if there is none."""
-        if self._transport.is_closing() and not self._write_buffer_size():
+        if self._transport.is_closing():
             return None
-        if self._write_buffer_size() != self._last_buffer_size:
-            self._last_buffer_size = self._write_buffer_size()
-            self._last_activity = now
-        if self._linger_until is not None:
-            if self._last_buffer_size:
-                self._linger_until = (
-                    now + self._limits.linger
-                )  # the timeout starts when the last byte is sent
-            if now < self._linger_until:
-                return min(self._linger_until, now + self._limits.linger)
-            self._transport.close()
-            return None
-        if self._read_paused_until is not None and now >= self._read_paused_until:
-            self._read_paused_until = None
-            self._update_reading()
-        limit = self.driver.next_limit(self._opened_at, self._last_activity)
-        if limit is None or now < limit[0]:
-            return self._next_deadline(now)
-        if self._last_buffer_size:
-            self.abort(limit[1])
-        else:
-            self._stop_reading(limit[1])
-        return self._linger_until
-
-    def _next_deadline(self, now: float) -> float | None:
-        limit = self.driver.next_deadline(self._opened_at, self._last_activity, now)
-        return min((each for each in (limit, self._read_paused_until) if each is not None), default=None)
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._last_buffer_size:
+            self._last_buffer_size = unsent
+            self.core.last_activity = now
+        self._write(self.core.expire(now, unsent), now)
+        return self.core.next_deadline(now)
 
     def drain(self, last_check: float) -> None:
-        """See NonblockingConnection.drain."""
-        if self._linger_until is not None or last_check - self._last_received < DRAIN_IDLE:
-            return
-        if not self._write_buffer_size() or self.driver.wants_pull:
-            self._stop_reading(CloseReason.DRAINED)
+        """See ConnectionState.drain."""
+        if not self._transport.is_closing():
+            unsent = self._transport.get_write_buffer_size()
+            self._write(self.core.drain(last_check, unsent), self._loop.now)
 
-    def abort(self, cause: CloseReason) -> None:
-        """Send RST and drop unsent data."""
-        self.driver.close(cause)
-        reset_on_close(self._transport.get_extra_info("socket"))
-        self._transport.abort()
+    def close(self, cause: CloseReason) -> None:
+        """End the connection now."""
+        self.core.abort(cause)
+        self._settle()
 
     # Writing ---------------------------------------------------------------------------------
 
-    def _update_reading(self) -> None:
-        """Pause reading while the write buffer is too large or the peer exceeds the rate, else resume."""
-        if self._peer_eof or self._transport.is_closing():
-            return
-        pause = self._read_paused_until is not None or self._write_buffer_size() > self._limits.unsent
-        if pause and self._linger_until is None:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+    def _write(self, data: bytes, now: float) -> None:
+        transport = self._transport
+        if data and not transport.is_closing():
+            core, driver = self.core, self.driver
+            core.last_activity = now
+            transport.write(data)
+            driver.bytes_sent(data)
+            if (
+                self._reading
+                and not (driver.finished or driver.wants_pull)
+                and core.paused_until is None
+                and transport.get_write_buffer_size() <= core.high_water
+            ):
+                return  # nothing has changed that `_settle` would act on
+        self._settle()
 
-    def _write(self, data: bytes) -> None:
-        if data and not self._transport.is_closing():
-            self._last_activity = self._loop.now
-            self._transport.write(data)
-            self.driver.bytes_sent(data)
-        if self.driver.wants_pull:
-            self._update_reading()
-            self._produce()
-        elif self.driver.finished:
-            self._shutdown_write()
-
-    def _produce(self) -> None:
-        """Call the pull producer, if everything has been sent."""
-        if self._writing_paused or self._transport.is_closing():
+    def _settle(self) -> None:
+        """Call the pull producer, do what the core says, and pause or resume reading."""
+        core, transport = self.core, self._transport
+        if transport.is_closing():
             return
-        data = self.driver.produce()
-        if data:
-            self._transport.write(data)
+        unsent = transport.get_write_buffer_size()
+        if self.driver.wants_pull and not unsent and (data := core.produce()):
+            transport.write(data)
             self.driver.bytes_sent(data)
-            if not self._writing_paused:
+            unsent = transport.get_write_buffer_size()
+            if not unsent:
                 # The socket took everything. One piece in each iteration, so that others are served, too.
-                self._loop.call_soon(self._produce)
-        elif self.driver.finished:
-            self._shutdown_write()
+                self._loop.call_soon(self._settle)
+        action = core.settle(self._loop.now, unsent)
+        if action is not Action.NONE:
+            self._act(action)
+            if action is not Action.SHUTDOWN:
+                return
+        if (
+            unsent
+            and not self._notified_when_empty
+            and (self.driver.wants_pull or core.state > State.STOPPED)
+        ):
+            # Then resume_writing() is called when everything has been sent, for the next piece or the FIN.
+            self._notified_when_empty = True
+            transport.set_write_buffer_limits(high=0)
+        if core.wants_read is not self._reading:
+            self._reading = not self._reading
+            if self._reading:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
 
-    def _shutdown_write(self) -> None:
-        """Everything is written: close, or half-close and wait for the peer's EOF."""
-        if self._linger_until is not None or self._transport.is_closing():
-            return
-        if self._peer_eof:
+    def _act(self, action: Action) -> None:
+        if action is Action.SHUTDOWN:
+            self._transport.write_eof()
+            self._schedule()
+        elif action is Action.CLOSE:
             self._transport.close()
-            return
-        self._transport.write_eof()
-        self._transport.resume_reading()
-        self._linger_until = self._loop.now + self._limits.linger
-        self._loop.schedule(self, self._linger_until)
+        else:
+            self._reset()
 
-    def _stop_reading(self, cause: CloseReason) -> None:
-        self._write(self.driver.stop_reading(cause))
-        self.driver.finished = True
-        self._shutdown_write()
+    def _reset(self) -> None:
+        """Close with RST."""
+        reset_on_close(self._transport.get_extra_info("socket"))
+        self._transport.abort()
 
-    def _write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size()
+    def _schedule(self) -> None:
+        now = self._loop.now
+        deadline = self.core.next_deadline(now)
+        if deadline is not None:
+            self._loop.schedule(self, deadline)
 
     def _push(self, data: bytes) -> None:
-        if self._pending_abort or self.driver.finished or self._transport.is_closing() or not data:
+        if self._pushed_early is not None:
+            self._pushed_early.append(data)
+            return
+        if self._pending_abort or not data or not self.core.wants_push or self._transport.is_closing():
             return
         self._transport.write(data)
         self.driver.bytes_sent(data)
-        if self._write_buffer_size() > self._limits.posted:
+        if self._transport.get_write_buffer_size() > self._posted_limit:
             # Not at once, because closing this conversation may push to others, which may close in turn.
             self._pending_abort = True
-            self._loop.call_soon(lambda: self.abort(CloseReason.STALLED))
+            self._loop.call_soon(lambda: self.close(CloseReason.STALLED))
 
 
 class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtocol):
@@ -320,28 +296,18 @@ class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtoco
         self.data_received(self._buffer[:nbytes].tobytes())
 
 
-class AsyncioLoop:
-    """Listeners, datagram sockets, timers and shutdown of the asyncio engine."""
+class AsyncioLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
+    """The server loop on asyncio: its watches are readers, its ticks timers of the event loop."""
 
     def __init__(self, context: EngineContext, *, buffered: bool) -> None:
-        self.context = context
         self.buffer = memoryview(bytearray(context.limits.chunk))
         self._protocol_factory: Callable[[AsyncioLoop, Listener, Peer], ConversationProtocol] = (
             BufferedConversationProtocol if buffered else ConversationProtocol
         )
-        self.connections: set[ConversationProtocol | NonblockingConnection] = set()
-        self._admission = AdmissionControl(context)
-        self._timer_wheel: TimerWheel[ConversationProtocol | NonblockingConnection] = TimerWheel()
-        self._listeners = [each for each in context.listeners if each.role == "listener"]
-        self._datagram_servers = [
-            DatagramServer(context, each) for each in context.listeners if each.role == "datagrams"
-        ]
         self._connecting: set[asyncio.Task[None]] = set()
-        self._accepting = False
         self._accept_retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._abort_at: float | None = None
-        self._last_drain_check = -math.inf
+        super().__init__(context)
 
     @property
     def now(self) -> float:
@@ -352,21 +318,13 @@ class AsyncioLoop:
         """Serve until asked to stop, then until the last connection is closed."""
         self._loop = asyncio.get_running_loop()
         self._finished = self._loop.create_future()
-        stop = self.context.stop
-        self._loop.add_reader(stop.draining.fileno(), self._drain)
-        for listener in self._listeners:
-            listener.socket.setblocking(False)
-        for server in self._datagram_servers:
-            self._loop.add_reader(server.fileno(), server.serve)
-        for listener in self.context.listeners:
-            if listener.role == "connection":
-                self._start_connection(listener, *self._admission.register_inherited(listener))
-        self._update_listeners()
+        self.start()
+        self.update_listeners()
         self._check_finished()
         try:
             await self._finished
         finally:
-            for flag in (stop.draining, stop.aborting):
+            for flag in (self.context.stop.draining, self.context.stop.aborting):
                 self._loop.remove_reader(flag.fileno())
 
     # LoopContext and nonblocking.ConnectionLoop --------------------------------------------------
@@ -385,7 +343,7 @@ class AsyncioLoop:
 
     def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
         """See LoopContext."""
-        self._timer_wheel.schedule(item, deadline)
+        self.timer_wheel.schedule(item, deadline)
         self._arm_timer()
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
@@ -397,43 +355,47 @@ class AsyncioLoop:
         if isinstance(item, NonblockingConnection):
             self._loop.remove_reader(item.socket.fileno())
             self._loop.remove_writer(item.socket.fileno())
-        self._timer_wheel.cancel(item)
+        self.timer_wheel.cancel(item)
         self.connections.discard(item)
         self._release(item.driver.accepted_peer)
 
     def _release(self, peer: Peer) -> None:
-        self._admission.release(peer)
+        self.admission.release(peer)
         # Not at once, because the descriptor is closed only after this callback returns.
-        self._loop.call_soon(self._update_listeners)
+        self._loop.call_soon(self.update_listeners)
         self._loop.call_soon(self._check_finished)
 
-    # Accepting -----------------------------------------------------------------------------------
+    # ServerLoop ----------------------------------------------------------------------------------
 
-    def _update_listeners(self) -> None:
-        """Start or stop watching the listeners, as the limits require now."""
-        can_accept = self._admission.can_accept()
-        delay = self._admission.retry_delay()
+    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+        """See ServerLoop.watch. asyncio cannot watch a shared socket exclusively."""
+        self._loop.add_reader(descriptor, handler, POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """See ServerLoop.unwatch."""
+        if descriptor >= 0:
+            self._loop.remove_reader(descriptor)
+
+    def update_listeners(self) -> None:
+        """See ServerLoop.update_listeners. Called after each change, and again after a pause."""
+        delay = self.admission.retry_delay()
         if self._accept_retry is not None:
             self._accept_retry.cancel()
-        self._accept_retry = None if delay is None else self._loop.call_later(delay, self._update_listeners)
-        if can_accept == self._accepting:
-            return
-        self._accepting = can_accept
-        for listener in self._listeners:
-            if can_accept:
-                self._loop.add_reader(listener.socket.fileno(), self._accept, listener)
-            else:
-                self._loop.remove_reader(listener.socket.fileno())
+        self._accept_retry = None if delay is None else self._loop.call_later(delay, self.update_listeners)
+        super().update_listeners()
 
-    def _accept(self, listener: Listener) -> bool:
-        """Accept a batch of connections. Returns whether there were any."""
-        before = self._admission.accepted_count
-        for connection, peer in self._admission.accept(listener):
-            self._start_connection(listener, connection, peer)
-        self._update_listeners()
-        return self._admission.accepted_count > before
+    def accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
+        """See ServerLoop.accept."""
+        accepted = super().accept(listener)
+        self.update_listeners()
+        return accepted
 
-    def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+    def open_count(self) -> int:
+        """See ServerLoop.open_count. Some have no transport yet."""
+        return self.admission.open_count
+
+    def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        """See ServerLoop.start_connection."""
         if connection.family in _TRANSPORT_FAMILIES and connection.type == socket.SOCK_STREAM:
             task = self._loop.create_task(self._attach_transport(listener, connection, peer))
             self._connecting.add(task)
@@ -456,59 +418,26 @@ class AsyncioLoop:
 
     # Shutting down -------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        stop, limits = self.context.stop, self.context.limits
-        self._loop.remove_reader(stop.draining.fileno())
-        self._loop.add_reader(stop.aborting.fileno(), self._abort)
-        for listener in self._listeners:
-            self._loop.remove_reader(listener.socket.fileno())
-            for _ in range(FINAL_ACCEPT_BATCHES):
-                if not self._accept(listener):
-                    break
-            self._loop.remove_reader(listener.socket.fileno())
-            listener.close()
-        for server in self._datagram_servers:
-            self._loop.remove_reader(server.fileno())
-            for _ in range(FINAL_ACCEPT_BATCHES):
-                if not server.serve():
-                    break
-            server.close()
-        self._listeners, self._datagram_servers = [], []
-        self._abort_at = self.now + limits.drain
-        if self.context.observe is not None:
-            self.context.observe(Draining(self._admission.open_count, limits.drain))
-        self._drain_tick()
+    def drain(self) -> None:
+        """See ServerLoop.drain."""
+        super().drain()
+        self.drain_tick()
 
-    def _drain_tick(self) -> None:
-        if self.now >= (self._abort_at or 0.0):
-            self._abort()
-        else:
-            for connection in list(self.connections):
-                connection.drain(self._last_drain_check)
-        self._last_drain_check = self.now
+    def drain_tick(self) -> None:
+        """See ServerLoop.drain_tick. Calls itself until the last connection is closed."""
+        super().drain_tick()
         self._check_finished()
         if not self._finished.done():
-            self._loop.call_later(DRAIN_TICK, self._drain_tick)
-
-    def _abort(self) -> None:
-        with contextlib.suppress(ValueError):
-            self._loop.remove_reader(self.context.stop.aborting.fileno())
-        for connection in list(self.connections):
-            if isinstance(connection, NonblockingConnection):
-                connection.close(CloseReason.ABORTED)
-            else:
-                connection.abort(CloseReason.ABORTED)
+            self._loop.call_later(DRAIN_TICK, self.drain_tick)
 
     def _check_finished(self) -> None:
-        if not (
-            self._listeners or self._datagram_servers or self._admission.open_count or self._finished.done()
-        ):
+        if not (self.is_serving or self.admission.open_count or self._finished.done()):
             self._finished.set_result(None)
 
     # Timers --------------------------------------------------------------------------------------
 
     def _arm_timer(self) -> None:
-        timeout = self._timer_wheel.next_timeout(self.now)
+        timeout = self.timer_wheel.next_timeout(self.now)
         if timeout is None:
             return
         if self._timer is not None:
@@ -519,5 +448,5 @@ class AsyncioLoop:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._timer_wheel.run_expired(self.now)
+        self.timer_wheel.run_expired(self.now)
         self._arm_timer()

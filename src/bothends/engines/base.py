@@ -10,12 +10,16 @@ Rank 2: imports `services/base.py` only, and no service by name.
    unsent data. The others continue.
 3. `context.limits.drain` seconds later, or when `context.stop.aborting` is set, the engine aborts the
    remaining connections, and `run()` returns.
-4. Class attributes state what an engine supports (`streams`, `datagrams`, `supports_push`, ...),
+4. An answer that is sent whole ends with FIN. A conversation that is cut off with something left to send ends
+   with RST, so that no truncated answer looks whole (`connection_state.py`).
+5. Class attributes state what an engine supports (`streams`, `datagrams`, `supports_push`, ...),
    `unavailable_reason()` why it cannot run on this machine, and `unsupported_reason()` why it does not
    support one service on one endpoint.
 
-Modules that the engines share: `driver.py` (conversation state without a socket), `admission.py` (accepting
-under limits), `nonblocking.py` and `blocking.py` (one connection on a socket of that mode), `datagrams.py`.
+Modules that the engines share: `driver.py` (one conversation without a socket), `connection_state.py` (the
+states and limits of its connection), `admission.py` (accepting under limits), `server_loop.py` (accepting and
+shutdown of the event loops), `nonblocking.py` and `blocking.py` (one connection on a socket of that mode),
+`datagrams.py`.
 """
 
 from __future__ import annotations
@@ -98,7 +102,8 @@ class Limits:
     the kernel send RST, which can destroy the last reply on its way (RFC 1122, 4.2.2.13)."""
 
     unsent: int = 256 * 1024
-    """High-water mark of the write buffer: with more unsent output, nothing is read from that peer."""
+    """High-water mark of the write buffer: with more unsent output, nothing is read from that peer, until no
+    more than half of this is left."""
 
     posted: int = 4 * 1024 * 1024
     """Limit of the write buffer for pushed data: with more unsent output, the connection is aborted."""

@@ -1,21 +1,22 @@
 """One connection on a blocking socket: recv() waits for the peer, send() for space in the send buffer.
 
 Connects a ConversationDriver to a blocking socket, for every engine with a thread or process for each
-connection. A chunk takes one recv() and a reply one send(), as in every textbook. The rest of this module is
-about ending a connection, which textbooks leave out.
+connection. A chunk takes one recv() and a reply one send(), as in every textbook. The states are those of
+`connection_state.py`; the rest of this module is about ending a call that blocks, which textbooks leave out.
 
 What the kernel does, and what follows:
 
 1. A blocked recv() or send() returns because of the peer, a signal, SO_RCVTIMEO or SO_SNDTIMEO, or a
    shutdown() on the socket, but not when another thread closes the descriptor. So time limits are set as
    those two options (socket(7)), which takes no system call if there is no limit, and a `Watchdog` ends
-   connections by shutdown(). It needs no signals, so it works in any thread.
+   connections from outside. It needs no signals, so it works in any thread.
 2. shutdown(SHUT_RD) on Linux sends nothing to a TCP peer. It wakes the reader, which still receives the data
    that had arrived, then EOF. The kernel still acknowledges later data, but after our FIN it answers it with
    RST (tcp_rcv_state_process). On a UNIX socket the peer's next send fails with EPIPE. So this call is used
    only for connections that receive nothing.
-3. shutdown(SHUT_RDWR) also wakes a blocked sender, with EPIPE. The kernel would hold unsent data for a peer
-   that does not read for minutes. With SO_LINGER and a timeout of zero, close() drops the data and sends RST.
+3. shutdown(SHUT_RDWR) also wakes a blocked sender, with EPIPE, but it sends FIN after what is in the send
+   buffer, so a truncated answer would look whole. `reset_now()` sends RST and wakes both. A UNIX socket has
+   neither FIN nor RST, so there shutdown() does.
 4. A blocked send() of a large buffer returns when all of it fits into the send buffer, or, when it times out,
    with the part that did. So the pieces are small enough that a slow reader shows progress.
 5. A thread that blocks in send() does not read. That gives backpressure for free, but also a deadlock with a
@@ -35,12 +36,13 @@ from types import TracebackType
 from typing import Final
 
 from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, Limits
+from bothends.engines.connection_state import Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE
 from bothends.engines.shutdown import ShutdownFlag, ShutdownFlags
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
-from bothends.sockets.options import reset_on_close
+from bothends.sockets.options import reset_now, reset_on_close
 
 # Maximum size of one send(), in bytes: a fraction of an autotuned send buffer (4 MB, net.ipv4.tcp_wmem), so
 # that a send() that blocks for a second means a slow peer, not a large buffer.
@@ -54,19 +56,29 @@ class WatchedConnection:
         idle: it waits for the peer, so it may be closed while draining.
         has_unsent: returns whether data of this connection is unsent.
         last_received: when data last arrived (time.monotonic).
+        fin_sent: everything has been sent, and our FIN, so an abort needs no RST.
 
     Attributes, written by the Watchdog:
         drain_requested: the receiving direction was shut down, so send the final data and close.
         abort_cause: why the connection was aborted, or None.
     """
 
-    __slots__ = ("abort_cause", "connection", "drain_requested", "has_unsent", "idle", "last_received")
+    __slots__ = (
+        "abort_cause",
+        "connection",
+        "drain_requested",
+        "fin_sent",
+        "has_unsent",
+        "idle",
+        "last_received",
+    )
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.idle = False
         self.has_unsent: Callable[[], bool] = _nothing_unsent
         self.last_received = time.monotonic()
+        self.fin_sent = False
         self.drain_requested = False
         self.abort_cause: CloseReason | None = None
 
@@ -133,8 +145,11 @@ class Watchdog:
         with self._lock:
             if watched in self._watched and watched.abort_cause is None:
                 watched.abort_cause = cause
-                reset_on_close(watched.connection)
-                _shutdown(watched.connection, socket.SHUT_RDWR)
+                if watched.fin_sent:
+                    _shutdown(watched.connection, socket.SHUT_RD)
+                elif not reset_now(watched.connection):
+                    reset_on_close(watched.connection)
+                    _shutdown(watched.connection, socket.SHUT_RDWR)
 
     def _run(self) -> None:
         poller = select.poll()
@@ -203,93 +218,102 @@ class BlockingConnection:
         self.limits = limits
         self.watchdog = watchdog
         self.watched = watchdog.watch(connection)
-        self.last_activity = self.watched.last_received
-        self._opened_at = self.last_activity
+        self.core = ConnectionState(driver, limits, self.watched.last_received)
         self._read_size = min(limits.chunk, limits.rate or limits.chunk)
         self._applied_timeouts = {socket.SO_RCVTIMEO: 0, socket.SO_SNDTIMEO: 0}
-        self._reading = True
+        self._reset = False
 
     def run(self) -> None:
         """Run the conversation until the socket is closed."""
-        cause: CloseReason | None = CloseReason.ABORTED  # if a BaseException propagates
         try:
-            try:
-                self.serve()
-                self.close_gracefully()
-                cause = None
-            except ConversationEnded as ended:
-                cause = ended.cause
+            self.serve()
+        except ConversationEnded as ended:
+            if ended.cause is CloseReason.RESET:
+                self.core.lose(ended.cause)
+            else:
+                self.core.abort(ended.cause)
+            self._settle()
+        except BaseException:
+            self.core.abort(CloseReason.ABORTED)
+            self._settle()
+            raise
         finally:
-            if cause is not None and cause is not CloseReason.RESET:
+            if self._reset:
                 reset_on_close(self.connection)
+            elif not self.watched.fin_sent:
+                # Not left to close(): if another process or descriptor also holds the connection, only
+                # shutdown() sends FIN.
+                _shutdown(self.connection, socket.SHUT_WR)
             self.stop_writer()
             self.watchdog.release(self.watched)
             self.connection.close()
-            self.driver.close(cause)
+            self.core.closed()
 
     def serve(self) -> None:
-        """Read and reply until the conversation is finished.
+        """Read and reply until the connection must be closed.
 
         Raises:
-            ConversationEnded: the connection was lost or aborted first.
+            ConversationEnded: the connection was lost or aborted.
         """
-        driver = self.driver
+        core, driver = self.core, self.driver
         self.write(driver.start())
-        while True:
-            produced = driver.produce()
-            self.write(produced)
-            if driver.finished:
-                return
-            if not self._reading:
-                if not produced:
+        # While it is open, there is nothing to do but to read and reply.
+        while (core.state is State.OPEN and not driver.finished) or self._settle():
+            produced = b""
+            if driver.wants_pull:
+                produced = core.produce()
+                self.write(produced)
+                self.write(core.expire(time.monotonic(), self.unsent))
+                if not self._settle():
                     return
+            if core.state is not State.OPEN and core.state is not State.LINGERING:
+                if not produced:
+                    driver.finished = True  # nothing more will be read that could make it produce
                 continue
             # A pull producer with more data must not wait for the peer, only check whether it has sent or
             # closed.
-            data = self._receive(wait=not produced)
-            if data:
-                self.write(driver.receive(data))
-                if driver.read_pause and not driver.finished:
-                    self._pause_reading(driver.read_pause)
-            elif data is not None:
-                self._reading = False
-                if self.watched.drain_requested:
-                    self._stop_reading(CloseReason.DRAINED)
-                else:
-                    self.write(driver.receive_eof())
+            self._take(self._receive(wait=not produced))
 
-    def _stop_reading(self, cause: CloseReason) -> None:
-        """Stop reading, and send the conversation's final data."""
-        self.write(self.driver.stop_reading(cause))
-        self.driver.finished = True
+    def _take(self, data: bytes | None) -> None:
+        """Pass on what `_receive` returned."""
+        core = self.core
+        if data:
+            self.write(core.receive(data, self.watched.last_received))
+            if core.paused_until is not None and not self.driver.finished:
+                self._pause_reading(core.paused_until)
+        elif data is not None:
+            if self.watched.drain_requested and core.state is State.OPEN:
+                self.write(core.stop(CloseReason.DRAINED))
+            else:
+                self.write(core.receive_eof(time.monotonic()))
+
+    def _settle(self) -> bool:
+        """Do what the core says. Returns whether to go on."""
+        action = self.core.settle(time.monotonic(), self.unsent)
+        if action is Action.NONE and self.core.state in (State.FLUSHING, State.CLOSING):
+            self.flush()
+            action = self.core.settle(time.monotonic(), 0)
+        if action is Action.SHUTDOWN:
+            self.watched.fin_sent = True
+            _shutdown(self.connection, socket.SHUT_WR)
+            return True
+        self._reset = action is Action.RESET
+        return action is Action.NONE
 
     # Overridden for connections with a writer thread ---------------------------------------------
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `write` has queued and nothing has sent yet."""
+        return 0
 
     def write(self, data: bytes) -> None:
         """Send data. Blocks until the kernel has taken all of it."""
         if data:
             self.send(data)
 
-    def close_gracefully(self) -> None:
-        """Half-close, and wait for the peer's EOF for at most `limits.linger` seconds.
-
-        close() with unread input would send RST, which can destroy the last reply on its way.
-        """
-        # Not left to close(): if another process or descriptor also holds the connection, only shutdown()
-        # sends FIN.
-        _shutdown(self.connection, socket.SHUT_WR)
-        if not self._reading:
-            return
-        until = time.monotonic() + self.limits.linger
-        self.watched.idle = True
-        while (timeout := until - time.monotonic()) > 0:
-            self._set_timeout(socket.SO_RCVTIMEO, timeout)
-            try:
-                if not self.connection.recv(self.limits.chunk):
-                    return
-            except OSError:
-                return  # EAGAIN: the linger timeout; ECONNRESET: the peer closed without reading everything
-            self.watched.last_received = time.monotonic()
+    def flush(self) -> None:
+        """Wait until everything is sent."""
 
     def stop_writer(self) -> None:
         """Stop the writer thread, because the connection is about to be closed. Does nothing without one."""
@@ -304,7 +328,7 @@ class BlockingConnection:
             data = self._read(wait=wait)
         except BlockingIOError:
             if wait:
-                self._stop_reading(self._expired_limit())
+                self.write(self.core.expire(time.monotonic(), 0))
             return None
         except OSError as error:
             raise self._classify_error(error) from error
@@ -314,7 +338,7 @@ class BlockingConnection:
         if watched.abort_cause is not None:
             raise ConversationEnded(watched.abort_cause)
         if data:
-            watched.last_received = self.last_activity = time.monotonic()
+            watched.last_received = time.monotonic()
         return data
 
     def _read(self, *, wait: bool) -> bytes | None:
@@ -350,9 +374,11 @@ class BlockingConnection:
         view = memoryview(data)
         while view:
             count = self._send_piece(view[:piece_size])
-            self.last_activity = time.monotonic()
+            self.core.last_activity = time.monotonic()
             self.driver.bytes_sent(view[:count])
             view = view[count:]
+            if view and (limit := self.core.deadline()) and self.core.last_activity >= limit[0]:
+                raise ConversationEnded(limit[1])
 
     def _send_piece(self, piece: memoryview) -> int:
         self._set_timeout(socket.SO_SNDTIMEO, self._timeout())
@@ -361,7 +387,8 @@ class BlockingConnection:
                 return self.connection.send(piece, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 if not self._may_retry(socket.SO_SNDTIMEO):
-                    raise ConversationEnded(self._expired_limit()) from None
+                    limit = self.core.deadline()
+                    raise ConversationEnded(CloseReason.IDLE if limit is None else limit[1]) from None
             except OSError as error:
                 raise self._classify_error(error) from error
 
@@ -375,35 +402,29 @@ class BlockingConnection:
 
     # Limits ----------------------------------------------------------------------------------------
 
-    def _pause_reading(self, seconds: float) -> None:
+    def _pause_reading(self, until: float) -> None:
         """Pause reading because of the rate limit. A reset ends the pause early."""
         poller = select.poll()
         poller.register(self.connection, 0)  # POLLERR and POLLHUP are always reported (poll(2))
         self.watched.idle = True
-        poller.poll(seconds * 1000)
+        poller.poll(max(0.0, until - time.monotonic()) * 1000)
+        self.core.paused_until = None
 
     def _timeout(self) -> float | None:
         """Return how long the next call may block, in seconds, or None for no limit."""
-        now = time.monotonic()
-        limit = self.driver.next_limit(self._opened_at, now)
-        return None if limit is None else limit[0] - now
+        return self.core.blocking_timeout(time.monotonic())
 
     def _may_retry(self, option: int) -> bool:
         """Whether to repeat a call that timed out, with the rest of the time limit as the new timeout.
 
         The limit has moved if data was sent in the other direction meanwhile, or the handshake has completed.
         """
-        limit = self.driver.next_limit(self._opened_at, self.last_activity)
+        limit = self.core.deadline()
         timeout = None if limit is None else limit[0] - time.monotonic()
         if timeout is None or timeout > 0:
             self._set_timeout(option, timeout)
             return True
         return False
-
-    def _expired_limit(self) -> CloseReason:
-        """Return the time limit that made a call time out."""
-        limit = self.driver.next_limit(self._opened_at, self.last_activity)
-        return CloseReason.IDLE if limit is None else limit[1]
 
     def _set_timeout(self, option: int, seconds: float | None) -> None:
         """Set the timeout of one direction (None: no timeout). No system call if it is unchanged."""

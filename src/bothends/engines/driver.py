@@ -39,6 +39,8 @@ class ConversationDriver:
         cause: why the connection is closed.
         read_pause: seconds to pause reading after the last `receive` (rate limit), or 0.
         wants_pull: call `produce` whenever all data has been sent.
+        has_more: a pull producer that may have more to send now: its last `produce` returned data.
+        truncated: `produce` raised, so what has been sent is a part of an answer.
         received, sent: bytes on the socket.
     """
 
@@ -54,10 +56,12 @@ class ConversationDriver:
         "accepted_peer",
         "cause",
         "finished",
+        "has_more",
         "peer",
         "read_pause",
         "received",
         "sent",
+        "truncated",
         "wants_pull",
     )
 
@@ -81,14 +85,15 @@ class ConversationDriver:
         if self._traffic_observer is not None:
             self._traffic_observer(Accepted(peer.connection, peer.address, peer.local))
         self._conversation: Conversation = _NOT_OPEN
-        self.wants_pull = False
+        self.wants_pull = self.has_more = False
+        self.truncated = False
         self._handshaking = False
         try:
             self._conversation = context.open_conversation(listener, peer, push)
         except Exception as error:
             self.fail(error)
         else:
-            self.wants_pull = self._conversation.wants_pull
+            self.wants_pull = self.has_more = self._conversation.wants_pull
             self._handshaking = self._conversation.handshaking
 
     @property
@@ -186,7 +191,9 @@ class ConversationDriver:
         try:
             data = self._conversation.produce()
         except Exception as error:
+            self.truncated = True
             return self.fail(error)
+        self.has_more = bool(data)
         if self._conversation.inner_traffic:
             self._emit_inner_traffic()
         if self._conversation.done:
@@ -236,7 +243,7 @@ class ConversationDriver:
     def _handshake_done(self) -> None:
         """Record the results of the handshake: a PROXY header may have changed the peer's address."""
         self._handshaking = False
-        self.wants_pull = self._conversation.wants_pull
+        self.wants_pull = self.has_more = self._conversation.wants_pull
         was = self.peer.address
         self.peer = self._conversation.proxied_peer or self.peer
         if self._traffic_observer is not None:

@@ -31,20 +31,18 @@ from select import POLLIN
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast
 
 from bothends.endpoints import Address
-from bothends.engines.admission import ACCEPT_PAUSE, AdmissionControl
+from bothends.engines.admission import ACCEPT_PAUSE
 from bothends.engines.asyncio import ConversationProtocol
-from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, FINAL_ACCEPT_BATCHES, Engine, EngineContext
+from bothends.engines.base import DRAIN_IDLE, Engine, EngineContext
 from bothends.engines.client_limits import AccessControl
-from bothends.engines.datagrams import DatagramServer, max_datagram_size
+from bothends.engines.datagrams import max_datagram_size
 from bothends.engines.nonblocking import NonblockingConnection
-from bothends.engines.timers import TimerWheel
+from bothends.engines.server_loop import ServerLoop
 from bothends.errors import errno_text
 from bothends.events import (
     AcceptPaused,
     AcceptResumed,
-    CloseReason,
     DatagramDropped,
-    Draining,
     Event,
     RejectReason,
     ServiceFailed,
@@ -178,33 +176,24 @@ class NativeConversationProtocol(ConversationProtocol):
 
     __slots__ = ()
 
-    def abort(self, cause: CloseReason) -> None:
-        """See ConversationProtocol.abort. The core's abort() sends RST."""
-        self.driver.close(cause)
+    def _reset(self) -> None:
+        # The core's abort() sends RST.
         self._transport.abort()
 
 
-class NativeLoop:
-    """The Python side of the event loop: admission, events, timers and shutdown."""
+class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
+    """The server loop on the core, which serves some of the listeners and datagram sockets itself."""
 
     def __init__(self, context: EngineContext, io_uring: bool, ring_sizes: Mapping[str, int]) -> None:
-        self.context = context
         limits = context.limits
-        self.connections: set[ConversationProtocol | NonblockingConnection] = set()
-        self._admission = AdmissionControl(context)
-        self._timer_wheel: TimerWheel[ConversationProtocol | NonblockingConnection] = TimerWheel()
-        self._listeners = [each for each in context.listeners if each.role == "listener"]
-        datagrams = [each for each in context.listeners if each.role == "datagrams"]
-        # An observer of traffic receives an event for each datagram, so Python handles them one by one then.
-        self._core_datagram_listeners = datagrams if context.traffic_observer is None else []
-        self._datagram_servers = [
-            DatagramServer(context, each) for each in datagrams if context.traffic_observer is not None
-        ]
         self._callbacks: collections.deque[Callable[[], object]] = collections.deque()
         self._wakeup_at: float | None = None
-        self._accepting = False
-        self._abort_at: float | None = None
-        self._last_drain_check = -math.inf
+        super().__init__(context)
+        self._core_datagram_listeners = [
+            each
+            for each in context.listeners
+            if each.role == "datagrams" and each not in self.datagram_listeners()
+        ]
         # recvmmsg() receives datagrams in batches already, so a ring would not be faster.
         streams = any(each.role != "datagrams" for each in context.listeners)
         self._core = _native.Core(
@@ -228,7 +217,7 @@ class NativeLoop:
             on_datagram_dropped=None if context.observe is None else self._on_datagram_dropped,
             **ring_sizes,
         )
-        self._core_listeners = [each for each in self._listeners if self._accept_in_c(each)]
+        self._core_listeners = [each for each in self.listeners if self._accept_in_c(each)]
 
     @property
     def now(self) -> float:
@@ -237,37 +226,26 @@ class NativeLoop:
 
     def run(self) -> None:
         """Serve until asked to stop, then until the last connection is closed."""
-        context, core = self.context, self._core
-        core.watch(context.stop.draining.fileno(), lambda _ready: self._drain(), POLLIN, False)
-        for listener in self._listeners:
-            listener.socket.setblocking(False)
-        for server in self._datagram_servers:
-            core.watch(server.fileno(), server.on_ready, POLLIN, True)
+        core = self._core
+        self.start()
         for listener in self._core_datagram_listeners:
             self._add_datagram_socket(listener)
-        for listener in context.listeners:
-            if listener.role == "connection":
-                self._start_connection(listener, *self._admission.register_inherited(listener))
         for listener in self._core_listeners:
-            core.listen(listener.socket.fileno(), _listener_local_address(listener), context.shared)
-        self._update_listeners()
-        while self._is_serving() or self.connections or core.connections:
-            timeout = self._timeout()
+            core.listen(listener.socket.fileno(), _listener_local_address(listener), self.context.shared)
+        self.update_listeners()
+        while self.is_serving or self._core_datagram_listeners or self.connections or core.connections:
+            timeout = 0.0 if self._callbacks else self.timeout()
             self._wakeup_at = None if timeout is None else core.now + timeout
             core.run(timeout)
             for _ in range(len(self._callbacks)):
                 self._callbacks.popleft()()
-            self._timer_wheel.run_expired(core.now)
-            if self._abort_at is not None:
-                self._drain_tick()
-            self._update_listeners()
-
-    def _is_serving(self) -> bool:
-        return bool(self._listeners or self._datagram_servers or self._core_datagram_listeners)
+            self.timer_wheel.run_expired(core.now)
+            self.drain_tick()
+            self.update_listeners()
 
     def close(self) -> None:
         """Abort the remaining connections and close the core."""
-        self._abort()
+        self.abort()
         self._core.close()
 
     def reload(self) -> None:
@@ -285,7 +263,7 @@ class NativeLoop:
 
     def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
         """See LoopContext."""
-        self._timer_wheel.schedule(item, deadline)
+        self.timer_wheel.schedule(item, deadline)
         if self._wakeup_at is None or deadline < self._wakeup_at:
             self._core.stop()
 
@@ -293,7 +271,7 @@ class NativeLoop:
         """See LoopContext."""
         if isinstance(item, NonblockingConnection):
             self._core.unwatch(item.socket.fileno())
-        self._timer_wheel.cancel(item)
+        self.timer_wheel.cancel(item)
         self.connections.discard(item)
         # Not at once, because the socket is closed only after this callback returns.
         self.call_soon(functools.partial(self._release, item.driver.accepted_peer))
@@ -304,7 +282,7 @@ class NativeLoop:
         self._core.stop()
 
     def _release(self, peer: Peer) -> None:
-        self._admission.release(peer)
+        self.admission.release(peer)
         self._core.stop()
 
     # Accepting -----------------------------------------------------------------------------------
@@ -326,40 +304,45 @@ class NativeLoop:
     def _accept_in_python(self) -> None:
         """Accept all connections in Python from now on."""
         if self._core_listeners:
+            for listener in self.watched_listeners():
+                self.unwatch(listener.socket.fileno())
             self._core_listeners = []
+            self._accepting = False
             self._core.stop_listening()
-            self._unwatch_listeners()
 
-    def _unwatch_listeners(self) -> None:
-        self._accepting = False
-        for listener in self._listeners:
-            if listener not in self._core_listeners:
-                self._core.unwatch(listener.socket.fileno())
+    # ServerLoop ----------------------------------------------------------------------------------
 
-    def _update_listeners(self) -> None:
-        """Start or stop watching the listeners, as the limits require now."""
-        can_accept = self._admission.can_accept()
-        if can_accept == self._accepting:
-            return
-        if not can_accept:
-            self._unwatch_listeners()
-            return
-        self._accepting = True
-        for listener in self._listeners:
-            if listener not in self._core_listeners:
-                accept = functools.partial(self._accept, listener)
-                self._core.watch(listener.socket.fileno(), accept, POLLIN, True)
+    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+        """See ServerLoop.watch."""
+        self._core.watch(descriptor, handler, POLLIN, shared)
 
-    def _accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
-        """Accept a batch of connections. Returns whether there were any."""
-        before = self._admission.accepted_count
-        for connection, peer in self._admission.accept(listener):
-            self._start_connection(listener, connection, peer)
-        if not self._admission.can_accept():
+    def unwatch(self, descriptor: int) -> None:
+        """See ServerLoop.unwatch."""
+        self._core.unwatch(descriptor)
+
+    def datagram_listeners(self) -> list[Listener]:
+        """See ServerLoop.datagram_listeners."""
+        # An observer of traffic receives an event for each datagram, so Python handles them one by one then.
+        return [] if self.context.traffic_observer is None else super().datagram_listeners()
+
+    def watched_listeners(self) -> list[Listener]:
+        """See ServerLoop.watched_listeners."""
+        return [each for each in self.listeners if each not in self._core_listeners]
+
+    def open_count(self) -> int:
+        """See ServerLoop.open_count. The core counts the connections that it reads and writes."""
+        others = sum(isinstance(each, NonblockingConnection) for each in self.connections)
+        return self._core.connections + others
+
+    def accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
+        """See ServerLoop.accept."""
+        accepted = super().accept(listener)
+        if not self.admission.can_accept():
             self._core.stop()
-        return self._admission.accepted_count > before
+        return accepted
 
-    def _start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+    def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
+        """See ServerLoop.start_connection."""
         if connection.type != socket.SOCK_STREAM or self.context.limits.rate is not None:
             nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
             self.connections.add(nonblocking)
@@ -384,9 +367,9 @@ class NativeLoop:
 
     def _on_pull_conversation(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
         """Called when the core has accepted a connection whose conversation is a pull producer."""
-        self._admission.open_count += 1
+        self.admission.open_count += 1
         self._attach_protocol(
-            _with_conversation(self.context, conversation), self._listeners[0], descriptor, peer
+            _with_conversation(self.context, conversation), self.context.listeners[0], descriptor, peer
         )
 
     def _attach_protocol(
@@ -444,64 +427,31 @@ class NativeLoop:
         )[reason]
         self._emit(DatagramDropped(peer.address, text, why))
 
-    # Waiting -------------------------------------------------------------------------------------
-
-    def _timeout(self) -> float | None:
-        """Return the seconds until the next timer, accept retry or idle check; None if there is none."""
-        if self._callbacks:
-            return 0.0
-        timeouts = [self._timer_wheel.next_timeout(self.now), self._admission.retry_delay()]
-        if self._abort_at is not None:
-            timeouts.append(DRAIN_TICK)
-        return min((timeout for timeout in timeouts if timeout is not None), default=None)
-
     # Shutting down -------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        stop, limits, core = self.context.stop, self.context.limits, self._core
-        core.unwatch(stop.draining.fileno())
-        core.watch(stop.aborting.fileno(), lambda _ready: self._abort(), POLLIN, False)
-        core.stop_listening()
-        for listener in self._listeners:
-            if listener not in self._core_listeners:
-                core.unwatch(listener.socket.fileno())
-                for _ in range(FINAL_ACCEPT_BATCHES):
-                    if not self._accept(listener):
-                        break
-            listener.close()
-        for server in self._datagram_servers:
-            core.unwatch(server.fileno())
-            for _ in range(FINAL_ACCEPT_BATCHES):
-                if not server.serve():
-                    break
-            server.close()
+    def stop_serving(self) -> None:
+        """See ServerLoop.stop_serving."""
+        self._core.stop_listening()
         for listener in self._core_datagram_listeners:
-            core.remove_datagram_socket(listener.socket.fileno())
+            self._core.remove_datagram_socket(listener.socket.fileno())
             listener.close()
-        self._listeners, self._core_listeners = [], []
-        self._datagram_servers, self._core_datagram_listeners = [], []
-        self._abort_at = self.now + limits.drain
-        # The core counts the connections that it reads and writes.
-        others = sum(isinstance(each, NonblockingConnection) for each in self.connections)
-        self._emit(Draining(core.connections + others, limits.drain))
-        core.stop()
+        self._core_listeners, self._core_datagram_listeners = [], []
 
-    def _drain_tick(self) -> None:
-        if self._abort_at is not None and self.now >= self._abort_at:
-            self._abort()
-            return
-        self._core.drain(self._last_drain_check)
-        for connection in list(self.connections):
-            connection.drain(self._last_drain_check)
-        self._last_drain_check = self.now
+    def drain(self) -> None:
+        """See ServerLoop.drain."""
+        super().drain()
+        self._core.stop()
 
-    def _abort(self) -> None:
-        self._core.unwatch(self.context.stop.aborting.fileno())
-        for connection in list(self.connections):
-            if isinstance(connection, NonblockingConnection):
-                connection.close(CloseReason.ABORTED)
-            else:
-                connection.abort(CloseReason.ABORTED)
+    def drain_tick(self) -> None:
+        """See ServerLoop.drain_tick."""
+        last_check = self._last_drain_check
+        super().drain_tick()
+        if self._abort_at is not None and self.now < self._abort_at:
+            self._core.drain(last_check)
+
+    def abort(self) -> None:
+        """See ServerLoop.abort."""
+        super().abort()
         self._core.abort()
 
 

@@ -2,21 +2,16 @@
 
 Connects a ConversationDriver to a non-blocking socket, for every engine whose event loop reports ready
 descriptors: select, poll and epoll, and asyncio for the socket families that its transports do not support.
-
-    reading ──peer's EOF or service done──> flushing ──all sent──> lingering ──peer's EOF──> closed
-       └──────────────────── reset, limit, abort: from any state ─────────────────────────────┘
+The states and limits are those of `connection_state.py`; this module moves the bytes.
 
 What the kernel does, and what follows:
 
 1. send() takes as much as fits into the socket's send buffer, which may be less than it was given, or nothing
    (EAGAIN). The rest is queued here, and POLLOUT is requested only while the queue is not empty.
-2. If a peer does not read, its receive buffer fills, then this socket's send buffer, then the queue. Above
-   `limits.unsent` nothing more is read from the peer, so its sends block in turn: the backpressure reaches
-   its cause, and the memory for each connection stays bounded.
-3. close() with unread input makes the kernel send RST, which can destroy the last reply on its way. So only
-   the sending direction is shut down, and input is read and discarded until the peer's EOF, for at most
-   `limits.linger` seconds.
-4. After its FIN a peer can still read: EOF ends the peer's sending direction only.
+2. If a peer does not read, its receive buffer fills, then this socket's send buffer, then the queue.
+3. After its FIN a peer can still read: EOF ends the peer's sending direction only.
+4. POLLERR and POLLHUP are reported whatever was asked for (poll(2)). The next read or write returns the
+   error; if the connection is neither read nor written now, it is broken.
 """
 
 from __future__ import annotations
@@ -24,10 +19,11 @@ from __future__ import annotations
 import collections
 import errno
 import socket
-from select import POLLIN, POLLOUT
+from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol
 
-from bothends.engines.base import DRAIN_IDLE, EngineContext
+from bothends.engines.base import EngineContext
+from bothends.engines.connection_state import AT_EOF, Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
@@ -78,17 +74,14 @@ class NonblockingConnection:
 
     __slots__ = (
         "_closed",
-        "_last_activity",
-        "_last_received",
         "_limits",
-        "_linger_until",
         "_loop",
-        "_opened_at",
-        "_peer_eof",
+        "_message_oriented",
         "_pending_abort",
-        "_read_paused_until",
         "_read_size",
+        "_started",
         "_write_queue",
+        "core",
         "driver",
         "interest",
         "slot",
@@ -110,43 +103,40 @@ class NonblockingConnection:
         self.write_buffer_size = 0
         self.slot: int | None = None
         self._loop = loop
-        self._opened_at = loop.now
-        self._last_received = loop.now
-        self._last_activity = loop.now  # when data was last received or sent
+        self._message_oriented = peer.message_oriented
         self._limits = context.limits
         # With a rate limit, one read takes at most one second's worth.
         self._read_size = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
         self._write_queue: collections.deque[memoryview | bytes] = collections.deque()
-        self._peer_eof = False
-        self._read_paused_until: float | None = None
-        self._linger_until: float | None = None
         self._pending_abort: CloseReason | None = None
         self._closed = False
+        self._started = False
         self.driver = ConversationDriver(
             context, listener, peer, self._push if context.service.pushes else discard_push
         )
+        self.core = ConnectionState(self.driver, context.limits, loop.now)
 
     def start(self) -> None:
         """Start the conversation. Call once the loop watches the connection."""
-        deadline = self._next_deadline(self._opened_at)
-        if deadline is not None:
-            self._loop.schedule(self, deadline)
+        self._started = True
+        self._schedule()
         self._write(self.driver.start())
 
     @property
     def last_activity(self) -> float:
         """When data was last received or sent, on the loop's clock."""
-        return self._last_activity
+        return self.core.last_activity
 
     # Called by the loop ----------------------------------------------------------------------
 
     def on_ready(self, ready: int) -> None:
-        """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP).
-
-        The next read reports an error, or after the peer's EOF the next write.
-        """
-        if ready & ~POLLOUT and not (self._peer_eof and self._linger_until is None):
+        """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
+        if ready & ~POLLOUT and self.core.state not in AT_EOF:
             self._on_readable()
+            if ready == POLLIN:
+                return
+        elif ready & (POLLERR | POLLHUP) and not self._write_queue:
+            self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
         if ready & ~POLLIN and not self._closed:
             self._on_writable()
 
@@ -157,84 +147,48 @@ class NonblockingConnection:
         if self._pending_abort is not None:
             self.close(self._pending_abort)
             return None
-        if self._linger_until is not None:
-            if now >= self._linger_until:
-                self.close()
-                return None
-            return self._linger_until
-        if self._read_paused_until is not None and now >= self._read_paused_until:
-            self._read_paused_until = None
-            self._update_interest()
-            if self._closed:
-                return None
-        limit = self.driver.next_limit(self._opened_at, self._last_activity)
-        if limit is not None and now >= limit[0]:
-            self._time_out(limit[1])
-            return self._linger_until
-        return self._next_deadline(now)
-
-    def _next_deadline(self, now: float) -> float | None:
-        limit = self.driver.next_deadline(self._opened_at, self._last_activity, now)
-        return min((each for each in (limit, self._read_paused_until) if each is not None), default=None)
+        self._write(self.core.expire(now, self.write_buffer_size))
+        return self.core.next_deadline(now)
 
     def drain(self, last_check: float) -> None:
-        """Close the connection if it is idle, because the server is draining.
+        """See ConnectionState.drain."""
+        self._write(self.core.drain(last_check, self.write_buffer_size))
 
-        `last_check` is when the loop last checked: all data that had arrived by then has been read.
-        """
-        if self._linger_until is not None or last_check - self._last_received < DRAIN_IDLE:
-            return
-        # A pull producer has unsent data until it is stopped, so it is stopped here.
-        if not self.write_buffer_size or self.driver.wants_pull:
-            self._stop_reading(CloseReason.DRAINED)
-
-    def close(self, cause: CloseReason | None = None) -> None:
-        """Close the connection now. With a cause other than RESET, send RST and drop unsent data."""
-        if self._closed:
-            return
-        self._closed = True
-        if cause is not None and cause is not CloseReason.RESET:
-            reset_on_close(self.socket)
-        self._loop.connection_closed(self)
-        self.socket.close()
-        self._write_queue.clear()
-        self.driver.close(cause)
+    def close(self, cause: CloseReason) -> None:
+        """End the connection now."""
+        self.core.abort(cause)
+        self._settle()
 
     # Reading ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
         try:
-            if self.driver.peer.message_oriented:
-                data = self._read_message()
-            else:
-                data = self.socket.recv(self._read_size)
+            data = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._connection_lost(error)
+            self._lose(error)
             return
-        self._last_received = self._last_activity = self._loop.now
-        if self._linger_until is not None:
-            if not data:
-                self.close()
-        elif data:
-            reply = self.driver.receive(data)
-            if self.driver.read_pause:
-                self._read_paused_until = self._loop.now + self.driver.read_pause
-                self._loop.schedule(self, self._read_paused_until)
+        if data:
+            core = self.core
+            reply = core.receive(data, self._loop.now)
+            if core.paused_until is not None:
+                self._schedule()
             self._write(reply)
+        elif data is not None:
+            self._write(self.core.receive_eof(self._loop.now))
         else:
-            self._peer_eof = True
-            self._write(self.driver.receive_eof())
+            self._settle()
 
-    def _read_message(self) -> bytes:
+    def _read_message(self) -> bytes | None:
+        """Return a message, or None if it was too long, which ends the conversation."""
         max_size = self._limits.message or MAX_PACKET_SIZE
         data, _, flags, _ = self.socket.recvmsg(max_size)
-        if flags & socket.MSG_TRUNC:
+        if not flags & socket.MSG_TRUNC:
+            return data
+        if not self.driver.finished:
             self.driver.fail(MessageTooLong(max_size, len(data) + 1))
-            self._peer_eof = True
-            return b""
-        return data
+        return None
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -242,9 +196,11 @@ class NonblockingConnection:
         if data:
             if self._write_queue:
                 self._enqueue(data)
-            else:
-                self._send(data)
-        self._update_interest()
+            elif self._send(data) and self.interest == POLLIN and self.core.paused_until is None:
+                driver = self.driver
+                if not (driver.finished or driver.wants_pull):
+                    return  # everything is sent, and nothing else has changed
+        self._settle()
 
     def _send(self, data: bytes | memoryview) -> bool:
         """Send as much as the kernel takes, and queue the rest. Returns whether everything was sent."""
@@ -254,9 +210,9 @@ class NonblockingConnection:
             self._enqueue(data)
             return False
         except OSError as error:
-            self._connection_lost(error)
+            self._lose(error)
             return False
-        self._last_activity = self._loop.now
+        self.core.last_activity = self._loop.now
         if count == len(data):
             self.driver.bytes_sent(data)
             return True
@@ -278,58 +234,74 @@ class NonblockingConnection:
                 if queue and not self._closed:
                     queue.rotate(1)  # _send() appended the rest, which belongs in front
                 break
-        self._update_interest()
+        self._settle()
 
-    def _update_interest(self) -> None:
-        """Call the pull producer, shut down, or update the watched events. Called after every step."""
-        if self._closed or self._linger_until is not None:
+    def _settle(self) -> None:
+        """Call the pull producer, do what the core says, and watch for the events it waits for."""
+        if self._closed:
             return
-        driver = self.driver
+        core = self.core
         pulling = False
-        if driver.wants_pull and not self._write_queue and (data := driver.produce()):
+        if self.driver.wants_pull and not self._write_queue and (data := core.produce()):
             # One piece in each iteration, so that a fast reader does not monopolize the loop.
             pulling = True
             self._send(data)
             if self._closed:
                 return
-        if driver.finished and not self._write_queue:
-            self._shutdown_write()
-            return
-        interest = 0
-        read_paused = self._read_paused_until is not None
-        if (
-            not (self._peer_eof or driver.finished or read_paused)
-            and self.write_buffer_size <= self._limits.unsent
-        ):
-            interest = POLLIN
-        if pulling or self._write_queue:
+        action = core.settle(self._loop.now, self.write_buffer_size)
+        if action is not Action.NONE:
+            self._act(action)
+            if self._closed:
+                return
+        interest = POLLIN if core.wants_read else 0
+        if self._write_queue or (pulling and core.state <= State.STOPPED):
             interest |= POLLOUT
         if interest != self.interest:
             self.interest = interest
             self._loop.update_interest(self)
 
-    def _shutdown_write(self) -> None:
-        """Everything is sent: close, or half-close and wait for the peer's EOF (fact 3)."""
-        if self._peer_eof:
-            self.close()
+    def _act(self, action: Action) -> None:
+        if action is Action.SHUTDOWN:
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self._lose(error)
+            else:
+                self._schedule()
             return
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._connection_lost(error)
-            return
-        self._linger_until = self._loop.now + self._limits.linger
-        self._loop.schedule(self, self._linger_until)
-        self.interest = POLLIN
-        self._loop.update_interest(self)
+        self._closed = True
+        if action is Action.RESET:
+            reset_on_close(self.socket)
+        self._loop.connection_closed(self)
+        self.socket.close()
+        self._write_queue.clear()
+        self.core.closed()
 
-    # Pushes and early ends -------------------------------------------------------------------
+    def _schedule(self) -> None:
+        deadline = self.core.next_deadline(self._loop.now)
+        if deadline is not None:
+            self._loop.schedule(self, deadline)
+
+    def _lose(self, error: OSError) -> None:
+        if error.errno in CONNECTION_LOST:
+            self.core.lose(CloseReason.RESET)
+        else:
+            self.driver.fail(error)
+            self.core.abort(CloseReason.FAILED)
+        self._act(self.core.settle(self._loop.now, 0))
+
+    # Pushes ----------------------------------------------------------------------------------
 
     def _push(self, data: bytes) -> None:
         # Queued, not sent at once, because a failed send would close this conversation, which may push to
         # another one whose peer is gone as well, and so on: the recursion would be as deep as there are
         # members.
-        if self._closed or self._pending_abort is not None or self._linger_until is not None or not data:
+        if not data:
+            return
+        if not self._started:  # pushed while the conversation is being opened
+            self._enqueue(data)
+            return
+        if self._pending_abort is not None or not self.core.wants_push:
             return
         self._enqueue(data)
         if self.write_buffer_size > self._limits.posted:
@@ -338,23 +310,3 @@ class NonblockingConnection:
         elif not self.interest & POLLOUT:
             self.interest |= POLLOUT
             self._loop.update_interest(self)
-
-    def _time_out(self, cause: CloseReason) -> None:
-        """A time limit has expired: let the conversation send final data, unless the peer does not read."""
-        if self.write_buffer_size:
-            self.close(cause)
-        else:
-            self._stop_reading(cause)
-
-    def _stop_reading(self, cause: CloseReason) -> None:
-        """Stop reading, send the conversation's final data, and shut down."""
-        self._write(self.driver.stop_reading(cause))
-        self.driver.finished = True
-        self._update_interest()
-
-    def _connection_lost(self, error: OSError) -> None:
-        if error.errno in CONNECTION_LOST:
-            self.close(CloseReason.RESET)
-        else:
-            self.driver.fail(error)
-            self.close(CloseReason.FAILED)

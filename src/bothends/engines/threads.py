@@ -305,18 +305,22 @@ class BlockingConnectionWithWriter(BlockingConnection):
         """Queue data for the writer thread. Blocks while more than `limits.unsent` bytes are unsent."""
         self._send_queue.reply(data)
         # A pull producer is called only when everything has been sent.
-        high_water = 0 if self.driver.wants_pull else self.limits.unsent
-        if not self._send_queue.wait_until_below(high_water):
+        high, low = (0, 0) if self.driver.wants_pull else (self.core.high_water, self.core.low_water)
+        if self._send_queue.unsent > high and not self._send_queue.wait_until_below(low):
             raise ConversationEnded(self.watched.abort_cause or CloseReason.RESET)
 
-    def close_gracefully(self) -> None:
-        """See BlockingConnection. The writer thread first sends the queued data."""
+    @property
+    def unsent(self) -> int:
+        """See BlockingConnection."""
+        return self._send_queue.unsent
+
+    def flush(self) -> None:
+        """See BlockingConnection. The writer thread exits when it has sent the queued data."""
         self._send_queue.close()
         if self._writer.is_alive():
             self._writer.join()
         if self.watched.abort_cause is not None:
             raise ConversationEnded(self.watched.abort_cause)
-        super().close_gracefully()
 
     def stop_writer(self) -> None:
         """See BlockingConnection."""

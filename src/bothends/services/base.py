@@ -109,7 +109,8 @@ class Conversation(ABC):
         """Called instead of `end` if the server closes the connection: a timeout, or a shutdown.
 
         A TLS layer must distinguish the two, because EOF without close_notify is truncation. Other
-        conversations can use this default.
+        conversations can use this default. A pull producer that is not `done` afterwards goes on until it is,
+        or until the drain timeout cuts it off with RST. One that never ends sets `done` here.
         """
         return self.end()
 

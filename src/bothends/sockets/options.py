@@ -11,6 +11,7 @@ buffer sizes are set again.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from typing import Final
 
 from bothends.endpoints import Endpoint
 from bothends.sockets.socket_errors import option_error
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 # Length of the accept queue. Linux limits it to net.core.somaxconn, 4096 since 5.4, so this is the maximum.
 # When the queue is full SYNs are dropped, and the client's retransmission delays the connection by a second.
@@ -121,6 +124,17 @@ def reset_on_close(sock: socket.socket) -> None:
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _encode_linger(0))
+
+
+def reset_now(sock: socket.socket) -> bool:
+    """Send RST at once, although other threads block on the socket; their calls fail. Returns whether it did.
+
+    shutdown() would also wake them, but sends FIN, so that a truncated answer would look whole. connect() to
+    AF_UNSPEC dissolves a TCP connection (connect(2)) as ABORT of RFC 9293 does. Fails for other families, and
+    with EBUSY on kernels 6.4 to 6.6 while a thread blocks.
+    """
+    unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
+    return bool(_libc.connect(sock.fileno(), unspecified, len(unspecified)) == 0)
 
 
 def _set(sock: socket.socket, endpoint: Endpoint, name: str, option: SocketOption, value: int | str) -> None:

@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from bothends.endpoints import Address, Endpoint
 from bothends.sockets.options import reset_on_close
@@ -20,6 +20,21 @@ TIMEOUT: Final = 30.0
 
 # Bytes: larger than any message of a test.
 _MAX_MESSAGE_SIZE: Final = 256 * 1024
+
+# The states of TCP in which nothing more is exchanged after a RST, and after the server's FIN: `tcpi_state`,
+# the first byte of TCP_INFO (tcp(7)), numbered as in include/net/tcp_states.h.
+_TCP_CLOSE: Final = 7
+_TCP_CLOSE_WAIT: Final = 8
+
+
+class StreamEnd(NamedTuple):
+    """How a server has ended a connection, as its peer's socket shows it."""
+
+    data: bytes
+    """Everything received before the end."""
+
+    is_reset: bool
+    """Whether the end is ECONNRESET, and not EOF."""
 
 
 class Client:
@@ -160,6 +175,38 @@ class Client:
             while data := self.socket.recv(65536):
                 received += data
         return bytes(received)
+
+    def receive_end(self, interval: float = 0.0) -> StreamEnd:
+        """Receive everything until EOF or ECONNRESET, one piece every `interval` seconds.
+
+        Raises:
+            AssertionError: there is no end within TIMEOUT seconds.
+        """
+        received = bytearray()
+        until = time.monotonic() + TIMEOUT
+        try:
+            while data := self.socket.recv(65536):
+                received += data
+                assert time.monotonic() < until, f"no end after {len(received)} bytes"
+                if interval:
+                    self.is_hung_up(interval)
+        except ConnectionResetError:
+            return StreamEnd(bytes(received), is_reset=True)
+        return StreamEnd(bytes(received), is_reset=False)
+
+    def has_received_fin(self) -> bool:
+        """Whether the kernel has received the server's FIN, but no RST (TCP only).
+
+        recv(2) cannot tell: after the FIN it returns EOF, even if a RST has followed.
+        """
+        return self._tcp_state() == _TCP_CLOSE_WAIT
+
+    def has_received_rst(self) -> bool:
+        """Whether the kernel has received a RST (TCP only), before or after the server's FIN."""
+        return self._tcp_state() == _TCP_CLOSE
+
+    def _tcp_state(self) -> int:
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
     def is_readable(self, timeout: float = 0.0) -> bool:
         """Whether data or EOF can be received. Waits for it for at most `timeout` seconds."""

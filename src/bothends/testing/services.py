@@ -184,17 +184,18 @@ ALTERNATE_SOURCE: Final = "127.0.0.13"
 class RaisingEcho(Service):
     """An echo that raises in one method.
 
-    In `open`, `start` and `produce` it raises for peers at ALTERNATE_SOURCE, in `receive`, `end` and
-    `closed` for peers that have sent a chunk that begins with "x".
+    In `open`, `start` and `produce` it raises for peers at ALTERNATE_SOURCE, or `everywhere`, in `receive`,
+    `end` and `closed` for peers that have sent a chunk that begins with "x".
     """
 
     name = "test-raising"
 
-    def __init__(self, point: RaisePoint) -> None:
+    def __init__(self, point: RaisePoint, *, everywhere: bool = False) -> None:
         self._point = point
+        self._everywhere = everywhere
 
     def open(self, peer: Peer, push: Push) -> Conversation:
-        raises = peer.address.host == ALTERNATE_SOURCE
+        raises = self._everywhere or peer.address.host == ALTERNATE_SOURCE
         if self._point == "open" and raises:
             raise InjectedError("open")
         return (

@@ -25,6 +25,7 @@ from bothends.testing.contract.resource_limits import ResourceLimitContract
 from bothends.testing.contract.service_errors import ServiceErrorContract
 from bothends.testing.contract.shutdown import ShutdownContract
 from bothends.testing.contract.tls_and_proxy import TlsAndProxyContract
+from bothends.testing.contract.wire import WireContract
 
 # Fixture -> the capability that it needs, and the transports for which a test runs. For an engine IPv6
 # differs in its addresses only, so only basic tests run over it.
@@ -41,6 +42,7 @@ class EngineContract(
     ExchangeContract,
     BackpressureContract,
     ResetContract,
+    WireContract,
     ServiceErrorContract,
     ResourceLimitContract,
     LimitContract,

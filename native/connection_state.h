@@ -1,0 +1,46 @@
+/* The states of a connection with a conversation, and the transitions between them.
+ *
+ * The table is that of engines/connection_state.py, which explains it; a test compares the two. The numbers are
+ * the same, too.
+ */
+#ifndef BOTHENDS_CONNECTION_STATE_H
+#define BOTHENDS_CONNECTION_STATE_H
+
+#include <stdbool.h>
+
+/* In the first three the conversation may still send more. */
+enum connection_state {
+    STATE_OPEN,      /* receiving and sending */
+    STATE_PEER_DONE, /* the peer has sent EOF */
+    STATE_STOPPED,   /* the server takes no more input */
+    STATE_FLUSHING,  /* the conversation has finished; output is unsent */
+    STATE_CLOSING,   /* the same after the peer's EOF */
+    STATE_LINGERING, /* everything is sent, and our FIN; waiting for the peer's EOF */
+    STATE_CLOSED,    /* closed, or to be closed once no request is in flight */
+    STATE_COUNT,
+};
+
+/* What can happen to it. */
+enum connection_input {
+    INPUT_PEER_EOF,
+    INPUT_STOP,
+    INPUT_FINISHED,
+    INPUT_FLUSHED,
+    INPUT_CUT,
+    INPUT_LOST,
+    INPUT_LINGER_EXPIRED,
+    INPUT_COUNT,
+};
+
+/* What must be done with the socket. */
+enum connection_action { ACTION_NONE, ACTION_SHUTDOWN, ACTION_CLOSE, ACTION_RESET };
+
+typedef struct {
+    bool exists;
+    unsigned char state, action;
+} Transition;
+
+/* Return the transition from a state on an input. If it does not exist, the caller has a bug. */
+Transition connection_transition(enum connection_state state, enum connection_input input);
+
+#endif

@@ -1,0 +1,323 @@
+"""The life of one connection, without a socket: its states, its limits, and what to do next.
+
+Rules:
+
+1. The states and transitions are one table, TRANSITIONS. Only `_step` changes the state, and an input that
+   the table does not have is a bug of the caller (KeyError). The core in C has the same table
+   (native/connection_state.c), and a test compares the two.
+2. A finished answer ends with FIN: the sending direction is shut down once everything is sent, and input is
+   read and discarded until the peer's EOF, for `limits.linger` seconds at most. close() with unread input
+   would make the kernel send RST, which can destroy the last reply on its way (RFC 1122, 4.2.2.13).
+3. A conversation that is cut off with something left to send ends with RST (RFC 9293, 3.10.5), because EOF
+   would make a truncated answer look whole. A pull producer that has not finished has something left, even
+   if the kernel has taken every piece so far. After our FIN nothing is left, and no RST is sent.
+4. Above `limits.unsent` unsent bytes nothing is read from the peer, until half of them are sent. So the
+   peer's sends block in turn, and the memory for each connection stays bounded.
+
+An adapter (`nonblocking.py`, `asyncio.py`, `blocking.py`) moves the bytes. It passes to the core what it has
+received and sent, sends what the core returns, and after each step calls `settle()` and does what it says.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from bothends.engines.base import DRAIN_IDLE, Limits
+from bothends.engines.driver import ConversationDriver
+from bothends.events import CloseReason
+
+
+class State(enum.IntEnum):
+    """A connection's state. In the first three the conversation may still send more."""
+
+    OPEN = 0
+    """Receiving and sending."""
+    PEER_DONE = 1
+    """The peer has sent EOF; the conversation is still sending."""
+    STOPPED = 2
+    """The server takes no more input (a limit, draining); the conversation is still sending."""
+    FLUSHING = 3
+    """The conversation has finished; some of its output is unsent."""
+    CLOSING = 4
+    """The same after the peer's EOF."""
+    LINGERING = 5
+    """Everything is sent, and our FIN; waiting for the peer's EOF."""
+    CLOSED = 6
+    """The socket is closed, or must be closed now."""
+
+
+class Input(enum.IntEnum):
+    """What can happen to a connection."""
+
+    PEER_EOF = 0
+    """A read returned EOF."""
+    STOP = 1
+    """Take no more input, and end the conversation: a limit with nothing left to send, or draining."""
+    FINISHED = 2
+    """The conversation sends nothing more."""
+    FLUSHED = 3
+    """The last byte of a finished conversation is sent."""
+    CUT = 4
+    """End it now: an abort, or a limit with something left to send."""
+    LOST = 5
+    """The connection failed: a reset, a timeout of the network."""
+    LINGER_EXPIRED = 6
+    """The peer has not sent EOF in time."""
+
+
+class Action(enum.IntEnum):
+    """What the adapter must do with the socket."""
+
+    NONE = 0
+    SHUTDOWN = 1
+    """Send FIN: shutdown(SHUT_WR). Go on reading."""
+    CLOSE = 2
+    """Close the socket."""
+    RESET = 3
+    """Discard unsent data, and close the socket with RST."""
+
+
+_S, _I, _A = State, Input, Action
+
+# fmt: off
+TRANSITIONS: Final[Mapping[tuple[State, Input], tuple[State, Action]]] = {
+    (_S.OPEN, _I.PEER_EOF):            (_S.PEER_DONE, _A.NONE),
+    (_S.OPEN, _I.STOP):                (_S.STOPPED,   _A.NONE),
+    (_S.OPEN, _I.FINISHED):            (_S.FLUSHING,  _A.NONE),
+    (_S.OPEN, _I.CUT):                 (_S.CLOSED,    _A.RESET),
+    (_S.OPEN, _I.LOST):                (_S.CLOSED,    _A.CLOSE),
+    (_S.PEER_DONE, _I.STOP):           (_S.PEER_DONE, _A.NONE),
+    (_S.PEER_DONE, _I.FINISHED):       (_S.CLOSING,   _A.NONE),
+    (_S.PEER_DONE, _I.CUT):            (_S.CLOSED,    _A.RESET),
+    (_S.PEER_DONE, _I.LOST):           (_S.CLOSED,    _A.CLOSE),
+    (_S.STOPPED, _I.PEER_EOF):         (_S.PEER_DONE, _A.NONE),
+    (_S.STOPPED, _I.STOP):             (_S.STOPPED,   _A.NONE),
+    (_S.STOPPED, _I.FINISHED):         (_S.FLUSHING,  _A.NONE),
+    (_S.STOPPED, _I.CUT):              (_S.CLOSED,    _A.RESET),
+    (_S.STOPPED, _I.LOST):             (_S.CLOSED,    _A.CLOSE),
+    (_S.FLUSHING, _I.PEER_EOF):        (_S.CLOSING,   _A.NONE),
+    (_S.FLUSHING, _I.FLUSHED):         (_S.LINGERING, _A.SHUTDOWN),
+    (_S.FLUSHING, _I.CUT):             (_S.CLOSED,    _A.RESET),
+    (_S.FLUSHING, _I.LOST):            (_S.CLOSED,    _A.CLOSE),
+    (_S.CLOSING, _I.FLUSHED):          (_S.CLOSED,    _A.CLOSE),
+    (_S.CLOSING, _I.CUT):              (_S.CLOSED,    _A.RESET),
+    (_S.CLOSING, _I.LOST):             (_S.CLOSED,    _A.CLOSE),
+    (_S.LINGERING, _I.PEER_EOF):       (_S.CLOSED,    _A.CLOSE),
+    (_S.LINGERING, _I.CUT):            (_S.CLOSED,    _A.CLOSE),
+    (_S.LINGERING, _I.LOST):           (_S.CLOSED,    _A.CLOSE),
+    (_S.LINGERING, _I.LINGER_EXPIRED): (_S.CLOSED,    _A.CLOSE),
+}
+# fmt: on
+
+_OPEN, _STOPPED, _FLUSHING = State.OPEN, State.STOPPED, State.FLUSHING
+_CLOSING, _LINGERING, _CLOSED = State.CLOSING, State.LINGERING, State.CLOSED
+_NONE = Action.NONE
+
+# The states in which the peer has nothing more to send.
+AT_EOF: Final = frozenset({State.PEER_DONE, State.CLOSING, State.CLOSED})
+
+
+class ConnectionState:
+    """One connection: a conversation, its state, and its time limits. All times are on the caller's clock.
+
+    Methods that return bytes return the data to send next. After sending it the adapter calls `settle()`.
+
+    Args:
+        driver: the conversation.
+        limits: the server's limits.
+        now: when the connection was established.
+
+    Attributes:
+        state: see TRANSITIONS.
+        high_water, low_water: unsent bytes above which reading pauses, and at which it resumes (rule 4).
+        reading_paused: whether too much is unsent.
+        paused_until: when to read again, because the peer exceeds the rate limit; or None.
+        last_received, last_activity: when data last arrived, and was last received or sent.
+    """
+
+    __slots__ = (
+        "_action",
+        "_cause",
+        "_cut_at",
+        "_linger",
+        "_opened_at",
+        "driver",
+        "high_water",
+        "last_activity",
+        "last_received",
+        "low_water",
+        "paused_until",
+        "reading_paused",
+        "state",
+    )
+
+    def __init__(self, driver: ConversationDriver, limits: Limits, now: float) -> None:
+        self.driver = driver
+        self.state = _OPEN
+        self.reading_paused = False
+        self.paused_until: float | None = None
+        self.last_received = self.last_activity = self._opened_at = now
+        self._linger = limits.linger
+        self.high_water = limits.unsent
+        self.low_water = limits.unsent // 2
+        self._action = _NONE
+        self._cause: CloseReason | None = None
+        self._cut_at: float | None = None  # the end of the linger timeout, or of a limit's last answer
+
+    # What happens ----------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> bytes:
+        """Take the bytes of one read, at least one. Discards them if the conversation has ended."""
+        self.last_received = now
+        if self.state is not _OPEN:
+            return b""
+        self.last_activity = now
+        reply = self.driver.receive(data)
+        if self.driver.read_pause:
+            self.paused_until = now + self.driver.read_pause
+        return reply
+
+    def receive_eof(self, now: float) -> bytes:
+        """Take the peer's EOF."""
+        self.last_received = self.last_activity = now
+        lingers = self.state is _LINGERING
+        self._step(Input.PEER_EOF)
+        return b"" if lingers else self.driver.receive_eof()
+
+    def produce(self) -> bytes:
+        """Return the next data of a pull producer, or b"". Call when everything has been sent."""
+        return self.driver.produce() if self.state <= _STOPPED else b""
+
+    def expire(self, now: float, unsent: int) -> bytes:
+        """Apply the time limits that have expired, with `unsent` bytes queued."""
+        if self.state is _CLOSED:
+            return b""
+        if self.paused_until is not None and now >= self.paused_until:
+            self.paused_until = None
+        if self._cut_at is not None:
+            if now >= self._cut_at:
+                self._step(Input.LINGER_EXPIRED if self.state is _LINGERING else Input.CUT)
+            return b""
+        limit = self.driver.next_limit(self._opened_at, self.last_activity)
+        if limit is None or now < limit[0]:
+            return b""
+        if unsent or (self.driver.has_more and self.state <= _STOPPED):
+            self.abort(limit[1])
+            return b""
+        # The last answer of the conversation gets as long as the peer's EOF after it.
+        self._cut_at = now + self._linger
+        return self.stop(limit[1])
+
+    def drain(self, last_check: float, unsent: int) -> bytes:
+        """End the conversation if it is idle, because the server is draining.
+
+        `last_check` is when the engine last checked: all data that had arrived by then has been read. A
+        producer that has not finished continues. A peer that is silent after our FIN is not waited for.
+        """
+        if last_check - self.last_received < DRAIN_IDLE:
+            return b""
+        if self.state is _LINGERING:
+            self._step(Input.LINGER_EXPIRED)
+        if self.state > _STOPPED:
+            return b""
+        if unsent and not self.driver.wants_pull:
+            return b""
+        return self.stop(CloseReason.DRAINED)
+
+    def stop(self, cause: CloseReason) -> bytes:
+        """Take no more input, and end the conversation. Returns its last answer."""
+        if self.state > _STOPPED:
+            return b""
+        self._step(Input.STOP)
+        data = self.driver.stop_reading(cause)
+        if not self.driver.has_more:
+            self.driver.finished = True
+        return data
+
+    def abort(self, cause: CloseReason) -> None:
+        """End the connection now."""
+        if self.state is _CLOSED:
+            return
+        if self.state is not _LINGERING:
+            self._cause = cause
+        self._step(Input.CUT)
+
+    def lose(self, cause: CloseReason) -> None:
+        """The connection has failed: nothing more can be received or sent."""
+        if self.state is _CLOSED:
+            return
+        if self.state is not _LINGERING:
+            self._cause = cause
+        self._step(Input.LOST)
+
+    # What to do next -------------------------------------------------------------------------------
+
+    def settle(self, now: float, unsent: int) -> Action:
+        """Return what to do with the socket now, with `unsent` bytes queued. Call after each step."""
+        if self.driver.finished and self.state <= _STOPPED:
+            if self.driver.truncated:
+                self.abort(self.driver.cause)
+            else:
+                self._step(Input.FINISHED)
+        if not unsent and (self.state is _FLUSHING or self.state is _CLOSING):
+            self._step(Input.FLUSHED)
+            self._cut_at = now + self._linger
+        if unsent > self.high_water:
+            self.reading_paused = True
+        elif unsent <= self.low_water:
+            self.reading_paused = False
+        action = self._action
+        if action is not _NONE:
+            self._action = _NONE
+        return action
+
+    @property
+    def wants_read(self) -> bool:
+        """Whether to read from the peer. After the last answer input is discarded: a peer that sends all of
+        its input before it reads would wait forever otherwise."""
+        if self.state is _OPEN:
+            return not self.reading_paused and self.paused_until is None
+        return self.state not in AT_EOF
+
+    @property
+    def wants_push(self) -> bool:
+        """Whether pushed data is still sent: not after the conversation's last answer."""
+        return self.state <= _STOPPED and not self.driver.finished
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return when to call `expire` next, or None for never."""
+        if self.state is _CLOSED:
+            return None
+        if self._cut_at is not None:
+            return self._cut_at
+        limit = self.driver.next_deadline(self._opened_at, self.last_activity, now)
+        return min((each for each in (limit, self.paused_until) if each is not None), default=None)
+
+    def blocking_timeout(self, now: float) -> float | None:
+        """Return for how many seconds a call that begins now may block, or None for no limit.
+
+        Assumes that data has just been exchanged, so that it is the same in each call. If the call times out,
+        `deadline` tells whether a limit has expired.
+        """
+        if self._cut_at is not None:
+            return self._cut_at - now
+        limit = self.driver.next_limit(self._opened_at, now)
+        return None if limit is None else limit[0] - now
+
+    def deadline(self) -> tuple[float, CloseReason] | None:
+        """Return when the next limit expires, and the reason to close the connection then, or None."""
+        if self._cut_at is not None:
+            return self._cut_at, self.driver.cause
+        return self.driver.next_limit(self._opened_at, self.last_activity)
+
+    def closed(self) -> None:
+        """End the conversation. Call once the socket is closed."""
+        self.state = _CLOSED
+        self.driver.close(self._cause)
+
+    def _step(self, what: Input) -> None:
+        self.state, action = TRANSITIONS[self.state, what]
+        if action is not _NONE:
+            self._action = action
