@@ -272,6 +272,8 @@ class SuiteRun(Generic[ContextT]):
             return CaseOutcome(
                 case.id, Verdict.SKIP, 0.0, attempt, detail=not_asked, max_points=weight
             ), False  # fmt: skip
+        if failure is not None:
+            likely_cause = failure.mistake or likely_cause
         if failure is not None and failure.left:
             self._left.add(case.id)
         seconds = round(loop.time() - started_at, 3)
