@@ -75,7 +75,7 @@ class ProxyCaseContext(ServerContext):
     # Pairs ---------------------------------------------------------------------------------------
 
     async def open_pair(self, name: str = "") -> Pair:
-        """Connect a client, and wait until its first bytes arrive at the upstream.
+        """Connect a client, and wait until its first bytes arrive at the upstream, and a reply at the client.
 
         Args:
             name: of the client, in the transcript.
@@ -87,7 +87,7 @@ class ProxyCaseContext(ServerContext):
         return await self.pair_of(client)
 
     async def pair_of(self, client: RecordedSocket) -> Pair:
-        """Send a client's first bytes, and wait until they arrive at the upstream.
+        """Send a client's first bytes, and wait until they arrive at the upstream, and a reply at the client.
 
         Raises:
             CheckFailed: they do not arrive.
@@ -99,7 +99,9 @@ class ProxyCaseContext(ServerContext):
             sock = await self.upstream.accept_from(first, client.timeout)
         except TimeoutError:
             raise self._describe_missing(client, first) from None
-        return Pair(client, self.record(sock, client.name.replace("client", "upstream"), first, client))
+        upstream = self.record(sock, client.name.replace("client", "upstream"), first, client)
+        await self.relay(upstream, client, b"to " + first)
+        return Pair(client, upstream)
 
     def record(
         self, sock: socket.socket, name: str, first: bytes = b"", client: RecordedSocket | None = None

@@ -30,6 +30,7 @@ from bothends.socket_table import proc_net
 from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
+_SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -356,6 +357,16 @@ class ServerContext:
                 return False
             await asyncio.sleep(0.02)
         return True
+
+    async def wait_settled(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Wait up to `timeout` seconds until a condition stays true for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        since = loop.time()
+        while loop.time() < min(deadline, since + _SETTLED):
+            if not condition():
+                since = loop.time()
+            await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
         """Kill the server and its descendants (SIGKILL). Its exit is then no evidence of a fault."""

@@ -2,6 +2,7 @@
 
 import errno
 import selectors
+import signal
 import socket
 import struct
 import sys
@@ -123,6 +124,7 @@ def accept(listener, address):
 def main():
     """Run the loop."""
     port, host, upstream_port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    signal.signal(signal.SIGHUP, lambda *_: None)  # there is no configuration to read again
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     selector.register(listener, selectors.EVENT_READ)
     accepting = True

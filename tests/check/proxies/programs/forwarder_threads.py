@@ -1,6 +1,7 @@
 """A TCP forwarder with two threads for each connection: python3 forwarder_threads.py PORT HOST PORT."""
 
 import contextlib
+import signal
 import socket
 import struct
 import sys
@@ -60,6 +61,7 @@ def serve(client, address):
 def main():
     """Accept clients."""
     port, host, upstream_port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    signal.signal(signal.SIGHUP, lambda *_: None)  # there is no configuration to read again
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     while True:
         try:

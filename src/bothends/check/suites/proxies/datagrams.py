@@ -133,7 +133,14 @@ async def two_clients(ctx: DatagramProxyContext) -> Note | None:
     address = await ctx.pass_up(first, b"request of the first")
     other = await ctx.pass_up(second, b"request of the second")
     _expect_different(address, other)
-    await ctx.pass_down(address, first, b"reply to the first", mistake=_LAST_CLIENT)
+    try:
+        await ctx.pass_down(address, first, b"reply to the first", mistake=_LAST_CLIENT)
+    except CheckFailed as failure:
+        with suppress(TimeoutError, OSError):
+            astray = await second.receive(_SURPLUS_WAIT)
+            second.note(f"receives {quote_bytes(astray)}")
+            failure.happened = f"{second.name} received {quote_bytes(astray)} instead"
+        raise
     await ctx.pass_down(other, second, b"reply to the second", mistake=_LAST_CLIENT)
     await ctx.pass_up(first, b"again of the first")
     await ctx.pass_down(other, second, b"unasked to the second", mistake=_LAST_CLIENT)

@@ -13,6 +13,7 @@ from typing import Final
 
 from bothends.check.case import CheckFailed, Note, Verdict
 from bothends.check.subjects.proxy_context import Pair, ProxyCaseContext
+from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.subjects.relayed_bytes import make_bytes
 
 _CONNECTIONS: Final = 40  # of each kind
@@ -24,6 +25,7 @@ _ROUND_CONNECTIONS: Final = 16
 _ROUND_BYTES: Final = 2 << 20  # bytes on each connection
 _RELOAD_CLIENTS: Final = 20
 _RELOAD_INTERVAL: Final = 0.05  # seconds between them: a reload takes a moment
+_END_WAIT: Final = 0.3  # seconds until an end is passed on; other cases require that
 _STILL_OPEN: Final = "does not close one of the two connections when the other one has ended"
 
 
@@ -53,14 +55,12 @@ async def half_closed_cpu(ctx: ProxyCaseContext) -> Note | None:
 
 async def _closed_by_client(ctx: ProxyCaseContext, pair: Pair) -> None:
     pair.client.close()
-    await ctx.wait_ended(pair.upstream, ctx.timeout)
-    pair.upstream.close()
+    await _close_at_end(ctx, pair.upstream)
 
 
 async def _closed_by_upstream(ctx: ProxyCaseContext, pair: Pair) -> None:
     pair.upstream.close()
-    await ctx.wait_ended(pair.client, ctx.timeout)
-    pair.client.close()
+    await _close_at_end(ctx, pair.client)
 
 
 async def _half_closed(ctx: ProxyCaseContext, pair: Pair) -> None:
@@ -70,14 +70,18 @@ async def _half_closed(ctx: ProxyCaseContext, pair: Pair) -> None:
 
 async def _reset_by_client(ctx: ProxyCaseContext, pair: Pair) -> None:
     pair.client.reset()
-    await ctx.wait_ended(pair.upstream, ctx.timeout)
-    pair.upstream.close()
+    await _close_at_end(ctx, pair.upstream)
 
 
 async def _reset_by_upstream(ctx: ProxyCaseContext, pair: Pair) -> None:
     pair.upstream.reset()
-    await ctx.wait_ended(pair.client, ctx.timeout)
-    pair.client.close()
+    await _close_at_end(ctx, pair.client)
+
+
+async def _close_at_end(ctx: ProxyCaseContext, conn: RecordedSocket) -> None:
+    """Close a connection when it has ended at its other end."""
+    await ctx.wait_ended(conn, _END_WAIT * ctx.load_factor)
+    conn.close()
 
 
 # How connections end, which is said in a failure -> how they are ended.

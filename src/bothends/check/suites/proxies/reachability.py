@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from bothends.check.case import CheckFailed, Note
+from bothends.check.case import CheckFailed, Note, NotListening
 from bothends.check.subjects.proxy_context import ProxyCaseContext
 from bothends.check.subjects.upstream import HOST
 from bothends.endpoints import Endpoint
@@ -34,7 +34,15 @@ async def upstream_later(ctx: ProxyCaseContext) -> Note | None:
     ctx.upstream.refuse()
     ctx.transcript.add("upstream", "does not listen")
     await ctx.kill()
-    await ctx.restart()
+    try:
+        await ctx.restart()
+    except NotListening as error:
+        last_line = error.stderr_tail.rpartition("\n")[2]
+        raise CheckFailed(
+            "the proxy to start without its upstream",
+            f"it {error.reason}{f': {last_line}' if last_line else ''}",
+            mistake="connects to the upstream once when it starts, and exits if that fails",
+        ) from error
     await _expect_given_up(ctx)
     ctx.upstream.listen()
     ctx.transcript.add("upstream", "listens")

@@ -106,5 +106,5 @@ async def crowd(ctx: ProxyCaseContext) -> Note | None:
 
 
 def _numbered_lines(number: int, upwards: bool) -> bytes:
-    name = f"{'request' if upwards else 'reply'} of client {number + 1}"
-    return "".join(f"{name}, line {line}\n" for line in range(600)).encode()
+    name = f"{'request' if upwards else 'reply'} of client {number + 1:04}"
+    return "".join(f"{name}, line {line:04}\n" for line in range(600)).encode()

@@ -39,6 +39,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="A prompt has no end of a line, and its reader waits for it.",
         likely_cause="waits for a full buffer or for the end of a line",
         run=relaying.single_bytes,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-large",
@@ -47,6 +48,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="send() may send less than it is given (send(2)), and TCP sends in both directions at once.",
         likely_cause="ignores the result of send(), or serves one direction at a time",
         run=relaying.both_ways_at_once,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-out-of-turn",
@@ -65,22 +67,6 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         run=relaying.upstream_first,
     ),
     Case(
-        id="proxy-half-close-client",
-        stimulus="the client shuts down its write side; then the upstream replies, and again after 1.5 s",
-        expectation="the upstream sees EOF, the client gets all of the reply, then EOF",
-        why="A client that has finished sending may still be reading (RFC 9293, 3.6).",
-        likely_cause="does not pass the FIN on, or closes both connections at the first EOF",
-        run=endings.half_close_by_client,
-    ),
-    Case(
-        id="proxy-half-close-upstream",
-        stimulus="the upstream shuts down its write side; then the client sends, and again after 1.5 s",
-        expectation="the client sees EOF, the upstream gets all of its data, then EOF",
-        why="An upload may go on after the server has said all that it will say.",
-        likely_cause="does not pass the FIN on, or closes both connections at the first EOF",
-        run=endings.half_close_by_upstream,
-    ),
-    Case(
         id="proxy-close-client",
         stimulus="the client sends 1 MiB and closes at once, while the upstream reads late",
         expectation="the upstream gets all of it, then EOF",
@@ -97,12 +83,31 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         run=endings.close_by_upstream,
     ),
     Case(
+        id="proxy-half-close-client",
+        stimulus="the client shuts down its write side; then the upstream replies, and again after 1.5 s",
+        expectation="the upstream sees EOF, the client gets all of the reply, then EOF",
+        why="A client that has finished sending may still be reading (RFC 9293, 3.6).",
+        likely_cause="does not pass the FIN on, or closes both connections at the first EOF",
+        run=endings.half_close_by_client,
+        after=("proxy-close-client",),
+    ),
+    Case(
+        id="proxy-half-close-upstream",
+        stimulus="the upstream shuts down its write side; then the client sends, and again after 1.5 s",
+        expectation="the client sees EOF, the upstream gets all of its data, then EOF",
+        why="An upload may go on after the server has said all that it will say.",
+        likely_cause="does not pass the FIN on, or closes both connections at the first EOF",
+        run=endings.half_close_by_upstream,
+        after=("proxy-close-upstream",),
+    ),
+    Case(
         id="proxy-silent-client",
         stimulus="clients that connect, and close or reset without sending",
         expectation="the next client is served, and the upstream keeps none of their connections",
         why="Port scanners and health checks do this all the time.",
         likely_cause="leaves the upstream's connection open, or exits",
         run=endings.silent_clients,
+        after=("proxy-close-client",),
     ),
     Case(
         id="proxy-reset-client",
@@ -186,6 +191,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="The directions of a connection are independent; each side may read only after it was read.",
         likely_cause="a blocking send() in the only thread of a connection",
         run=pressure.other_direction,
+        after=("proxy-large",),
     ),
     Case(
         id="proxy-idle-client",
