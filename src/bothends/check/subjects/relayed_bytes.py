@@ -1,11 +1,12 @@
 """The bytes that are sent through a proxy, and what is wrong with those that came out of it. Pure.
 
-The bytes are pseudo-random, so that each place in them is found again: missing, repeated and exchanged parts
-are told apart, and a part of another connection's bytes is seen as such.
+They are pseudo-random, as bytes of every value or as lines of text, so that each place in them is found again:
+missing, repeated and exchanged parts are told apart.
 """
 
 from __future__ import annotations
 
+import base64
 import random
 from typing import Final
 
@@ -18,6 +19,11 @@ _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}".encode()
 def make_bytes(seed: str, size: int) -> bytes:
     """Return `size` bytes with every value, which are the same for the same seed."""
     return random.Random(seed).randbytes(size)
+
+
+def make_text(seed: str, size: int) -> bytes:
+    """Return `size` bytes of lines in ASCII, which are the same for the same seed."""
+    return base64.encodebytes(make_bytes(seed, size))[:size]
 
 
 def quote_stream(data: bytes) -> str:

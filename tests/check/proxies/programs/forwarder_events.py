@@ -123,7 +123,7 @@ def accept(listener, address):
 
 def main():
     """Run the loop."""
-    port, host, upstream_port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    port, host, upstream_port = int(sys.argv[1]), socket.gethostbyname(sys.argv[2]), int(sys.argv[3])
     signal.signal(signal.SIGHUP, lambda *_: None)  # there is no configuration to read again
     listener = socket.create_server(("127.0.0.1", port), backlog=128)
     selector.register(listener, selectors.EVENT_READ)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from bothends.check.case import CheckFailed, Note, Verdict
 from bothends.check.subjects.datagram_proxy_context import DatagramProxyContext, name_address
 from bothends.check.subjects.recorded_socket import RecordedSocket
-from bothends.check.subjects.relayed_bytes import make_bytes
+from bothends.check.subjects.relayed_bytes import make_text
 from bothends.check.transcript import quote_bytes
 
 _SURPLUS_WAIT: Final = 0.15  # seconds until a surplus datagram is seen, which only a wrong proxy sends
@@ -68,8 +68,8 @@ async def sizes(ctx: DatagramProxyContext) -> Note | None:
     """Pass datagrams of several sizes in both directions, up to the largest."""
     client = await ctx.connect("client")
     for size in _SIZES:
-        address = await ctx.pass_up(client, make_bytes(f"up {size}", size))
-        await ctx.pass_down(address, client, make_bytes(f"down {size}", size))
+        address = await ctx.pass_up(client, make_text(f"up {size}", size))
+        await ctx.pass_down(address, client, make_text(f"down {size}", size))
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from bothends.check.case import CheckFailed, Note, Verdict
 from bothends.check.subjects.proxy_context import Pair, ProxyCaseContext
 from bothends.check.subjects.recorded_socket import RecordedSocket
-from bothends.check.subjects.relayed_bytes import make_bytes
+from bothends.check.subjects.relayed_bytes import make_text
 
 _CONNECTIONS: Final = 40  # of each kind
 _WARM_UP: Final = 3  # connections of each kind, until all is allocated that stays
@@ -150,7 +150,7 @@ async def _expect_released(ctx: ProxyCaseContext, before: tuple[int, int], after
 
 async def memory(ctx: ProxyCaseContext) -> Note | None:
     """Relay much on many connections, and measure the memory of the proxy after each round."""
-    data = make_bytes("memory", _ROUND_BYTES)
+    data = make_text("memory", _ROUND_BYTES)
     used = []
     for _ in range(_MEMORY_ROUNDS):
         for number in range(_ROUND_CONNECTIONS):

@@ -10,7 +10,7 @@ from typing import Final
 from bothends.check.case import CheckFailed, Note
 from bothends.check.subjects.proxy_context import ProxyCaseContext
 from bothends.check.subjects.recorded_socket import run_concurrently
-from bothends.check.subjects.relayed_bytes import make_bytes
+from bothends.check.subjects.relayed_bytes import make_bytes, make_text
 
 CROWD: Final = 100  # clients at the same time
 _SURPLUS_WAIT: Final = 0.15  # seconds until surplus data is seen, which only a wrong proxy sends
@@ -42,7 +42,7 @@ async def both_ways_at_once(ctx: ProxyCaseContext) -> Note | None:
     """Relay much in both directions at the same time."""
     pair = await ctx.open_pair()
     directions = [
-        ctx.relay(*pair.ends(upwards=upwards), make_bytes(f"large {upwards}", _LARGE))
+        ctx.relay(*pair.ends(upwards=upwards), make_text(f"large {upwards}", _LARGE))
         for upwards in (True, False)
     ]
     await run_concurrently(directions)

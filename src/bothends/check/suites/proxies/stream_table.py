@@ -65,6 +65,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="Servers of SMTP, FTP, SSH and MySQL send a greeting, for which their clients wait.",
         likely_cause="connects to the upstream, or reads from it, only when the client has sent something",
         run=relaying.upstream_first,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-close-client",
@@ -73,6 +74,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="EOF comes after the data that was sent before it, however late it is read.",
         likely_cause="closes at EOF although data that it has read before is not sent yet",
         run=endings.close_by_client,
+        after=("proxy-large",),
     ),
     Case(
         id="proxy-close-upstream",
@@ -81,6 +83,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="Many servers close after their reply, and slow clients read it later.",
         likely_cause="closes at EOF although data that it has read before is not sent yet",
         run=endings.close_by_upstream,
+        after=("proxy-large",),
     ),
     Case(
         id="proxy-half-close-client",
@@ -116,6 +119,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="EOF says that the data is complete, a reset that it isn't (RFC 9293, 3.10.4 and 3.10.5).",
         likely_cause="ignores ECONNRESET, and leaves the other connection open",
         run=endings.reset_by_client,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-reset-upstream",
@@ -124,6 +128,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="EOF says that the data is complete, a reset that it isn't (RFC 9293, 3.10.4 and 3.10.5).",
         likely_cause="ignores ECONNRESET, and leaves the other connection open",
         run=endings.reset_by_upstream,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-reset-half-closed",
@@ -141,6 +146,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="Otherwise the upstream sends for ever to a client that has left.",
         likely_cause="ignores the error of send(), or is killed by SIGPIPE",
         run=endings.client_gone,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-upstream-gone",
@@ -149,6 +155,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="Otherwise the client sends for ever to an upstream that has left.",
         likely_cause="ignores the error of send(), or is killed by SIGPIPE",
         run=endings.upstream_gone,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-deaf-client",
@@ -169,7 +176,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
     Case(
         id="proxy-late-client",
         stimulus="the upstream sends 12 MiB, which the client reads when the proxy has stopped reading",
-        expectation="the client gets all of it, then EOF",
+        expectation="the client gets all of it",
         why="A non-blocking send() fails with EAGAIN when the send buffer is full (send(2)).",
         likely_cause="drops what it cannot send at once, or gives the connection up",
         run=pressure.late_client,
@@ -178,7 +185,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
     Case(
         id="proxy-late-upstream",
         stimulus="the client sends 12 MiB, which the upstream reads when the proxy has stopped reading",
-        expectation="the upstream gets all of it, then EOF",
+        expectation="the upstream gets all of it",
         why="A non-blocking send() fails with EAGAIN when the send buffer is full (send(2)).",
         likely_cause="drops what it cannot send at once, or gives the connection up",
         run=pressure.late_upstream,
@@ -252,6 +259,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         likely_cause="connects to the upstream once when it starts, and exits if that fails",
         run=reachability.upstream_later,
         requires=("process",),
+        after=("proxy-upstream-refused",),
     ),
     Case(
         id="proxy-hanging-connect",
@@ -269,6 +277,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         why="An idle connection is no error: a person thinks, and a push waits for news.",
         likely_cause="a timeout of a few seconds for recv()",
         run=process.idle_pair,
+        after=("proxy-out-of-turn",),
     ),
     Case(
         id="proxy-descriptors",
@@ -288,6 +297,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         run=process.memory,
         requires=("process",),
         exclusive=True,
+        after=("proxy-large",),
     ),
     Case(
         id="proxy-descriptor-limit",
@@ -297,7 +307,10 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         likely_cause="EMFILE ends the accept loop, or makes it spin; or socket() fails, and the client stays",
         run=stream_server_stimuli.descriptor_limit,
         requires=("process",),
-        after=_CONCURRENT,
+        after=(
+            "proxy-idle-client",
+            "proxy-close-client",
+        ),
     ),
     Case(
         id="proxy-idle-cpu",
