@@ -1,6 +1,6 @@
 """The bytes that are sent through a proxy, and what is wrong with those that came out of it. Pure.
 
-They are pseudo-random, as bytes of every value or as lines of text, so that each place in them is found again:
+They are pseudo-random, as bytes of every value or as lines of text. So each place in them is found again, and
 missing, repeated and exchanged parts are told apart.
 """
 
@@ -22,8 +22,8 @@ def make_bytes(seed: str, size: int) -> bytes:
 
 
 def make_text(seed: str, size: int) -> bytes:
-    """Return `size` bytes of lines in ASCII, which are the same for the same seed."""
-    return base64.encodebytes(make_bytes(seed, size))[:size]
+    """Return lines in ASCII of `size` bytes in all, the last with its end, the same for the same seed."""
+    return base64.encodebytes(make_bytes(seed, size))[: size - 1] + b"\n"
 
 
 def quote_stream(data: bytes) -> str:

@@ -121,6 +121,7 @@ async def _connect_refused(ctx: ProxyCaseContext) -> None:
     for number in range(_CONNECTIONS):
         with suppress(CheckFailed):
             clients.append(await ctx.connect(f"refused {number + 1}"))
+            await clients[-1].send(b"is there an upstream?\n")
     await asyncio.gather(*(ctx.wait_ended(client, ctx.timeout) for client in clients))
     for client in clients:
         client.close()

@@ -32,7 +32,7 @@ async def one_exchange(ctx: ProxyCaseContext) -> Note | None:
 async def every_value(ctx: ProxyCaseContext) -> Note | None:
     """Relay bytes of every value, ends of lines and bytes that are not UTF-8."""
     pair = await ctx.open_pair()
-    data = _ALL_VALUES + make_bytes("binary", 5000)
+    data = _ALL_VALUES + make_bytes("binary", 5000) + b"\n"
     for upwards in (True, False):
         await ctx.relay(*pair.ends(upwards=upwards), data)
     return None
