@@ -35,7 +35,7 @@ def test_first_difference_is_found_everywhere(at: int) -> None:
         (SENT, SENT + bytes(50), "all 5,000 bytes arrived, and then more", "the whole buffer"),
         (SENT, SENT + SENT[-60:], "all 5,000 bytes arrived, and then more", "the rest of its buffer"),
         (SENT, SENT + b"OK\n", "all 5,000 bytes arrived, and then more", "adds something"),
-        (b"a\xffb", "a\N{REPLACEMENT CHARACTER}b".encode(), "differ from byte 1", "decodes the bytes as text"),
+        (b"a\xffb", "a\N{REPLACEMENT CHARACTER}b".encode(), "differ from byte 1", "decodes the bytes"),
         (b"a\xe9b", "a\xe9b".encode(), "differ from byte 1 on", "as a character of UTF-8"),
         (TEXT, TEXT.replace(b"\r\n", b"\n"), "differ from byte 8 on", "makes LF of CR LF"),
         (b"a\nb", b"a\r\nb", "differ from byte 1 on", "makes CR LF of LF"),
