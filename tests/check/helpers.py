@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -14,6 +17,7 @@ from bothends.check.contract import Contract, load
 from bothends.check.results import SuiteResult
 from bothends.check.runner import DEFAULT_TIMEOUT, SuiteRun
 from bothends.check.subjects.client_under_test import ClientUnderTest
+from bothends.check.subjects.proxy_under_test import ProxyUnderTest, proxy_contract
 from bothends.check.subjects.server_under_test import ServerUnderTest
 from bothends.check.suites.registry import cases, suite_for
 from bothends.starters.writing import Starter
@@ -68,6 +72,22 @@ def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *on
     return asyncio.run(
         SuiteRun(ClientUnderTest(loaded, command), cases(suite, loaded), suite, only=only).run()
     )
+
+
+def judge_proxy(
+    command: list[str],
+    transport: Literal["tcp", "udp"],
+    *only: str,
+    timeout: float = DEFAULT_TIMEOUT,
+    templates: Mapping[str, str] = {},
+    reload_signal: int = signal.SIGHUP,
+) -> SuiteResult:
+    """Judge a proxy by its command."""
+    suite = "proxy" if transport == "tcp" else "udp-proxy"
+    proxy = ProxyUnderTest(
+        proxy_contract(transport), command, templates=templates, reload_signal=reload_signal
+    )
+    return asyncio.run(SuiteRun(proxy, cases(suite), suite, only=only, timeout=timeout).run())
 
 
 def build_starter(folder: Path, starter: Starter) -> list[str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from bothends.check.case import Verdict
 from bothends.check.runner import DEFAULT_TIMEOUT
 from bothends.check.suites.registry import SUITES, cases
-from tests.check.helpers import build_starter, failed_cases, format_failures, judge, judge_client
+from tests.check.helpers import build_starter, failed_cases, format_failures, judge, judge_client, judge_proxy
 from tests.check.mutants import MUTANTS, Mutant
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "mutants.md"
 QUICK = {
     *("python-tcp-split-write", "python-tcp-half-close", "python-tcp-burst", "python-udp-empty"),
+    *("python-proxy-half-close-client", "python-proxy-deaf-client", "python-udp-proxy-two-clients"),
     *("python-client-cut-reply", "c-tcp-sigterm", "c-udp-lengths", "java-client-cut-reply"),
 }
 LANGUAGES = {"python": "Python", "c": "C", "java": "Java"}
@@ -26,6 +28,9 @@ def judge_mutant(mutant: Mutant, folder: Path, *only: str) -> set[str]:
     command = build_starter(folder, mutant.mutated_starter())
     if mutant.role == "client":
         result = judge_client(command, mutant.contract, *only)
+    elif mutant.role == "proxy":
+        transport: Literal["tcp", "udp"] = "udp" if mutant.suite == "udp-proxy" else "tcp"
+        result = judge_proxy(command, transport, *only, timeout=0.5 if only else DEFAULT_TIMEOUT)
     else:
         # A short timeout is enough if only the mutant's own case runs, which must fail.
         timeout = 0.5 if only else DEFAULT_TIMEOUT

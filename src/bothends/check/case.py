@@ -39,15 +39,19 @@ class CheckFailed(Exception):
 
     Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
     machine it may have arrived later, so the case is worth another attempt), `left` (the server had exited
-    with status 0, without a signal of the checker).
+    with status 0, without a signal of the checker), `mistake` (the likely cause by this evidence, instead of
+    the case's).
     """
 
-    def __init__(self, expected: str, happened: str, *, timed_out: bool = False, left: bool = False) -> None:
+    def __init__(
+        self, expected: str, happened: str, *, timed_out: bool = False, left: bool = False, mistake: str = ""
+    ) -> None:
         super().__init__(expected, happened)
         self.expected = expected
         self.happened = happened
         self.timed_out = timed_out
         self.left = left
+        self.mistake = mistake
 
     def __str__(self) -> str:
         return f"expected {self.expected}; {self.happened}"

@@ -32,6 +32,7 @@ DEFAULT_TIMEOUT: Final = 3.0  # seconds: only a wrong program takes that long
 DEFAULT_JOBS: Final = 6  # more than most machines have processors, because cases mostly wait
 _CASE_TIMEOUT: Final = 60.0  # seconds on an idle machine; the longest correct case takes about five
 _MAX_ATTEMPTS: Final = 3
+_NOT_ASKED: Final = "not asked, because "  # the start of the reason of a case that a failure has prevented
 _TRACE_TIMEOUT: Final = 1.0  # seconds: the timeout of a run that is only traced
 
 OutcomeCallback = Callable[[CaseOutcome], None]
@@ -168,7 +169,7 @@ class SuiteRun(Generic[ContextT]):
         first, *others = failed
         self._outcomes[first.case] = replace(first, likely_cause="serves one client, and exits")
         for outcome in others:
-            reason = f"not asked, because the server exits after one client: see {first.case}"
+            reason = f"{_NOT_ASKED}the server exits after one client: see {first.case}"
             self._outcomes[outcome.case] = CaseOutcome(
                 outcome.case, Verdict.SKIP, detail=reason, max_points=outcome.max_points
             )
@@ -182,8 +183,8 @@ class SuiteRun(Generic[ContextT]):
 
     async def _run_case(self, case: Case[ContextT], oracle: Oracle) -> None:
         for earlier in case.after:
-            if earlier in self._outcomes and self._outcomes[earlier].verdict is Verdict.FAIL:
-                self._record_not_asked(case.id, f"{earlier} must pass first")
+            if reason := self._obstacle(earlier):
+                self._record_not_asked(case.id, reason)
                 return
         outcome, timed_out = await self._attempt(case, oracle, self.timeout * self.subject.load_factor, 1)
         if outcome.verdict is not Verdict.FAIL:
@@ -194,6 +195,15 @@ class SuiteRun(Generic[ContextT]):
             await self._retry_alone(case, oracle)
         else:
             self._outcomes[case.id] = replace(outcome, attempts=0)  # to be retried after all others
+
+    def _obstacle(self, earlier: str) -> str:
+        """Return why a case cannot be asked that comes after `earlier`; "" if it can."""
+        outcome = self._outcomes.get(earlier)
+        if outcome is not None and outcome.verdict is Verdict.FAIL:
+            return f"{earlier} must pass first"
+        if outcome is not None and outcome.verdict is Verdict.SKIP and _NOT_ASKED in outcome.detail:
+            return outcome.detail.removeprefix(_NOT_ASKED)
+        return ""
 
     async def _repeat(self, case: Case[ContextT], oracle: Oracle, failure: CaseOutcome) -> CaseOutcome:
         """Repeat a case that has failed. Returns: the failure if it fails again, or else that it is flaky."""
@@ -261,7 +271,7 @@ class SuiteRun(Generic[ContextT]):
             likely_cause = "the program does not start again after it has run"
             if error.port_in_use or self._failed_start not in ("", case.id):
                 text = error.reason if error.port_in_use else f"{error.reason}, as in {self._failed_start}"
-                not_asked = f"not asked, because the server {text}"
+                not_asked = f"{_NOT_ASKED}the server {text}"
             else:
                 self._failed_start = case.id
                 failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
@@ -272,6 +282,8 @@ class SuiteRun(Generic[ContextT]):
             return CaseOutcome(
                 case.id, Verdict.SKIP, 0.0, attempt, detail=not_asked, max_points=weight
             ), False  # fmt: skip
+        if failure is not None:
+            likely_cause = failure.mistake or likely_cause
         if failure is not None and failure.left:
             self._left.add(case.id)
         seconds = round(loop.time() - started_at, 3)
@@ -312,7 +324,7 @@ class SuiteRun(Generic[ContextT]):
         self.subject.trace = None
 
     def _record(self, outcome: CaseOutcome) -> None:
-        if outcome.verdict is Verdict.SKIP and not outcome.detail.startswith("not asked, "):
+        if outcome.verdict is Verdict.SKIP and not outcome.detail.startswith(_NOT_ASKED):
             outcome = replace(outcome, points=0.0, max_points=0.0)
         self._outcomes[outcome.case] = outcome
         self.progress(outcome)
@@ -320,6 +332,4 @@ class SuiteRun(Generic[ContextT]):
     def _record_not_asked(self, case_id: str, reason: str) -> None:
         """Record a case that could not be asked because of a failure. Its points are lost, not left out."""
         weight = self.subject.contract.weight(case_id)
-        self._record(
-            CaseOutcome(case_id, Verdict.SKIP, detail=f"not asked, because {reason}", max_points=weight)
-        )
+        self._record(CaseOutcome(case_id, Verdict.SKIP, detail=f"{_NOT_ASKED}{reason}", max_points=weight))

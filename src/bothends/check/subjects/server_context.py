@@ -30,6 +30,7 @@ from bothends.socket_table import proc_net
 from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
+_SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -51,6 +52,9 @@ class RunningServer:
 
 class ServerContext:
     """A running case of a server suite. `timeout`: seconds for each step; only a wrong program needs them."""
+
+    noun = "server"
+    """What the program is, in the texts of a failure."""
 
     def __init__(
         self,
@@ -202,7 +206,7 @@ class ServerContext:
             ending = await self.exit_description()
             raise CheckFailed(
                 f"the next client to be served after {event}",
-                f"{failure.happened}{f'; the server exited: {ending}' if ending else ''}",
+                f"{failure.happened}{f'; the {self.noun} exited: {ending}' if ending else ''}",
                 timed_out=failure.timed_out,
             ) from failure
 
@@ -221,14 +225,16 @@ class ServerContext:
             return failure, ""
         ending = await self.exit_description()
         if ending:
-            self.transcript.add("server", f"exited: {ending}")
+            self.transcript.add(self.noun, f"exited: {ending}")
             await program.stderr.wait_eof(0.5)
-            mentioned = ending in failure.happened or "the server exited" in failure.happened
-            happened = failure.happened if mentioned else f"{failure.happened} (the server exited: {ending})"
+            exited = f"the {self.noun} exited"
+            mentioned = ending in failure.happened or exited in failure.happened
+            happened = failure.happened if mentioned else f"{failure.happened} ({exited}: {ending})"
             left = program.status == 0 and not self._terminated
             return CheckFailed(failure.expected, happened, left=left), program.stderr_tail
         if failure.timed_out and self.is_idle():
-            failure = CheckFailed(failure.expected, f"{failure.happened} (the server is waiting, too)")
+            happened = f"{failure.happened} (the {self.noun} is waiting, too)"
+            failure = CheckFailed(failure.expected, happened, mistake=failure.mistake)
         return failure, program.stderr_tail
 
     # The process ---------------------------------------------------------------------------------
@@ -241,7 +247,7 @@ class ServerContext:
 
     def signal(self, number: int, name: str) -> None:
         """Send the server a signal."""
-        self.transcript.add("check", f"sends {name} to the server")
+        self.transcript.add("check", f"sends {name} to the {self.noun}")
         self._terminated = self._terminated or number == signal.SIGTERM
         with suppress(ProcessLookupError):
             os.kill(self.program.pid, number)
@@ -325,18 +331,17 @@ class ServerContext:
         """Check that the server exits within `timeout` seconds of a SIGTERM."""
         if not await self.program.wait(timeout):
             raise CheckFailed(
-                f"the server to exit within {timeout / self.load_factor:g} s of SIGTERM",
+                f"the {self.noun} to exit within {timeout / self.load_factor:g} s of SIGTERM",
                 "it is still running",
                 timed_out=True,
             )
-        self.transcript.add("server", f"exits: {self.program.exit_description}")
+        self.transcript.add(self.noun, f"exits: {self.program.exit_description}")
 
     async def expect_port_free(self, timeout: float) -> None:
         """Check that no process of the server listens after `timeout` seconds."""
         if not await self.wait_until(lambda: not self.is_listening(), timeout):
-            raise CheckFailed(
-                "the port to be free", "a process that the server started still holds it", timed_out=True
-            )
+            holder = f"a process that the {self.noun} started still holds it"
+            raise CheckFailed("the port to be free", holder, timed_out=True)
 
     def is_listening(self) -> bool:
         """Whether the server, or a process that it left behind, listens."""
@@ -353,6 +358,16 @@ class ServerContext:
             await asyncio.sleep(0.02)
         return True
 
+    async def wait_settled(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Wait up to `timeout` seconds until a condition stays true for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        since = loop.time()
+        while loop.time() < min(deadline, since + _SETTLED):
+            if not condition():
+                since = loop.time()
+            await asyncio.sleep(0.02)
+
     async def kill(self) -> None:
         """Kill the server and its descendants (SIGKILL). Its exit is then no evidence of a fault."""
         self.killed_by_case = True
@@ -365,7 +380,7 @@ class ServerContext:
             NotListening: it exits, or does not listen.
             SystemCallFailed: it cannot be started.
         """
-        self.transcript.add("check", "starts the server again on the same endpoint")
+        self.transcript.add("check", f"starts the {self.noun} again on the same endpoint")
         self.server = await self._restart(self.server)
         self.killed_by_case = False
 

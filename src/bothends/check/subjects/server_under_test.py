@@ -54,6 +54,9 @@ class ServerUnderTest:
     typed: str = ""
     """What is typed on its standard input when it starts, with placeholders; default: the contract's."""
 
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Files of its `{dir}`, by name: their text, with placeholders."""
+
     trace: Path | None = None
     load_factor: float = 1.0  # how much slower this machine is than an idle one
 
@@ -145,9 +148,9 @@ class ServerUnderTest:
                 self.assigns_port = True  # it obeys the variable PORT
                 return startup
         finally:
-            await self._stop_server(first)
+            await self.stop(first)
         second = await self._start_second()
-        await self._stop_server(second)
+        await self.stop(second)
         if second.endpoint == first.endpoint:
             self.fixed_endpoint = first.endpoint
             how = (
@@ -163,21 +166,21 @@ class ServerUnderTest:
     async def _start_first(self) -> RunningServer:
         """Start the server, in a network namespace of its own if it exits: its port may be in use here."""
         try:
-            return await self._start_server()
+            return await self.start()
         except NotListening as error:
             if error.elsewhere is not None:
                 self._ignore_port(error.elsewhere)
-                return await self._start_server()
+                return await self.start()
             if not error.exited or not (self._may_isolate() and (error.port_in_use or not self.assigns_port)):
                 raise
         self._isolated = True
         try:
-            return await self._start_server()
+            return await self.start()
         except NotListening as error:
             if error.elsewhere is None:
                 raise
             self._ignore_port(error.elsewhere)
-        return await self._start_server()
+        return await self.start()
 
     def _ignore_port(self, endpoint: Endpoint) -> None:
         """Judge the server where it listens, although it was given another port."""
@@ -189,13 +192,13 @@ class ServerUnderTest:
         if not self._isolated and self._may_isolate():
             self._isolated = True
             try:
-                return await self._start_server()
+                return await self.start()
             except NotListening:  # perhaps it needs another service of this machine
                 self._isolated = False
         return await self._start_when_free()
 
     def _has_placeholder(self) -> bool:
-        words = " ".join((*self.command, self.endpoint, self._input))
+        words = " ".join((*self.command, self.endpoint, self._input, *self.templates.values()))
         return any(word in words for word in ("{port}", "{path}"))
 
     def wants_own_network(self) -> bool:
@@ -238,11 +241,11 @@ class ServerUnderTest:
             assert self.fixed_endpoint is not None
             return RunningServer(self.fixed_endpoint, None)
         if self.fixed_endpoint is None:
-            return await self._start_server()
+            return await self.start()
         if self._isolated:
-            return await self._start_server()
+            return await self.start()
         if self._reused is not None and not await _keeps_running(self._reused):
-            await self._stop_server(self._reused)
+            await self.stop(self._reused)
             self._reused = None
         if self._reused is None:
             self._reused = await self._start_when_free()
@@ -251,7 +254,7 @@ class ServerUnderTest:
     async def _start_when_free(self) -> RunningServer:
         """Start the server; if its port is in use, wait until it can be bound, and start it again."""
         try:
-            return await self._start_server()
+            return await self.start()
         except NotListening as error:
             if not error.port_in_use or self.fixed_endpoint is None:
                 raise
@@ -264,7 +267,7 @@ class ServerUnderTest:
             if not is_free:
                 raise
         self._note_wait()
-        return await self._start_server()
+        return await self.start()
 
     def _note_wait(self) -> None:
         text = "waited for the program's port, which was still in use"
@@ -276,11 +279,11 @@ class ServerUnderTest:
         if server is self._reused and _is_running(server):
             server.used = True
             return
-        await self._stop_server(server)
+        await self.stop(server)
 
     async def _restart_server(self, server: RunningServer) -> RunningServer:
         """Start the server again on the endpoint of `server`, which has exited."""
-        restarted = await self._start_server(endpoint=server.endpoint, network=server.network)
+        restarted = await self.start(endpoint=server.endpoint, network=server.network)
         if self._reused is server:
             self._reused = restarted
         return restarted
@@ -288,12 +291,22 @@ class ServerUnderTest:
     async def close(self) -> None:
         """Stop the server that several cases used."""
         if self._reused is not None:
-            await self._stop_server(self._reused)
+            await self.stop(self._reused)
             self._reused = None
 
-    async def _start_server(
+    async def start(
         self, endpoint: Endpoint | None = None, network: OwnNetwork | None = None
     ) -> RunningServer:
+        """Start the server, and wait until it listens.
+
+        Args:
+            endpoint: where, if not on a port that is chosen here.
+            network: the network namespace to start it in, which is closed when the server is stopped.
+
+        Raises:
+            NotListening: it exits, or does not listen in time.
+            SystemCallFailed: it cannot be started.
+        """
         if endpoint is None and self.assigns_port:
             try:
                 return await self._start_once()
@@ -321,6 +334,8 @@ class ServerUnderTest:
         port = endpoint.port if endpoint is not None and endpoint.port else free_port()
         path = endpoint.path if endpoint is not None and endpoint.path else str(folder / "socket")
         values = {"host": "127.0.0.1", "port": str(port), "path": path, "dir": str(folder)}
+        templates = {name: fill_placeholders(text, values) for name, text in self.templates.items()}
+        _write_files(folder, templates)
         command = [fill_placeholders(word, values) for word in self.command]
         try:
             with own_network.entered(network):
@@ -338,14 +353,14 @@ class ServerUnderTest:
         expected = _resolve_endpoint(fill_placeholders(self.endpoint, values)) if self.endpoint else None
         default = Endpoint("tcp", host="127.0.0.1", port=port)
         server = RunningServer(expected or default, program, folder, port, network)
-        given = " ".join((*self.command, self._input))
+        given = " ".join((*self.command, self._input, *self.templates.values()))
         try:
             program.type_text(fill_placeholders(self._input, values))
             must_obey = expected is None and "{port}" in given and not self._ignores_port
             assigned_port = port if must_obey else None
             server.endpoint = await self._wait_listening(server, expected, assigned_port)
         except BaseException:
-            await self._stop_server(server)
+            await self.stop(server)
             raise
         return server
 
@@ -402,7 +417,8 @@ class ServerUnderTest:
         reason = f"exited before listening ({program.exit_description}){hint}"
         return NotListening(reason, program.stderr_tail, exited=True, port_in_use=in_use)
 
-    async def _stop_server(self, server: RunningServer) -> None:
+    async def stop(self, server: RunningServer) -> None:
+        """Kill a server that `start` returned, and remove its folder and its network namespace."""
         try:
             if server.program is not None:
                 await server.program.kill_tree()

@@ -18,6 +18,8 @@ SUITES: Final[dict[str, tuple[str, str]]] = {
     "udp": ("bothends.check.suites.datagram_server_table", "servers on UDP and UNIX datagram sockets"),
     "client": ("bothends.check.suites.stream_client_table", "clients on TCP and UNIX streams"),
     "udp-client": ("bothends.check.suites.datagram_client_table", "clients on UDP and UNIX datagram sockets"),
+    "proxy": ("bothends.check.suites.proxies.stream_table", "proxies of TCP streams"),
+    "udp-proxy": ("bothends.check.suites.proxies.datagram_table", "proxies of UDP datagrams"),
 }
 
 

@@ -576,7 +576,7 @@ async def descriptor_limit(ctx: ServerContext) -> Note | None:
         for client in flood:
             client.close()
         # Until the server has closed them, too; one that does not is asked all the same.
-        await ctx.wait_until(lambda: ctx.fd_count() <= open_before and ctx.is_idle(), ctx.timeout)
+        await ctx.wait_settled(lambda: ctx.fd_count() <= open_before and ctx.is_idle(), ctx.timeout)
         await ctx.expect_still_served("descriptors had run out and were free again")
     finally:
         with suppress(ProcessLookupError):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
+from bothends import suggest
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
 from bothends.cli.check.options import allow_code_option
 from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
-from bothends.errors import SystemCallFailed, UsageError
+from bothends.errors import SystemCallFailed, UnknownName, UsageError
+from bothends.textfile import read_text
 
 if TYPE_CHECKING:
     from bothends.check.results import CaseOutcome, SuiteResult
@@ -39,26 +42,28 @@ REPORT_FORMATS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
 
 @click.group(context_settings=_HELP)
 def check() -> None:
-    """Test a client or a server, in any language, against a contract.
+    """Test a client or a server, in any language, against a contract; or a proxy between the two.
 
     \b
     For example:
       bothends check server --contract upper-tcp -- python3 server.py {port}
       bothends check server --contract upper-tcp --endpoint tcp://127.0.0.1:12000
       bothends check client --contract upper-tcp -- ./client {host} {port}
+      bothends check proxy -- ./proxy {port} {upstream_host} {upstream_port}
       bothends check explain tcp-split-write
     """
+
+
+def _contract_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the verbs that test a program by a contract."""
+    text = "Expected behaviour: a built-in contract, or a file."
+    return click.option("--contract", required=True, metavar="NAME", help=text)(allow_code_option(command))
 
 
 def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of the verbs that test one program."""
     for option in reversed(
         (
-            click.option(
-                "--contract", required=True, metavar="NAME",
-                help="Expected behaviour: a built-in contract, or a file.",
-            ),
-            allow_code_option,
             click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated."),
             click.option("--thorough", is_flag=True, help="Also run slow and large cases."),
             click.option(
@@ -113,6 +118,7 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="LINE",
     help="Line typed on the server's standard input, such as {port}; may be repeated.",
 )
+@_contract_options
 @_judge_options
 def server(
     contract: str,
@@ -143,6 +149,7 @@ def server(
 
 
 @check.command(context_settings=_HELP)
+@_contract_options
 @_judge_options
 def client(contract: str, allow_code: bool, command: tuple[str, ...], **options: Any) -> None:
     """Test a client against correct and faulty servers: the data it sends, its output and its exit status.
@@ -162,6 +169,75 @@ def client(contract: str, allow_code: bool, command: tuple[str, ...], **options:
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "client")
     _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite, agreed), suite), **options)
+
+
+@check.command(context_settings=_HELP)
+@click.option(
+    "--transport",
+    type=click.Choice(("tcp", "udp")),
+    default="tcp",
+    show_default=True,
+    help="What it passes on: streams or datagrams.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Configuration with placeholders, written to {dir}/FILE before each start; may be repeated.",
+)
+@click.option("--endpoint", default="", metavar="URL", help="Where it listens, if that is fixed.")
+@click.option("--upstream", default="", metavar="URL", help="What it connects to, if that is fixed.")
+@click.option("--reload", "reload_signal", default="", metavar="SIGNAL", help="Reloads its configuration.")
+@_judge_options
+def proxy(
+    transport: Literal["tcp", "udp"],
+    templates: tuple[Path, ...],
+    endpoint: str,
+    upstream: str,
+    reload_signal: str,
+    command: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Test a proxy: bothends is the client before it, and the server behind it.
+
+    {port}, {upstream_host}, {upstream_port}, {upstream} (HOST:PORT) and {dir} are replaced in COMMAND and in
+    the templates. A proxy with fixed ports is started in a network namespace of its own. Without COMMAND, one
+    that is running at --endpoint is tested, with a server at --upstream.
+
+    \b
+    For example:
+      bothends check proxy -- ./proxy {port} {upstream_host} {upstream_port}
+      bothends check proxy --template haproxy.cfg -- haproxy -f {dir}/haproxy.cfg
+    """
+    from bothends.check.runner import SuiteRun
+    from bothends.check.subjects.proxy_under_test import ProxyUnderTest, proxy_contract
+    from bothends.check.suites.registry import cases
+
+    contract = proxy_contract(transport)
+    subject = ProxyUnderTest(
+        contract,
+        command,
+        endpoint,
+        upstream,
+        {each.name: read_text(each) for each in templates},
+        _signal_number(reload_signal),
+    )
+    suite = "proxy" if transport == "tcp" else "udp-proxy"
+    _judge(SuiteRun(subject, cases(suite), suite), **options)
+
+
+def _signal_number(name: str) -> int:
+    """Return the number of a signal, such as "HUP" or "SIGHUP"; 0 for ""."""
+    if not name:
+        return 0
+    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    known = {each.name: each for each in signal.Signals}
+    if full not in known:
+        nearest = suggest.nearest(full, known)
+        raise UnknownName("signal", name, nearest, "for example SIGHUP")
+    return known[full]
 
 
 def _judge(

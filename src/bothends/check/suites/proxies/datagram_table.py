@@ -1,0 +1,156 @@
+"""The suite for proxies of UDP datagrams: the table of its cases."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bothends.check.case import Case
+from bothends.check.subjects.datagram_proxy_context import DatagramProxyContext
+from bothends.check.suites import datagram_server_stimuli
+from bothends.check.suites.proxies import datagrams
+
+CASES: Final[tuple[Case[DatagramProxyContext], ...]] = (
+    Case(
+        id="udp-proxy-relay",
+        stimulus="a client sends a datagram, and the upstream replies",
+        expectation="both arrive unchanged, the reply from the address to which the client sent",
+        why="All other cases build on this one.",
+        likely_cause="sends to another address, or does not pass replies on",
+        run=datagrams.one_exchange,
+    ),
+    Case(
+        id="udp-proxy-sizes",
+        stimulus="datagrams of 1 to 65,507 bytes in both directions",
+        expectation="they arrive unchanged",
+        why="recvfrom() truncates a datagram that is longer than its buffer, without an error (recv(2)).",
+        likely_cause="a buffer of 1,024 or 2,048 bytes, as in many examples",
+        run=datagrams.sizes,
+    ),
+    Case(
+        id="udp-proxy-empty",
+        stimulus="empty datagrams in both directions",
+        expectation="they arrive",
+        why="A datagram without data is a datagram (RFC 768); 0 is no EOF here.",
+        likely_cause="takes an empty datagram for EOF",
+        run=datagrams.empty,
+    ),
+    Case(
+        id="udp-proxy-boundaries",
+        stimulus="three datagrams at once, in both directions",
+        expectation="three datagrams arrive",
+        why="The boundaries of datagrams are part of the protocol.",
+        likely_cause="joins or splits them, as if they were a stream",
+        run=datagrams.boundaries,
+    ),
+    Case(
+        id="udp-proxy-two-clients",
+        stimulus="two clients send; the upstream replies to the first, then to the second",
+        expectation="each gets its own reply",
+        why="The upstream's replies come in any order.",
+        likely_cause="replies to the client that sent last",
+        run=datagrams.two_clients,
+    ),
+    Case(
+        id="udp-proxy-several-replies",
+        stimulus="three replies to one datagram, and another one a second later",
+        expectation="the client gets all of them",
+        why="Nothing says that a datagram has one reply: think of TFTP, or of video.",
+        likely_cause="passes on one reply for each request",
+        run=datagrams.several_replies,
+    ),
+    Case(
+        id="udp-proxy-one-session",
+        stimulus="twenty datagrams of one client",
+        expectation="all come from one address, and no descriptors are used up",
+        why="The upstream knows its clients by their addresses.",
+        likely_cause="opens a socket for each datagram instead of for each client",
+        run=datagrams.one_session,
+    ),
+    Case(
+        id="udp-proxy-silent-upstream",
+        stimulus="no reply to one client, then a second client",
+        expectation="the second client is served at once",
+        why="A datagram may be lost, or need no reply.",
+        likely_cause="waits for the reply before it reads the next datagram",
+        run=datagrams.silent_upstream,
+    ),
+    Case(
+        id="udp-proxy-crowd",
+        stimulus="50 clients, which get their replies in the opposite order",
+        expectation="each gets its own reply",
+        why="Clients must not share state.",
+        likely_cause="one variable for the addresses of all clients",
+        run=datagrams.crowd,
+        after=("udp-proxy-two-clients",),
+    ),
+    Case(
+        id="udp-proxy-idle",
+        stimulus="a reply some seconds after the last datagram",
+        expectation="the client gets it",
+        why="UDP mappings should last for minutes (RFC 4787, section 4.3).",
+        likely_cause="a timeout of a few seconds for recv()",
+        run=datagrams.idle_client,
+        after=("udp-proxy-several-replies",),
+    ),
+    Case(
+        id="udp-proxy-upstream-refused",
+        stimulus="the upstream's port is closed while a client sends, and open again",
+        expectation="the client is served as soon as it is open",
+        why="ICMP port unreachable is an error of the next call, ECONNREFUSED (udp(7)).",
+        likely_cause="ECONNREFUSED is not handled",
+        run=datagrams.upstream_refused,
+    ),
+    Case(
+        id="udp-proxy-upstream-later",
+        stimulus="an upstream that starts later than the proxy",
+        expectation="the proxy runs, and serves clients as soon as the upstream's port is open",
+        why="After a power failure everything starts at the same time.",
+        likely_cause="exits because of ECONNREFUSED",
+        run=datagrams.upstream_later,
+        requires=("process",),
+    ),
+    Case(
+        id="udp-proxy-client-gone",
+        stimulus="clients that close before their reply comes",
+        expectation="the next client is served",
+        why="Clients give up, and the ICMP error for them is not about the others.",
+        likely_cause="an error of sendto() or recvfrom() ends the loop",
+        run=datagrams.client_gone,
+    ),
+    Case(
+        id="udp-proxy-burst",
+        stimulus="2,000 datagrams at once",
+        expectation="some may be lost; the next client is served",
+        why="A receive buffer has a limit, and what does not fit is dropped (udp(7)).",
+        likely_cause="an error of send() ends the loop",
+        run=datagrams.burst,
+    ),
+    Case(
+        id="udp-proxy-descriptor-limit",
+        stimulus="more clients than the descriptor limit allows",
+        expectation="the first client is still served",
+        why="A UDP client never says that it has finished, so that a proxy must forget clients by itself.",
+        likely_cause="EMFILE is not handled",
+        run=datagrams.descriptor_limit,
+        requires=("process",),
+        after=("udp-proxy-silent-upstream",),
+    ),
+    Case(
+        id="udp-proxy-idle-cpu",
+        stimulus="no datagrams",
+        expectation="the proxy uses no CPU time",
+        why="A proxy that waits must leave the CPU to other programs.",
+        likely_cause="a busy loop: repeats a non-blocking call, or polls without a timeout",
+        run=datagram_server_stimuli.idle_cpu,
+        requires=("process",),
+    ),
+    Case(
+        id="udp-proxy-sigterm",
+        stimulus="SIGTERM",
+        expectation="the proxy exits within 2 s, and its port is free",
+        why="Service managers stop a service with SIGTERM, and kill it with SIGKILL after a timeout.",
+        likely_cause="ignores the signal, or leaves child processes that hold the port",
+        run=datagram_server_stimuli.sigterm,
+        requires=("process",),
+    ),
+)
