@@ -66,6 +66,13 @@ test: $(READY) ## run the tests, two on each processor
 slow: $(READY) ## run the slow tests
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m slow -o faulthandler_timeout=600
 
+# A shorter run: make fuzz FUZZ_SECONDS=60. The inputs that failed are saved in tests/hostile/fuzz/corpus.
+FUZZ_SECONDS = 600
+
+.PHONY: fuzz
+fuzz: $(READY) ## fuzz all that reads input of others, for ten minutes
+	@$(BIN)/python -m tests.hostile.fuzz --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: sanitize
 sanitize: $(READY) ## run the C code's tests under the sanitizers (needs gcc with libasan)
 	@$(BIN)/python native/sanitize.py

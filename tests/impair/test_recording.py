@@ -200,6 +200,8 @@ def test_replay_toxic_added_later_starts_at_same_position(tmp_path: Path) -> Non
         '{"impair": 1}\n{"stage": 1, "place": 0, "size": 1, "pieces": []}',
         '{"impair": 1}\n{"stage": 1, "proxy": "a"}',
         '{"impair": 1}\n5',
+        '{"impair": 1}\n{"stage": 1, "proxy": "a", "toxic": "", "place": Infinity}',
+        '{"impair": 1}\n' + "[" * 100_000,
     ],
 )
 def test_replay_invalid_recording_names_line(text: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import runpy
-import tomllib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
@@ -32,9 +32,10 @@ from bothends.check.oracle import (
     TableOracle,
 )
 from bothends.errors import ConfigurationError, ServiceError, Unavailable, UnknownName
+from bothends.escaping import escape_text
 from bothends.framing import Framing, LengthPrefixed, Lines
 from bothends.services import registry
-from bothends.textfile import read_text
+from bothends.textfile import parse_toml, read_text
 
 if TYPE_CHECKING:
     import msgspec
@@ -260,12 +261,7 @@ def parse(text: str, file: str, name: str, folder: Path, *, allow_code: bool = F
         ConfigurationError: the text is invalid, or names Python code that is not allowed.
         ServiceError, UnknownName: the service or function cannot be loaded.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(file, "", "", f"invalid TOML: {error}") from error
-    except RecursionError as error:
-        raise ConfigurationError(file, "", "", "nested too deeply") from error
+    document = parse_toml(text, file)
     try:
         contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
     except msgspec.ValidationError as error:
@@ -281,6 +277,7 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     reason, _, where = message.partition(" - at `$")
     location = where.rstrip("`").lstrip(".")
     reason = (reason[:1].lower() + reason[1:]).replace("object", "table").replace("field", "key")
+    reason, location = escape_text(reason), escape_text(location)  # they quote keys and values of the file
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
         known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(location, ExchangeSpec)
@@ -329,7 +326,7 @@ def _validate(contract: Contract, file: str) -> None:
     patterns: list[AnswerSpec | ExchangeSpec] = [answer, *answer.exchanges]
     for each in patterns:
         try:
-            pattern = re.compile((each.matches or "").encode(), re.DOTALL)
+            pattern = _compile(each.matches or "")
         except re.error as error:
             raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
         if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
@@ -369,7 +366,7 @@ def make_oracle(contract: Contract) -> Oracle:
     if answer.nothing:
         return SilentOracle()
     if answer.matches:
-        return PatternOracle(re.compile(answer.matches.encode(), re.DOTALL), answer.example.encode())
+        return PatternOracle(_compile(answer.matches), answer.example.encode())
     if answer.exchanges:
         return TableOracle(
             {each.request.encode(): _expected_reply(each, contract) for each in answer.exchanges}
@@ -388,9 +385,17 @@ def make_oracle(contract: Contract) -> Oracle:
     )
 
 
+def _compile(pattern: str) -> re.Pattern[bytes]:
+    """Compile a regular expression for a whole reply. Raises re.error."""
+    with warnings.catch_warnings():
+        # Python warns of "[[", which a later version may interpret in another way.
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(pattern.encode(), re.DOTALL)
+
+
 def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply:
     if exchange.matches is not None:
-        pattern = re.compile(exchange.matches.encode(), re.DOTALL)
+        pattern = _compile(exchange.matches)
         until_eof = contract.framing == "headers"
         return ExpectedReply(pattern=pattern, example=exchange.example.encode(), until_eof=until_eof)
     reply = (exchange.reply or "").encode()

@@ -156,7 +156,14 @@ class Replay:
                     self._stages.setdefault(key, []).append(recorded)
                 else:
                     _add_decision(by_number[given["stage"]], given)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 hint = 'a file written by --record begins with {"impair": 1}'
                 reason = "not a line of a recording"
                 raise ConfigurationError(str(path), f"line {number}", "", reason, hint) from error
