@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothends.errors import MessageTooLong, UsageError
-from bothends.framing import DEFAULT_LIMIT, Framing, LengthPrefixed, Lines
+from bothends.framing import DEFAULT_LIMIT, FixedSize, Framing, LengthPrefixed, Lines
 
 
 def decode(framing: Framing, chunks: list[bytes]) -> tuple[list[bytes], MessageTooLong | None]:
@@ -126,6 +126,15 @@ def test_length_prefixed(width: int) -> None:
     assert decode_all_chunkings(framing, data) == ([b"one", b"", b"two\n"], False)
 
 
+def test_length_in_little_endian_order() -> None:
+    framing = LengthPrefixed(2, byteorder="little")
+    assert framing.encode(b"x" * 258) == b"\2\1" + b"x" * 258
+    assert decode_all_chunkings(framing, framing.encode(b"one") + framing.encode(b"")) == (
+        [b"one", b""],
+        False,
+    )
+
+
 @given(st.lists(st.binary(max_size=8)))
 def test_length_prefixed_round_trip(messages: list[bytes]) -> None:
     framing = LengthPrefixed(2)
@@ -170,3 +179,22 @@ def test_decoders_are_independent() -> None:
         one.feed(b"\2a")
         assert two.feed(b"\1\n")
         assert two.end() == []
+
+
+# --- messages of a fixed size ---
+
+
+@given(st.binary(max_size=40), st.integers(1, 9))
+def test_fixed_size(data: bytes, size: int) -> None:
+    whole = [data[at : at + size] for at in range(0, len(data) - size + 1, size)]
+    assert decode_all_chunkings(FixedSize(size), data) == (whole, False)
+
+
+def test_fixed_size_encodes_with_nul_bytes() -> None:
+    assert FixedSize(4).encode(b"ab") == b"ab\0\0"
+    assert FixedSize(4).with_limit(2).encode(b"ab") == b"ab"
+    with pytest.raises(MessageTooLong) as caught:
+        FixedSize(4).encode(b"abcde")
+    assert (caught.value.limit, caught.value.size) == (4, 5)
+    with pytest.raises(UsageError, match=r"FixedSize\(0\)"):
+        FixedSize(0)

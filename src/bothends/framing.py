@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from bothends.errors import MessageTooLong, UsageError
 
-__all__ = ["DEFAULT_LIMIT", "Decoder", "Framing", "LengthPrefixed", "Lines"]
+__all__ = ["DEFAULT_LIMIT", "Decoder", "FixedSize", "Framing", "LengthPrefixed", "Lines"]
 
 # The limit of asyncio's streams, and so of many servers. Hitting it is a surprise unless it is documented, so
 # every decorator states it and lets the user set it.
@@ -138,13 +138,15 @@ class _LineDecoder(Decoder):
 
 @dataclass(frozen=True, slots=True)
 class LengthPrefixed(Framing):
-    """Messages are preceded by their length, an unsigned number of `width` bytes in network byte order.
+    """Messages are preceded by their length, an unsigned number of `width` bytes.
 
-    `limit` is the maximum length of a message in bytes. A message that EOF truncates is dropped.
+    `limit` is the maximum length of a message in bytes; `byteorder`: that of the length, by default network
+    byte order. A message that EOF truncates is dropped.
     """
 
     width: int = 4
     limit: int = DEFAULT_LIMIT
+    byteorder: Literal["big", "little"] = "big"
 
     def __post_init__(self) -> None:
         # With 0 bytes of length, a stream would have infinitely many empty messages.
@@ -153,7 +155,7 @@ class LengthPrefixed(Framing):
 
     def decoder(self) -> Decoder:
         """See Framing.decoder."""
-        return _LengthDecoder(self.width, self.limit)
+        return _LengthDecoder(self.width, self.limit, self.byteorder)
 
     def with_limit(self, limit: int) -> LengthPrefixed:
         """See Framing.with_limit."""
@@ -167,15 +169,16 @@ class LengthPrefixed(Framing):
         """
         if len(message) >= 1 << (8 * self.width):
             raise MessageTooLong((1 << (8 * self.width)) - 1, len(message))
-        return len(message).to_bytes(self.width, "big") + message
+        return len(message).to_bytes(self.width, self.byteorder) + message
 
 
 class _LengthDecoder(Decoder):
-    __slots__ = ("_buffer", "_limit", "_width")
+    __slots__ = ("_buffer", "_byteorder", "_limit", "_width")
 
-    def __init__(self, width: int, limit: int) -> None:
+    def __init__(self, width: int, limit: int, byteorder: Literal["big", "little"]) -> None:
         self._width = width
         self._limit = limit
+        self._byteorder = byteorder
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -186,7 +189,7 @@ class _LengthDecoder(Decoder):
         at = 0
         while len(buffer) - at >= self._width:
             start = at + self._width
-            size = int.from_bytes(buffer[at:start], "big")
+            size = int.from_bytes(buffer[at:start], self._byteorder)
             if size > self._limit:
                 raise MessageTooLong(self._limit, size, messages)
             if len(buffer) - start < size:
@@ -194,4 +197,50 @@ class _LengthDecoder(Decoder):
             messages.append(bytes(buffer[start : start + size]))
             at = start + size
         del buffer[:at]
+        return messages
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSize(Framing):
+    """Every message has `limit` bytes. A message that EOF truncates is dropped."""
+
+    limit: int
+
+    def __post_init__(self) -> None:
+        # With 0 bytes, a stream would have infinitely many empty messages.
+        if self.limit < 1:
+            raise UsageError(f"FixedSize({self.limit}): a message must have at least 1 byte")
+
+    def decoder(self) -> Decoder:
+        """See Framing.decoder."""
+        return _FixedSizeDecoder(self.limit)
+
+    def with_limit(self, limit: int) -> FixedSize:
+        """See Framing.with_limit."""
+        return replace(self, limit=limit)
+
+    def encode(self, message: bytes) -> bytes:
+        """Return a message, with NUL bytes after it up to the size.
+
+        Raises:
+            MessageTooLong: it is longer than the size.
+        """
+        if len(message) > self.limit:
+            raise MessageTooLong(self.limit, len(message))
+        return message.ljust(self.limit, b"\0")
+
+
+class _FixedSizeDecoder(Decoder):
+    __slots__ = ("_buffer", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """See Decoder.feed."""
+        self._buffer += data
+        whole = len(self._buffer) - len(self._buffer) % self._size
+        messages = [bytes(self._buffer[at : at + self._size]) for at in range(0, whole, self._size)]
+        del self._buffer[:whole]
         return messages

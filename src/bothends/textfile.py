@@ -36,7 +36,8 @@ def parse_toml(text: str, file: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(file, "", "", f"invalid TOML: {error}", "see https://toml.io") from error
+        hint = "inside ''' ''' a backslash is itself" if "\\" in str(error) else "see https://toml.io"
+        raise ConfigurationError(file, "", "", f"invalid TOML: {error}", hint) from error
     except RecursionError as error:
         raise ConfigurationError(file, "", "", "nested too deeply") from error
 

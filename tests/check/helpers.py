@@ -35,7 +35,7 @@ def judge(
     loaded = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(loaded, "server")
     server = ServerUnderTest(loaded, command, endpoint)
-    run = SuiteRun(server, cases(suite), suite, only=only, thorough=thorough, timeout=timeout)
+    run = SuiteRun(server, cases(suite, loaded), suite, only=only, thorough=thorough, timeout=timeout)
     return asyncio.run(run.run())
 
 
@@ -65,7 +65,9 @@ def judge_client(command: list[str], contract: str | Contract = "upper-tcp", *on
     """Judge a client by its command."""
     loaded = load(contract) if isinstance(contract, str) else contract
     suite = suite_for(loaded, "client")
-    return asyncio.run(SuiteRun(ClientUnderTest(loaded, command), cases(suite), suite, only=only).run())
+    return asyncio.run(
+        SuiteRun(ClientUnderTest(loaded, command), cases(suite, loaded), suite, only=only).run()
+    )
 
 
 def build_starter(folder: Path, starter: Starter) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bothends.check.batch.build_recipes import NoRecipe, find_recipe
+from bothends.check.batch.build_plan import NoRecipe
+from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.grading import BatchSettings, judge_all, pack, unpack
 from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 from bothends.errors import ConfigurationError

@@ -70,7 +70,7 @@ def test_server_exiting_at_start_is_one_failure_with_stderr(tmp_path: Path) -> N
     assert {each.verdict for each in others} == {Verdict.SKIP}
 
 
-@pytest.mark.parametrize(("port", "note"), [("fixed", "cases ran one by one"), ("ephemeral", "")])
+@pytest.mark.parametrize(("port", "note"), [("fixed", "the program's endpoint is fixed"), ("ephemeral", "")])
 def test_server_ignoring_port_is_located(port: str, note: str, tmp_path: Path) -> None:
     number = free_port() if port == "fixed" else 0
     text = make_starter("server", "python", "tcp").text.replace("int(sys.argv[1])", str(number))

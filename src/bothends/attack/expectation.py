@@ -133,6 +133,8 @@ def from_contract(name: str) -> Expectation:
         UsageError: the answer never ends, so it is never known to be right.
     """
     contract = load(name)
+    if not contract.has_answer:
+        raise UsageError(f"contract {name!r} has scenes only, and no [answer]: give --request")
     if contract.endless:
         raise UsageError(
             f"contract {name!r} has an answer without an end; an honest client needs one with an end"

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError
 
 
@@ -37,14 +38,16 @@ class CheckFailed(Exception):
     """The program did something wrong, or did not do what it should.
 
     Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
-    machine it may have arrived later, so the case is worth another attempt).
+    machine it may have arrived later, so the case is worth another attempt), `left` (the server had exited
+    with status 0, without a signal of the checker).
     """
 
-    def __init__(self, expected: str, happened: str, *, timed_out: bool = False) -> None:
+    def __init__(self, expected: str, happened: str, *, timed_out: bool = False, left: bool = False) -> None:
         super().__init__(expected, happened)
         self.expected = expected
         self.happened = happened
         self.timed_out = timed_out
+        self.left = left
 
     def __str__(self) -> str:
         return f"expected {self.expected}; {self.happened}"
@@ -54,12 +57,16 @@ class CheckFailed(Exception):
 class NotListening(BothendsError):
     """The program cannot be judged: it could not be started, or does not listen.
 
-    Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running).
+    Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running),
+    `port_in_use` (another socket has its port, so that this says nothing about the case), `elsewhere` (it
+    listens on this one endpoint, whatever port it was given).
     """
 
     reason: str
     stderr_tail: str
     exited: bool = False
+    port_in_use: bool = False
+    elsewhere: Endpoint | None = None
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason

@@ -15,9 +15,9 @@ The author of a contract may be untrusted, so the Python code that it names runs
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
@@ -31,9 +31,12 @@ from bothends.check.oracle import (
     SilentOracle,
     TableOracle,
 )
-from bothends.errors import ConfigurationError, ServiceError, Unavailable, UnknownName
+from bothends.check.patterns import compile_pattern
+from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
+from bothends.check.scenes.steps import SendTexts, Step
+from bothends.errors import ConfigurationError, MessageTooLong, ServiceError, Unavailable, UnknownName
 from bothends.escaping import escape_text
-from bothends.framing import Framing, LengthPrefixed, Lines
+from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
 from bothends.services import registry
 from bothends.textfile import parse_toml, read_text
 
@@ -92,6 +95,13 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return name if name.endswith(".py") else name.rpartition(":")[0]
 
 
+class ServerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a server is used."""
+
+    input: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """The lines that are typed on its standard input when it starts, with `{port}` and `{host}` replaced."""
+
+
 class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A client's input, and what it should do with it."""
 
@@ -123,9 +133,21 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     transport: Literal["tcp", "udp", "unix", "unix+dgram"]
     """The transport."""
 
-    framing: Literal["none", "lines", "length", "headers"] = "none"
-    """How a stream is split into messages: not at all, at the ends of lines, by a length of four bytes (in
-    network byte order) before each message, or at an empty line (as in HTTP; EOF then ends the reply)."""
+    framing: Literal["none", "lines", "length", "fixed", "headers"] = "none"
+    """How a stream is split into messages: not at all, at the ends of lines, by a length before each message,
+    every `message_bytes`, or at an empty line (as in HTTP; EOF then ends the reply)."""
+
+    line_end: Literal["\n", "\r\n"] = "\n"
+    """The end of the lines that are sent, with `lines`. Received lines may end in either way."""
+
+    length_bytes: Annotated[int, msgspec.Meta(ge=1, le=8)] = 4
+    """The width of the length before each message in bytes, with `length`."""
+
+    length_order: Literal["big", "little"] = "big"
+    """The byte order of the length, by default network byte order."""
+
+    message_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    """The size of each message in bytes, with `fixed`; shorter texts of scenes end with NUL bytes."""
 
     persistent: bool = True
     """A connection carries any number of exchanges, and the client closes it; false: one exchange, and the
@@ -149,6 +171,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     answer: AnswerSpec = AnswerSpec()
     """The source of correct replies."""
 
+    server: ServerSpec = ServerSpec()
+    """How a server is used."""
+
     client: ClientSpec = ClientSpec()
     """What a client should do."""
 
@@ -164,6 +189,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     files: dict[str, str] = {}
     """Files that are created in `{dir}` for the program: contents by name."""
 
+    scene: tuple[SceneSpec, ...] = ()
+    """Dialogues, each of which is a case."""
+
     folder: str = "."
     """The folder that `file.py:name` is relative to: the contract's own (set when it is read)."""
 
@@ -177,9 +205,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """The framing of a stream, practically without a limit, or None if there is none."""
         match self.framing:
             case "lines":
-                return Lines(1 << 30)
+                return Lines(1 << 30) if self.line_end == "\n" else CrlfLines(1 << 30)
             case "length":
-                return LengthPrefixed(4, 1 << 30)
+                return LengthPrefixed(self.length_bytes, 1 << 30, self.length_order)
+            case "fixed":
+                return FixedSize(self.message_bytes)
             case "headers":
                 return HeaderFraming()
         return None
@@ -191,11 +221,36 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def max_message_size(self) -> int:
         """The size in bytes up to which messages must be accepted."""
+        if self.framing == "length":
+            return min(self.limit, self.max_length)
         return min(self.limit, MAX_UDP_PAYLOAD) if self.transport == "udp" else self.limit
+
+    @property
+    def max_length(self) -> int:
+        """The greatest length in bytes that fits before a message, with `length`."""
+        return (1 << (8 * self.length_bytes)) - 1
+
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        """The parsed scenes."""
+        return tuple(parse_scene(each, self.transport, self.name) for each in self.scene)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether it has a source of correct replies; otherwise it has scenes only."""
+        return self.answer != AnswerSpec()
 
     def weight(self, case: str) -> float:
         """Return the points for a case."""
         return self.weights.get(case, 1.0)
+
+
+class CrlfLines(Lines):
+    """Lines whose ends are CR LF."""
+
+    def encode(self, message: bytes) -> bytes:
+        """Return a line with CR LF."""
+        return message + b"\r\n"
 
 
 class HeaderFraming(Lines):
@@ -280,27 +335,37 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     reason, location = escape_text(reason), escape_text(location)  # they quote keys and values of the file
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
-        known = {"": Contract, "answer": AnswerSpec, "client": ClientSpec}.get(location, ExchangeSpec)
+        tables = {"": Contract, "answer": AnswerSpec, "server": ServerSpec, "client": ClientSpec}
+        known = SceneSpec if location.startswith("scene[") else tables.get(location, ExchangeSpec)
         nearest = suggest.nearest(unknown[1], known.__struct_fields__)
         hint = (
             f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join(known.__struct_fields__)}"
         )
     elif reason.startswith("invalid enum value"):
         table, _, key = location.rpartition(".")
-        hint = f"use {', '.join(get_args(get_type_hints(ClientSpec if table else Contract)[key]))}"
+        tables = {"": Contract, "client": ClientSpec}
+        owner = SceneSpec if table.startswith("scene[") else tables[table]
+        values = get_args(get_type_hints(owner).get(key, Literal["tcp", "udp"]))  # else: of a client
+        hint = f"use {', '.join(map(_show_value, values))}"
     return (f"{location}: {reason}" if location else reason), hint
+
+
+def _show_value(value: str) -> str:
+    return value if value.isprintable() else json.dumps(value)
 
 
 def _validate(contract: Contract, file: str) -> None:
     """Check the constraints that the types do not express."""
+    _validate_framing(contract, file)
+    _validate_scenes(contract, file)
     answer = contract.answer
     sources = ("service", "function", "exchanges", "matches", "nothing")
     given = [each for each in sources if getattr(answer, each)]
-    if len(given) != 1:
+    if len(given) != 1 and (contract.has_answer or not contract.scene):
         raise ConfigurationError(
             file, "[answer]", "",
             f"exactly one of {', '.join(sources)} is required, found {' and '.join(given) or 'none'}",
-            'for example, service = "upper"',
+            'for example, service = "upper"; or write scenes: [[scene]]',
         )  # fmt: skip
     if contract.endless and not (answer.matches and contract.speaks_first and contract.persistent):
         raise ConfigurationError(
@@ -326,13 +391,86 @@ def _validate(contract: Contract, file: str) -> None:
     patterns: list[AnswerSpec | ExchangeSpec] = [answer, *answer.exchanges]
     for each in patterns:
         try:
-            pattern = _compile(each.matches or "")
+            pattern = compile_pattern(each.matches or "")
         except re.error as error:
             raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
         if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
             raise ConfigurationError(
                 file, "[answer]", "example", f"{each.matches!r} doesn't match the whole of {each.example!r}"
             )
+
+
+# Key -> the framing that needs it.
+_FRAMING_KEYS: Final = {
+    "line_end": "lines",
+    "length_bytes": "length",
+    "length_order": "length",
+    "message_bytes": "fixed",
+}
+
+
+def _validate_framing(contract: Contract, file: str) -> None:
+    default = Contract(transport="tcp")
+    for key, framing in _FRAMING_KEYS.items():
+        if getattr(contract, key) != getattr(default, key) and contract.framing != framing:
+            raise ConfigurationError(
+                file, "", key, f"it needs framing = {framing!r}", f"framing is {contract.framing!r}"
+            )
+    if contract.framing == "fixed" and not contract.message_bytes:
+        raise ConfigurationError(
+            file, "", "framing", "fixed needs the size of a message", "for example, message_bytes = 16"
+        )
+    if contract.framing == "fixed" and contract.has_answer:
+        raise ConfigurationError(file, "", "framing", "fixed is for scenes", "remove [answer]")
+    if contract.framing == "length" and contract.length_bytes == 1 and contract.has_answer:
+        raise ConfigurationError(
+            file, "", "length_bytes", "the cases of [answer] have messages of 1,000 bytes", "remove [answer]"
+        )
+    if contract.framing == "headers" and contract.scene:
+        raise ConfigurationError(
+            file, "", "framing", "scenes cannot have headers", "use none, and write \\r\\n in the texts"
+        )
+
+
+def _validate_scenes(contract: Contract, file: str) -> None:
+    ids: dict[str, str] = {}
+    for spec in contract.scene:
+        scene = parse_scene(spec, contract.transport, file)
+        table = f"scene {spec.name!r}"
+        other = ids.setdefault(scene.case_id, spec.name)
+        if other is not spec.name:
+            raise ConfigurationError(
+                file,
+                table,
+                "name",
+                f"its case is {scene.case_id}, as that of {other!r}",
+                "choose another name",
+            )
+        for step in scene.texts():
+            texts = step.texts if isinstance(step, SendTexts) else step.choices
+            for text in texts:
+                _validate_text(
+                    contract, scene, step, b"".join(p for p in text.parts if isinstance(p, bytes)), file
+                )
+
+
+def _validate_text(contract: Contract, scene: Scene, step: Step, literal: bytes, file: str) -> None:
+    """Check that the bytes of a text are possible with the framing."""
+    reason = hint = ""
+    if scene.is_datagram(step.client):
+        if len(literal) > MAX_UDP_PAYLOAD:
+            reason = f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes"
+    elif contract.framing == "lines" and b"\n" in literal:
+        reason, hint = "a line cannot contain \\n", 'its end is sent by itself; or use framing = "none"'
+    elif contract.framing == "none" and isinstance(step, SendTexts) and step.texts[0].parts == (b"",):
+        reason, hint = "without framing, nothing would be sent", "write a text after the sign"
+    elif contract.framer is not None:
+        try:
+            contract.encode(literal)
+        except MessageTooLong as error:
+            reason, hint = f"{error.size:,} bytes do not fit", f"a message has at most {error.limit:,}"
+    if reason:
+        raise ConfigurationError(file, f"scene {scene.spec.name!r}", "", f"line {step.line}: {reason}", hint)
 
 
 def _check_code(answer: AnswerSpec, file: str, *, allow_code: bool) -> None:
@@ -363,10 +501,10 @@ def make_oracle(contract: Contract) -> Oracle:
         ServiceError, UnknownName: the service or function cannot be loaded.
     """
     answer = contract.answer
-    if answer.nothing:
+    if answer.nothing or not contract.has_answer:
         return SilentOracle()
     if answer.matches:
-        return PatternOracle(_compile(answer.matches), answer.example.encode())
+        return PatternOracle(compile_pattern(answer.matches), answer.example.encode())
     if answer.exchanges:
         return TableOracle(
             {each.request.encode(): _expected_reply(each, contract) for each in answer.exchanges}
@@ -374,7 +512,7 @@ def make_oracle(contract: Contract) -> Oracle:
     if answer.function:
         name = _resolve_beside_contract(answer.function, contract.folder)
         oracle = FunctionOracle(_load_function(name), contract.framer, name)
-        oracle.reply(b"message 0 of the check")  # to report a function that raises now
+        oracle.reply(b"Message 0 of the CHECK")  # to report a function that raises now
         return oracle
     service = registry.load(_resolve_beside_contract(answer.service, contract.folder))
     if contract.framing in ("length", "headers"):
@@ -385,17 +523,9 @@ def make_oracle(contract: Contract) -> Oracle:
     )
 
 
-def _compile(pattern: str) -> re.Pattern[bytes]:
-    """Compile a regular expression for a whole reply. Raises re.error."""
-    with warnings.catch_warnings():
-        # Python warns of "[[", which a later version may interpret in another way.
-        warnings.simplefilter("ignore", FutureWarning)
-        return re.compile(pattern.encode(), re.DOTALL)
-
-
 def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply:
     if exchange.matches is not None:
-        pattern = _compile(exchange.matches)
+        pattern = compile_pattern(exchange.matches)
         until_eof = contract.framing == "headers"
         return ExpectedReply(pattern=pattern, example=exchange.example.encode(), until_eof=until_eof)
     reply = (exchange.reply or "").encode()

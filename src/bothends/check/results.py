@@ -69,7 +69,7 @@ class SuiteResult:
 
     @property
     def max_points(self) -> float:
-        """The points that could be earned, in cases that were not skipped."""
+        """The points that could be earned: also in cases that could not be asked because of a failure."""
         return sum(each.max_points for each in self.outcomes)
 
     def as_object(self) -> dict[str, Any]:

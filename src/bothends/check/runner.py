@@ -4,7 +4,8 @@
 2. The others run concurrently, up to `jobs` at a time, each with its own server if possible; exclusive cases
    come last, and a case starts after those in its `after`.
 3. A case that failed only on a timeout is retried alone, with a longer timeout, because the machine may be
-   busy. Other failures are final, and so is a timeout of a server whose threads were all asleep.
+   busy. Any other failure is repeated at once, and so is a timeout of a server whose threads were all asleep.
+   It counts if it fails again in one of two more attempts; otherwise it is said to be flaky.
 4. The exit of a server is part of the evidence.
 """
 
@@ -59,6 +60,8 @@ class SuiteRun(Generic[ContextT]):
     timeout: float = DEFAULT_TIMEOUT
     progress: OutcomeCallback = lambda _outcome: None
     _outcomes: dict[str, CaseOutcome] = field(default_factory=dict)
+    _left: set[str] = field(default_factory=set)  # cases in which the server exited unasked, with status 0
+    _failed_start: str = ""  # the case that failed because the program could not be started again
 
     async def run(self) -> SuiteResult:
         """Run the suite. Faults of the program are in the result.
@@ -76,13 +79,10 @@ class SuiteRun(Generic[ContextT]):
             startup = await self.subject.prepare()
             self.subject.load_factor = round(min(8.0, max(self.subject.load_factor, startup)), 1)
         except NotListening as error:
-            self._record_not_listening(error)
+            self._record_not_listening(error, oracle)
         else:
-            if self.subject.is_spawned and not self.subject.parallel:
-                notes.append(
-                    f"the program's endpoint is fixed ({self.subject.fixed_endpoint}): cases ran one by one"
-                )
             await self._run_cases(oracle)
+            await self._join_exits(oracle)
             await self._trace_failures(oracle)
         finally:
             await self.subject.close()
@@ -93,19 +93,24 @@ class SuiteRun(Generic[ContextT]):
             self.suite,
             outcomes,
             round(loop.time() - started_at, 2),
-            tuple(notes),
+            (*notes, *self.subject.notes),
         )
 
-    def _record_not_listening(self, error: NotListening) -> None:
+    def _record_not_listening(self, error: NotListening, oracle: Oracle) -> None:
+        contract = self.subject.contract
         first, *others = self.cases
         self._record(CaseOutcome(
             first.id, Verdict.FAIL, expected="a server that listens", happened=error.reason,
             likely_cause="the program does not start, or listens on another endpoint",
-            stderr_tail=error.stderr_tail,
+            stderr_tail=error.stderr_tail, max_points=contract.weight(first.id),
         ))  # fmt: skip
         for case in others:
-            if case in self.selected_cases():
-                self._record(CaseOutcome(case.id, Verdict.SKIP, detail="the server does not listen"))
+            if case not in self.selected_cases():
+                continue
+            if reason := skip_reason(case, contract, oracle, self.subject, self.thorough):
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason))
+            else:
+                self._record_not_asked(case.id, "the server does not listen")
 
     async def _run_cases(self, oracle: Oracle) -> None:
         gate = self.cases[0]
@@ -124,7 +129,7 @@ class SuiteRun(Generic[ContextT]):
             pending.remove(gate)
             if self._outcomes[gate.id].verdict is Verdict.FAIL:
                 for case in pending:
-                    self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{gate.id} must pass first"))
+                    self._record_not_asked(case.id, f"{gate.id} must pass first")
                 return
         jobs = asyncio.Semaphore(self.jobs if self.subject.parallel else 1)
         finished = {case.id: asyncio.Event() for case in self.cases}
@@ -150,6 +155,24 @@ class SuiteRun(Generic[ContextT]):
             if (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL and outcome.attempts == 0:
                 await self._retry_alone(case, oracle)
 
+    async def _join_exits(self, oracle: Oracle) -> None:
+        """Make one failure of those that follow from a server that leaves after its first client."""
+        failed = [
+            outcome
+            for case in self.cases
+            if case.id in self._left and (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL
+        ]
+        timeout = _TRACE_TIMEOUT * self.subject.load_factor
+        if len(failed) < 2 or not await self.subject.leaves_after_one_client(oracle, timeout):
+            return
+        first, *others = failed
+        self._outcomes[first.case] = replace(first, likely_cause="serves one client, and exits")
+        for outcome in others:
+            reason = f"not asked, because the server exits after one client: see {first.case}"
+            self._outcomes[outcome.case] = CaseOutcome(
+                outcome.case, Verdict.SKIP, detail=reason, max_points=outcome.max_points
+            )
+
     def selected_cases(self) -> list[Case[ContextT]]:
         """Return the cases to run: those in `only`, and those that they come after."""
         if not self.only:
@@ -160,15 +183,34 @@ class SuiteRun(Generic[ContextT]):
     async def _run_case(self, case: Case[ContextT], oracle: Oracle) -> None:
         for earlier in case.after:
             if earlier in self._outcomes and self._outcomes[earlier].verdict is Verdict.FAIL:
-                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=f"{earlier} must pass first"))
+                self._record_not_asked(case.id, f"{earlier} must pass first")
                 return
         outcome, timed_out = await self._attempt(case, oracle, self.timeout * self.subject.load_factor, 1)
-        if not timed_out:
+        if outcome.verdict is not Verdict.FAIL:
             self._record(outcome)
+        elif not timed_out:
+            self._record(await self._repeat(case, oracle, outcome))
         elif case.exclusive or case is self.cases[0]:
             await self._retry_alone(case, oracle)
         else:
             self._outcomes[case.id] = replace(outcome, attempts=0)  # to be retried after all others
+
+    async def _repeat(self, case: Case[ContextT], oracle: Oracle, failure: CaseOutcome) -> CaseOutcome:
+        """Repeat a case that has failed. Returns: the failure if it fails again, or else that it is flaky."""
+        timeout = self.timeout * self.subject.load_factor
+        for attempt in range(2, _MAX_ATTEMPTS + 1):
+            outcome, _ = await self._attempt(case, oracle, timeout, attempt)
+            if outcome.verdict is Verdict.SKIP:  # it cannot be asked again
+                return failure
+            if outcome.verdict is Verdict.FAIL:
+                again = (
+                    f"{failure.happened} (in 2 of {attempt} attempts)" if attempt > 2 else failure.happened
+                )
+                return replace(failure, happened=again, attempts=attempt)
+        return replace(
+            failure, verdict=Verdict.NON_STRICT, attempts=_MAX_ATTEMPTS, points=failure.max_points,
+            detail=f"flaky: failed in 1 of {_MAX_ATTEMPTS} attempts: {failure.happened}",
+        )  # fmt: skip
 
     async def _retry_alone(self, case: Case[ContextT], oracle: Oracle) -> None:
         """Retry a case with longer timeouts, while no other case runs, until two attempts agree."""
@@ -193,7 +235,7 @@ class SuiteRun(Generic[ContextT]):
         started_at = loop.time()
         note: Note | None = None
         failure: CheckFailed | None = None
-        stderr_tail = ""
+        stderr_tail, likely_cause, not_asked = "", case.likely_cause, ""
         # A longer timeout for each step, as over an impaired path, prolongs the timeout of the case, too.
         case_timeout = round(
             _CASE_TIMEOUT * self.subject.load_factor * max(1.0, self.timeout / DEFAULT_TIMEOUT)
@@ -216,17 +258,29 @@ class SuiteRun(Generic[ContextT]):
                 if failure is not None:
                     failure, stderr_tail = await context.diagnose(failure)
         except NotListening as error:
-            failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
+            likely_cause = "the program does not start again after it has run"
+            if error.port_in_use or self._failed_start not in ("", case.id):
+                text = error.reason if error.port_in_use else f"{error.reason}, as in {self._failed_start}"
+                not_asked = f"not asked, because the server {text}"
+            else:
+                self._failed_start = case.id
+                failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
         except BothendsError as error:
             failure = CheckFailed("a server that listens", str(error))
-        seconds = round(loop.time() - started_at, 3)
         weight = self.subject.contract.weight(case.id)
+        if not_asked:
+            return CaseOutcome(
+                case.id, Verdict.SKIP, 0.0, attempt, detail=not_asked, max_points=weight
+            ), False  # fmt: skip
+        if failure is not None and failure.left:
+            self._left.add(case.id)
+        seconds = round(loop.time() - started_at, 3)
         if failure is not None:
             relaxed = case.id in self.subject.contract.relax
             outcome = CaseOutcome(
                 case.id, Verdict.NON_STRICT if relaxed else Verdict.FAIL, seconds, attempt,
                 detail="the contract allows this failure" if relaxed else "",
-                expected=failure.expected, happened=failure.happened, likely_cause=case.likely_cause,
+                expected=failure.expected, happened=failure.happened, likely_cause=likely_cause,
                 stderr_tail=stderr_tail, transcript=tuple(transcript.entries()),
                 points=weight if relaxed else 0.0, max_points=weight,
             )  # fmt: skip
@@ -258,7 +312,14 @@ class SuiteRun(Generic[ContextT]):
         self.subject.trace = None
 
     def _record(self, outcome: CaseOutcome) -> None:
-        if outcome.verdict is Verdict.SKIP:
+        if outcome.verdict is Verdict.SKIP and not outcome.detail.startswith("not asked, "):
             outcome = replace(outcome, points=0.0, max_points=0.0)
         self._outcomes[outcome.case] = outcome
         self.progress(outcome)
+
+    def _record_not_asked(self, case_id: str, reason: str) -> None:
+        """Record a case that could not be asked because of a failure. Its points are lost, not left out."""
+        weight = self.subject.contract.weight(case_id)
+        self._record(
+            CaseOutcome(case_id, Verdict.SKIP, detail=f"not asked, because {reason}", max_points=weight)
+        )

@@ -14,7 +14,7 @@ from typing import Final, Protocol, TextIO, TypeVar
 
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed
-from bothends.escaping import escape_controls
+from bothends.escaping import escape_line
 from bothends.log import LineStream, missing_line
 from bothends.osutil.observer_file import ObserverFile
 
@@ -76,7 +76,7 @@ class OutputFiles:
         elif sys.stderr is not None:
             stream = self.stream(sys.stderr)
             with contextlib.suppress(OSError, ValueError):
-                stream.write(escape_controls(text) + "\n")
+                stream.write(escape_line(text) + "\n")
                 stream.flush()
 
     def close(self) -> None:

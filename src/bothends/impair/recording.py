@@ -52,13 +52,14 @@ class RecordingWriter:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
-        self._file = ObserverFile(descriptor, str(path), missing_line=_missing_line, report=report)
+        self._file = ObserverFile(
+            descriptor,
+            str(path),
+            missing_line=_missing_line,
+            report=report,
+            first_line=json.dumps({"impair": VERSION}) + "\n",
+        )
         self._stages = 0
-        try:
-            self._file.require(json.dumps({"impair": VERSION}) + "\n")
-        except SystemCallFailed:
-            self._file.close()
-            raise
 
     def start_stage(
         self, proxy: str, connection: int, direction: Direction, toxic: str, position: int

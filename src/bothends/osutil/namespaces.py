@@ -15,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +40,8 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAPABILITY_VERSION: Final = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 # Additional rights of a command in a host: bind ports below 1024, and run `ip link`, `ping` and `tcpdump`.
 _CAP_NET_BIND_SERVICE, _CAP_NET_ADMIN, _CAP_NET_RAW = 10, 12, 13
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 
 _SYSCTL: Final = Path("/proc/sys")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -65,6 +69,14 @@ def new_network_namespace() -> int:
     """Create and enter a network namespace. Returns a descriptor of it. Raises OSError."""
     unshare(CLONE_NEWNET)
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def bring_loopback_up() -> None:
+    """Bring the loopback interface of this thread's network namespace up: netdevice(7). Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sH14x", b"lo", 0)
+        (found,) = struct.unpack("16xH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", found | _IFF_UP))
 
 
 def write_id_maps(pid: int) -> None:

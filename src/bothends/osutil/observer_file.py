@@ -38,8 +38,9 @@ _MAX_CUT: Final = 64 << 10  # bytes at the end of a file among which the last li
 _WAIT: Final = 1000  # milliseconds between two looks of the thread whether it is still needed
 
 # Shared between processes: all missing lines, those of them that no line of the file has reported yet, the
-# errno of the last failure, queued lines, and where the lines written without a gap start and end.
-_COUNTERS: Final = struct.Struct("=6Q")
+# errno of the last failure, queued lines, where the lines written without a gap start and end, and where the
+# last line that reports missing ones is, and their number.
+_COUNTERS: Final = struct.Struct("=8Q")
 
 
 class ObserverFile:
@@ -50,9 +51,13 @@ class ObserverFile:
         name: of the file, in messages.
         missing_line: returns the line for the file, with its newline, that says that `count` lines are
             missing there, and why.
-        report: called once, with a message, when the first line cannot be written.
+        report: called once, with a message, when a line after `first_line` cannot be written.
+        first_line: written at once, with its newline. Without it the file is of no use.
         is_shared: other processes write to the file too, after a fork.
         owns_descriptor: whether `close` closes the descriptor.
+
+    Raises:
+        SystemCallFailed: `first_line` cannot be written. The file is then closed.
     """
 
     def __init__(
@@ -62,11 +67,12 @@ class ObserverFile:
         *,
         missing_line: Callable[[int, str], str],
         report: Callable[[str], object] | None = None,
+        first_line: str = "",
         is_shared: bool = False,
         owns_descriptor: bool = True,
     ) -> None:
         self.name = name
-        self.report = report
+        self._report: Callable[[str], object] | None = None
         self._descriptor = descriptor
         self._missing_line = missing_line
         self._is_shared = is_shared
@@ -77,9 +83,15 @@ class ObserverFile:
         self._shared = mmap.mmap(-1, _COUNTERS.size)
         # Copies of the shared counters, valid while the lock is held.
         self._missing = self._unreported = self._errno = self._queued = self._start = self._end = 0
+        self._note_start = self._note_lines = 0
         self._depth = 0
         self._reset_in_child()
         os.register_at_fork(after_in_child=self._reset_in_child)
+        if first_line and not self.write(first_line):
+            number = self._errno
+            self.close()
+            raise SystemCallFailed("write", name, number)
+        self._report = report
 
     @property
     def missing(self) -> int:
@@ -105,22 +117,8 @@ class ObserverFile:
         """
         data = text.encode("utf-8", "backslashreplace")
         count = data.count(b"\n") if records is None else records
-        with self.locked():
-            before = self._missing
-            written = (
-                self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
-            )
-            is_first, number = not before and self._missing > 0, self._errno
-        if is_first:
-            self._report(number)
-        return written
-
-    def require(self, text: str) -> None:
-        """Write the first line. Raises SystemCallFailed if that is not possible."""
-        report, self.report = self.report, None
-        if not self.write(text):
-            raise SystemCallFailed("write", self.name, self._errno)
-        self.report = report
+        with self._reporting():
+            return self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
 
     def close(self) -> SystemCallFailed | None:
         """Wait for a slow reader, for at most a second; write the number of missing lines, and close.
@@ -157,7 +155,8 @@ class ObserverFile:
             if not self._depth:
                 self._lock_file(fcntl.LOCK_EX)
                 (
-                    self._missing, self._unreported, self._errno, self._queued, self._start, self._end
+                    self._missing, self._unreported, self._errno, self._queued, self._start, self._end,
+                    self._note_start, self._note_lines,
                 ) = _COUNTERS.unpack(self._shared)  # fmt: skip
             self._depth += 1
             try:
@@ -166,12 +165,19 @@ class ObserverFile:
                 self._depth -= 1
                 if not self._depth:
                     counts = (self._missing, self._unreported, self._errno, self._queued)
-                    _COUNTERS.pack_into(self._shared, 0, *counts, self._start, self._end)
+                    places = (self._start, self._end, self._note_start, self._note_lines)
+                    _COUNTERS.pack_into(self._shared, 0, *counts, *places)
                     self._lock_file(fcntl.LOCK_UN)
 
-    def _report(self, number: int) -> None:
-        if self.report is not None:
-            self.report(f"{self.name}: {_reason(number)}; what cannot be written is counted and left out")
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Hold the lock, and report the first failure when it is free again."""
+        with self.locked():
+            before = self._missing
+            yield
+            is_first, reason = not before and self._missing > 0, _reason(self._errno)
+        if is_first and self._report is not None:
+            self._report(f"{self.name}: {reason}; what cannot be written is counted and left out")
 
     def _lock_file(self, operation: int) -> None:
         if self._is_shared:
@@ -187,17 +193,14 @@ class ObserverFile:
     # Regular files
 
     def _write_regular(self, data: bytes, records: int) -> bool:
-        if self._unreported:
-            note = self._note()
-            if not self._append(note + data):
-                self._count_missing(records, self._errno)
-                return False
+        note = self._note() if self._unreported else b""
+        if not self._append(note + data):
+            self._count_missing(records, self._errno)
+            return False
+        if note:
+            self._note_start, self._note_lines = self._end - len(note + data), self._unreported
             self._unreported = 0
-            return True
-        if self._append(data):
-            return True
-        self._count_missing(records, self._errno)
-        return False
+        return True
 
     def _append(self, data: bytes) -> bool:
         """Append data as a whole, or nothing."""
@@ -252,6 +255,10 @@ class ObserverFile:
                 self._cut(len(tail) - kept)
                 self._end -= len(tail) - kept
                 self._count_missing(tail.count(b"\n", kept), self._errno)
+                if self._note_lines and self._end <= self._note_start:  # report its lines again
+                    self._missing -= 1  # the note is none of the missing lines
+                    self._unreported += self._note_lines - 1
+                    self._note_lines = 0
 
     def _note(self) -> bytes:
         return self._missing_line(self._unreported, _reason(self._errno)).encode()
@@ -281,9 +288,8 @@ class ObserverFile:
         self._drain()
         size = sum(len(data) for data, _ in self._queue)
         if self._unreported and size < QUEUE_BYTES // 2:
+            self._enqueue(self._note(), 1)
             unreported, self._unreported = self._unreported, 0
-            note = self._missing_line(unreported, _reason(self._errno)).encode()
-            self._enqueue(note, 1)
             if not self._drain():
                 self._missing -= 1  # the note is none of the missing lines
                 self._unreported += unreported - 1
@@ -342,16 +348,12 @@ class ObserverFile:
     def _drain_in_thread(self) -> None:
         while True:
             self._wait_writable(_WAIT)
-            with self.locked():
-                before = self._missing
+            with self._reporting():
                 self._drain()
-                is_first, number = not before and self._missing > 0, self._errno
                 if is_done := not self._queue:
                     self._thread = None
                     if self._unreported:
                         self._write_queued(b"", 0)
-            if is_first:
-                self._report(number)
             if is_done:
                 return
 

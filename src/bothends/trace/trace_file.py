@@ -52,6 +52,7 @@ from bothends.trace.model import (
 )
 
 VERSION: Final = 1
+FIRST_LINE: Final = json.dumps({"bothends-trace": VERSION}) + "\n"
 _MAX_INTEGER: Final = 1 << 64
 MAX_LINE: Final = 16 << 20  # characters of a line: longer ones are not from a trace
 
@@ -324,14 +325,16 @@ class TraceFileWriter:
         file: where to write. If `write` returns False, as `ObserverFile` does on a full disk, the lines are
             missing; processes and sockets are then written with the next point that refers to them.
         trace: holds the processes and sockets that the points refer to.
+        is_begun: whether the file has its first line already.
     """
 
-    def __init__(self, file: LineFile, trace: Trace) -> None:
+    def __init__(self, file: LineFile, trace: Trace, *, is_begun: bool = False) -> None:
         self._file = file
         self._trace = trace
         self._written: dict[tuple[str, int], str] = {}
         self._new: dict[tuple[str, int], str] = {}  # lines that go before the next one, with it
-        self._write_line({"bothends-trace": VERSION})
+        if not is_begun:
+            self._file.write(FIRST_LINE)
 
     def write(self, point: Point) -> None:
         """Write a point, after the processes and sockets it refers to if they are new or have changed."""

@@ -1,9 +1,10 @@
-"""How to build and run a submission: from its manifest, or by its programming language.
+"""How to build and run a submission: from its manifest, with its build tool, or by its programming language.
 
 The manifest is `check.toml` in the submission's folder:
 
     build = ["cc -O2 -o server server.c"]
     run = "./server {port}"
+    input = "{port}\\n"       # a server that asks for its port at the keyboard
 """
 
 from __future__ import annotations
@@ -17,12 +18,24 @@ from pathlib import Path
 from typing import Final
 
 from bothends import suggest
+from bothends.check.batch.build_plan import BuildPlan, NoRecipe
+from bothends.check.batch.candidates import Candidate
+from bothends.check.batch.project_recipes import find_project_plan
+from bothends.check.batch.source_evidence import find_evidence
 from bothends.errors import ConfigurationError
-from bothends.source_programs import LANGUAGES, Recipe, SourceFile
+from bothends.source_programs import LANGUAGES, SourceFile
 
 MANIFEST: Final = "check.toml"
+_MANIFEST_KEYS: Final = ("build", "run", "input")
+_MAX_TEXT: Final = 200_000  # characters of a source file that are searched
+_OTHERS_FOLDERS: Final = {"node_modules", "venv", "site-packages", "__pycache__", "CMakeFiles", "__MACOSX"}
+_IMPORTS: Final = {
+    ".py": re.compile(r"^[ \t]*(?:from[ \t]+\.?(\w+)[ \t]+import|import[ \t]+(\w+))", re.MULTILINE),
+    ".js": re.compile(r"""(?:require\(|from)[ \t]*['"]\./([\w./-]+)['"]"""),
+}
+MAX_INPUT: Final = 1000  # characters: as in a contract
 _MAIN_PATTERNS: Final = {
-    ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\("),
+    ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\(|\.sendto\("),
     ".c": re.compile(r"\bmain\s*\("),
     ".cpp": re.compile(r"\bmain\s*\("),
     ".cc": re.compile(r"\bmain\s*\("),
@@ -33,12 +46,13 @@ _MAIN_PATTERNS: Final = {
 }
 
 
-class NoRecipe(Exception):
-    """The submission has no known way to be built and run; the message says why."""
+def find_recipe(folder: Path, role: str, transport: str = "tcp", *, typed: bool = False) -> BuildPlan:
+    """Return how to build and run the submission in a folder.
 
-
-def find_recipe(folder: Path, role: str) -> Recipe:
-    """Return how to build and run the submission in a folder. `role`: "server" or "client".
+    Args:
+        role: "server" or "client".
+        transport: the contract's: of several programs, one that speaks it is chosen.
+        typed: the contract says what is typed on the server's standard input, so it gets no arguments.
 
     Raises:
         NoRecipe: it has no source file in a known language, or the language's tool is not installed.
@@ -46,16 +60,28 @@ def find_recipe(folder: Path, role: str) -> Recipe:
     """
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder / MANIFEST)
-    arguments = ("{port}",) if role == "server" else ("{host}", "{port}")
-    source = _find_main_source(folder, role)
+    arguments = () if typed else ("{port}",) if role == "server" else ("{host}", "{port}")
+    project = find_project_plan(folder, role, arguments)
+    try:
+        plan = _from_sources(folder, role, transport, arguments)
+    except NoRecipe:
+        if project is None:
+            raise
+        return project
+    return plan if project is None else replace(project, fallback=plan)
+
+
+def _from_sources(folder: Path, role: str, transport: str, arguments: tuple[str, ...]) -> BuildPlan:
+    """Return how to build and run a submission by its programming language."""
+    source, remark = _find_main_source(folder, role, transport)
     language = LANGUAGES[source.suffix]
     if shutil.which(language.tool) is None:
         raise NoRecipe(f"{source.name} needs {language.tool}, which is not installed here")
     recipe = language.recipe(SourceFile(source, str(source.relative_to(folder)), ".", folder=folder))
-    return replace(recipe, run=(*recipe.run, *arguments))
+    return BuildPlan(recipe.language, recipe.build, (*recipe.run, *arguments), remark=remark)
 
 
-def _from_manifest(path: Path) -> Recipe:
+def _from_manifest(path: Path) -> BuildPlan:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
     except tomllib.TOMLDecodeError as error:
@@ -63,18 +89,24 @@ def _from_manifest(path: Path) -> Recipe:
     except RecursionError as error:
         raise ConfigurationError(path.name, "", "", "nested too deeply") from error
     for key in found:
-        if key not in ("build", "run"):
-            nearest = suggest.nearest(key, ("build", "run"))
+        if key not in _MANIFEST_KEYS:
+            nearest = suggest.nearest(key, _MANIFEST_KEYS)
             raise ConfigurationError(
                 path.name, "", key, "unknown key", f"did you mean {nearest!r}?" if nearest else ""
             )
-    build, run = found.get("build", []), found.get("run")
+    build, run, typed = found.get("build", []), found.get("run"), found.get("input", "")
     if not isinstance(run, str) or not isinstance(build, list) or not all(isinstance(x, str) for x in build):
         raise ConfigurationError(
             path.name, "", "run", "run must be a string, and build a list of strings",
             'for example, run = "./server {port}"',
         )  # fmt: skip
-    return Recipe("manifest", tuple(_split(path, "build", each) for each in build), _split(path, "run", run))
+    if not isinstance(typed, str) or len(typed) > MAX_INPUT or "\0" in typed:
+        raise ConfigurationError(
+            path.name, "", "input", f"input must be a string of at most {MAX_INPUT:,} characters",
+            'for example, input = "{port}\\n"',
+        )  # fmt: skip
+    builds = tuple(_split(path, "build", each) for each in build)
+    return BuildPlan("manifest", builds, _split(path, "run", run), typed)
 
 
 def _split(path: Path, key: str, command: str) -> tuple[str, ...]:
@@ -94,31 +126,37 @@ def _split(path: Path, key: str, command: str) -> tuple[str, ...]:
     return words
 
 
-def _find_main_source(folder: Path, role: str) -> Path:
-    """Return the most likely main file: one with a main function, named after the role, near the top.
+def _find_main_source(folder: Path, role: str, transport: str) -> tuple[Path, str]:
+    """Return the most likely main file, and a remark if it was chosen among several of its role.
 
-    If none has a known main function, every source file is a candidate, because the build will tell.
+    It has a main function, calls of the role and the transport, their names, and is near the top. If no file
+    has a known main function, every source file is a candidate, because the build will tell.
     """
     found = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix in _MAIN_PATTERNS and path.is_file() and not path.is_symlink()
-    ]
-    mains = [
-        path
-        for path in found
-        if _MAIN_PATTERNS[path.suffix].search(path.read_text("utf-8", errors="replace")[:200_000])
-    ]
-    other = "client" if role == "server" else "server"
-    ranked = sorted(
-        mains or found,
-        key=lambda path: (
-            role not in path.name.lower(),
-            other in path.name.lower(),
-            len(path.relative_to(folder).parts),
-            path.name,
-        ),
-    )
-    if not ranked:
+        and not _OTHERS_FOLDERS.intersection(path.relative_to(folder).parts)
+    ]  # fmt: skip
+    texts = {path: path.read_text("utf-8", errors="replace")[:_MAX_TEXT] for path in found}
+    mains = [path for path in found if _MAIN_PATTERNS[path.suffix].search(texts[path])]
+    if not found:
         raise NoRecipe("no source file in a known language")
-    return ranked[0]
+    imported = {path: _imported_files(path, texts[path]) for path in found}
+    modules = {each for files in imported.values() for each in files}
+    candidates = [
+        Candidate(path, path.relative_to(folder), find_evidence(path, *imported[path]), path in modules)
+        for path in mains or found
+    ]
+    ranked = sorted(candidates, key=lambda each: each.rank(role, transport))
+    rivals = [each for each in ranked if each.has_role(role)]
+    remark = f"chose {ranked[0].name} of {len(rivals)} {role}s" if len(rivals) > 1 else ""
+    return ranked[0].path, remark
+
+
+def _imported_files(path: Path, text: str) -> set[Path]:
+    """Return the files beside a Python or Node.js program that it imports."""
+    pattern = _IMPORTS.get(path.suffix)
+    names = [next(filter(None, match), "") for match in pattern.findall(text)] if pattern else []
+    files = {path.parent / (name if name.endswith(path.suffix) else f"{name}{path.suffix}") for name in names}
+    return {each for each in files if each != path and each.is_file() and not each.is_symlink()}

@@ -23,23 +23,26 @@ import tarfile
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.check.batch.build_recipes import NoRecipe, find_recipe
+from bothends.check.batch.build_plan import BuildPlan, NoRecipe
+from bothends.check.batch.build_recipes import find_recipe
+from bothends.check.batch.built_programs import executables, with_built_program
 from bothends.check.batch.contract_copy import write_copy
 from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
+from bothends.check.contract import BUILTIN_DIR
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed, Unavailable
 from bothends.escaping import escape, escape_text
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
-from bothends.source_programs import Recipe
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
@@ -160,12 +163,17 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class JudgedSubmission:
-    """A submission and its result. `digest`: of the archive and the settings; `language`: as detected."""
+    """A submission and its result.
+
+    `digest`: of the archive and the settings; `language`: as detected; `remark`: what was chosen or changed
+    in order to run it.
+    """
 
     name: str
     digest: str
     language: str
     result: SuiteResult
+    remark: str = ""
 
     def as_object(self) -> dict[str, Any]:
         """Return the object for a result file."""
@@ -173,6 +181,7 @@ class JudgedSubmission:
             "name": self.name,
             "digest": self.digest,
             "language": self.language,
+            "remark": self.remark,
             **self.result.as_object(),
         }
 
@@ -292,25 +301,35 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
 
 def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings) -> dict[str, Any]:
     """Unpack, build and judge a submission in an empty folder."""
-    digest, language = compute_digest(archive, settings), ""
+    digest, language, remark = compute_digest(archive, settings), "", ""
     folder = work_dir / "program"
     folder.mkdir()
     unpack(archive, folder)
     failure: tuple[str, str] | None
     try:
-        recipe = find_recipe(folder, settings.role)
+        contract = _contract_document(settings)
+        typed = settings.role == "server" and bool(contract.get("server", {}).get("input"))
+        recipe = find_recipe(folder, settings.role, contract["transport"], typed=typed)
     except (NoRecipe, BothendsError) as error:
         failure = str(error), ""
     else:
-        language = recipe.language
-        failure = _build(folder, recipe, sandbox=settings.sandbox)
+        recipe, failure = _build_first(folder, recipe, settings.role, contract["transport"], settings.sandbox)
+        language, remark = recipe.language, escape_text(recipe.remark)
         if failure is None:
             result = _judge(work_dir, folder, recipe, settings)
             if not isinstance(result, str):
-                return {"name": name, "digest": digest, "language": language, **result}
+                return {"name": name, "digest": digest, "language": language, "remark": remark, **result}
             failure = result, ""
     failed = _failed_to_run_result(name, settings, *failure)
-    return JudgedSubmission(name, digest, language, failed).as_object()
+    return JudgedSubmission(name, digest, language, failed, remark).as_object()
+
+
+def _contract_document(settings: BatchSettings) -> dict[str, Any]:
+    """Return the contract as a TOML document; it has been validated."""
+    text = settings.contract
+    if "\n" not in text:
+        text = (BUILTIN_DIR / f"{text}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def judging_failure(name: str, settings: BatchSettings, error: BaseException) -> JudgedSubmission:
@@ -322,7 +341,29 @@ def judging_failure(name: str, settings: BatchSettings, error: BaseException) ->
     return JudgedSubmission(name, "", "", _failed_to_run_result(name, settings, f"{kind}{error}"))
 
 
-def _build(folder: Path, recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | None:
+def _build_first(
+    folder: Path, plan: BuildPlan, role: str, transport: str, sandbox: bool
+) -> tuple[BuildPlan, tuple[str, str] | None]:
+    """Build a submission by its plan, or else by the plan's fallback.
+
+    Returns: the plan that was carried out, and None; or the first plan, and why it failed.
+    """
+    before = executables(folder)
+    failure = _build(folder, plan, sandbox=sandbox)
+    if failure is None:
+        built = with_built_program(plan, folder, before, role, transport)
+        if built is not None:
+            return built, None
+        failure = f"the build failed: {plan.language} made no program", ""
+    if plan.fallback is not None:
+        other, other_failure = _build_first(folder, plan.fallback, role, transport, sandbox)
+        if other_failure is None:
+            remarks = [f"{failure[0]}; built as {other.language} instead", other.remark]
+            return replace(other, remark="; ".join(filter(None, remarks))), None
+    return plan, failure
+
+
+def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str] | None:
     """Build a submission. Returns: None, or what failed and the compiler's standard error."""
     caches = {  # by default in the home directory, which is an empty folder in the sandbox
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
@@ -342,7 +383,7 @@ def _build(folder: Path, recipe: Recipe, *, sandbox: bool) -> tuple[str, str] | 
     return None
 
 
-def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings) -> dict[str, Any] | str:
+def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSettings) -> dict[str, Any] | str:
     """Run the check in a separate process. Returns: its result, or the reason if there is none."""
     contract = settings.contract
     if "\n" in contract:
@@ -350,6 +391,7 @@ def _judge(work_dir: Path, folder: Path, recipe: Recipe, settings: BatchSettings
     options = ["--allow-code"] * settings.allow_code
     options += ["--sandbox", "--folder", str(folder)] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
+    options += [f"--input={line}" for line in recipe.typed.splitlines()]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
     if status is None:
@@ -386,7 +428,8 @@ def load_previous(file: Path, digest: str) -> JudgedSubmission | None:
 
 def judged_submission_from_object(value: dict[str, Any]) -> JudgedSubmission:
     """Return the submission for an object that `as_object` returned."""
-    return JudgedSubmission(value["name"], value["digest"], value["language"], from_object(value))
+    name, digest, language = value["name"], value["digest"], value["language"]
+    return JudgedSubmission(name, digest, language, from_object(value), value.get("remark", ""))
 
 
 def judge_all(

@@ -18,12 +18,12 @@ def as_csv(submissions: Sequence[JudgedSubmission]) -> str:
     cases = list(dict.fromkeys(each.case for one in submissions for each in one.result.outcomes))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "language", "points", "most", "failed", *map(csv_cell, cases)])
+    writer.writerow(["name", "language", "points", "most", "failed", "remark", *map(csv_cell, cases)])
     for one in submissions:
         verdicts = {each.case: each.verdict.value for each in one.result.outcomes}
         failed = one.result.counts[Verdict.FAIL]
         points = [f"{one.result.points:g}", f"{one.result.max_points:g}", str(failed)]
-        row = [one.name, one.language, *points, *(verdicts.get(case, "") for case in cases)]
+        row = [one.name, one.language, *points, one.remark, *(verdicts.get(case, "") for case in cases)]
         writer.writerow(map(csv_cell, row))
     return buffer.getvalue()
 
@@ -48,7 +48,7 @@ def as_html(submissions: Sequence[JudgedSubmission], contract: str) -> str:
         for case, mistake, count in common_failures(submissions)
     )
     rows = "".join(map(_row, submissions))
-    heads = "<tr><th>name</th><th>language</th><th>points</th><th>failed cases</th></tr>"
+    heads = "<tr><th>name</th><th>language</th><th>points</th><th>failed cases</th><th>remark</th></tr>"
     body = (
         f"<h1>{markup(contract)}: {passed} of {total} programs pass every case</h1>"
         "<h2>Most common mistakes</h2>"
@@ -67,5 +67,6 @@ def _row(submission: JudgedSubmission) -> str:
     points = f"{submission.result.points:g} of {submission.result.max_points:g}"
     return (
         f'<tr class="{"fail" if failed else "pass"}"><td class="verdict">{markup(submission.name)}</td>'
-        f"<td>{markup(submission.language)}</td><td>{points}</td><td>{markup(summary)}</td></tr>"
+        f"<td>{markup(submission.language)}</td><td>{points}</td><td>{markup(summary)}</td>"
+        f"<td>{markup(submission.remark)}</td></tr>"
     )

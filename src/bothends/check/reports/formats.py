@@ -117,18 +117,18 @@ def as_tap(result: SuiteResult) -> str:
 
 
 def as_gradescope(result: SuiteResult) -> str:
-    """Return Gradescope's results.json: each case that was not skipped, with its points and its evidence."""
+    """Return Gradescope's results.json: each case that has points, or was not skipped, with its evidence."""
     tests = [
         {
             "name": outcome.case,
             "score": outcome.points,
             "max_score": outcome.max_points,
-            "status": "failed" if outcome.verdict is Verdict.FAIL else "passed",
+            "status": "failed" if outcome.verdict in (Verdict.FAIL, Verdict.SKIP) else "passed",
             "output": format_evidence(outcome) or outcome.verdict.value,
             "output_format": "text",
         }
         for outcome in result.outcomes
-        if outcome.verdict is not Verdict.SKIP
+        if outcome.verdict is not Verdict.SKIP or outcome.max_points
     ]
     report = {
         "score": result.points,

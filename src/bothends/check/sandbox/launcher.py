@@ -18,7 +18,6 @@ raises an error: no program runs unconfined instead.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import functools
 import marshal
 import os
@@ -26,8 +25,6 @@ import platform
 import resource
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -41,9 +38,8 @@ from bothends.check.sandbox import init, seccomp
 from bothends.check.sandbox.control_groups import ControlGroup, GroupParent, find_parent
 from bothends.check.sandbox.visible import Toolchain, find_toolchain, outermost, own_paths, resolve_program
 from bothends.errors import SystemCallFailed, Unavailable
-from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, unshare
+from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, bring_loopback_up, unshare
 
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 _MS_SLAVE: Final = 1 << 19  # sys/mount.h
 _SOCKET_FOLDER_SIZE: Final = 8 << 20  # bytes: for a UNIX socket, and the contract's files
 _HINT: Final = "omit --sandbox for programs that you trust"
@@ -324,7 +320,4 @@ def _unshare() -> None:
             Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
     if init.mount("none", "/", "", init.MS_REC | _MS_SLAVE) < 0:  # mounts stay in here
         raise Unavailable("mount", "/", ctypes.get_errno(), _HINT)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        request = struct.pack("16sH14x", b"lo", 0)
-        (found,) = struct.unpack("16xH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
-        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", found | _IFF_UP))
+    bring_loopback_up()

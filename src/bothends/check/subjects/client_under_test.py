@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
+from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.check.subjects.placeholders import fill_placeholders
@@ -52,6 +53,16 @@ class ClientUnderTest:
     load_factor: float = 1.0
     assigns_port: bool = True
     fixed_endpoint: Endpoint | None = None
+    notes: list[str] = field(default_factory=list)
+    own_network: bool = True
+
+    def wants_own_network(self) -> bool:
+        """False: each client connects to a port that the system has chosen."""
+        return False
+
+    def can_start(self) -> bool:
+        """True: a client is started by each case."""
+        return True
 
     @property
     def title(self) -> str:
@@ -85,6 +96,10 @@ class ClientUnderTest:
                 'the client\'s command needs {message}, because of input = "arguments" in the contract'
             )
         return 0.0
+
+    async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
+        """False: it is a client."""
+        return False
 
     async def close(self) -> None:
         """Do nothing: each case ends its client."""
@@ -132,8 +147,7 @@ class ClientContext:
             count = 1
         if not self.oracle.accepts_any_message:
             return [self.oracle.messages[n % len(self.oracle.messages)] for n in range(count)]
-        words = [b"message %d of the check" % number for number in range(count)]
-        return [(word + b" " + b"abcdefghij" * (size // 10))[:size] if size else word for word in words]
+        return [make_message(self.contract, number, size) for number in range(count)]
 
     def reply(self, message: bytes) -> ExpectedReply:
         """Return the correct reply to a message."""

@@ -35,6 +35,18 @@ class ProgramUnderTest(Protocol[ContextT_co]):
     fixed_endpoint: Endpoint | None
     """The only endpoint on which the program listens, if it is fixed."""
 
+    notes: list[str]
+    """What a report must say about how the program was run."""
+
+    own_network: bool
+    """Whether the program may be started in a network namespace of its own."""
+
+    def wants_own_network(self) -> bool:
+        """Whether network namespaces of its own are of use for this program."""
+
+    def can_start(self) -> bool:
+        """Whether the program can be started from where this process is, which runs no event loop."""
+
     @property
     def title(self) -> str:
         """The program's name in a report."""
@@ -56,6 +68,9 @@ class ProgramUnderTest(Protocol[ContextT_co]):
             NotListening: it cannot be judged.
             UsageError: the command or the endpoint is unusable.
         """
+
+    async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
+        """Whether the program, a server, exits after one client that was served: found out by trying."""
 
     async def close(self) -> None:
         """Release everything after the last case."""

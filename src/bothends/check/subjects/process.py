@@ -204,6 +204,13 @@ class ProgramProcess:
             await asyncio.wait_for(self._exited.wait(), timeout)
         return self._exited.is_set()
 
+    def type_text(self, text: str) -> None:
+        """Write a short text to its standard input, which stays open, as a keyboard does."""
+        if self.process.stdin is not None and text:
+            with contextlib.suppress(OSError):  # it has exited
+                os.set_blocking(self.process.stdin.fileno(), False)
+                os.write(self.process.stdin.fileno(), text.encode())
+
     async def feed_stdin(self, data: bytes) -> None:
         """Write `data` to its standard input and close it. The process may exit without reading it."""
         if self.process.stdin is None:
@@ -284,7 +291,8 @@ def start_program(
     Args:
         cwd: its working directory, if not the checker's.
         environment: variables added to the checker's environment, or to the sandbox's.
-        stdin: whether `feed_stdin` will be called; otherwise its standard input is /dev/null.
+        stdin: whether its standard input is a pipe, for `feed_stdin` or `type_text`;
+            otherwise it is /dev/null.
         sandbox: the sandbox to start it in.
         scratch_dir: in a sandbox, a folder for this start only.
         build: whether the program changes `scratch_dir`.

@@ -17,13 +17,17 @@ from typing import Any, Final
 
 from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
+from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.listening import listeners
+from bothends.check.subjects.own_network import OwnNetwork, entered
 from bothends.check.subjects.process import ProgramProcess
 from bothends.check.subjects.recorded_socket import RecordedSocket, socket_address
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.osutil.process_info import read_process, read_stat, scheduling_times
+from bothends.socket_table import proc_net
+from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
@@ -31,12 +35,18 @@ _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a wai
 
 @dataclass
 class RunningServer:
-    """A server. `program` is None if the checker did not start it; `assigned_port`: the value of its PORT."""
+    """A server.
+
+    `program` is None if the checker did not start it; `assigned_port`: the value of its PORT; `network`: the
+    network namespace that it is in, None for the checker's; `used`: earlier cases have used it.
+    """
 
     endpoint: Endpoint
     program: ProgramProcess | None
     scratch_dir: Path | None = None
     assigned_port: int = 0
+    network: OwnNetwork | None = None
+    used: bool = False
 
 
 class ServerContext:
@@ -60,6 +70,7 @@ class ServerContext:
         self.timeout = timeout
         self.load_factor = load_factor
         self.killed_by_case = False
+        self._terminated = False  # by SIGTERM
         self._sockets: list[RecordedSocket] = []
 
     # Messages ------------------------------------------------------------------------------------
@@ -71,10 +82,7 @@ class ServerContext:
         """
         if not self.oracle.accepts_any_message:
             return self.oracle.messages[number % len(self.oracle.messages)]
-        start = b"message %d of the check" % number
-        if size is None:
-            return start
-        return (start + b" " + b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 1))[:size]
+        return make_message(self.contract, number, size)
 
     def request(self, message: bytes) -> bytes:
         """Return a message with its framing, or nothing if the server speaks first."""
@@ -123,8 +131,7 @@ class ServerContext:
         self, name: str, endpoint: Endpoint, timeout: float, *, small_rcvbuf: bool = False
     ) -> tuple[RecordedSocket, Any]:
         family, kind, address = socket_address(endpoint)
-        sock = socket.socket(family, kind)
-        sock.setblocking(False)
+        sock = self.new_socket(family, kind)
         if small_rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
@@ -132,6 +139,13 @@ class ServerContext:
         client = RecordedSocket(sock, name, self.transcript, timeout)
         self._sockets.append(client)
         return client, address
+
+    def new_socket(self, family: int, kind: int) -> socket.socket:
+        """Return a non-blocking socket in the server's network namespace."""
+        with entered(self.server.network):
+            sock = socket.socket(family, kind)
+        sock.setblocking(False)
+        return sock
 
     async def exchange(self, conn: RecordedSocket, *messages: bytes) -> None:
         """Send messages, on a stream in one write, and receive their replies."""
@@ -144,10 +158,40 @@ class ServerContext:
         await conn.expect_reply(self.reply(*messages))
 
     async def expect_served(self, name: str = "next", number: int = 900) -> None:
-        """Check that a new client gets its reply."""
+        """Check that a new client gets its reply.
+
+        If no datagram has a reply, check that the server reads two of them, and keeps running.
+        """
         client = await self.connect(name)
         await self.exchange(client, self.message(number))
+        if self.contract.is_datagram and self.reply(self.message(number)).silent:
+            await self._expect_read()
+            await self.exchange(client, self.message(number + 1))
+            await self._expect_read()
         client.close()
+
+    async def _expect_read(self) -> None:
+        """Check that the server reads the datagrams that were sent to it, and keeps running."""
+        if self.server.program is None:
+            return
+        is_read = await self.wait_until(
+            lambda: not self.unread_bytes() or not self.program.running, self.timeout
+        )
+        if not is_read:
+            unread = f"{self.unread_bytes():,} bytes stay in its receive buffer"
+            raise CheckFailed("the server to read each datagram", unread, timed_out=True)
+        if ending := await self.exit_description():
+            raise CheckFailed("the server to read the next datagram", f"the server exited: {ending}")
+
+    def unread_bytes(self) -> int:
+        """Return how much waits in the receive buffers of the server's UDP port, as the kernel counts it."""
+        endpoint = self.server.endpoint
+        if endpoint.scheme != "udp":
+            return 0
+        with suppress(OSError):
+            found = proc_net.read(Path(f"/proc/{self.program.pid}/net"), protocols=("udp",))
+            return sum(entry.recv_queue or 0 for entry in found if entry.local.port == endpoint.port)
+        return 0
 
     async def expect_still_served(self, event: str) -> None:
         """Check that a new client gets its reply. A failure names `event` as its cause."""
@@ -181,7 +225,8 @@ class ServerContext:
             await program.stderr.wait_eof(0.5)
             mentioned = ending in failure.happened or "the server exited" in failure.happened
             happened = failure.happened if mentioned else f"{failure.happened} (the server exited: {ending})"
-            return CheckFailed(failure.expected, happened), program.stderr_tail
+            left = program.status == 0 and not self._terminated
+            return CheckFailed(failure.expected, happened, left=left), program.stderr_tail
         if failure.timed_out and self.is_idle():
             failure = CheckFailed(failure.expected, f"{failure.happened} (the server is waiting, too)")
         return failure, program.stderr_tail
@@ -197,6 +242,7 @@ class ServerContext:
     def signal(self, number: int, name: str) -> None:
         """Send the server a signal."""
         self.transcript.add("check", f"sends {name} to the server")
+        self._terminated = self._terminated or number == signal.SIGTERM
         with suppress(ProcessLookupError):
             os.kill(self.program.pid, number)
 
@@ -323,8 +369,14 @@ class ServerContext:
         self.server = await self._restart(self.server)
         self.killed_by_case = False
 
-    def close(self) -> None:
-        """Close all sockets of the case."""
+    def close(self, *, with_reset: bool = False) -> None:
+        """Close all sockets of the case.
+
+        Args:
+            with_reset: send RST, which leaves no connection in TIME-WAIT (RFC 9293, 3.10.7.4).
+        """
         for client in self._sockets:
             with suppress(OSError):
+                if with_reset and client.socket.type == socket.SOCK_STREAM:
+                    reset_on_close(client.socket)
                 client.socket.close()

@@ -151,8 +151,7 @@ async def reply_source_address(ctx: ServerContext) -> Note | None:
     except TimeoutError:
         pass
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
+    with ctx.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         ctx.transcript.add("client", f"sends {quote_bytes(ctx.message(2))} to {_SECOND_ADDRESS}#{port}")
         sock.sendto(ctx.message(2), (_SECOND_ADDRESS, port))

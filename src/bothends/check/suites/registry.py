@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 from bothends import suggest
 from bothends.check.case import Case
 from bothends.check.contract import Contract
+from bothends.check.scenes.client_cases import client_cases
+from bothends.check.scenes.server_cases import server_cases
 from bothends.errors import UnknownName, UsageError
 
 # Name -> the module with its CASES, and a summary.
@@ -19,8 +21,10 @@ SUITES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def cases(suite: str) -> tuple[Case[Any], ...]:
-    """Return the cases of a suite.
+def cases(suite: str, contract: Contract | None = None) -> tuple[Case[Any], ...]:
+    """Return the cases of a suite, with those of the contract's scenes.
+
+    Without `[answer]`, a contract has those of its scenes only.
 
     Raises:
         UnknownName: there is no such suite.
@@ -29,7 +33,13 @@ def cases(suite: str) -> tuple[Case[Any], ...]:
         nearest = suggest.nearest(suite, SUITES)
         raise UnknownName("suite", suite, nearest, f"use {', '.join(SUITES)}")
     found: tuple[Case[Any], ...] = importlib.import_module(SUITES[suite][0]).CASES
-    return found
+    if contract is None or not contract.scene:
+        return found
+    return (*(found if contract.has_answer else ()), *_scene_cases(suite, contract))
+
+
+def _scene_cases(suite: str, contract: Contract) -> tuple[Case[Any], ...]:
+    return server_cases(contract) if suite in ("tcp", "udp") else client_cases(contract)
 
 
 def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
@@ -40,23 +50,32 @@ def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
         UsageError: the contract is for servers only.
     """
     for name in (*contract.relax, *contract.leave_out, *contract.weights):
-        find_case(name)
-    if role == "server":
-        return "udp" if contract.is_datagram else "tcp"
-    if contract.endless:
+        find_case(name, contract)
+    if role == "client" and contract.endless:
         raise UsageError(
             f"{contract.name} is for servers only: its reply never ends, so no client would exit"
         )
+    return _suite_name(contract, role)
+
+
+def _suite_name(contract: Contract, role: Literal["server", "client"]) -> str:
+    if role == "server":
+        return "udp" if contract.is_datagram else "tcp"
     return "udp-client" if contract.is_datagram else "client"
 
 
-def find_case(case_id: str) -> tuple[str, Case[Any]]:
-    """Return the suite's name and the case with this id, from any suite.
+def find_case(case_id: str, contract: Contract | None = None) -> tuple[str, Case[Any]]:
+    """Return the suite's name and the case with this id, from any suite or the contract's scenes.
 
     Raises:
         UnknownName: there is no such case.
     """
     by_id = {case.id: (suite, case) for suite in SUITES for case in cases(suite)}
+    if contract is not None:
+        role: Literal["server", "client"]
+        for role in ("client", "server"):
+            suite = _suite_name(contract, role)
+            by_id |= {case.id: (suite, case) for case in _scene_cases(suite, contract)}
     if case_id not in by_id:
         nearest = suggest.nearest(case_id, by_id)
         raise UnknownName("case", case_id, nearest, "`bothends check list` lists them")

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import resource
 import signal
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -382,7 +381,10 @@ async def endless_message(ctx: ServerContext) -> Note | None:
     before = ctx.memory_usage() if ctx.server.program else 0
     client = await ctx.connect()
     chunk = b"a" * 65_536
-    start = struct.pack("!I", 1 << 30) if ctx.contract.framing == "length" else b""
+    start = b""
+    if ctx.contract.framing == "length":
+        length = min(1 << 30, ctx.contract.max_length)
+        start = length.to_bytes(ctx.contract.length_bytes, ctx.contract.length_order)
     client.note(f"sends {_ENDLESS_BYTES:,} bytes of one message")
     accepted = 0
     loop = asyncio.get_running_loop()
@@ -562,7 +564,8 @@ async def descriptor_limit(ctx: ServerContext) -> Note | None:
     await ctx.expect_served("first")
     pid = ctx.program.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    limit = ctx.fd_count() + _SPARE_FDS
+    open_before = ctx.fd_count()
+    limit = open_before + _SPARE_FDS
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     ctx.transcript.add("check", f"lowers its descriptor limit to {limit}")
     try:
@@ -572,6 +575,8 @@ async def descriptor_limit(ctx: ServerContext) -> Note | None:
         ctx.transcript.add("check", f"it uses {share:.0%} of a processor meanwhile")
         for client in flood:
             client.close()
+        # Until the server has closed them, too; one that does not is asked all the same.
+        await ctx.wait_until(lambda: ctx.fd_count() <= open_before and ctx.is_idle(), ctx.timeout)
         await ctx.expect_still_served("descriptors had run out and were free again")
     finally:
         with suppress(ProcessLookupError):

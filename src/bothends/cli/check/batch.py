@@ -109,10 +109,13 @@ def batch(
             one.language or "-",
             f"{one.result.points:g} of {one.result.max_points:g}",
             _failed_cases(one),
+            one.remark or "-",
         )
         for one in found
     ]
-    terminal.table(("name", "language", "points", "failed"), rows)
+    heads = ("name", "language", "points", "failed", "remark")
+    columns = len(heads) if any(one.remark for one in found) else -1
+    terminal.table(heads[:columns], [row[:columns] for row in rows])
     if mistakes := common_failures(found):
         terminal.show("\nmost common mistakes:")
         for case, mistake, count in mistakes[:5]:

@@ -106,12 +106,26 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="URL",
     help="The server's endpoint. Without COMMAND: that of a running server.",
 )
+@click.option(
+    "--input",
+    "lines",
+    multiple=True,
+    metavar="LINE",
+    help="Line typed on the server's standard input, such as {port}; may be repeated.",
+)
 @_judge_options
-def server(contract: str, allow_code: bool, endpoint: str, command: tuple[str, ...], **options: Any) -> None:
+def server(
+    contract: str,
+    allow_code: bool,
+    endpoint: str,
+    lines: tuple[str, ...],
+    command: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Test a server: start it for each case, or use a running one.
 
-    {port}, {host}, {path} and {dir} in COMMAND are replaced. Without {port}, bothends detects where the
-    server listens (the environment variable PORT suggests a port).
+    {port}, {host}, {path} and {dir} in COMMAND and LINE are replaced. Without {port}, bothends detects
+    where the server listens (the environment variable PORT suggests a port).
 
     \b
     For example:
@@ -124,7 +138,8 @@ def server(contract: str, allow_code: bool, endpoint: str, command: tuple[str, .
 
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "server")
-    _judge(SuiteRun(ServerUnderTest(agreed, command, endpoint), cases(suite), suite), **options)
+    subject = ServerUnderTest(agreed, command, endpoint, typed="\n".join(lines))
+    _judge(SuiteRun(subject, cases(suite, agreed), suite), **options)
 
 
 @check.command(context_settings=_HELP)
@@ -146,7 +161,7 @@ def client(contract: str, allow_code: bool, command: tuple[str, ...], **options:
 
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "client")
-    _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite), suite), **options)
+    _judge(SuiteRun(ClientUnderTest(agreed, command), cases(suite, agreed), suite), **options)
 
 
 def _judge(
@@ -166,15 +181,17 @@ def _judge(
     inside: bool,
 ) -> None:
     from bothends.check.sandbox.launcher import enter
+    from bothends.check.subjects.own_network import become_able
     from bothends.check.subjects.process import subreaper
     from bothends.check.suites.registry import find_case
 
     for case in only:
-        suite, _ = find_case(case)
-        if suite != run.suite:
-            raise UsageError(
-                f"{case} is a case of suite {suite!r}, but this contract has suite {run.suite!r}"
-            )
+        if case in {each.id for each in run.cases}:
+            continue
+        suite, _ = find_case(case, run.subject.contract)
+        if suite == run.suite:
+            raise UsageError(f"{case} needs [answer] in the contract, which has scenes only")
+        raise UsageError(f"{case} is a case of suite {suite!r}, but this contract has suite {run.suite!r}")
     if inside:
         remove_inside_option()
     elif wire:
@@ -192,6 +209,8 @@ def _judge(
         raise UsageError("--sandbox needs a program that bothends starts: give its command after --")
     if sandbox and trace is not None:
         raise UsageError("--trace and --sandbox exclude each other: the sandbox shows no tracer")
+    if getattr(run.subject, "typed", "") and not run.subject.is_spawned:
+        raise UsageError("--input needs a program that bothends starts: give its command after --")
     if folder is not None and not sandbox:
         raise UsageError("--folder needs --sandbox")
     with raise_exit_on_signals(), subreaper(), ProgressLine(len(run.selected_cases())) as progress:
@@ -202,6 +221,10 @@ def _judge(
 
         if sandbox:
             run.subject.sandbox = enter(folder=folder)
+        elif inside:
+            run.subject.own_network = False  # because every packet must pass the wire
+        elif run.subject.wants_own_network():
+            become_able(run.subject.can_start)
         run.progress = show
         result: SuiteResult = asyncio.run(run_until_signal(run.run()))
     for format_name, file in wanted:
@@ -252,17 +275,24 @@ def _write_report(result: SuiteResult, format_name: str, file: Path | None, *, v
     write_report(text, format_name, file)
 
 
+_scenes_option = click.option("--contract", metavar="NAME", help="With the cases of this contract's scenes.")
+
+
 @check.command("list", context_settings=_HELP)
 @click.argument("suite", required=False)
-def list_cases(suite: str | None) -> None:
-    """List the cases of a suite, or of all suites."""
-    from bothends.check.suites.registry import SUITES, cases
+@_scenes_option
+@allow_code_option
+def list_cases(suite: str | None, contract: str | None, allow_code: bool) -> None:
+    """List the cases of a suite, or of all suites.
 
-    rows = [
-        (case.id, case.stimulus, case.expectation)
-        for name in ([suite] if suite else SUITES)
-        for case in cases(name)
-    ]
+    With --contract: those for servers under the contract, its scenes included.
+    """
+    from bothends.check import contract as contracts
+    from bothends.check.suites.registry import SUITES, cases, suite_for
+
+    agreed = contracts.load(contract, allow_code=allow_code) if contract else None
+    names = [suite] if suite else [suite_for(agreed, "server")] if agreed else list(SUITES)
+    rows = [(case.id, case.stimulus, case.expectation) for name in names for case in cases(name, agreed)]
     terminal.table(("case", "test", "expected"), rows)
 
 
@@ -280,12 +310,16 @@ def contracts() -> None:
 
 @check.command(context_settings=_HELP)
 @click.argument("case")
-def explain(case: str) -> None:
+@_scenes_option
+@allow_code_option
+def explain(case: str, contract: str | None, allow_code: bool) -> None:
     """Explain a case: the test, the expected behaviour, and why it matters."""
+    from bothends.check import contract as contracts
     from bothends.check.requirements import REQUIREMENTS
     from bothends.check.suites.registry import SUITES, find_case
 
-    suite, found = find_case(case)
+    agreed = contracts.load(contract, allow_code=allow_code) if contract else None
+    suite, found = find_case(case, agreed)
     terminal.show(terminal.styled(found.id, "strong", sys.stdout) + f"  (suite {suite}: {SUITES[suite][1]})")
     for head, text in (
         ("test", found.stimulus),

@@ -49,7 +49,8 @@ def _summary(outcome: CaseOutcome) -> str:
         else outcome.detail or outcome.happened
     )
     text = text if len(text) <= _MAX_CELL_WIDTH else text[:_MAX_CELL_WIDTH] + "..."
-    return text + (f" (after {outcome.attempts} attempts)" if outcome.attempts > 1 else "")
+    expected_attempts = 2 if outcome.verdict is Verdict.FAIL else 1  # a failure is always repeated
+    return text + (f" (after {outcome.attempts} attempts)" if outcome.attempts > expected_attempts else "")
 
 
 def _print_details(outcome: CaseOutcome) -> None:

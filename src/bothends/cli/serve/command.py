@@ -218,7 +218,7 @@ def serve(context: click.Context, /, args: tuple[str, ...], **given: Any) -> Non
         _print_dry_run(servers)
     elif len(servers) == 1:
         with output_files() as files:
-            runtime = ServerRuntime(servers[0], files=files)
+            runtime = ServerRuntime(servers[0], files)
             runtime.run(on_ready=lambda: banner.show(runtime))
     else:
         from bothends.cli.serve.supervisor import run_all

@@ -41,16 +41,14 @@ class ServerRuntime:
 
     Args:
         options: the server's options.
-        one_of_several: start each log line with the server's name.
         files: the files of the log and the trace, which the caller closes.
+        one_of_several: start each log line with the server's name.
 
     Raises:
         BothendsError: the server or its metrics endpoint cannot be bound; then neither is.
     """
 
-    def __init__(
-        self, options: ServeOptions, *, one_of_several: bool = False, files: OutputFiles | None = None
-    ) -> None:
+    def __init__(self, options: ServeOptions, files: OutputFiles, *, one_of_several: bool = False) -> None:
         self.options = options
         self._in_child = False
         service, engine = load_service(options)
@@ -199,7 +197,7 @@ def build_observer(
     options: ServeOptions,
     service: Service,
     metrics: Metrics | None,
-    files: OutputFiles | None = None,
+    files: OutputFiles,
     *,
     one_of_several: bool = False,
 ) -> Observer:
@@ -209,7 +207,6 @@ def build_observer(
         SystemCallFailed: the trace file cannot be written.
     """
     name = options.title if one_of_several else ""
-    files = files if files is not None else OutputFiles()
     log: Observer
     observers: list[Observer] = [] if metrics is None else [metrics]
     if options.trace is not None:

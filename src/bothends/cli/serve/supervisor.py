@@ -158,7 +158,7 @@ def run_all(servers: Sequence[ServeOptions]) -> None:
         with contextlib.ExitStack() as stack:
             runtimes = []
             for options in servers:
-                runtime = ServerRuntime(options, one_of_several=True, files=files)
+                runtime = ServerRuntime(options, files, one_of_several=True)
                 stack.callback(runtime.close)
                 runtimes.append(runtime)
             stack.pop_all()

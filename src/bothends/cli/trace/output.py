@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bothends.trace.model import Point, Trace
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.session import TraceSession
+    from bothends.trace.trace_file import TraceFileWriter
 
 
 STDOUT: Final = Path("-")
@@ -83,9 +84,7 @@ class TraceWriter:
             elif not self.outputs.takes_stdout:
                 self._start_diagram()
             if self.outputs.save is not None:
-                self._writers.append(
-                    trace_file.TraceFileWriter(self._open_saved(self.outputs.save), self.trace)
-                )
+                self._writers.append(self._saved_trace(self.outputs.save))
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # fail before a long run, not after it
             if self.outputs.pcapng is not None:
@@ -227,29 +226,22 @@ class TraceWriter:
         self._stack.callback(file.close)
         return file
 
-    def _open_saved(self, path: Path) -> Any:
-        """Open the trace file. It must not end the run when the disk is full: programs are running."""
-        if path == STDOUT:
-            return self._open(path, "w")
-        from bothends.trace.trace_file import missing_note
+    def _saved_trace(self, path: Path) -> TraceFileWriter:
+        """Begin the trace file. It must not end the run when the disk gets full: programs are running."""
+        from bothends.cli.output_files import output_files
+        from bothends.trace.trace_file import FIRST_LINE, TraceFileWriter, missing_note
 
+        if path == STDOUT:
+            return TraceFileWriter(self._open(path, "w"), self.trace)
         try:
             descriptor = open_private(path)
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
+        files = self._stack.enter_context(output_files())
         file = ObserverFile(
-            descriptor,
-            str(path),
-            missing_line=missing_note,
-            report=lambda text: terminal.note(text, "warning"),
+            descriptor, str(path), missing_line=missing_note, report=files.warn, first_line=FIRST_LINE
         )
-
-        def close() -> None:
-            if (error := file.close()) is not None:
-                raise error
-
-        self._stack.callback(close)
-        return file
+        return TraceFileWriter(files.closing(file), self.trace, is_begun=True)
 
 
 class OutputFile:

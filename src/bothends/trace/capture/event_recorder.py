@@ -49,7 +49,7 @@ from bothends.trace.model import (
     SocketKind,
     TracedProcess,
 )
-from bothends.trace.trace_file import VERSION, missing_note, to_json_object
+from bothends.trace.trace_file import FIRST_LINE, missing_note, to_json_object
 
 MAX_FILE_SIZE: Final = 64 << 20  # bytes: some hundred thousand events, about as many as a `Trace` keeps
 _MAX_REASON: Final = 200  # characters of a reason
@@ -104,7 +104,12 @@ class EventRecorder:
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
         self._file = ObserverFile(
-            descriptor, str(path), missing_line=missing_note, report=report, is_shared=True
+            descriptor,
+            str(path),
+            missing_line=missing_note,
+            report=report,
+            first_line=FIRST_LINE,
+            is_shared=True,
         )
         self._shared = mmap.mmap(-1, _COUNTERS.size)
         # Copies of the shared counters, valid while the lock is held.
@@ -116,11 +121,6 @@ class EventRecorder:
         self._lines: list[str] = []  # of the current event
         self._introduced: dict[tuple[str, int], str] = {}  # its processes and sockets
         self._owed: dict[tuple[str, int], str] = {}  # lines of processes and sockets that were not written
-        try:
-            self._file.require(json.dumps({"bothends-trace": VERSION}) + "\n")
-        except SystemCallFailed:
-            self._file.close()
-            raise
 
     def __call__(self, event: events.Event) -> None:
         """Record an event. Write errors are ignored, because serving is more important than the trace."""
@@ -174,9 +174,8 @@ class EventRecorder:
 
     def _introduce(self, kind: str, item: Socket | TracedProcess) -> None:
         """Write the line of a socket or process, to which later lines refer."""
-        value = {kind: to_json_object(item)}
-        self._write(value)
-        self._introduced[kind, item.number] = json.dumps(value) + "\n"
+        self._write({kind: to_json_object(item)})
+        self._introduced[kind, item.number] = self._lines[-1]
 
     def _write_omitted(self) -> None:
         if self._omitted > self._omitted_reported:

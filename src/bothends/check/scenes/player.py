@@ -1,0 +1,293 @@
+"""Play a scene against a server: each of its clients has a socket, and each line is a step.
+
+A failure names the line of the scene, and what was received instead. A scene states everything that its
+clients receive: data that arrives after its last line is a failure, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from bothends.check.case import CheckFailed
+from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.scenes.segmentation import WHOLE, Segmentation
+from bothends.check.scenes.spec import Scene
+from bothends.check.scenes.steps import (
+    Connect,
+    EndConnection,
+    Ending,
+    ExpectEnding,
+    ExpectInAnyOrder,
+    ExpectNothing,
+    ExpectText,
+    Pause,
+    SendTexts,
+    Step,
+)
+from bothends.check.scenes.template import TextTemplate
+from bothends.check.subjects.listening import listeners
+from bothends.check.subjects.recorded_socket import RecordedSocket
+from bothends.check.subjects.server_context import ServerContext
+from bothends.check.transcript import quote_bytes
+from bothends.endpoints import Endpoint
+from bothends.errors import errno_text
+
+_SURPLUS_WAIT: Final = 0.15  # seconds until surplus data is seen, which only a wrong server sends
+_SETTLE: Final = 0.1  # seconds of silence after which a pattern has matched all that it can
+_GLANCE: Final = 0.01  # seconds to see what has arrived already
+
+
+@dataclass
+class _Participant:
+    """A client of the scene. `end`: how the server ended its connection, or empty."""
+
+    name: str
+    inbox: Inbox
+    socket: RecordedSocket
+    end: str = ""
+
+
+class ScenePlayer:
+    """One playing of a scene. `suffix` is added to the names of its clients in the transcript."""
+
+    def __init__(
+        self, ctx: ServerContext, scene: Scene, segmentation: Segmentation = WHOLE, *, suffix: str = ""
+    ) -> None:
+        self._ctx = ctx
+        self._scene = scene
+        self._segmentation = segmentation
+        self._suffix = suffix
+        self._participants: dict[str, _Participant] = {}
+        self._values: dict[str, bytes] = {}
+        self._last_line = 0
+        self._loop = asyncio.get_running_loop()
+
+    async def play(self, steps: Sequence[Step] | None = None) -> None:
+        """Play these steps, by default all of the scene, and check that nothing follows.
+
+        Raises:
+            CheckFailed: the server did not do what a line says.
+        """
+        for step in self._scene.steps if steps is None else steps:
+            await self.step(step)
+        await self.expect_nothing_more()
+
+    async def step(self, step: Step) -> None:
+        """Play one step. See `play`."""
+        self._last_line = step.line
+        match step:
+            case SendTexts():
+                await self._send(step)
+            case ExpectText():
+                await self._expect_texts(step.client, [step])
+            case ExpectInAnyOrder():
+                await self._expect_in_any_order(step)
+            case ExpectNothing():
+                await self._expect_nothing(step)
+            case ExpectEnding():
+                await self._expect_ending(step)
+            case Connect():
+                self._participants.pop(step.client, None)
+                await self._participant(step)
+            case EndConnection():
+                await self._end_connection(step)
+            case Pause():
+                await asyncio.sleep(step.seconds)
+
+    # The clients' part ---------------------------------------------------------------------------
+
+    async def _participant(self, step: Step) -> _Participant:
+        """Return the step's client, which is connected first if necessary."""
+        name = step.client
+        if name not in self._participants:
+            datagrams = self._scene.is_datagram(name)
+            try:
+                sock = await self._ctx.connect(name + self._suffix, endpoint=await self._endpoint(name))
+            except CheckFailed as failure:
+                self._fail([step], failure.happened, timed_out=failure.timed_out)
+            sock.set_nodelay()
+            framing = None if datagrams else self._ctx.contract.framer
+            inbox = MessageInbox(framing) if datagrams or framing else StreamInbox()
+            self._participants[name] = _Participant(name, inbox, sock)
+        return self._participants[name]
+
+    async def _endpoint(self, client: str) -> Endpoint:
+        """Return the endpoint for a client: the server's, or one of the other transport."""
+        own = self._ctx.server.endpoint
+        transport = self._scene.spec.clients.get(client.partition("/")[0], own.scheme)
+        if transport == own.scheme:
+            return own
+        same_port = Endpoint(transport, host=own.host, port=own.port)
+        program = self._ctx.server.program
+        if program is None:
+            return same_port
+
+        def found() -> list[Endpoint]:
+            return listeners(program.process_tree(), transport)
+
+        if not await self._ctx.wait_until(lambda: bool(found()), self._ctx.timeout):
+            raise CheckFailed(
+                f"a server that also listens on {transport}", f"it has no {transport} socket", timed_out=True
+            )
+        ports = {each.port for each in found()}
+        return same_port if own.port in ports or len(ports) > 1 else found()[0]
+
+    async def _send(self, step: SendTexts) -> None:
+        client = await self._participant(step)
+        texts = [text.render(self._values) for text in step.texts]
+        try:
+            if self._scene.is_datagram(step.client):
+                for text in texts:
+                    await client.socket.send(text)
+            else:
+                data = b"".join(map(self._ctx.contract.encode, texts))
+                pieces = self._segmentation.cut(data)
+                await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
+        except CheckFailed as failure:
+            self._fail([step], failure.happened, timed_out=failure.timed_out)
+
+    async def _end_connection(self, step: EndConnection) -> None:
+        client = self._participants[step.client]
+        if step.ending is Ending.HALF_CLOSE:
+            client.socket.shutdown_write()
+            return
+        # Unread data would turn the FIN of close(2) into a RST.
+        while step.ending is Ending.CLOSE and await self._read(client, _GLANCE):
+            pass
+        del self._participants[step.client]
+        if step.ending is Ending.CLOSE:
+            client.socket.close()
+        else:
+            client.socket.reset()
+
+    async def leave(self) -> None:
+        """Reset the connection of the first client, as if it had crashed, and close those of the others."""
+        first, *others = self._participants.values()
+        first.socket.reset()
+        for client in others:
+            client.socket.close()
+        self._participants.clear()
+
+    # The server's part ---------------------------------------------------------------------------
+
+    async def _read(self, client: _Participant, timeout: float) -> bool:
+        """Receive a chunk into the client's inbox. Returns: whether data was received in time."""
+        if client.end:
+            return False
+        try:
+            data = await client.socket.receive(timeout)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            client.end = f"recv() failed: {errno_text(error.errno or 0)}"
+            client.socket.note(client.end)
+            return False
+        if not data and not self._scene.is_datagram(client.name):
+            client.end = "the server closed the connection"
+            client.socket.note("receives EOF (FIN)")
+            return False
+        client.socket.note(f"receives {quote_bytes(data)}")
+        client.inbox.feed(data)
+        return True
+
+    async def _expect_texts(self, name: str, waiting: Sequence[ExpectText]) -> ExpectText:
+        """Receive the text of one of the steps, all of this client. Returns: its step."""
+        client = await self._participant(waiting[0])
+        owners = [(step, choice) for step in waiting for choice in step.choices]
+        choices = [choice for _, choice in owners]
+        limit = self._limit(*(step.within for step in waiting))
+        deadline = self._loop.time() + limit
+        final = False
+        while True:
+            taken = client.inbox.take(choices, self._values, final=final or bool(client.end))
+            if isinstance(taken, TextMatch):
+                self._values.update(taken.values)
+                return owners[taken.index][0]
+            if isinstance(taken, WrongMessage):
+                self._fail(waiting, f"{name} received {quote_bytes(taken.data)}")
+            if client.end:
+                self._fail(waiting, f"{client.end}; {_describe_pending(client)}")
+            if client.inbox.too_much:
+                self._fail(waiting, f"{name} received more than {len(client.inbox.pending):,} bytes")
+            remaining = deadline - self._loop.time()
+            settling = not final and not client.inbox.is_empty
+            if await self._read(client, min(_SETTLE, remaining) if settling else max(remaining, _GLANCE)):
+                final = False
+            elif settling:
+                final = True
+            elif not client.end:
+                happened = f"{_describe_pending(client)} within {limit:g} s"
+                self._fail(waiting, happened + await self._describe_others(name, choices), timed_out=True)
+
+    async def _expect_in_any_order(self, step: ExpectInAnyOrder) -> None:
+        for name in dict.fromkeys(each.client for each in step.expected):
+            waiting = [each for each in step.expected if each.client == name]
+            while waiting:
+                waiting.remove(await self._expect_texts(name, waiting))
+
+    async def _expect_nothing(self, step: ExpectNothing) -> None:
+        client = await self._participant(step)
+        deadline = self._loop.time() + step.seconds
+        while client.inbox.is_empty or step.discard:
+            client.inbox.discard()
+            if not await self._read(client, max(0.0, deadline - self._loop.time())):
+                break
+        if not client.inbox.is_empty and not step.discard:
+            self._fail([step], f"{client.name} received {quote_bytes(client.inbox.pending)}")
+
+    async def _expect_ending(self, step: ExpectEnding) -> None:
+        client = await self._participant(step)
+        limit = self._limit(step.within)
+        while client.inbox.is_empty and await self._read(client, limit):
+            pass
+        if not client.inbox.is_empty:
+            self._fail([step], f"{client.name} received {quote_bytes(client.inbox.pending)}")
+        if not client.end:
+            self._fail([step], f"the connection was still open after {limit:g} s", timed_out=True)
+        was_closed = client.end == "the server closed the connection"
+        if was_closed == (step.ending is Ending.RESET):
+            self._fail([step], client.end)
+
+    async def expect_nothing_more(self) -> None:
+        """Check that no client receives more than the scene says.
+
+        Raises:
+            CheckFailed: one does.
+        """
+        clients = list(self._participants.values())
+        await asyncio.gather(*(self._read(client, _SURPLUS_WAIT) for client in clients))
+        for client in clients:
+            if not client.inbox.is_empty:
+                raise CheckFailed(
+                    f"nothing after line {self._last_line}, the last of the scene",
+                    f"{client.name} received {quote_bytes(client.inbox.pending)}",
+                )
+
+    # Failures ------------------------------------------------------------------------------------
+
+    def _limit(self, *limits: float | None) -> float:
+        """Return the seconds to wait for a text: the greatest limit, or the timeout of the case."""
+        return max(self._ctx.timeout if each is None else each * self._ctx.load_factor for each in limits)
+
+    def _fail(self, steps: Sequence[Step], happened: str, *, timed_out: bool = False) -> NoReturn:
+        raise CheckFailed(" or ".join(map(str, steps)), happened, timed_out=timed_out)
+
+    async def _describe_others(self, name: str, choices: Sequence[TextTemplate]) -> str:
+        """Return which other client received an expected text instead, or an empty string."""
+        found = []
+        for client in self._participants.values():
+            if client.name != name and (await self._read(client, _GLANCE) or not client.inbox.is_empty):
+                taken = client.inbox.take(choices, self._values, final=True)
+                if isinstance(taken, TextMatch):
+                    found.append(f"; {client.name} received it instead")
+        return "".join(found)
+
+
+def _describe_pending(client: _Participant) -> str:
+    if client.inbox.is_empty:
+        return f"{client.name} received nothing"
+    part = ", without the end of the message," if client.inbox.has_only_part else ""
+    return f"{client.name} received only {quote_bytes(client.inbox.pending)}{part}"

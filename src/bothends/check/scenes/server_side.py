@@ -1,0 +1,198 @@
+"""Play a scene from the server's side: the program is its client, and the checker sends what it receives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from bothends.check.case import CheckFailed
+from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.scenes.samples import render_sample
+from bothends.check.scenes.spec import Scene
+from bothends.check.scenes.steps import (
+    Connect,
+    EndConnection,
+    Ending,
+    ExpectEnding,
+    ExpectInAnyOrder,
+    ExpectNothing,
+    ExpectText,
+    SendTexts,
+    Step,
+)
+from bothends.check.scenes.template import TextTemplate
+from bothends.check.subjects.client_under_test import ClientContext
+from bothends.check.subjects.recorded_socket import RecordedSocket
+from bothends.check.transcript import quote_bytes
+from bothends.errors import errno_text
+
+_SETTLE: Final = 0.1  # seconds of silence after which a text without framing is complete
+
+
+class ServerSidePlayer:
+    """One playing of a scene with a client under test. `values`: what the scene remembers."""
+
+    def __init__(self, ctx: ClientContext, scene: Scene, values: Mapping[str, bytes]) -> None:
+        self._ctx = ctx
+        self._scene = scene
+        self._values = values
+        self._listener, self.endpoint = ctx.listen()
+        self._conn: RecordedSocket | None = None
+        self._peer: Any = None  # the address of a datagram client
+        self._inbox = self._new_inbox()
+        self._end = ""  # how the client ended the connection
+        self.sent: list[bytes] = []
+        """The texts that the client received."""
+
+    def _new_inbox(self) -> Inbox:
+        framing = self._ctx.contract.framer
+        datagrams = self._ctx.contract.is_datagram
+        return MessageInbox(framing) if framing or datagrams else StreamInbox()
+
+    async def play(self) -> None:
+        """Play all steps of the scene. The client must have been started.
+
+        Raises:
+            CheckFailed: the client did not do what a line says.
+        """
+        for step in self._scene.steps:
+            match step:
+                case SendTexts():
+                    await self._expect_text(step, step.texts[0])
+                case ExpectText():
+                    await self._send(step)
+                case ExpectInAnyOrder():
+                    for each in step.expected:
+                        await self._send(each)
+                case ExpectNothing():
+                    await asyncio.sleep(step.seconds)
+                case ExpectEnding():
+                    await self._end_connection(step)
+                case EndConnection():
+                    await self._expect_ending(step)
+                case Connect():
+                    await self._accept_again(step)
+
+    async def finish(self) -> None:
+        """Close the connection as the contract says, at once or after the client."""
+        if self._conn is not None:
+            if self._ctx.contract.persistent and not self._end:
+                await self._conn.wait_closed_by_peer(self._ctx.timeout)
+            self._conn.close()
+
+    # The server's part ---------------------------------------------------------------------------
+
+    async def _connection(self, step: Step) -> RecordedSocket:
+        if self._conn is None:
+            try:
+                self._conn = await self._ctx.accept(self._listener)
+            except CheckFailed as failure:
+                self._fail(step, f"the client did not connect: {failure.happened}", failure.timed_out)
+        return self._conn
+
+    async def _accept_again(self, step: Connect) -> None:
+        """Accept a connection, after the one before has ended."""
+        if self._ctx.contract.is_datagram:
+            return
+        if self._conn is not None:
+            self._conn.close()
+        self._conn, self._inbox, self._end = None, self._new_inbox(), ""
+        await self._connection(step)
+
+    async def _send(self, step: ExpectText) -> None:
+        text = render_sample(step, self._values, self._scene.spec.examples)
+        self.sent.append(text)
+        if self._ctx.contract.is_datagram:
+            if self._peer is None:
+                self._fail(step, "the client has sent no datagram, so its address is unknown")
+            self._ctx.send_datagram(self._listener, text, self._peer)
+            return
+        conn = await self._connection(step)
+        try:
+            await conn.send(self._ctx.contract.encode(text))
+        except CheckFailed as failure:
+            self._fail(step, failure.happened, failure.timed_out)
+
+    async def _end_connection(self, step: ExpectEnding) -> None:
+        conn = await self._connection(step)
+        if step.ending is Ending.HALF_CLOSE:
+            conn.shutdown_write()
+        elif step.ending is Ending.CLOSE:
+            conn.close()
+        else:
+            conn.reset()
+        if step.ending is not Ending.HALF_CLOSE:
+            self._end = "the server has closed the connection"
+
+    # The client's part ---------------------------------------------------------------------------
+
+    async def _expect_text(self, step: SendTexts, text: TextTemplate) -> None:
+        deadline = asyncio.get_running_loop().time() + self._ctx.timeout
+        final = False
+        while True:
+            taken = self._inbox.take([text], self._values, final=final or bool(self._end))
+            if isinstance(taken, TextMatch):
+                await self._skip_newline()
+                return
+            if isinstance(taken, WrongMessage):
+                self._fail(step, f"the client sent {quote_bytes(taken.data)}")
+            if self._end:
+                self._fail(step, f"{self._end}; {self._describe_pending()}")
+            remaining = max(0.01, deadline - asyncio.get_running_loop().time())
+            settling = not final and not self._inbox.is_empty
+            if await self._read(step, min(_SETTLE, remaining) if settling else remaining):
+                final = False
+            elif settling:
+                final = True
+            elif not self._end:
+                self._fail(step, self._describe_pending(), timed_out=True)
+
+    async def _skip_newline(self) -> None:
+        """Skip the end of a line that the client may send after a text, although there is no framing."""
+        if isinstance(self._inbox, StreamInbox):
+            if self._inbox.is_empty and self._conn is not None and not self._end:
+                try:
+                    self._inbox.feed(await self._conn.receive(_SETTLE / 2))
+                except (TimeoutError, OSError):
+                    return
+            self._inbox.skip_line_end()
+
+    async def _read(self, step: Step, timeout: float) -> bool:
+        """Receive a chunk or a datagram. Returns: whether one was received in time."""
+        try:
+            if self._ctx.contract.is_datagram:
+                data, self._peer = await self._ctx.receive_datagram(self._listener, timeout)
+                self._inbox.feed(data.rstrip(b"\r\n"))
+                return True
+            conn = await self._connection(step)
+            data = await conn.receive(timeout)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            self._end = f"recv() failed: {errno_text(error.errno or 0)}"
+            conn.note(self._end)
+            return False
+        if not data:
+            self._end = "the client closed the connection"
+            conn.note("receives EOF (FIN)")
+            return False
+        conn.note(f"receives {quote_bytes(data)}")
+        self._inbox.feed(data)
+        return True
+
+    async def _expect_ending(self, step: EndConnection) -> None:
+        while self._inbox.is_empty and not self._end:
+            if not await self._read(step, self._ctx.timeout) and not self._end:
+                self._fail(step, "the client left the connection open", timed_out=True)
+        if not self._inbox.is_empty:
+            self._fail(step, f"the client sent {quote_bytes(self._inbox.pending)}")
+
+    def _describe_pending(self) -> str:
+        if self._inbox.is_empty:
+            return "the client sent nothing"
+        part = ", without the end of the message" if self._inbox.has_only_part else ""
+        return f"the client sent only {quote_bytes(self._inbox.pending)}{part}"
+
+    def _fail(self, step: Step, happened: str, timed_out: bool = False) -> NoReturn:
+        raise CheckFailed(str(step), happened, timed_out=timed_out)

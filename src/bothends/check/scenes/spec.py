@@ -1,0 +1,132 @@
+"""The `[[scene]]` tables of a contract, and the scenes that are made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from bothends.check.scenes.steps import ExpectInAnyOrder, ExpectText, SendTexts, Step
+from bothends.check.scenes.talk import TalkError, parse_talk
+from bothends.errors import ConfigurationError, Unavailable
+
+if TYPE_CHECKING:
+    import msgspec
+else:
+    try:
+        import msgspec
+    except ImportError as error:
+        raise Unavailable(
+            "read", "scenes", hint="pip install 'bothends[check]'", reason="msgspec is not installed"
+        ) from error
+
+CASE_PREFIX: Final = "scene-"
+
+
+class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A dialogue of one or more clients with the server. The fields are the keys of the table."""
+
+    name: str
+    """A few words, from which the id of its case is made."""
+
+    talk: str
+    """The lines of the dialogue."""
+
+    why: str = ""
+    """Why it matters, for `bothends check explain`."""
+
+    mistake: str = ""
+    """The likely mistake of a program that fails."""
+
+    clients: dict[str, Literal["tcp", "udp"]] = {}
+    """The transport of each client by name, if not the contract's."""
+
+    repeat: Literal["no", "after", "beside"] = "no"
+    """Whether it can be played again on the same server: after an interrupted one, or beside another, too."""
+
+    input: str | None = None
+    """The lines that a client under test reads, if not the texts that it sends."""
+
+    examples: dict[str, str] = {}
+    """The values that the checker sends for `{name=...}` when it plays the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A parsed scene. `datagram_clients`: the clients whose messages are datagrams."""
+
+    spec: SceneSpec
+    steps: tuple[Step, ...]
+    datagram_clients: frozenset[str] = frozenset()
+
+    @property
+    def case_id(self) -> str:
+        """The id of its case."""
+        return CASE_PREFIX + slug(self.spec.name)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The names of its clients, in the order of their first lines."""
+        return tuple(dict.fromkeys(step.client for step in _all_steps(self.steps)))
+
+    def is_datagram(self, client: str) -> bool:
+        """Whether a client's messages are datagrams."""
+        return client.partition("/")[0] in self.datagram_clients
+
+    def texts(self) -> Iterator[SendTexts | ExpectText]:
+        """Return the steps that send or receive texts."""
+        return (step for step in _all_steps(self.steps) if isinstance(step, SendTexts | ExpectText))
+
+
+def _all_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
+    for step in steps:
+        if isinstance(step, ExpectInAnyOrder):
+            yield from step.expected
+        else:
+            yield step
+
+
+def slug(name: str) -> str:
+    """Return a name in lower case, with a hyphen for each run of other characters than letters and digits."""
+    return "-".join(re.findall(r"[^\W_]+", name.lower()))
+
+
+def parse_scene(spec: SceneSpec, transport: str, file: str) -> Scene:
+    """Parse a scene of a contract.
+
+    Args:
+        transport: the contract's transport.
+        file: the file's name, for errors.
+
+    Raises:
+        ConfigurationError: a line of the talk, the name or a client is invalid.
+    """
+    table = f"scene {spec.name!r}"
+    if not slug(spec.name):
+        raise ConfigurationError(file, table, "name", "it has no letter and no digit", "write a few words")
+    datagrams = {name for name, kind in spec.clients.items() if kind == "udp"}
+
+    def is_datagram(client: str) -> bool:
+        name = client.partition("/")[0]
+        return name in datagrams if name in spec.clients else transport in ("udp", "unix+dgram")
+
+    try:
+        steps = parse_talk(spec.talk, is_datagram)
+    except TalkError as error:
+        raise ConfigurationError(file, table, "", f"line {error.line}: {error.reason}", error.hint) from error
+    names = {name.partition("/")[0] for name in Scene(spec, steps).clients}
+    for name in spec.clients:
+        if name not in names:
+            raise ConfigurationError(
+                file,
+                table,
+                "clients",
+                f"{name!r} has no line in the talk",
+                f"there is {', '.join(sorted(names))}",
+            )
+        if transport.startswith("unix"):
+            raise ConfigurationError(
+                file, table, "clients", "a server on a UNIX socket has no other transport"
+            )
+    return Scene(spec, steps, frozenset(name for name in names if is_datagram(name)))
