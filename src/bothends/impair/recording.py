@@ -105,13 +105,13 @@ def _delivery_to_json(delivery: Delivery) -> dict[str, Any]:
 
 
 def _delivery_from_json(given: dict[str, Any]) -> Delivery:
-    return Delivery(
-        delay=HOLD if given.get("delay") == "hold" else float(given.get("delay", 0)),
-        start=int(given.get("start", 0)),
-        stop=None if given.get("stop") is None else int(given["stop"]),
-        flips=tuple(map(int, given.get("flips", ()))),
-        then=Signal(given["then"]) if "then" in given else None,
-    )
+    delay = HOLD if given.get("delay") == "hold" else float(given.get("delay", 0))
+    start = int(given.get("start", 0))
+    stop = None if given.get("stop") is None else int(given["stop"])
+    flips = tuple(map(int, given.get("flips", ())))
+    if not (delay >= 0 and 0 <= start <= (start if stop is None else stop) and min(flips, default=0) >= 0):
+        raise ValueError("a delivery before the message")
+    return Delivery(delay, start, stop, flips, Signal(given["then"]) if "then" in given else None)
 
 
 @dataclass(slots=True)

@@ -23,9 +23,13 @@ class LineCoverage:
 
     def __enter__(self) -> Self:
         self._previous = sys.gettrace()
+        self.resume()
+        return self
+
+    def resume(self) -> None:
+        """Trace again: an exception in the trace function, such as RecursionError, ends it."""
         if self._prefix:
             sys.settrace(self._on_call)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

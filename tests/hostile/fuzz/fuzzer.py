@@ -141,6 +141,7 @@ def fuzz(
         while time.monotonic() < deadline and report.runs < runs and len(found) < max_failures:
             data = target.mutate(Source(generator, inputs, words))[: target.max_size]
             before = coverage.lines
+            coverage.resume()
             failure = None
             try:
                 report.refused += not target.check(data)
