@@ -46,6 +46,8 @@ def test_builtin_contract_loads_and_replies(name: str) -> None:
         (TCP_HEADER, "exactly one of service, function, exchanges, matches, nothing is required, found none"),
         (TCP_HEADER + "[answer]\nnothing = true\nservice = 'upper'", "service and nothing"),
         (TCP_HEADER + "[answer]\nmatches = '('", "unterminated"),
+        (TCP_HEADER + "[answer]\nmatches = 'a{9999999999}'", "repetition number is too large"),
+        (TCP_HEADER + f"[answer]\nmatches = '{'(' * 5000}{')' * 5000}'", "nested too deeply"),
         (TCP_HEADER + "[[answer.exchanges]]\nrequest = 'a'", "needs either reply or matches"),
         (TCP_HEADER + "[answer]\nnothing = true\n[files]\n'../x' = ''", "outside"),
         (TCP_HEADER + "endless = true\n[answer]\nservice = 'upper'", "speaks_first = true, and matches"),

@@ -541,7 +541,7 @@ def _load_function(name: str) -> Any:
     """Run the file of `file.py:name`, and return its function."""
     file, colon, attribute = name.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise ServiceError(name, "not a function", "write file.py:name")
+        raise ServiceError(escape_text(name), "not a function", "write file.py:name")
     try:
         found = runpy.run_path(file).get(attribute)
     except (Exception, SystemExit) as error:

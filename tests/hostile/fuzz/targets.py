@@ -322,6 +322,7 @@ def pages(data: bytes) -> None:
     answer += conversation.end() if not conversation.done else b""
     assert conversation.failure is None
     assert answer.count(b"HTTP/1.1 ") <= 1
+    assert not answer.startswith(b"HTTP/1.1 500 ")
     check_response(answer)
 
 
@@ -332,7 +333,6 @@ def check_response(answer: bytes) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     first, *fields = head.decode("ascii").split("\r\n")
     assert first.startswith("HTTP/1.1 "), first
-    assert not first.startswith("HTTP/1.1 5") or first[9:12] in ("501", "505"), answer
     lengths = [each for each in fields if each.startswith("Content-Length:")]
     assert b"\0" not in body
     assert not body or lengths == [f"Content-Length: {len(body)}"]
