@@ -35,7 +35,6 @@ from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.built_programs import executables, with_built_program
 from bothends.check.batch.contract_copy import write_copy
-from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
 from bothends.check.contract import BUILTIN_DIR
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
@@ -43,6 +42,7 @@ from bothends.errors import BothendsError, SystemCallFailed, Unavailable
 from bothends.escaping import escape, escape_text
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
+from bothends.osutil.scratch import scratch_folder
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
@@ -289,7 +289,7 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
         InterruptedError: the batch was stopped.
     """
     try:
-        with work_folder() as work_dir:
+        with scratch_folder("batch") as work_dir:
             value = _judge_in(work_dir, name, archive, settings)
         judged_submission_from_object(value)  # a result of another form is an exception here
     except InterruptedError:
@@ -497,7 +497,6 @@ def _judge_pending(
         yield from _run_on_cluster(pending, cluster)
         return
     _children.reopen()
-    remove_leftovers()
     pool = ThreadPoolExecutor(workers)
     with Reaper() as reaper:
         reaper.kill_tagged(_TAG_VARIABLE)
