@@ -99,7 +99,14 @@ def batch(
     workers = workers or os.cpu_count() or 1
     with raise_exit_on_signals():
         found = judge_all(
-            folders, settings, out, workers=workers, cluster=cluster, progress=progress, stopped=write_tables
+            folders,
+            settings,
+            out,
+            workers=workers,
+            cluster=cluster,
+            progress=progress,
+            stopped=write_tables,
+            warn=lambda text: terminal.note(text, "warning"),
         )
     write_tables(found)
     rows = [
