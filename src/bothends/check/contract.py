@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from bothends import suggest
+from bothends.check.contract_code import CodeOracle, ModuleFolder, load_function
 from bothends.check.oracle import (
     ExpectedReply,
     FunctionOracle,
@@ -34,7 +34,7 @@ from bothends.check.oracle import (
 from bothends.check.patterns import compile_pattern
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
 from bothends.check.scenes.steps import SendTexts, Step
-from bothends.errors import ConfigurationError, MessageTooLong, ServiceError, Unavailable, UnknownName
+from bothends.errors import ConfigurationError, MessageTooLong, Unavailable, UnknownName
 from bothends.escaping import escape_text
 from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
 from bothends.services import registry
@@ -509,12 +509,20 @@ def make_oracle(contract: Contract) -> Oracle:
         return TableOracle(
             {each.request.encode(): _expected_reply(each, contract) for each in answer.exchanges}
         )
-    if answer.function:
-        name = _resolve_beside_contract(answer.function, contract.folder)
-        oracle = FunctionOracle(_load_function(name), contract.framer, name)
-        oracle.reply(b"Message 0 of the CHECK")  # to report a function that raises now
-        return oracle
-    service = registry.load(_resolve_beside_contract(answer.service, contract.folder))
+    if not answer.code_file:
+        return _service_oracle(contract, answer.service)
+    modules = ModuleFolder(Path(contract.folder, answer.code_file).parent)
+    name = _resolve_beside_contract(answer.function or answer.service, contract.folder)
+    with modules.searched():
+        if answer.service:
+            return CodeOracle(_service_oracle(contract, name), modules)
+        oracle = CodeOracle(FunctionOracle(load_function(name), contract.framer, name), modules)
+    oracle.reply(b"Message 0 of the CHECK")  # to report a function that raises now
+    return oracle
+
+
+def _service_oracle(contract: Contract, name: str) -> Oracle:
+    service = registry.load(name)
     if contract.framing in ("length", "headers"):
         unframed = ServiceOracle(service, None, stream=False, half_closes=False)
         return FunctionOracle(lambda message: unframed.reply(message).exact, contract.framer)
@@ -535,17 +543,3 @@ def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply
 def _resolve_beside_contract(name: str, folder: str) -> str:
     file, colon, rest = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     return f"{Path(folder) / file}{colon}{rest}" if file.endswith(".py") else name
-
-
-def _load_function(name: str) -> Any:
-    """Run the file of `file.py:name`, and return its function."""
-    file, colon, attribute = name.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        raise ServiceError(escape_text(name), "not a function", "write file.py:name")
-    try:
-        found = runpy.run_path(file).get(attribute)
-    except (Exception, SystemExit) as error:
-        raise ServiceError(name, f"{type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise ServiceError(name, f"the file has no function {attribute!r}")
-    return found

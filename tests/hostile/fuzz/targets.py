@@ -212,6 +212,7 @@ def run(*words: str) -> str:
         status = run_bothends(words)
     shown = output.getvalue() + errors.getvalue()
     assert status in (0, 1, 2), f"exit status {status}: {errors.getvalue()}"
+    assert "internal error" not in errors.getvalue(), errors.getvalue()
     assert status != 2 or errors.getvalue().count("\n") == 1, errors.getvalue()
     assert escape_controls(shown) == shown, "a character that is not escaped"
     return output.getvalue()

@@ -157,11 +157,11 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
+        found = run_rules(self.trace, self._note_failed_rule)
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
                 writer.write_note(note)
-        found = run_rules(self.trace)
         waits: list[str] = []
         arrows: list[WaitArrow] = []
         if self.trace.ended_by:
@@ -173,6 +173,10 @@ class TraceWriter:
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
         self._write_files(found, waits, arrows)
+
+    def _note_failed_rule(self, name: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        self.trace.notes.append(f"internal error in the rule {name} (please report): {reason}")
 
     def _write_files(
         self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
