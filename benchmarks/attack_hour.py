@@ -24,7 +24,7 @@ from bothends.attack import health
 from bothends.attack.attacks.registry import ATTACKS
 from bothends.attack.expectation import Expectation
 from bothends.attack.health import Health
-from bothends.attack.honest import HonestClient, learn
+from bothends.attack.honest import HonestClient, Sample, learn
 from bothends.attack.results import HonestFigures
 from bothends.endpoints import Endpoint
 from bothends.engines.registry import ENGINES
@@ -38,16 +38,22 @@ MAX_P99: Final = 10  # times the quiet value
 MIN_P99: Final = 0.05  # seconds: below it, the machine is measured, not the server
 MAX_GROWTH: Final = 16 << 20  # bytes of memory from the end of the warm-up to the end
 
-# Engines that serve a fixed number of connections need limits where clients are not trusted.
-LIMITS: Final = ["--idle", "2", "--life", "10", "--when-full", "evict"]
-NEEDS_LIMITS: Final = {"iterative", "prefork", "pool", "fork"}
+# Engines that serve a fixed number of connections, or need a process for each, are not for clients that are
+# not trusted; with these limits they serve others again after some time.
+LIMITS: Final = {
+    "iterative": ["--idle", "1", "--life", "5"],
+    "prefork": ["--idle", "1", "--life", "5"],
+    "pool": ["--idle", "1", "--life", "5"],
+    "fork": ["--idle", "2", "--life", "10", "--max-connections", "300"],
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What was seen at one engine: honest requests, and what it had when idle.
 
-    `before` the attacks, after the warm-up (`warm`) and at the end (`idle`). `peak` in bytes.
+    `before` the attacks, after the warm-up (`warm`) and at the end (`idle`). `peak` in bytes. `p99` in
+    seconds, quiet and attacked, with the requests that were not answered in time.
     """
 
     engine: str
@@ -57,6 +63,7 @@ class Outcome:
     warm: Health
     idle: Health
     peak: int
+    p99: tuple[float, float]
     status: int | None
 
     @property
@@ -65,7 +72,7 @@ class Outcome:
         found = []
         if self.attacked.wrong:
             found.append(f"{self.attacked.wrong} wrong answers")
-        if self.attacked.p99 > max(MIN_P99, MAX_P99 * self.quiet.p99):
+        if self.p99[1] > max(MIN_P99, MAX_P99 * self.p99[0]):
             found.append("p99")
         if self.idle.descriptors > self.before.descriptors or self.idle.threads > self.before.threads:
             found.append("descriptors or threads")
@@ -154,6 +161,12 @@ class Attackers:
         self._running = []
 
 
+def percentile_99(samples: list[Sample]) -> float:
+    """Return the 99th percentile of the latencies, in seconds; of an unanswered request it is its timeout."""
+    found = sorted(each.seconds for each in samples if each.outcome in ("right", "unanswered"))
+    return found[min(len(found) - 1, len(found) * 99 // 100)] if found else 0.0
+
+
 def attack(engine: str, seconds: float, options: list[str], seed: int) -> Outcome:
     """Attack a server with this engine for a time."""
     warm_up = min(WARM_UP, seconds / 4)
@@ -169,7 +182,9 @@ def attack(engine: str, seconds: float, options: list[str], seed: int) -> Outcom
         time.sleep(IDLE)
         before = health.read_health(pids)
         attackers = Attackers(endpoint, expectation, seed)
-        samples, peak, readings = [], 0, []
+        samples: list[Sample] = []
+        readings: list[Health] = []
+        peak = 0
         for duration in (warm_up, seconds - warm_up):
             honest = HonestClient(endpoint, expectation, TIMEOUT)
             honest.start()
@@ -189,7 +204,15 @@ def attack(engine: str, seconds: float, options: list[str], seed: int) -> Outcom
         except subprocess.TimeoutExpired:
             status = None
     return Outcome(
-        engine, HonestFigures.of(quiet), HonestFigures.of(samples), before, warm, idle, peak, status
+        engine,
+        HonestFigures.of(quiet),
+        HonestFigures.of(samples),
+        before,
+        warm,
+        idle,
+        peak,
+        (percentile_99(quiet), percentile_99(samples)),
+        status,
     )
 
 
@@ -210,7 +233,7 @@ def row(seen: Outcome, options: list[str]) -> str:
             f"{each:,}"
             for each in (honest.right, honest.wrong, honest.refused, honest.lost, honest.unanswered)
         ),
-        f"{1000 * seen.quiet.p99:.1f}, {1000 * honest.p99:.1f}",
+        ", ".join(f"{1000 * each:.1f}" for each in seen.p99),
         ", ".join(f"{each >> 20}" for each in sizes),
         f"{seen.before.descriptors}, {seen.idle.descriptors}",
         f"{seen.before.threads}, {seen.idle.threads}",
@@ -229,7 +252,7 @@ def main() -> int:
     print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}", flush=True)
     failed = False
     for engine in given.engine or list(ENGINES):
-        options = LIMITS if engine in NEEDS_LIMITS else []
+        options = LIMITS.get(engine, [])
         seen = attack(engine, given.seconds, options, given.seed)
         failed |= bool(seen.faults)
         print(row(seen, options), flush=True)
