@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from bothends.cli.serve.runtime import ServerRuntime
-from bothends.cli.terminal import discard_stderr, note, styled
+from bothends.cli.terminal import note, styled
 from bothends.endpoints import Endpoint
 from bothends.layers import trusted_networks
 from bothends.sockets import local_addresses, port_note
@@ -18,14 +18,7 @@ _REMOTE_LABEL = "from another machine:"
 
 
 def show(runtime: ServerRuntime) -> None:
-    """Print the banner of a bound server on stderr. If its reader has closed it, the server runs on."""
-    try:
-        _show(runtime)
-    except BrokenPipeError:
-        discard_stderr()
-
-
-def _show(runtime: ServerRuntime) -> None:
+    """Print the banner of a bound server on stderr."""
     server, command = runtime.server, runtime.options.exec
     name = shlex.quote(command) if command else server.service.name
     summary = "a process for each connection" if command else server.service.summary
