@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 .PHONY: setup
 setup: $(READY) ## make .venv with all locked dependencies
@@ -65,6 +65,18 @@ test: $(READY) ## run the tests, two on each processor
 .PHONY: slow
 slow: $(READY) ## run the slow tests
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m slow -o faulthandler_timeout=600
+
+# A shorter run: make fuzz FUZZ_SECONDS=60. The inputs that failed are saved in tests/hostile/fuzz/corpus.
+FUZZ_SECONDS = 600
+
+.PHONY: fuzz
+fuzz: $(READY) ## fuzz all that reads input of others, for ten minutes
+	@$(BIN)/python -m tests.hostile.fuzz --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
+
+# One engine, or shorter: make attack-hour ENGINE=epoll SECONDS=120
+.PHONY: attack-hour
+attack-hour: $(READY) ## attack each engine for an hour, and measure an honest client
+	@$(BIN)/python -m benchmarks.attack_hour $(addprefix --engine ,$(ENGINE)) $(if $(SECONDS),--seconds $(SECONDS))
 
 .PHONY: sanitize
 sanitize: $(READY) ## run the C code's tests under the sanitizers (needs gcc with libasan)

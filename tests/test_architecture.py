@@ -27,6 +27,7 @@ MAX_REPEATED_LINES = 9  # a longer identical block belongs in one place
 RANKS = {
     "errors": 0,
     "checksum": 0,
+    "dask_cluster": 1,
     "endpoints": 0,
     "events": 0,
     "framing": 0,

@@ -182,6 +182,7 @@ def test_error_in_nested_table_names_table(line: str, key: str, message: str) ->
         ("[serve]", "key 'serve': a single table; write [[serve]], with two brackets on each side"),
         ("serve = [1]", "[[serve]] 1: must be a table, not an integer"),
         ("[[serve]]\nservice = ", "invalid TOML: Invalid value (at end of document); see https://toml.io"),
+        ("serve = " + "[" * 5000, "nested too deeply"),
         ("enginee = 'epoll'", "key 'enginee': unknown key; did you mean 'engine'?"),
         ("service = 'upper'", "key 'service': not allowed at the top level; move it to its [[serve]]"),
         ("[[serve]]\nendpoints = []", "[[serve]] 1, key 'service': missing; give either service or exec"),

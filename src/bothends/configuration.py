@@ -24,7 +24,6 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ from bothends.endpoints import Endpoint
 from bothends.engines.base import Limits
 from bothends.errors import BothendsError, ConfigurationError
 from bothends.layers import TlsSettings
-from bothends.textfile import read_text
+from bothends.textfile import parse_toml, read_text
 
 MAX_WORKERS: Final = 512  # limit of `--workers` too
 
@@ -121,10 +120,7 @@ def parse(text: str, file: str, folder: Path) -> list[ServeOptions]:
     Raises:
         ConfigurationError: the text is invalid.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(file, "", "", f"invalid TOML: {error}", "see https://toml.io") from error
+    document = parse_toml(text, file)
     top = _Location(file, "", folder)
     tables = document.pop("serve", None)
     common = _read_table(ServeOptions, document, top, extra=("serve",), excluded=_PER_SERVER_KEYS)

@@ -125,6 +125,7 @@ class RequestParser:
         self._data = bytearray()
         self._head: HttpRequest | None = None
         self._body = bytearray()
+        self._searched = 0  # bytes of a head or a trailer, before which there is no end of it
         self.continue_response = b""
         """A "100 Continue" response that the client waits for. The caller sends and clears it."""
 
@@ -151,7 +152,8 @@ class RequestParser:
     def _parse_head(self) -> bool:
         while self._data.startswith((b"\r\n", b"\n")):  # section 2.2: ignore an empty line before a request
             del self._data[: 1 + self._data.startswith(b"\r")]
-        end = _HEAD_END.search(self._data, 0, self._max_head)
+        end = _HEAD_END.search(self._data, self._searched, self._max_head)
+        self._searched = max(0, len(self._data) - 3)  # the rest of an end may follow
         if end is None:
             if len(self._data) >= self._max_head:
                 self._data.clear()
@@ -161,6 +163,7 @@ class RequestParser:
             return False
         first, *lines = _LINE_END.split(bytes(self._data[: end.start()]))
         del self._data[: end.end()]
+        self._searched = 0
         found = _REQUEST.fullmatch(first)
         if found is None:
             raise _bad("the first line is not a request line of HTTP/1.1")
@@ -197,11 +200,14 @@ class RequestParser:
                 return False
             count = int(size[1], 16)
             if count == 0:
+                is_whole = _HEAD_END.search(self._data, self._searched, MAX_HEAD_SIZE)
+                self._searched = max(0, len(self._data) - 3)
+                if not is_whole and len(self._data) < MAX_HEAD_SIZE:
+                    return False
+                self._searched = 0
                 end = _LAST_CHUNK.match(self._data, 0, MAX_HEAD_SIZE)
                 if end is None:
-                    if len(self._data) >= MAX_HEAD_SIZE or _HEAD_END.search(self._data):
-                        raise _bad("the trailer is malformed or too long")
-                    return False
+                    raise _bad("the trailer is malformed or too long")
                 del self._data[: end.end()]
                 return True
             if len(self._body) + count > MAX_BODY_SIZE:

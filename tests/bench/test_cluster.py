@@ -91,6 +91,7 @@ def test_cluster_three_workers(tmp_path: Path) -> None:
         result = CliRunner().invoke(bench, words)
         assert result.exit_code == 0, result.output
         assert time.monotonic() - started < 60
+        assert result.stderr.count("has no TLS") == 1
     document = decode(result.stdout_bytes, "stdout")
     (entry,) = document.entries
     (found,) = entry.rounds

@@ -183,9 +183,12 @@ def test_cluster_results_equal_local_results(tmp_path: Path) -> None:
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
+        warnings: list[str] = []
+        address = cluster.scheduler_address
         found = judge_all(
-            folders, UDP_SETTINGS, tmp_path / "out", workers=1, cluster=cluster.scheduler_address
+            folders, UDP_SETTINGS, tmp_path / "out", workers=1, cluster=address, warn=warnings.append
         )
+    assert len(warnings) == 1
     assert {one.name: failed_cases(one.result) for one in found} == expected
     assert {path.stem for path in (tmp_path / "out").iterdir()} == set(expected)
     assert json.loads((tmp_path / "out" / f"{folders[0].name}.json").read_text())["language"] == "Python"

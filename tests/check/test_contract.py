@@ -31,6 +31,8 @@ def test_builtin_contract_loads_and_replies(name: str) -> None:
     ("text", "message"),
     [
         ("transport = ", "invalid TOML"),
+        ("a = " + "[" * 5000, "nested too deeply"),
+        (TCP_HEADER + '"new\\nline" = 1', "unknown key `new\\nline`"),
         ('[answer]\nservice = "upper"', "required"),
         (TCP_HEADER + "framming = 'lines'\n[answer]\nnothing = true", "did you mean 'framing'?"),
         (TCP_HEADER + "[answer]\nservise = 'upper'", "did you mean 'service'?"),
@@ -44,6 +46,8 @@ def test_builtin_contract_loads_and_replies(name: str) -> None:
         (TCP_HEADER, "exactly one of service, function, exchanges, matches, nothing is required, found none"),
         (TCP_HEADER + "[answer]\nnothing = true\nservice = 'upper'", "service and nothing"),
         (TCP_HEADER + "[answer]\nmatches = '('", "unterminated"),
+        (TCP_HEADER + "[answer]\nmatches = 'a{9999999999}'", "repetition number is too large"),
+        (TCP_HEADER + f"[answer]\nmatches = '{'(' * 5000}{')' * 5000}'", "nested too deeply"),
         (TCP_HEADER + "[[answer.exchanges]]\nrequest = 'a'", "needs either reply or matches"),
         (TCP_HEADER + "[answer]\nnothing = true\n[files]\n'../x' = ''", "outside"),
         (TCP_HEADER + "endless = true\n[answer]\nservice = 'upper'", "speaks_first = true, and matches"),
@@ -59,6 +63,12 @@ def test_parse_invalid_contract_reports_location(text: str, message: str) -> Non
         parse(text, "own.toml", "own", Path())
     assert message in str(raised.value)
     assert "own.toml" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_pattern_that_python_warns_of_is_accepted() -> None:
+    contract = parse(TCP_HEADER + "[answer]\nmatches = '[[a]+'\nexample = 'a'", "own.toml", "own", Path())
+    assert make_oracle(contract).reply(b"x").matches(b"[a")
 
 
 def test_answer_function_is_loaded_beside_contract(tmp_path: Path) -> None:

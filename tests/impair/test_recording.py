@@ -189,6 +189,19 @@ def test_replay_toxic_added_later_starts_at_same_position(tmp_path: Path) -> Non
     assert received == [b"aft", b"aft"]
 
 
+HEAD = (
+    '{"impair": 1}\n'
+    '{"stage": 1, "proxy": "p", "connection": 1, "direction": "upstream", "toxic": "corrupt", "place": 0}\n'
+)
+
+
+def test_replay_shorter_message_than_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    path.write_text(f'{HEAD}{{"stage": 1, "place": 0, "size": 9, "pieces": [{{"flips": [1, 70]}}]}}\n')
+    pipeline = Pipeline(DATAGRAMS, Replay(path).stages("p", 1, "upstream", DATAGRAMS))
+    assert list(pipeline.put(0.0, b"ab")) == [b"cb"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -200,6 +213,18 @@ def test_replay_toxic_added_later_starts_at_same_position(tmp_path: Path) -> Non
         '{"impair": 1}\n{"stage": 1, "place": 0, "size": 1, "pieces": []}',
         '{"impair": 1}\n{"stage": 1, "proxy": "a"}',
         '{"impair": 1}\n5',
+        '{"impair": 1}\n{"stage": 1, "proxy": "a", "toxic": "", "place": Infinity}',
+        '{"impair": 1}\n' + "[" * 100_000,
+        *(
+            f'{HEAD}{{"stage": 1, "place": 0, "size": 9, "pieces": [{{{piece}}}]}}'
+            for piece in (
+                '"delay": -1',
+                '"delay": NaN',
+                '"start": -1',
+                '"start": 2, "stop": 1',
+                '"flips": [-9]',
+            )
+        ),
     ],
 )
 def test_replay_invalid_recording_names_line(text: str, tmp_path: Path) -> None:

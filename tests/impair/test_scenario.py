@@ -156,6 +156,7 @@ def test_with_unique_names_numbers_duplicates() -> None:
     ("text", "message"),
     [
         ("seed = ", "invalid TOML"),
+        ("seed = " + "[" * 5000, "nested too deeply"),
         ("sead = 1", "did you mean 'seed'"),
         ('seed = "x"', "a whole number"),
         ("[proxy]\nname='a'", "write [[proxy]]"),
@@ -178,7 +179,9 @@ def test_read_scenario_invalid_toml_names_file_and_key(text: str, message: str, 
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"[", b'{"a": 1}', b"\xff", b'[{"name": "a"}]'])
+@pytest.mark.parametrize(
+    "content", [b"[", b'{"a": 1}', b"\xff", b'[{"name": "a"}]', b"[" * 100_000, b"9" * 5000]
+)
 def test_read_scenario_invalid_json_raises_configuration_error(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "toxiproxy.json"
     path.write_bytes(content)

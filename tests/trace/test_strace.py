@@ -388,6 +388,20 @@ SYNTAX = st.lists(
 )
 
 
+def test_decoder_pid_reused_by_processes_of_unknown_parents() -> None:
+    exits = "".join(f"8 {STAMP} +++ exited with {status} +++\n" for status in (1, 2))
+    trace, points = decode_points(f"7 {STAMP} a() = 0 <0.1>\n{exits}".encode())
+    assert [each.status for each in trace.processes.values() if each.pid == 8] == [1, 2]
+    assert points
+
+
+def test_decoder_child_of_a_process_of_unknown_parent() -> None:
+    trace, _ = decode_points(
+        f"7 {STAMP} a() = 0 <0.1>\n6 {STAMP} clone() = 9 <0.1>\n9 {STAMP} b() = 0 <0.1>\n".encode()
+    )
+    assert {each.pid: each.parent for each in trace.processes.values()} == {7: None, 6: None, 9: 2}
+
+
 @given(SYNTAX)
 def test_parser_accepts_any_mix_of_strace_syntax(parts: list[str]) -> None:
     trace, points = decode_points("".join(parts).encode())

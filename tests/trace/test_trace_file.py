@@ -10,6 +10,7 @@ import json
 import re
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from xml.dom import minidom
 
@@ -17,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bothends.cli.main import run
 from bothends.trace import trace_file
 from bothends.trace.capture.packets import Capture, parse_packet
-from bothends.trace.findings import run_rules
+from bothends.trace.findings import RULES, Finding, run_rules
 from bothends.trace.model import (
     Call,
     CausalLink,
@@ -119,6 +121,23 @@ def test_trace_file_round_trip(recorded: Trace) -> None:
     assert sorted(read_back.links()) == sorted(recorded.links())
     assert run_rules(read_back) == run_rules(recorded)
     assert [packet.raw for packet in packets(read_back)] == [packet.raw for packet in packets(recorded)]
+
+
+def test_rule_that_fails_does_not_lose_the_other_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> Iterator[Finding]:
+        yield from ()
+        raise KeyError("\x1b[31m")
+
+    monkeypatch.setitem(RULES, "closed-with-unread-data", broken)
+    (tmp_path / "trace").write_text(trace_file_text(hostile_trace()), encoding="utf-8")
+    page = tmp_path / "page"
+    assert run(["trace", "--open", str(tmp_path / "trace"), "--html", str(page)]) == 0
+    assert "internal error in the rule closed-with-unread-data (please report)" in capsys.readouterr().err
+    assert "\x1b" not in page.read_text(encoding="utf-8")
+    with pytest.raises(KeyError):
+        run_rules(hostile_trace())
 
 
 def test_trace_file_keys_are_unchanged() -> None:

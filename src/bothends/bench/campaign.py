@@ -9,11 +9,9 @@ from __future__ import annotations
 import errno
 import random
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from bothends.bench.generators.base import ProgressCallback, RunPlan
@@ -33,6 +31,7 @@ from bothends.bench.targets import (
 from bothends.bench.workload import numbered
 from bothends.endpoints import Endpoint
 from bothends.errors import OUT_OF_DESCRIPTORS, SystemCallFailed
+from bothends.osutil.scratch import scratch_folder
 
 IDLE_CONNECTIONS: Final = 10_000
 """Connections that are held open to measure the memory of one."""
@@ -101,7 +100,7 @@ def run_campaign(
     server_cpu, generator_cpu = choose_cpus()
     with (
         kill_targets_on_exit(),
-        tempfile.TemporaryDirectory(prefix="bothends-bench-") as folder,
+        scratch_folder("bench") as folder,
         pinned_to_cpu(generator_cpu),
     ):
         for _ in range(settings.rounds):
@@ -113,7 +112,7 @@ def run_campaign(
                 ]
                 if not supported:
                     continue
-                with run_target(target, transport, Path(folder), server_cpu) as running:
+                with run_target(target, transport, folder, server_cpu) as running:
                     for profile in order.sample(supported, len(supported)):
                         entry = entries[target.name, profile.name]
                         on_progress = on_measurement(done, total, f"{target.name}, {entry.load.title}")

@@ -56,27 +56,14 @@ def split_plan(plan: RunPlan, count: int) -> list[RunPlan]:
     return parts
 
 
-def measure_on_cluster(scheduler: str, plan: RunPlan, prefer: str = "auto") -> tuple[Round, list[str]]:
-    """Run one round on all workers of a cluster. Returns the merged round, and notes about the workers.
+def measure_on_cluster(client: Any, plan: RunPlan, prefer: str = "auto") -> tuple[Round, list[str]]:
+    """Run one round on all workers of a cluster. `client`: of `dask_cluster.connect`.
 
-    Raises Unavailable if dask.distributed is not installed, no scheduler answers, or there are no workers;
-    UsageError if there are too few connections, or no worker could start.
+    Returns: the merged round, and notes about the workers.
+
+    Raises Unavailable if there are no workers; UsageError if there are too few connections, or no worker
+    could start.
     """
-    try:
-        from distributed import Client
-    except ModuleNotFoundError as error:
-        hint = "pip install 'bothends[cluster]'"
-        raise Unavailable("use", "a cluster", reason="distributed is not installed", hint=hint) from error
-    try:
-        client: Any = Client(scheduler, timeout=5, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:  # a TimeoutError is an OSError
-        reason = f"no scheduler answers there ({str(error)[:100] or type(error).__name__})"
-        raise Unavailable("reach", scheduler, reason=reason, hint="start one with: dask scheduler") from error
-    with client:
-        return _measure_with(client, plan, prefer)
-
-
-def _measure_with(client: Any, plan: RunPlan, prefer: str) -> tuple[Round, list[str]]:
     workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
     if not workers:
         raise Unavailable(

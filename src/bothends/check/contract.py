@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from bothends import suggest
+from bothends.check.contract_code import CodeOracle, ModuleFolder, load_function
 from bothends.check.oracle import (
     ExpectedReply,
     FunctionOracle,
@@ -32,12 +31,14 @@ from bothends.check.oracle import (
     SilentOracle,
     TableOracle,
 )
+from bothends.check.patterns import compile_pattern
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
 from bothends.check.scenes.steps import SendTexts, Step
-from bothends.errors import ConfigurationError, MessageTooLong, ServiceError, Unavailable, UnknownName
+from bothends.errors import ConfigurationError, MessageTooLong, Unavailable, UnknownName
+from bothends.escaping import escape_text
 from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
 from bothends.services import registry
-from bothends.textfile import read_text
+from bothends.textfile import parse_toml, read_text
 
 if TYPE_CHECKING:
     import msgspec
@@ -315,13 +316,7 @@ def parse(text: str, file: str, name: str, folder: Path, *, allow_code: bool = F
         ConfigurationError: the text is invalid, or names Python code that is not allowed.
         ServiceError, UnknownName: the service or function cannot be loaded.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        hint = "inside ''' ''' a backslash is itself" if "\\" in str(error) else ""
-        raise ConfigurationError(file, "", "", f"invalid TOML: {error}", hint) from error
-    except RecursionError as error:
-        raise ConfigurationError(file, "", "", "nested too deeply") from error
+    document = parse_toml(text, file)
     try:
         contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
     except msgspec.ValidationError as error:
@@ -337,6 +332,7 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     reason, _, where = message.partition(" - at `$")
     location = where.rstrip("`").lstrip(".")
     reason = (reason[:1].lower() + reason[1:]).replace("object", "table").replace("field", "key")
+    reason, location = escape_text(reason), escape_text(location)  # they quote keys and values of the file
     hint = ""
     if unknown := re.search(r"unknown key `(.*)`", reason):
         tables = {"": Contract, "answer": AnswerSpec, "server": ServerSpec, "client": ClientSpec}
@@ -395,7 +391,7 @@ def _validate(contract: Contract, file: str) -> None:
     patterns: list[AnswerSpec | ExchangeSpec] = [answer, *answer.exchanges]
     for each in patterns:
         try:
-            pattern = re.compile((each.matches or "").encode(), re.DOTALL)
+            pattern = compile_pattern(each.matches or "")
         except re.error as error:
             raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
         if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
@@ -508,17 +504,25 @@ def make_oracle(contract: Contract) -> Oracle:
     if answer.nothing or not contract.has_answer:
         return SilentOracle()
     if answer.matches:
-        return PatternOracle(re.compile(answer.matches.encode(), re.DOTALL), answer.example.encode())
+        return PatternOracle(compile_pattern(answer.matches), answer.example.encode())
     if answer.exchanges:
         return TableOracle(
             {each.request.encode(): _expected_reply(each, contract) for each in answer.exchanges}
         )
-    if answer.function:
-        name = _resolve_beside_contract(answer.function, contract.folder)
-        oracle = FunctionOracle(_load_function(name), contract.framer, name)
-        oracle.reply(b"Message 0 of the CHECK")  # to report a function that raises now
-        return oracle
-    service = registry.load(_resolve_beside_contract(answer.service, contract.folder))
+    if not answer.code_file:
+        return _service_oracle(contract, answer.service)
+    modules = ModuleFolder(Path(contract.folder, answer.code_file).parent)
+    name = _resolve_beside_contract(answer.function or answer.service, contract.folder)
+    with modules.searched():
+        if answer.service:
+            return CodeOracle(_service_oracle(contract, name), modules)
+        oracle = CodeOracle(FunctionOracle(load_function(name), contract.framer, name), modules)
+    oracle.reply(b"Message 0 of the CHECK")  # to report a function that raises now
+    return oracle
+
+
+def _service_oracle(contract: Contract, name: str) -> Oracle:
+    service = registry.load(name)
     if contract.framing in ("length", "headers"):
         unframed = ServiceOracle(service, None, stream=False, half_closes=False)
         return FunctionOracle(lambda message: unframed.reply(message).exact, contract.framer)
@@ -529,7 +533,7 @@ def make_oracle(contract: Contract) -> Oracle:
 
 def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply:
     if exchange.matches is not None:
-        pattern = re.compile(exchange.matches.encode(), re.DOTALL)
+        pattern = compile_pattern(exchange.matches)
         until_eof = contract.framing == "headers"
         return ExpectedReply(pattern=pattern, example=exchange.example.encode(), until_eof=until_eof)
     reply = (exchange.reply or "").encode()
@@ -539,17 +543,3 @@ def _expected_reply(exchange: ExchangeSpec, contract: Contract) -> ExpectedReply
 def _resolve_beside_contract(name: str, folder: str) -> str:
     file, colon, rest = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     return f"{Path(folder) / file}{colon}{rest}" if file.endswith(".py") else name
-
-
-def _load_function(name: str) -> Any:
-    """Run the file of `file.py:name`, and return its function."""
-    file, colon, attribute = name.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        raise ServiceError(name, "not a function", "write file.py:name")
-    try:
-        found = runpy.run_path(file).get(attribute)
-    except (Exception, SystemExit) as error:
-        raise ServiceError(name, f"{type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise ServiceError(name, f"the file has no function {attribute!r}")
-    return found

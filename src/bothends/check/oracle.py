@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bothends.check.patterns import compile_pattern
 from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Address
 from bothends.errors import ServiceError
@@ -64,7 +65,7 @@ class ExpectedReply:
         if not any(each.pattern for each in sent):
             return ExpectedReply(b"".join(each.exact for each in sent))
         parts = [each.pattern.pattern if each.pattern else re.escape(each.exact) for each in sent]
-        return ExpectedReply(pattern=re.compile(b"".join(b"(?:%b)" % part for part in parts), re.DOTALL))
+        return ExpectedReply(pattern=compile_pattern(b"".join(b"(?:%b)" % part for part in parts)))
 
 
 class Oracle(ABC):

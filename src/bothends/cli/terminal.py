@@ -134,8 +134,11 @@ def _safe(text: str, stream: TextIO) -> str:
 def _write_line(line: str) -> None:
     # A single write: print() writes the newline separately, and the log line of another thread or of a signal
     # handler could come between the two.
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:  # the program serves others, too: a note that nobody reads must not end it
+        discard_stderr()
 
 
 def prepare_streams() -> None:

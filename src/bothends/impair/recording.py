@@ -105,13 +105,13 @@ def _delivery_to_json(delivery: Delivery) -> dict[str, Any]:
 
 
 def _delivery_from_json(given: dict[str, Any]) -> Delivery:
-    return Delivery(
-        delay=HOLD if given.get("delay") == "hold" else float(given.get("delay", 0)),
-        start=int(given.get("start", 0)),
-        stop=None if given.get("stop") is None else int(given["stop"]),
-        flips=tuple(map(int, given.get("flips", ()))),
-        then=Signal(given["then"]) if "then" in given else None,
-    )
+    delay = HOLD if given.get("delay") == "hold" else float(given.get("delay", 0))
+    start = int(given.get("start", 0))
+    stop = None if given.get("stop") is None else int(given["stop"])
+    flips = tuple(map(int, given.get("flips", ())))
+    if not (delay >= 0 and 0 <= start <= (start if stop is None else stop) and min(flips, default=0) >= 0):
+        raise ValueError("a delivery before the message")
+    return Delivery(delay, start, stop, flips, Signal(given["then"]) if "then" in given else None)
 
 
 @dataclass(slots=True)
@@ -157,7 +157,14 @@ class Replay:
                     self._stages.setdefault(key, []).append(recorded)
                 else:
                     _add_decision(by_number[given["stage"]], given)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 hint = 'a file written by --record begins with {"impair": 1}'
                 reason = "not a line of a recording"
                 raise ConfigurationError(str(path), f"line {number}", "", reason, hint) from error

@@ -23,8 +23,6 @@ In a scenario file (TOML):
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +35,7 @@ from bothends.impair.api import ApiError, parse_networks, parse_proxies, parse_p
 from bothends.impair.proxies import ProxyCollection, ProxyConfig
 from bothends.impair.proxy import Proxy, check_placement
 from bothends.osutil.event_loop import EventLoop, Timer
-from bothends.textfile import read_text
+from bothends.textfile import parse_json, parse_toml, read_text
 from bothends.toxics import registry
 from bothends.toxics.attributes import (
     Rule,
@@ -108,11 +106,8 @@ def read_scenario(path: Path) -> Scenario:
     text = read_text(path)
     try:
         if path.suffix == ".json":
-            return Scenario(tuple(parse_proxies(json.loads(text))))
-        return _parse_scenario(tomllib.loads(text), str(path))
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise ConfigurationError(str(path), "", "", f"invalid {kind}: {error}") from error
+            return Scenario(tuple(parse_proxies(parse_json(text, str(path)))))
+        return _parse_scenario(parse_toml(text, str(path)), str(path))
     except ApiError as error:
         raise ConfigurationError(str(path), "", "", _error_text(error)) from error
     except ConfigurationError:

@@ -4,8 +4,8 @@
    terminal is written without blocking, through a queue of at most QUEUE_BYTES, which a thread empties when
    the reader reads again. O_NONBLOCK belongs to the open file description (open(2)), which standard output
    shares with other programs; so a pipe is opened again under /proc/self/fd, and a socket gets MSG_DONTWAIT.
-2. A regular file never ends within a line: write(2) may be short on a full disk, and the part is then
-   truncated away.
+2. A regular file never ends within a line, or a record in binary: write(2) may be short on a full disk, and
+   the part is then truncated away.
 3. Lines that could not be written are counted. The next line that can be written follows a line with their
    number; at the end, the last lines of a full file give way to it.
 4. The first failure is reported once. `close` returns the error to report at the end.
@@ -50,11 +50,13 @@ class ObserverFile:
         descriptor: open for writing.
         name: of the file, in messages.
         missing_line: returns the line for the file, with its newline, that says that `count` lines are
-            missing there, and why.
+            missing there, and why. Bytes for a file in binary.
         report: called once, with a message, when a line after `first_line` cannot be written.
         first_line: written at once, with its newline. Without it the file is of no use.
         is_shared: other processes write to the file too, after a fork.
         owns_descriptor: whether `close` closes the descriptor.
+        queue_bytes: what a reader that does not read may leave unread, in each process.
+        is_binary: it has no lines, so none gives way to the number of missing ones.
 
     Raises:
         SystemCallFailed: `first_line` cannot be written. The file is then closed.
@@ -65,17 +67,21 @@ class ObserverFile:
         descriptor: int,
         name: str,
         *,
-        missing_line: Callable[[int, str], str],
+        missing_line: Callable[[int, str], str | bytes],
         report: Callable[[str], object] | None = None,
         first_line: str = "",
         is_shared: bool = False,
         owns_descriptor: bool = True,
+        queue_bytes: int = QUEUE_BYTES,
+        is_binary: bool = False,
     ) -> None:
         self.name = name
         self._report: Callable[[str], object] | None = None
         self._descriptor = descriptor
         self._missing_line = missing_line
         self._is_shared = is_shared
+        self._queue_bytes = queue_bytes
+        self._is_binary = is_binary
         self._owned = [descriptor] if owns_descriptor else []
         self._is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._socket: socket.socket | None = None
@@ -106,19 +112,28 @@ class ObserverFile:
     def flush(self) -> None:
         """Do nothing: lines are passed on at once, or wait for a reader."""
 
-    def write(self, text: str, *, records: int | None = None) -> bool:
+    def write(self, text: str | bytes, *, records: int | None = None) -> bool:
         """Write whole lines: all of them, or none.
 
         Args:
-            text: the lines.
+            text: the lines, or records in binary.
             records: how many records are missing if this fails; default: the number of lines.
 
         Returns: whether they are written, or queued for a slow reader.
         """
-        data = text.encode("utf-8", "backslashreplace")
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         count = data.count(b"\n") if records is None else records
         with self._reporting():
             return self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
+
+    def wait_for_reader(self, patience: float) -> None:
+        """Wait until a slow reader has read everything, or has read nothing for `patience` seconds."""
+        while left := self._queue_size:
+            self._wait_writable(int(1000 * patience))
+            with self._reporting():
+                self._drain()
+            if self._queue_size == left:
+                return
 
     def close(self) -> SystemCallFailed | None:
         """Wait for a slow reader, for at most a second; write the number of missing lines, and close.
@@ -134,7 +149,7 @@ class ObserverFile:
             if self._queued:  # also those of children, which have exited
                 self._count_missing(self._queued, errno.EAGAIN)
                 self._queued = 0
-                self._queue.clear()
+                self._clear_queue()
             self._write_missing_line()
             missing, number = self._missing, self._errno
         if self._socket is not None:
@@ -188,6 +203,7 @@ class ObserverFile:
         self._lock = threading.RLock()  # a thread of the parent may have held it during fork()
         self._depth = 0
         self._queue: deque[tuple[bytes, int]] = deque()  # lines, records; the parent writes its own
+        self._queue_size = 0  # bytes
         self._thread: threading.Thread | None = None
 
     # Regular files
@@ -236,8 +252,9 @@ class ObserverFile:
         number = self._errno
         if not self._append(self._note()):
             self._errno = number
-            self._cut_lines(len(self._note()) + 1)  # one more digit
-            self._append(self._note())
+            if not self._is_binary:
+                self._cut_lines(len(self._note()) + 1)  # one more digit
+                self._append(self._note())
 
     def _cut_lines(self, size: int) -> None:
         """Remove the last lines of at least `size` bytes, but none of another program, nor the first one."""
@@ -261,7 +278,8 @@ class ObserverFile:
                     self._note_lines = 0
 
     def _note(self) -> bytes:
-        return self._missing_line(self._unreported, _reason(self._errno)).encode()
+        note = self._missing_line(self._unreported, _reason(self._errno))
+        return note if isinstance(note, bytes) else note.encode()
 
     def _count_missing(self, lines: int, number: int) -> None:
         self._missing += lines
@@ -286,14 +304,13 @@ class ObserverFile:
     def _write_queued(self, data: bytes, records: int) -> bool:
         """Write or queue lines, after the number of missing ones if there is room again."""
         self._drain()
-        size = sum(len(data) for data, _ in self._queue)
-        if self._unreported and size < QUEUE_BYTES // 2:
+        if self._unreported and self._queue_size < self._queue_bytes // 2:
             self._enqueue(self._note(), 1)
             unreported, self._unreported = self._unreported, 0
             if not self._drain():
                 self._missing -= 1  # the note is none of the missing lines
                 self._unreported += unreported - 1
-        if size + len(data) > QUEUE_BYTES:
+        if self._queue_size + len(data) > self._queue_bytes:
             self._count_missing(records, errno.EAGAIN)
             return False
         if data:
@@ -307,7 +324,12 @@ class ObserverFile:
 
     def _enqueue(self, data: bytes, records: int) -> None:
         self._queue.append((data, records))
+        self._queue_size += len(data)
         self._queued += records
+
+    def _clear_queue(self) -> None:
+        self._queue.clear()
+        self._queue_size = 0
 
     def _drain(self) -> bool:
         """Write as much of the queue as possible now. Returns whether there was no error."""
@@ -315,6 +337,7 @@ class ObserverFile:
             while self._queue:
                 data, records = self._queue[0]
                 done = self._send(data)
+                self._queue_size -= done
                 if done < len(data):
                     self._queue[0] = data[done:], records
                 else:
@@ -325,7 +348,7 @@ class ObserverFile:
         except OSError as error:  # EPIPE: the reader has closed it
             lost = sum(records for _, records in self._queue)
             self._queued -= lost
-            self._queue.clear()
+            self._clear_queue()
             self._count_missing(lost, error.errno or 0)
             return False
         return True

@@ -327,10 +327,14 @@ class Pipeline:
 
 
 def flip_bits(data: bytes, bits: tuple[int, ...]) -> bytes:
-    """Return `data` with the given bits inverted (bit n is bit n % 8 of byte n // 8)."""
+    """Return `data` with the given bits inverted (bit n is bit n % 8 of byte n // 8).
+
+    Bits after its end are ignored: a message may be shorter in a replay than it was when it was recorded.
+    """
     if not bits:
         return data
     changed = bytearray(data)
     for bit in bits:
-        changed[bit // 8] ^= 1 << bit % 8
+        if bit < 8 * len(changed):
+            changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bothends.check.batch.work_folder import PREFIX, remove_leftovers, work_folder
 from bothends.osutil.reaper import has_tag
+from bothends.osutil.scratch import remove_leftovers
 
 # It shows that it runs, and has a child that does not end with it.
 BUILD = """import signal, subprocess, sys
@@ -58,23 +58,10 @@ def test_stopped_batch_writes_rows_and_leaves_nothing(
     assert "Traceback" not in output
     tagged = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
     if number is signal.SIGKILL:
-        assert list((tmp_path / "tmp").glob(f"{PREFIX}*"))
+        assert list((tmp_path / "tmp").glob("bothends-*"))
         remove_leftovers()
     else:
         with (tmp_path / "results" / "results.csv").open(newline="") as table:
             assert [row["name"] for row in csv.DictReader(table)] == ["first"]
         assert not [pid for pid in tagged if has_tag(pid, [f"BOTHENDS_BATCH={batch.pid}-".encode()])]
-    assert not list((tmp_path / "tmp").glob(f"{PREFIX}*"))
-
-
-def test_remove_leftovers_keeps_folders_in_use_and_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "other").mkdir()
-    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "other")
-    (tmp_path / f"{PREFIX}old" / "program").mkdir(parents=True)
-    with work_folder() as folder:
-        remove_leftovers()
-        assert {each.name for each in tmp_path.iterdir()} == {"other", f"{PREFIX}link", folder.name}
-    assert {each.name for each in tmp_path.iterdir()} == {"other", f"{PREFIX}link"}
+    assert not list((tmp_path / "tmp").glob("bothends-*"))

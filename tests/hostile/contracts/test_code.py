@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bothends.check.contract import make_oracle, parse
+
 BATCH = ("batch", "--no-sandbox")
 VERBS = [("server", "--endpoint", "tcp://127.0.0.1:1"), ("client",), BATCH]
 HEADER = 'transport = "udp"\n[answer]\n'
@@ -64,10 +66,28 @@ def test_contract_with_code_is_refused_without_option(
         ("ref.py", 'function = "{}:answer"', "def answer(message):\n    return message[::-1]\n"),
         ("lib/ref.py", 'function = "{}:answer"', "def answer(message):\n    return message[::-1]\n"),
         ("../ref.py", 'function = "{}:answer"', "def answer(message):\n    return message[::-1]\n"),
+        (
+            "ref.py",
+            'function = "{}:answer"',
+            BY_SIBLING + "def answer(message):\n    return helper.turn(message)\n",
+        ),
+        (
+            "lib/ref.py",
+            'function = "{}:answer"',
+            "import near\ndef answer(message):\n    return near.turn(message)\n",
+        ),
         ("shout.py", 'service = "{}"', SHOUT.format(turned="message[::-1]")),
         ("shout.py", 'service = "{}:answer"', BY_SIBLING + SHOUT.format(turned="helper.turn(message)")),
     ],
-    ids=["function", "function in a folder", "function above", "service", "service with modules"],
+    ids=[
+        "function",
+        "function in a folder",
+        "function above",
+        "function with modules",
+        "function with modules in a folder",
+        "service",
+        "service with modules",
+    ],
 )
 def test_batch_gives_right_program_its_points_under_contract_with_code(
     where: str, answer: str, code: str, tmp_path: Path
@@ -75,6 +95,7 @@ def test_batch_gives_right_program_its_points_under_contract_with_code(
     course, submission = tmp_path / "course" / "one", tmp_path / "good"
     (course / where).parent.mkdir(parents=True, exist_ok=True)
     (course / "pack").mkdir()
+    (course / where).with_name("near.py").write_text("def turn(message):\n    return message[::-1]\n")
     submission.mkdir()
     (course / where).write_text(code)
     (course / "helper.py").write_text("def turn(message):\n    return message[::-1]\n")
@@ -92,6 +113,31 @@ def test_batch_gives_right_program_its_points_under_contract_with_code(
     result = json.loads((tmp_path / "results" / "good.json").read_text())
     assert result["points"] == result["most"] > 1, done.stdout + done.stderr
     assert done.returncode == 0
+
+
+FIRST_AND_LATER = """import helper
+def answer(message):
+    import later
+    return message + helper.TEXT + later.TEXT
+"""
+
+
+def test_contracts_see_their_own_modules_only(tmp_path: Path) -> None:
+    oracles = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for module in ("helper", "later"):
+            (tmp_path / folder / f"{module}.py").write_text(f"TEXT = b' {module} of {folder}'")
+        (tmp_path / folder / "ref.py").write_text(FIRST_AND_LATER)
+        text = HEADER + 'function = "ref.py:answer"'
+        contract = parse(text, "x", "x", tmp_path / folder, allow_code=True)
+        oracles.append(make_oracle(contract))
+    before = sys.path.copy()
+    for _ in range(2):
+        replies = [each.reply(b"a").exact for each in oracles]
+        assert replies == [b"a helper of one later of one", b"a helper of two later of two"]
+    assert sys.path == before
+    assert not {"helper", "later", "ref"} & set(sys.modules)
 
 
 def test_batch_reports_once_what_cannot_be_copied(tmp_path: Path) -> None:

@@ -249,6 +249,30 @@ def test_stopped_reader_of_standard_error_does_not_block_the_server(tmp_path: Pa
         os.close(writer)
 
 
+@pytest.mark.parametrize("verb", ["serve", "impair"])
+def test_closed_standard_error_does_not_end_the_service(verb: str, tmp_path: Path, upstream: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = ["upper"] if verb == "serve" else ["--no-api"]
+    upstreams = [] if verb == "serve" else [f"tcp://127.0.0.1:{upstream}"]
+    words = [*BOTHENDS, verb, *options, f"unix://{tmp_path}/s", *upstreams]
+    try:
+        with subprocess.Popen(words, stdout=writer, stderr=writer, env=ENVIRONMENT) as server:
+            try:
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(TIMEOUT)
+                    while client.connect_ex(str(tmp_path / "s")):
+                        assert server.poll() is None, "it has ended"
+                    for _ in range(10):
+                        exchange_one(client, b"x" * 200)
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(TIMEOUT) in (0, 1, 143)
+            finally:
+                server.kill()
+    finally:
+        os.close(writer)
+
+
 PROGRAM = """
 import socket
 a, b = socket.socketpair()

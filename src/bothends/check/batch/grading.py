@@ -31,18 +31,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bothends import dask_cluster
 from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.built_programs import executables, with_built_program
 from bothends.check.batch.contract_copy import write_copy
-from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
 from bothends.check.contract import BUILTIN_DIR
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
-from bothends.errors import BothendsError, SystemCallFailed, Unavailable
+from bothends.errors import BothendsError, SystemCallFailed
 from bothends.escaping import escape, escape_text
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
+from bothends.osutil.scratch import scratch_folder
 
 MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should contain only sources
 MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
@@ -289,7 +290,7 @@ def judge_one(name: str, archive: bytes, settings: BatchSettings) -> dict[str, A
         InterruptedError: the batch was stopped.
     """
     try:
-        with work_folder() as work_dir:
+        with scratch_folder("batch") as work_dir:
             value = _judge_in(work_dir, name, archive, settings)
         judged_submission_from_object(value)  # a result of another form is an exception here
     except InterruptedError:
@@ -441,6 +442,7 @@ def judge_all(
     cluster: str = "",
     progress: Callable[[JudgedSubmission, int], None] = lambda _judged, _remaining: None,
     stopped: Callable[[list[JudgedSubmission]], None] = lambda _found: None,
+    warn: Callable[[str], object] = lambda _text: None,
 ) -> list[JudgedSubmission]:
     """Judge all submissions, and write each result to a file in `out`.
 
@@ -449,6 +451,7 @@ def judge_all(
         cluster: the address of a dask.distributed scheduler whose workers judge; they need bothends.
         progress: called with each new result, and the number of submissions that remain.
         stopped: called with the results so far if an exception, such as KeyboardInterrupt, ends the batch.
+        warn: called with one line if the cluster has no TLS.
 
     Returns: the results, in the order of `folders`.
 
@@ -474,7 +477,7 @@ def judge_all(
             results[name] = previous
     remaining = len(unreadable) + len(pending)
     try:
-        with closing(_judge_pending(pending, workers, cluster)) as judged_now:
+        with closing(_judge_pending(pending, workers, cluster, warn)) as judged_now:
             for judged in itertools.chain(unreadable, map(judged_submission_from_object, judged_now)):
                 results[judged.name] = judged
                 text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
@@ -489,15 +492,17 @@ def judge_all(
 
 
 def _judge_pending(
-    pending: Sequence[tuple[str, bytes, BatchSettings]], workers: int, cluster: str
+    pending: Sequence[tuple[str, bytes, BatchSettings]],
+    workers: int,
+    cluster: str,
+    warn: Callable[[str], object],
 ) -> Generator[dict[str, Any], None, None]:
     if not pending:
         return
     if cluster:
-        yield from _run_on_cluster(pending, cluster)
+        yield from _run_on_cluster(pending, cluster, warn)
         return
     _children.reopen()
-    remove_leftovers()
     pool = ThreadPoolExecutor(workers)
     with Reaper() as reaper:
         reaper.kill_tagged(_TAG_VARIABLE)
@@ -513,22 +518,12 @@ def _judge_pending(
 
 
 def _run_on_cluster(
-    pending: Sequence[tuple[str, bytes, BatchSettings]], cluster: str
+    pending: Sequence[tuple[str, bytes, BatchSettings]], cluster: str, warn: Callable[[str], object]
 ) -> Iterator[dict[str, Any]]:
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ImportError as error:
-        raise Unavailable(
-            "reach", cluster, hint="pip install 'bothends[cluster]'", reason="distributed is not installed"
-        ) from error
-    try:
-        client = distributed.Client(cluster, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise Unavailable("reach", cluster, hint="is the scheduler running?", reason=str(error)) from error
-    with client:
+    with dask_cluster.connect(cluster, warn) as client:
         # A worker judges one program at a time, because the cases of a program run concurrently already.
         futures = {client.submit(judge_one, *each, pure=False): each for each in pending}
-        for done in distributed.as_completed(futures):
+        for done in importlib.import_module("distributed").as_completed(futures):
             if done.status == "error":  # such as KilledWorker: the submission ended its worker
                 name, _, settings = futures[done]
                 yield judging_failure(name, settings, done.exception()).as_object()

@@ -23,11 +23,9 @@ import marshal
 import os
 import platform
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +37,7 @@ from bothends.check.sandbox.control_groups import ControlGroup, GroupParent, fin
 from bothends.check.sandbox.visible import Toolchain, find_toolchain, outermost, own_paths, resolve_program
 from bothends.errors import SystemCallFailed, Unavailable
 from bothends.osutil.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, bring_loopback_up, unshare
+from bothends.osutil.scratch import make_scratch_folder, remove_scratch_folder, scratch_folder
 
 _MS_SLAVE: Final = 1 << 19  # sys/mount.h
 _SOCKET_FOLDER_SIZE: Final = 8 << 20  # bytes: for a UNIX socket, and the contract's files
@@ -218,12 +217,12 @@ def make_scratch_dir(sandbox: Sandbox | None, *, writable: bool) -> Path:
     With `writable`, a program in the sandbox may write to it: UNIX sockets must be visible to both peers.
     Then it is a bounded file system in memory, which only this process and its programs see.
     """
-    folder = Path(tempfile.mkdtemp(prefix="bothends-check-"))
+    folder = make_scratch_folder("check")
     if sandbox is not None and writable:
         options = f"size={_SOCKET_FOLDER_SIZE},nr_inodes=1k,mode=700"
         if init.mount("tmpfs", str(folder), "tmpfs", init.MS_NOSUID | init.MS_NODEV, options) < 0:
             number = ctypes.get_errno()
-            folder.rmdir()
+            remove_scratch_folder(folder)
             raise SystemCallFailed("mount", str(folder), number)
     return folder
 
@@ -232,7 +231,7 @@ def remove_scratch_dir(folder: Path) -> None:
     """Remove a folder that `make_scratch_dir` has created."""
     if os.path.ismount(folder):
         init.unmount(str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_scratch_folder(folder)
 
 
 def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sandbox:
@@ -263,8 +262,8 @@ def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sa
 
 def _probe_error(sandbox: Sandbox) -> str:
     """Return the error of a program that does nothing in the sandbox, or ""."""
-    with tempfile.TemporaryDirectory(prefix="bothends-check-") as folder:
-        start = sandbox.prepare(["true"], Path(folder))
+    with scratch_folder("check") as folder:
+        start = sandbox.prepare(["true"], folder)
         try:
             done = subprocess.run(
                 start.command, env=start.environment, pass_fds=start.inherited, stdin=subprocess.DEVNULL,

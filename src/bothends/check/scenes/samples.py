@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
+from bothends.check.patterns import compile_pattern
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import ExpectText, Step
 from bothends.check.scenes.template import CapturedText, TextTemplate
@@ -61,7 +61,7 @@ def render_sample(step: ExpectText, values: Mapping[str, bytes], examples: Mappi
 
 
 def _find_value(step: ExpectText, capture: CapturedText, examples: Mapping[str, str]) -> bytes:
-    pattern = re.compile(capture.pattern, re.DOTALL)
+    pattern = compile_pattern(capture.pattern)
     if capture.name in examples:
         return examples[capture.name].encode()
     for sample in _SAMPLES:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bothends.check.patterns import compile_pattern
+
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w*)?(?:\}|(=))")
 _HEX_PREFIX: Final = "hex:"
 _SHORT_ESCAPES: Final = {"n": b"\n", "r": b"\r", "t": b"\t", "0": b"\0"}
@@ -68,7 +70,7 @@ class TextTemplate:
 
     def compile(self, values: Mapping[str, bytes]) -> re.Pattern[bytes]:
         """Return a pattern for the whole text, with a group for each capture that is remembered."""
-        return re.compile(b"".join(_as_pattern(part, values) for part in self.parts), re.DOTALL)
+        return compile_pattern(b"".join(_as_pattern(part, values) for part in self.parts))
 
     def literal_start(self, values: Mapping[str, bytes]) -> bytes:
         """Return the bytes before the first pattern."""
@@ -135,7 +137,7 @@ def _parse_placeholder(text: str, found: re.Match[str]) -> tuple[CapturedText | 
     if not pattern:
         raise TextError(f"{{{name}=}} has no pattern", rf"for example, {{{name}=\w+}}")
     try:
-        compiled = re.compile(pattern.encode())
+        compiled = compile_pattern(pattern)
     except re.error as error:
         raise TextError(f"the pattern {pattern!r} is invalid: {error}") from error
     if compiled.groups:

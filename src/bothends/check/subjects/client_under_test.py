@@ -7,9 +7,7 @@ messages on its standard input (or as `{message}`).
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.transcript import Transcript, quote_bytes
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import SystemCallFailed, UsageError
+from bothends.osutil.scratch import make_scratch_folder, remove_scratch_folder
 
 _TRACEBACK_PATTERNS: Final = (
     b"Traceback (most recent call last)",
@@ -132,7 +131,7 @@ class ClientContext:
         self.load_factor = client.load_factor
         self.program: ProgramProcess | None = None
         self._client = client
-        self._scratch_dir = Path(tempfile.mkdtemp(prefix="bothends-check-"))
+        self._scratch_dir = make_scratch_folder("check")
         self._sockets: list[socket.socket] = []
         self._hosts_file: Path | None = None
         self._exit_recorded = False
@@ -468,7 +467,7 @@ class ClientContext:
         finally:  # ^C may interrupt the wait
             for sock in self._sockets:
                 sock.close()
-            shutil.rmtree(self._scratch_dir, ignore_errors=True)
+            remove_scratch_folder(self._scratch_dir)
 
 
 def _contains_in_order(printed: bytes, texts: Sequence[bytes]) -> bool:

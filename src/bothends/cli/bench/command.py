@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from bothends.cli import terminal
 from bothends.cli.bench import output
 from bothends.cli.wire_options import wire_options
 from bothends.errors import SystemCallFailed, UsageError
@@ -167,15 +168,17 @@ def bench(args: tuple[str, ...], **given: Any) -> None:
 
 
 def _run_on_cluster(plan: RunPlan, given: dict[str, Any], notes: list[str]) -> list[Round]:
+    from bothends import dask_cluster
     from bothends.bench import cluster
 
     if given["find_limit"] or given["pid"] is not None:
         raise UsageError("--cluster cannot be combined with --find-limit or --pid")
     found = []
-    for _ in range(given["rounds"]):
-        measured, cluster_notes = cluster.measure_on_cluster(given["cluster"], plan, given["generator"])
-        found.append(measured)
-        notes += cluster_notes
+    with dask_cluster.connect(given["cluster"], lambda text: terminal.note(text, "warning")) as client:
+        for _ in range(given["rounds"]):
+            measured, cluster_notes = cluster.measure_on_cluster(client, plan, given["generator"])
+            found.append(measured)
+            notes += cluster_notes
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +99,14 @@ def batch(
     workers = workers or os.cpu_count() or 1
     with raise_exit_on_signals():
         found = judge_all(
-            folders, settings, out, workers=workers, cluster=cluster, progress=progress, stopped=write_tables
+            folders,
+            settings,
+            out,
+            workers=workers,
+            cluster=cluster,
+            progress=progress,
+            stopped=write_tables,
+            warn=lambda text: terminal.note(text, "warning"),
         )
     write_tables(found)
     rows = [
@@ -128,11 +134,12 @@ def _load_copy(settings: BatchSettings) -> None:
     """Load a copy of the contract, to report once what would make every submission fail."""
     from bothends.check import contract as contracts
     from bothends.check.batch.contract_copy import write_copy
+    from bothends.osutil.scratch import scratch_folder
 
     if not settings.contract_files:
         return
-    with tempfile.TemporaryDirectory(prefix="bothends-contract-") as folder:
-        copy = write_copy(Path(folder), settings.contract, settings.contract_files)
+    with scratch_folder("contract") as folder:
+        copy = write_copy(folder, settings.contract, settings.contract_files)
         try:
             contracts.read(copy, allow_code=settings.allow_code)
         except ServiceError as error:

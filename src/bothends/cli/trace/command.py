@@ -232,7 +232,7 @@ def run(
 
     find_strace()
     trace_model = Trace()
-    writer = TraceWriter(outputs, trace_model)
+    writer = TraceWriter(outputs, trace_model, programs_run=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(raise_exit_on_signals())
         builder = stack.enter_context(ProgramBuilder())

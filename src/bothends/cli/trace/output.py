@@ -14,8 +14,9 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bothends.cli import terminal
+from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
-from bothends.osutil.observer_file import ObserverFile
+from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
+    from bothends.trace.rendering.pcapng import PcapngWriter
     from bothends.trace.session import TraceSession
     from bothends.trace.trace_file import TraceFileWriter
 
@@ -33,6 +35,8 @@ STDOUT: Final = Path("-")
 HANG_NS: Final = 1_000_000_000  # nanoseconds: a call that is blocked for longer is explained at the end
 TIME_LIMIT_STATUS: Final = 124  # as timeout(1)
 STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three seconds
+_QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
+_PAGER_PATIENCE: Final = 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,21 @@ class TraceWriter:
 
     Packets are written to a pipe at once, because its reader may show them live.
 
+    `programs_run`: a full disk, or a reader that stops or closes its end, must not hurt the traced programs.
+    Then each output that cannot be written is reported once, and what is missing is counted, as always in
+    the trace file (`save`).
+
     Raises:
-        SystemCallFailed: a file cannot be written.
+        SystemCallFailed: a file cannot be written; at the end, if something is missing in one.
     """
 
     outputs: TraceOutputs
     trace: Trace
     roles: Sequence[str] = ()
     end_line: Callable[[], bool] = lambda: False  # whether the cursor is behind a program's prompt
+    programs_run: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _observed: OutputFiles = field(default_factory=OutputFiles)
     _writers: list[Any] = field(default_factory=list)
     _files: dict[Path, Any] = field(default_factory=dict)
     _packets: Any = None
@@ -76,23 +86,21 @@ class TraceWriter:
     _painter: Any = None
 
     def __enter__(self) -> TraceWriter:
-        from bothends.trace import trace_file
 
         with self._stack:
+            self._observed = self._stack.enter_context(output_files())
             if self.outputs.as_json:
-                self._writers.append(trace_file.TraceFileWriter(sys.stdout, self.trace))
+                self._writers.append(self._trace_file(STDOUT))
             elif not self.outputs.takes_stdout:
                 self._start_diagram()
             if self.outputs.save is not None:
-                self._writers.append(self._saved_trace(self.outputs.save))
+                self._writers.append(self._trace_file(self.outputs.save))
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # fail before a long run, not after it
             if self.outputs.pcapng is not None:
-                file = self._open(self.outputs.pcapng, "wb")
-                if not file.is_regular:
-                    from bothends.trace.rendering import pcapng
-
-                    self._packets = pcapng.PcapngWriter(file, self.trace)
+                self._open(self.outputs.pcapng, "wb")
+                if not _is_regular(self.outputs.pcapng):
+                    self._start_packets(self.outputs.pcapng)
             self._stack = self._stack.pop_all()
         return self
 
@@ -157,11 +165,11 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
+        found = run_rules(self.trace, self._note_failed_rule)
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
                 writer.write_note(note)
-        found = run_rules(self.trace)
         waits: list[str] = []
         arrows: list[WaitArrow] = []
         if self.trace.ended_by:
@@ -174,6 +182,10 @@ class TraceWriter:
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
         self._write_files(found, waits, arrows)
 
+    def _note_failed_rule(self, name: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        self.trace.notes.append(f"internal error in the rule {name} (please report): {reason}")
+
     def _write_files(
         self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
     ) -> None:
@@ -183,17 +195,15 @@ class TraceWriter:
             from bothends.trace.rendering.svg import render_svg
 
             rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
-            self._files[self.outputs.svg].write(render_svg(rows, self._title()))
+            self._files[self.outputs.svg].write(render_svg(rows, self._title()), records=1)
         if self.outputs.html is not None:
             from bothends.trace.rendering.html import render_page
 
             rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
             page = render_page(self.trace, rows, found, self._title(), waits)
-            self._files[self.outputs.html].write(page)
+            self._files[self.outputs.html].write(page, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
-            from bothends.trace.rendering import pcapng
-
-            writer = pcapng.PcapngWriter(self._files[self.outputs.pcapng], self.trace)
+            writer = self._start_packets(self.outputs.pcapng)
             for point in self.trace.points:
                 if isinstance(point.event, Packet):
                     writer.write(point.event, arrives=point.is_end)
@@ -221,27 +231,99 @@ class TraceWriter:
                     terminal.show()
                 terminal.show(line, flush=True)
 
-    def _open(self, path: Path, mode: str) -> Any:
-        self._files[path] = file = OutputFile(path, mode)
-        self._stack.callback(file.close)
-        return file
+    def _open(self, path: Path, mode: str) -> None:
+        if self.programs_run:
+            is_picture = mode == "w"
+            missing = _nothing if is_picture else self._missing_packets
+            self._files[path] = self._observe(path, missing, is_binary=True, is_picture=is_picture)
+        else:
+            self._files[path] = file = OutputFile(path, mode)
+            self._stack.callback(file.close)
 
-    def _saved_trace(self, path: Path) -> TraceFileWriter:
-        """Begin the trace file. It must not end the run when the disk gets full: programs are running."""
-        from bothends.cli.output_files import output_files
+    def _trace_file(self, path: Path) -> TraceFileWriter:
+        """Begin the trace file, or the trace on standard output."""
         from bothends.trace.trace_file import FIRST_LINE, TraceFileWriter, missing_note
 
-        if path == STDOUT:
-            return TraceFileWriter(self._open(path, "w"), self.trace)
+        if path == STDOUT and not (self.programs_run and _has_descriptor(sys.stdout)):
+            return TraceFileWriter(sys.stdout, self.trace)
+        file = self._observe(path, missing_note, first_line=FIRST_LINE)
+        return TraceFileWriter(file, self.trace, is_begun=True)
+
+    def _observe(
+        self,
+        path: Path,
+        missing: Callable[[int, str], str | bytes],
+        *,
+        first_line: str = "",
+        is_binary: bool = False,
+        is_picture: bool = False,
+    ) -> ObserverFile:
+        """Open a file, or standard output, that must not end the run: programs are running."""
+        is_stdout = path == STDOUT
         try:
-            descriptor = open_private(path)
+            descriptor = sys.stdout.fileno() if is_stdout else open_private(path)
         except OSError as error:
             raise SystemCallFailed("write", str(path), error.errno or 0) from error
-        files = self._stack.enter_context(output_files())
+        if is_stdout:
+            sys.stdout.flush()
         file = ObserverFile(
-            descriptor, str(path), missing_line=missing_note, report=files.warn, first_line=FIRST_LINE
+            descriptor,
+            "standard output" if is_stdout else str(path),
+            missing_line=missing,
+            report=self._observed.warn,
+            first_line=first_line,
+            owns_descriptor=not is_stdout,
+            queue_bytes=_QUEUE_BYTES,
+            is_binary=is_binary,
         )
-        return TraceFileWriter(files.closing(file), self.trace, is_begun=True)
+        self._observed.closing(_ObservedOutput(file, is_picture))
+        return file
+
+    def _start_packets(self, path: Path) -> PcapngWriter:
+        from bothends.trace.rendering.pcapng import PcapngWriter
+
+        self._packets = writer = PcapngWriter(self._files[path], self.trace)
+        return writer
+
+    def _missing_packets(self, count: int, reason: str) -> bytes:
+        block: bytes = self._packets.missing_block(count, reason) if self._packets is not None else b""
+        return block
+
+
+@dataclass(frozen=True, slots=True)
+class _ObservedOutput:
+    """An output of a run whose programs have ended when it is closed."""
+
+    file: ObserverFile
+    is_picture: bool
+
+    def close(self) -> SystemCallFailed | None:
+        """Close the file. Returns an error if something is missing in it.
+
+        The reader may be a pager, so it gets time if there is somebody to press ^C.
+        """
+        self.file.wait_for_reader(_PAGER_PATIENCE if terminal.is_terminal(sys.stderr) else CLOSE_TIMEOUT)
+        error = self.file.close()
+        return SystemCallFailed("write", error.target, error.errno) if error and self.is_picture else error
+
+
+def _nothing(_count: int, _reason: str) -> bytes:
+    """Return what a picture that could not be written says about that: nothing, because it is empty."""
+    return b""
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError):  # io.UnsupportedOperation, or closed
+        return False
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return path != STDOUT and S_ISREG(path.stat().st_mode)
+    except OSError:  # it was removed in the meantime
+        return True
 
 
 class OutputFile:
@@ -258,9 +340,8 @@ class OutputFile:
                 self._file = sys.stdout.buffer
             else:
                 self._file = os.fdopen(open_private(path), mode, encoding=None if "b" in mode else "utf-8")
-        self.is_regular = path != STDOUT and S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
-    def write(self, data: str | bytes) -> None:
+    def write(self, data: str | bytes, *, records: int = 1) -> None:
         """Write all data."""
         with self._translate_errors():
             self._file.write(data)

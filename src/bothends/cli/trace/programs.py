@@ -7,7 +7,6 @@ import itertools
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bothends import suggest
+from bothends.osutil.scratch import scratch_folder
 from bothends.source_programs import (
     LANGUAGES,
     BuildFailed,
@@ -179,8 +179,7 @@ class ProgramBuilder:
         if path in self._recipes:
             return self._recipes[path]
         if self._folder is None:
-            name = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bothends-build-"))
-            self._folder = Path(name)
+            self._folder = self._stack.enter_context(scratch_folder("build"))
         output = self._folder / str(len(self._recipes))
         output.mkdir()
         recipe = find_file_recipe(path, output)

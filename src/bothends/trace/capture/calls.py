@@ -197,9 +197,9 @@ class CallDecoder:
     def finish(self) -> Iterator[Point]:
         """Decode the waiting lines of processes with an unknown parent: strace has ended."""
         for pid in list(self._orphans):
-            lines = self._orphans.pop(pid)
-            yield from self._add_process(pid, lines[0].at, None)
-            for line in lines:
+            for line in self._orphans.pop(pid, []):  # none if one before it has forked
+                if pid not in self._processes:  # the first line, or another process with the same pid
+                    yield from self._add_process(pid, line.at, None)
                 yield from self._decode_line(line)
 
     @property

@@ -20,7 +20,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bothends.errors import SystemCallFailed, Unavailable, UsageError
+from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.strace import OPTIONS, StraceParser
 from bothends.trace.model import Point, Socket
@@ -232,8 +232,8 @@ class TracedProgram:
         """
         strace = find_strace()
         threads = _thread_ids(self.pid) if self.pid is not None else []
-        with tempfile.TemporaryDirectory(prefix="bothends-") as folder:
-            path = Path(folder, "strace")
+        with scratch_folder("trace") as folder:
+            path = folder / "strace"
             os.mkfifo(path, 0o600)
             self._pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with contextlib.suppress(

@@ -76,7 +76,8 @@ class TraceIndex:
         self.calls_by_process: dict[int, list[Call]] = defaultdict(list)
         self.packets_to: dict[int, list[Packet]] = defaultdict(list)
         self.packets_from: dict[int, list[Packet]] = defaultdict(list)
-        self.bytes_sent_by: dict[int, int] = {}  # by call: the bytes its socket had sent in all after it
+        # By call: the bytes its socket had sent in all after it; 0 for a call that sends no stream.
+        self.bytes_sent_by: dict[int, int] = defaultdict(int)
         self.end = 0
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}

@@ -335,10 +335,21 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
 }
 
 
-def run_rules(trace: Trace) -> list[Finding]:
-    """Run all rules on a trace. Returns their findings in the order of the table, grouped by `EXPLAINS`."""
+def run_rules(trace: Trace, on_error: Callable[[str, Exception], object] | None = None) -> list[Finding]:
+    """Run all rules on a trace. Returns their findings in the order of the table, grouped by `EXPLAINS`.
+
+    `on_error`: called with the name of a rule that raises an exception, and the exception, so that the others
+    still run; None: the exception is raised.
+    """
     trace_index = TraceIndex(trace)
-    found = [finding for rule in RULES.values() for finding in rule(trace_index)]
+    found: list[Finding] = []
+    for name, rule in RULES.items():
+        try:
+            found += rule(trace_index)
+        except Exception as error:
+            if on_error is None:
+                raise
+            on_error(name, error)
     return group([kernel_reasons.confirm(each, trace_index) for each in found], trace_index)
 
 

@@ -2,13 +2,13 @@
 
 The format (draft-ietf-opsawg-pcapng): a section header block, an interface description block (on a wire, one
 for each host), and an enhanced packet block for each packet. The link type is RAW, because the packets start
-with the IP header.
+with the IP header. Packets that could not be written are counted in an interface statistics block.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 from bothends.trace.model import Call, Packet, Trace
 from bothends.trace.rendering import formatting
@@ -16,6 +16,8 @@ from bothends.trace.rendering import formatting
 _SECTION_HEADER_BLOCK: Final = 0x0A0D0D0A
 _INTERFACE_BLOCK: Final = 1
 _ENHANCED_PACKET_BLOCK: Final = 6
+_STATISTICS_BLOCK: Final = 5
+_ISB_IFDROP: Final = 5
 _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _LINKTYPE_RAW: Final = 101
 # Option codes, which depend on the block.
@@ -27,14 +29,23 @@ _IF_TSRESOL: Final = 9
 _NANOSECONDS: Final = 9  # 10**-9 seconds
 
 
+class BinaryFile(Protocol):
+    """Where packets are written: a file in binary, or an `ObserverFile`, whose `write` may return False."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write whole blocks."""
+
+    def flush(self) -> None:
+        """Pass buffered blocks on."""
+
+
 class PcapngWriter:
     """Writes the packets of a trace, incrementally."""
 
-    def __init__(self, file: BinaryIO, trace: Trace) -> None:
+    def __init__(self, file: BinaryFile, trace: Trace) -> None:
         self._file = file
         self._trace = trace
-        version = struct.pack("<IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
-        self._block(_SECTION_HEADER_BLOCK, version + _options((_SHB_USERAPPL, b"bothends trace")))
+        self._is_begun = self._file.write(_SECTION_HEADER) is not False
         self._interfaces: dict[str, int] = {}
 
     def write(self, packet: Packet, *, arrives: bool = False) -> None:
@@ -43,35 +54,46 @@ class PcapngWriter:
             return
         at = packet.until if arrives and packet.until is not None else packet.at
         interface = (packet.reaches if arrives else packet.interface) if packet.reaches else "bothends"
+        start = b"" if self._is_begun else _SECTION_HEADER
+        if interface not in self._interfaces:
+            start += _interface_block(interface)
         head = struct.pack(
             "<IIIII",
-            self._interface(interface),
+            self._interfaces.get(interface, len(self._interfaces)),
             at >> 32,
             at & 0xFFFFFFFF,
             len(packet.raw),
             max(packet.length, len(packet.raw)),
         )
         comment = comment_of(packet, self._trace).encode("utf-8", "replace")
-        self._block(
-            _ENHANCED_PACKET_BLOCK,
-            head + _padded(packet.raw) + (_options((_OPT_COMMENT, comment)) if comment else b""),
-        )
+        options = _options((_OPT_COMMENT, comment)) if comment else b""
+        block = _block(_ENHANCED_PACKET_BLOCK, head + _padded(packet.raw) + options)
+        if self._file.write(start + block) is not False:
+            self._is_begun = True
+            self._interfaces.setdefault(interface, len(self._interfaces))
+
+    def missing_block(self, count: int, reason: str) -> bytes:
+        """Return a block that says in the file that packets are missing there: how many, and why."""
+        start = b"" if self._is_begun else _SECTION_HEADER
+        if not self._interfaces:
+            start += _interface_block("bothends")
+        text = f"{count:,} {'packet is' if count == 1 else 'packets are'} missing: {reason}"
+        options = _options((_OPT_COMMENT, text.encode()), (_ISB_IFDROP, struct.pack("<Q", count)))
+        return start + _block(_STATISTICS_BLOCK, struct.pack("<III", 0, 0, 0) + options)
 
     def flush(self) -> None:
         """Flush the file's buffer."""
         self._file.flush()
 
-    def _interface(self, name: str) -> int:
-        """Return the number of an interface. A new one is described first, just before its first packet."""
-        if name not in self._interfaces:
-            self._interfaces[name] = len(self._interfaces)
-            options = _options((_IF_NAME, name.encode()), (_IF_TSRESOL, bytes([_NANOSECONDS])))
-            self._block(_INTERFACE_BLOCK, struct.pack("<HHI", _LINKTYPE_RAW, 0, 0) + options)
-        return self._interfaces[name]
 
-    def _block(self, kind: int, body: bytes) -> None:
-        length = struct.pack("<I", len(body) + 12)
-        self._file.write(struct.pack("<I", kind) + length + body + length)
+def _interface_block(name: str) -> bytes:
+    options = _options((_IF_NAME, name.encode()), (_IF_TSRESOL, bytes([_NANOSECONDS])))
+    return _block(_INTERFACE_BLOCK, struct.pack("<HHI", _LINKTYPE_RAW, 0, 0) + options)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    length = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + length + body + length
 
 
 def comment_of(packet: Packet, trace: Trace) -> str:
@@ -105,3 +127,9 @@ def _options(*options: tuple[int, bytes]) -> bytes:
 
 def _padded(data: bytes) -> bytes:
     return data + b"\0" * (-len(data) % 4)
+
+
+_SECTION_HEADER: Final = _block(
+    _SECTION_HEADER_BLOCK,
+    struct.pack("<IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1) + _options((_SHB_USERAPPL, b"bothends trace")),
+)

@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads text or bytes of others: `make fuzz`."""
