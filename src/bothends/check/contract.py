@@ -32,6 +32,7 @@ from bothends.check.oracle import (
     SilentOracle,
     TableOracle,
 )
+from bothends.check.patterns import PatternTooSlow, check_speed, match_whole
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
 from bothends.check.scenes.steps import SendTexts, Step
 from bothends.errors import ConfigurationError, MessageTooLong, ServiceError, Unavailable, UnknownName
@@ -398,10 +399,18 @@ def _validate(contract: Contract, file: str) -> None:
             pattern = re.compile((each.matches or "").encode(), re.DOTALL)
         except re.error as error:
             raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
-        if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
+        _check_speed(pattern, file, "[answer]", each.example)
+        if each.matches and each.example and not match_whole(pattern, each.example.encode()):
             raise ConfigurationError(
                 file, "[answer]", "example", f"{each.matches!r} doesn't match the whole of {each.example!r}"
             )
+
+
+def _check_speed(pattern: re.Pattern[bytes], file: str, table: str, example: str = "") -> None:
+    try:
+        check_speed(pattern, [example.encode()])
+    except PatternTooSlow as error:
+        raise ConfigurationError(file, table, "", *error.reason_and_hint) from error
 
 
 # Key -> the framing that needs it.
@@ -453,6 +462,8 @@ def _validate_scenes(contract: Contract, file: str) -> None:
         for step in scene.texts():
             texts = step.texts if isinstance(step, SendTexts) else step.choices
             for text in texts:
+                for capture in text.captures:
+                    _check_speed(re.compile(capture.pattern, re.DOTALL), file, f"{table}, line {step.line}")
                 _validate_text(
                     contract, scene, step, b"".join(p for p in text.parts if isinstance(p, bytes)), file
                 )

@@ -21,6 +21,7 @@ from typing import Final, Generic
 from bothends.check.case import Case, CheckFailed, ContextT, Note, NotListening, Verdict
 from bothends.check.contract import make_oracle
 from bothends.check.oracle import Oracle
+from bothends.check.patterns import PatternTooSlow
 from bothends.check.requirements import skip_reason
 from bothends.check.results import CaseOutcome, SuiteResult
 from bothends.check.subjects.interfaces import ProgramUnderTest
@@ -253,6 +254,8 @@ class SuiteRun(Generic[ContextT]):
                     )
                 except ServiceError as error:  # the contract's own function failed, not the program
                     note = Note(Verdict.SKIP, f"the contract gives no correct reply: {error}")
+                except PatternTooSlow as error:
+                    not_asked = f"not asked, because {error}"
                 except OSError as error:  # a call of the checker failed, which does not blame the program
                     note = Note(Verdict.SKIP, f"the case could not run: {error.strerror or error}")
                 if failure is not None:

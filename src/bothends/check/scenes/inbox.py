@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bothends.check.patterns import match_start, match_whole
 from bothends.check.scenes.template import TextTemplate
 from bothends.errors import MessageTooLong
 from bothends.framing import FixedSize, Framing
@@ -39,7 +40,7 @@ def match_message(
 ) -> TextMatch | None:
     """Return the first expected text that matches the whole of a message."""
     for index, text in enumerate(expected):
-        if found := text.compile(values).fullmatch(message):
+        if found := match_whole(text.compile(values), message):
             return TextMatch(index, found.groupdict())
     return None
 
@@ -161,7 +162,7 @@ class StreamInbox(Inbox):
             if start[:common] != self._received[:common]:
                 continue
             possible = True
-            found = text.compile(values).match(self._received)
+            found = match_start(text.compile(values), self._received)
             if found and (final or not text.captures or found.end() < len(self._received)):
                 self._received = self._received[found.end() :]
                 return TextMatch(index, found.groupdict())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from bothends.check.patterns import match_whole
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import ExpectText, Step
 from bothends.check.scenes.template import CapturedText, TextTemplate
@@ -65,6 +66,6 @@ def _find_value(step: ExpectText, capture: CapturedText, examples: Mapping[str, 
     if capture.name in examples:
         return examples[capture.name].encode()
     for sample in _SAMPLES:
-        if pattern.fullmatch(sample):
+        if match_whole(pattern, sample):
             return sample
     raise MissingExample(step, capture)
