@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from bothends.check.case import CheckFailed
-from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.scenes.inbox import Inbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
@@ -109,8 +109,8 @@ class ScenePlayer:
             except CheckFailed as failure:
                 self._fail([step], failure.happened, timed_out=failure.timed_out)
             sock.set_nodelay()
-            framing = None if datagrams else self._ctx.contract.framer
-            inbox = MessageInbox(framing) if datagrams or framing else StreamInbox()
+            contract = self._ctx.contract
+            inbox = make_inbox(contract.framer, datagrams=datagrams, delimited=contract.is_delimited)
             self._participants[name] = _Participant(name, inbox, sock)
         return self._participants[name]
 
@@ -143,6 +143,8 @@ class ScenePlayer:
                 for text in texts:
                     await client.socket.send(text)
             else:
+                for text in texts:
+                    client.inbox.request_sent(text)
                 data = b"".join(map(self._ctx.contract.encode, texts))
                 pieces = self._segmentation.cut(data)
                 await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
@@ -187,6 +189,7 @@ class ScenePlayer:
             return False
         if not data and not self._scene.is_datagram(client.name):
             client.end = "the server closed the connection"
+            client.inbox.end()
             client.socket.note("receives EOF (FIN)")
             return False
         client.socket.note(f"receives {quote_bytes(data)}")
@@ -202,12 +205,17 @@ class ScenePlayer:
         deadline = self._loop.time() + limit
         final = False
         while True:
-            taken = client.inbox.take(choices, self._values, final=final or bool(client.end))
+            taken = client.inbox.take(
+                choices,
+                self._values,
+                final=final or bool(client.end),
+                eventually=any(step.eventually for step in waiting),
+            )
             if isinstance(taken, TextMatch):
                 self._values.update(taken.values)
                 return owners[taken.index][0]
             if isinstance(taken, WrongMessage):
-                self._fail(waiting, f"{name} received {quote_bytes(taken.data)}")
+                self._fail(waiting, f"{name} received {taken}")
             if client.end:
                 self._fail(waiting, f"{client.end}; {_describe_pending(client)}")
             if client.inbox.too_much:
@@ -289,5 +297,7 @@ class ScenePlayer:
 def _describe_pending(client: _Participant) -> str:
     if client.inbox.is_empty:
         return f"{client.name} received nothing"
-    part = ", without the end of the message," if client.inbox.has_only_part else ""
-    return f"{client.name} received only {quote_bytes(client.inbox.pending)}{part}"
+    missing = client.inbox.missing
+    return (
+        f"{client.name} received only {quote_bytes(client.inbox.pending)}{f', {missing},' if missing else ''}"
+    )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from bothends.check.case import CheckFailed
-from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.header_framing import body_of
+from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.samples import render_sample
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
@@ -46,9 +47,13 @@ class ServerSidePlayer:
         """The texts that the client received."""
 
     def _new_inbox(self) -> Inbox:
-        framing = self._ctx.contract.framer
-        datagrams = self._ctx.contract.is_datagram
-        return MessageInbox(framing) if framing or datagrams else StreamInbox()
+        contract = self._ctx.contract
+        return make_inbox(
+            contract.framer,
+            datagrams=contract.is_datagram,
+            delimited=contract.is_delimited,
+            of_client=True,
+        )
 
     async def play(self) -> None:
         """Play all steps of the scene. The client must have been started.
@@ -102,7 +107,7 @@ class ServerSidePlayer:
 
     async def _send(self, step: ExpectText) -> None:
         text = render_sample(step, self._values, self._scene.spec.examples)
-        self.sent.append(text)
+        self.sent.append(body_of(text) if self._ctx.contract.framing == "headers" else text)
         if self._ctx.contract.is_datagram:
             if self._peer is None:
                 self._fail(step, "the client has sent no datagram, so its address is unknown")
@@ -136,7 +141,7 @@ class ServerSidePlayer:
                 await self._skip_newline()
                 return
             if isinstance(taken, WrongMessage):
-                self._fail(step, f"the client sent {quote_bytes(taken.data)}")
+                self._fail(step, f"the client sent {taken}")
             if self._end:
                 self._fail(step, f"{self._end}; {self._describe_pending()}")
             remaining = max(0.01, deadline - asyncio.get_running_loop().time())
@@ -191,8 +196,8 @@ class ServerSidePlayer:
     def _describe_pending(self) -> str:
         if self._inbox.is_empty:
             return "the client sent nothing"
-        part = ", without the end of the message" if self._inbox.has_only_part else ""
-        return f"the client sent only {quote_bytes(self._inbox.pending)}{part}"
+        missing = self._inbox.missing
+        return f"the client sent only {quote_bytes(self._inbox.pending)}{f', {missing}' if missing else ''}"
 
     def _fail(self, step: Step, happened: str, timed_out: bool = False) -> NoReturn:
         raise CheckFailed(str(step), happened, timed_out=timed_out)

@@ -37,10 +37,14 @@ class SendTexts(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectText(Step):
-    """The client must receive one of these texts. `within`: seconds, if not the timeout of the run."""
+    """The client must receive one of these texts.
+
+    `within`: seconds, if not the timeout of the run; `eventually`: other texts may precede it.
+    """
 
     choices: tuple[TextTemplate, ...]
     within: float | None = None
+    eventually: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
