@@ -197,6 +197,12 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     scene: tuple[SceneSpec, ...] = ()
     """Dialogues, each of which is a case."""
 
+    new_port: bool = False
+    """For datagrams: the server replies from a new port, to which the client then sends (TFTP)."""
+
+    loss: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    """The share of datagrams that a server may lose on purpose: the clients of scenes send again."""
+
     functions: str = ""
     """A Python file, relative to the contract's folder, whose functions the scenes may call."""
 
@@ -404,6 +410,9 @@ def _validate(contract: Contract, file: str, text: str) -> None:
         )
     if contract.transport == "udp" and contract.limit > MAX_UDP_PAYLOAD and contract.limit != 65_536:
         raise ConfigurationError(file, "", "limit", f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes")
+    for key in ("loss", "new_port"):
+        if getattr(contract, key) and (not contract.is_datagram or contract.has_answer):
+            raise ConfigurationError(file, "", key, "it is for scenes with datagrams")
     for name in contract.files:
         if name.startswith("/") or ".." in Path(name).parts:
             raise ConfigurationError(file, "[files]", name, "the path is outside the program's folder")

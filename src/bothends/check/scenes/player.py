@@ -7,8 +7,10 @@ clients receive: data that arrives after its last line is a failure, too.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from bothends.check.case import CheckFailed
@@ -37,17 +39,27 @@ from bothends.errors import errno_text
 
 _SURPLUS_WAIT: Final = 0.15  # seconds until surplus data is seen, which only a wrong server sends
 _SETTLE: Final = 0.1  # seconds of silence after which a pattern has matched all that it can
+_RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
+_BAD_LUCK: Final = 1e-7  # the probability that a correct program loses all that is sent again
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
 
 
 @dataclass
 class _Participant:
-    """A client of the scene. `end`: how the server ended its connection, or empty."""
+    """A client of the scene.
+
+    `end`: how the server ended its connection, or empty; `unanswered`: the datagrams since the last reply;
+    `resends`: how often they were sent again; `repeated`: replies of which more may arrive, because their
+    requests were sent again.
+    """
 
     name: str
     inbox: Inbox
     socket: RecordedSocket
     end: str = ""
+    unanswered: list[bytes] = field(default_factory=list)
+    resends: int = 0
+    repeated: Counter[bytes] = field(default_factory=Counter)
 
 
 class ScenePlayer:
@@ -105,7 +117,11 @@ class ScenePlayer:
         if name not in self._participants:
             datagrams = self._scene.is_datagram(name)
             try:
-                sock = await self._ctx.connect(name + self._suffix, endpoint=await self._endpoint(name))
+                sock = await self._ctx.connect(
+                    name + self._suffix,
+                    endpoint=await self._endpoint(name),
+                    follows=datagrams and self._ctx.contract.new_port,
+                )
             except CheckFailed as failure:
                 self._fail([step], failure.happened, timed_out=failure.timed_out)
             sock.set_nodelay()
@@ -142,6 +158,7 @@ class ScenePlayer:
             if self._scene.is_datagram(step.client):
                 for text in texts:
                     await client.socket.send(text)
+                client.unanswered += texts
             else:
                 for text in texts:
                     client.inbox.request_sent(text)
@@ -167,10 +184,11 @@ class ScenePlayer:
 
     async def leave(self) -> None:
         """Reset the connection of the first client, as if it had crashed, and close those of the others."""
-        first, *others = self._participants.values()
-        first.socket.reset()
-        for client in others:
-            client.socket.close()
+        for number, client in enumerate(self._participants.values()):
+            if number == 0:
+                client.socket.reset()
+            else:
+                client.socket.close()
         self._participants.clear()
 
     # The server's part ---------------------------------------------------------------------------
@@ -193,15 +211,24 @@ class ScenePlayer:
             client.socket.note("receives EOF (FIN)")
             return False
         client.socket.note(f"receives {quote_bytes(data)}")
+        if client.repeated[data] > 0:
+            client.repeated[data] -= 1
+            return True
+        client.repeated[data] += client.resends
+        client.unanswered.clear()
+        client.resends = 0
         client.inbox.feed(data)
         return True
 
     async def _expect_texts(self, name: str, waiting: Sequence[ExpectText]) -> ExpectText:
         """Receive the text of one of the steps, all of this client. Returns: its step."""
         client = await self._participant(waiting[0])
+        tries = self._tries(client)
         owners = [(step, choice) for step in waiting for choice in step.choices]
         choices = [choice for _, choice in owners]
         limit = self._limit(*(step.within for step in waiting))
+        if tries > 1:
+            limit = min(limit, _RESEND_AFTER * self._ctx.load_factor)
         deadline = self._loop.time() + limit
         final = False
         while True:
@@ -226,9 +253,21 @@ class ScenePlayer:
                 final = False
             elif settling:
                 final = True
+            elif client.resends + 1 < tries and client.unanswered:
+                client.resends += 1
+                for text in client.unanswered:
+                    await client.socket.send(text)
+                deadline = self._loop.time() + limit
             elif not client.end:
                 happened = f"{_describe_pending(client)} within {limit:g} s"
+                if tries > 1:
+                    happened = f"{_describe_pending(client)} in reply to {tries} sends"
                 self._fail(waiting, happened + await self._describe_others(name, choices), timed_out=True)
+
+    def _tries(self, client: _Participant) -> int:
+        """Return how often a client sends, so that a program that loses as much as it may replies to one."""
+        loss = self._ctx.contract.loss
+        return math.ceil(math.log(_BAD_LUCK, loss)) if loss and self._scene.is_datagram(client.name) else 1
 
     async def _expect_in_any_order(self, step: ExpectInAnyOrder) -> None:
         for name in dict.fromkeys(each.client for each in step.expected):

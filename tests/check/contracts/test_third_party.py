@@ -1,0 +1,102 @@
+"""Servers that others wrote pass the built-in contracts with scenes. The slow tests play all scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.check.helpers import failed_cases, format_failures, judge
+from tests.check.test_third_party_servers import NGINX, ThirdPartyServer, user_name
+from tests.tools import needs_tool
+
+NGIRCD: Final = """
+[Global]
+Name = irc.check.example
+Info = check
+Listen = 127.0.0.1
+Ports = PORT
+[Limits]
+MaxConnectionsIP = 0
+[Options]
+DNS = no
+Ident = no
+PAM = no
+"""
+
+
+# The first scene of each is that of its quick test.
+SERVERS: Final = (
+    (
+        "set-and-get",
+        ThirdPartyServer(
+            "redis-server", "key-value-resp",
+            ("--port", "{port}", "--bind", "127.0.0.1", "--save", "", "--dir", "{dir}"),
+        ),
+    ),
+    (
+        "several-requests",
+        ThirdPartyServer(
+            "nginx", "http-keep-alive", ("-p", "{dir}", "-c", "configuration", "-e", "stderr"),
+            NGINX.format(user=f"user {user_name()};"),
+        ),
+    ),
+    (
+        "several-requests",
+        ThirdPartyServer(
+            "python", "http-keep-alive",
+            ("-m", "http.server", "--protocol", "HTTP/1.1", "-d", "{dir}", "-b", "127.0.0.1", "{port}"),
+        ),
+    ),
+    (
+        "a-message",
+        ThirdPartyServer(
+            "aiosmtpd", "smtp", ("-n", "-l", "127.0.0.1:{port}", "-c", "aiosmtpd.handlers.Sink")
+        ),
+    ),
+    ("a-channel", ThirdPartyServer("ngircd", "irc", ("-n", "-f", "{dir}/configuration"), NGIRCD)),
+    (
+        "an-address",
+        ThirdPartyServer(
+            "dnsmasq", "dns",
+            (
+                "-k", "--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv",
+                "--no-hosts", "--addn-hosts={dir}/hosts", f"--user={user_name()}", "--pid-file=",
+                "--conf-file=/dev/null", "--log-facility=-",
+            ),
+        ),
+    ),
+    (
+        "to-all-others",
+        ThirdPartyServer(
+            "python", "chat", ("-m", "bothends", "serve", "chat", "tcp://127.0.0.1:{port}")
+        ),
+    ),
+)  # fmt: skip
+each_server = pytest.mark.parametrize(
+    ("first", "server"),
+    [
+        pytest.param(
+            first, one, id=f"{one.tool}-{one.contract}",
+            marks=[] if one.tool == "python" else needs_tool(one.tool),
+        )
+        for first, one in SERVERS
+    ],
+)  # fmt: skip
+
+
+@each_server
+def test_server_passes_first_scene(first: str, server: ThirdPartyServer, tmp_path: Path) -> None:
+    result = judge(server.command_line(tmp_path), server.contract, f"scene-{first}")
+    assert not failed_cases(result), format_failures(result)
+    assert result.points == 1
+
+
+@pytest.mark.slow
+@each_server
+def test_server_passes_all_scenes(first: str, server: ThirdPartyServer, tmp_path: Path) -> None:
+    result = judge(server.command_line(tmp_path), server.contract)
+    assert f"scene-{first}" in {each.case for each in result.outcomes}
+    assert not failed_cases(result), format_failures(result)
+    assert result.points == result.max_points >= 5
