@@ -9,20 +9,22 @@ import pytest
 
 from bothends.check.case import Verdict
 from bothends.check.contract import builtin_names, load
-from tests.check.contracts.mutants import CONTRACT_MUTANTS, PROGRAMS, ContractMutant
+from tests.check.contracts.mutants import ARGUMENTS, CONTRACT_MUTANTS, PROGRAMS, ContractMutant
 from tests.check.helpers import failed_cases, format_failures, judge
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = {
     *("key-value-resp-splits-values", "chat-own-names", "http-keep-alive-wrong-length", "smtp-keeps-sender"),
-    *("irc-keeps-members", "udp-pinger-swaps-case", "dns-no-tcp"),
+    *("irc-keeps-members", "udp-pinger-swaps-case", "dns-no-tcp", "websocket-echo-echoes-fragments"),
+    *("tftp-little-endian", "file-transfer-wrong-size", "arq-sliding-window-acks-any"),
 }
 
 
 def command(contract: str, mistake: str = "") -> list[str]:
     module = f"tests.check.contracts.programs.{PROGRAMS[contract]}"
-    path = f"PYTHONPATH={ROOT}"
-    return ["env", path, sys.executable, "-u", "-m", module, "{port}", *([mistake] if mistake else [])]
+    path = f"PYTHONPATH={ROOT}:{ROOT / 'src'}"
+    words = [mistake, ARGUMENTS.get(contract, "")]
+    return ["env", path, sys.executable, "-u", "-m", module, "{port}", *filter(None, words)]
 
 
 @pytest.mark.slow
@@ -30,7 +32,7 @@ def command(contract: str, mistake: str = "") -> list[str]:
 def test_right_program_passes(contract: str) -> None:
     result = judge(command(contract), contract)
     assert not failed_cases(result), format_failures(result)
-    assert result.points == result.max_points >= 5
+    assert result.points == result.max_points >= 4
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ PAM = no
 """
 
 
+PROGRAMS: Final = Path(__file__).parent / "programs"
 # The first scene of each is that of its quick test.
 SERVERS: Final = (
     (
@@ -66,6 +67,10 @@ SERVERS: Final = (
                 "--conf-file=/dev/null", "--log-facility=-",
             ),
         ),
+    ),
+    (
+        "ping-and-fragments",
+        ThirdPartyServer("python", "websocket-echo", (str(PROGRAMS / "websockets_echo.py"), "{port}")),
     ),
     (
         "to-all-others",

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 
 PORT = int(sys.argv[1])
-MISTAKE = sys.argv[2] if len(sys.argv) > 2 else ""
+_WORD = sys.argv[2] if len(sys.argv) > 2 else ""
+MISTAKE = "" if "/" in _WORD or _WORD.isdigit() else _WORD
 
 
 class Stream:
