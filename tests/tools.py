@@ -17,6 +17,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "curl": ("curl",),
     "dnsmasq": ("dnsmasq", "/usr/sbin/dnsmasq"),
     "haproxy": ("haproxy", "/usr/sbin/haproxy"),
+    "in.tftpd": ("in.tftpd", "/usr/sbin/in.tftpd"),
     "initdb": (*map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), "initdb"),
     "javac": ("javac",),
     "make": ("make",),

@@ -34,10 +34,11 @@ from bothends.check.oracle import (
     TableOracle,
 )
 from bothends.check.patterns import PatternTooSlow, check_speed, match_whole
+from bothends.check.reference_oracle import ReferenceOracle
 from bothends.check.scenes.inbox import split_field
 from bothends.check.scenes.sources import make_sources
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
-from bothends.check.scenes.steps import SendTexts, Step
+from bothends.check.scenes.steps import ExpectSame, SendTexts, Step
 from bothends.check.scenes.template import TextError, TextSources, TextTemplate
 from bothends.errors import ConfigurationError, MessageTooLong, ServiceError, Unavailable, UnknownName
 from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
@@ -89,6 +90,9 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     nothing: bool = False
     """There is never a reply."""
+
+    reference: bool = False
+    """The replies are those of a reference server, which the caller gives."""
 
     @property
     def code_file(self) -> str:
@@ -261,6 +265,13 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return make_sources(files, Path(self.folder), self.functions)
 
     @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with a reference server."""
+        return self.answer.reference or any(
+            isinstance(step, ExpectSame) for scene in self.scenes for step in scene.steps
+        )
+
+    @property
     def code_files(self) -> tuple[str, ...]:
         """The Python files whose code it runs, as it names them."""
         return tuple(filter(None, (self.answer.code_file, self.functions)))
@@ -388,7 +399,7 @@ def _validate(contract: Contract, file: str, text: str) -> None:
     _validate_framing(contract, file)
     _validate_scenes(contract, file, text)
     answer = contract.answer
-    sources = ("service", "function", "exchanges", "matches", "nothing")
+    sources = ("service", "function", "exchanges", "matches", "nothing", "reference")
     given = [each for each in sources if getattr(answer, each)]
     if len(given) != 1 and (contract.has_answer or not contract.scene):
         raise ConfigurationError(
@@ -568,6 +579,8 @@ def make_oracle(contract: Contract) -> Oracle:
     answer = contract.answer
     if answer.nothing or not contract.has_answer:
         return SilentOracle()
+    if answer.reference:
+        return ReferenceOracle(contract.framer, is_datagram=contract.is_datagram)
     if answer.matches:
         return PatternOracle(re.compile(answer.matches.encode(), re.DOTALL), answer.example.encode())
     if answer.exchanges:

@@ -44,6 +44,18 @@ class HeaderMessage:
         return int(found[1]) if found else 0
 
 
+def comparable_text(message: HeaderMessage) -> bytes:
+    """Return a message as a text, for a response without the fields that differ between right servers."""
+    wanted = ("content-type", "location") if message.status else None
+    fields = [
+        b"\n" + name + b": " + value
+        for name, value in message.fields
+        if wanted is None or name.decode("latin-1").lower() in wanted
+    ]
+    body = b"\n\n" + message.body if message.body else b""
+    return message.start_line + b"".join(fields) + body
+
+
 class HeaderFraming(Lines):
     r"""Messages with a head and a body.
 

@@ -82,9 +82,10 @@ class SuiteRun(Generic[ContextT]):
         except NotListening as error:
             self._record_not_listening(error, oracle)
         else:
-            await self._run_cases(oracle)
-            await self._join_exits(oracle)
-            await self._trace_failures(oracle)
+            async with self.subject.answering(oracle, self.timeout * self.subject.load_factor):
+                await self._run_cases(oracle)
+                await self._join_exits(oracle)
+                await self._trace_failures(oracle)
         finally:
             await self.subject.close()
         outcomes = tuple(self._outcomes[case.id] for case in self.cases if case.id in self._outcomes)

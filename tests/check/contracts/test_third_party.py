@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +70,16 @@ SERVERS: Final = (
         ),
     ),
     (
+        "several-blocks",
+        ThirdPartyServer(
+            "in.tftpd", "tftp",
+            (
+                "--listen", "--foreground", "--address", "127.0.0.1:{port}", "--user", user_name(),
+                "--secure", "{dir}",
+            ),
+        ),
+    ),
+    (
         "ping-and-fragments",
         ThirdPartyServer("python", "websocket-echo", (str(PROGRAMS / "websockets_echo.py"), "{port}")),
     ),
@@ -79,12 +90,22 @@ SERVERS: Final = (
         ),
     ),
 )  # fmt: skip
+
+
+def marks_for(tool: str) -> list[pytest.MarkDecorator]:
+    """Return the marks that skip a test without its tool, or without root if it needs that (chroot(2))."""
+    marks = [] if tool == "python" else [needs_tool(tool)]
+    if tool == "in.tftpd":
+        marks.append(pytest.mark.skipif(os.geteuid() != 0, reason="in.tftpd needs root"))
+    return marks
+
+
 each_server = pytest.mark.parametrize(
     ("first", "server"),
     [
         pytest.param(
             first, one, id=f"{one.tool}-{one.contract}",
-            marks=[] if one.tool == "python" else needs_tool(one.tool),
+            marks=marks_for(one.tool),
         )
         for first, one in SERVERS
     ],

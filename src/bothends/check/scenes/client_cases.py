@@ -14,7 +14,7 @@ from bothends.check.contract import Contract
 from bothends.check.scenes.samples import MissingExample, find_values
 from bothends.check.scenes.server_side import ServerSidePlayer
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
-from bothends.check.scenes.steps import EndConnection, Ending, SendTexts
+from bothends.check.scenes.steps import EndConnection, Ending, ExpectSame, SendTexts
 from bothends.check.subjects.client_under_test import ClientContext
 
 GATE: Final = f"{CASE_PREFIX}client-starts"
@@ -29,6 +29,8 @@ def _skip_reason(contract: Contract, scene: Scene) -> str:
         return "its client uses another transport than the contract"
     if any(isinstance(step, EndConnection) and step.ending is Ending.RESET for step in scene.steps):
         return "its client resets the connection, which a program seldom can"
+    if any(isinstance(step, ExpectSame) for step in scene.steps):
+        return "it compares with a reference server, which a client has not"
     sends = sum(isinstance(step, SendTexts) for step in scene.steps)
     if scene.spec.input is None and sends > 1 and not contract.client.several:
         return "the contract's clients send one message (write several = true in [client], or input)"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from bothends.check.header_framing import HeaderDecoder, HeaderFraming, HeaderMessage
+from bothends.check.header_framing import HeaderDecoder, HeaderFraming, HeaderMessage, comparable_text
 from bothends.check.scenes.template import TextError, TextTemplate
 from bothends.check.transcript import MAX_QUOTED_BYTES, quote_bytes
 from bothends.errors import MessageTooLong, ServiceError
@@ -178,6 +178,10 @@ class Inbox(ABC):
             eventually: skip what precedes the text.
         """
 
+    @abstractmethod
+    def take_any(self) -> bytes | None:
+        """Take the next text, whatever it is, or on a stream without framing all that has arrived."""
+
     def request_sent(self, message: bytes) -> None:
         """Note a message that was sent on the connection, on which the form of its reply may depend."""
 
@@ -280,6 +284,9 @@ class MessageInbox(_QueuedInbox[bytes]):
                 self._messages.extend(each.rstrip(b"\0") if self._padded else each for each in completed)
                 self._unfinished.clear()
 
+    def take_any(self) -> bytes | None:
+        return self._messages.popleft() if self._messages else None
+
     def _match(
         self, message: bytes, expected: Sequence[TextTemplate], values: Mapping[str, bytes]
     ) -> TextMatch | WrongMessage:
@@ -327,6 +334,9 @@ class HeaderInbox(_QueuedInbox[HeaderMessage]):
 
     def end(self) -> None:
         self._messages += self._decoder.end()
+
+    def take_any(self) -> bytes | None:
+        return comparable_text(self._messages.popleft()) if self._messages else None
 
     def _match(
         self, message: HeaderMessage, expected: Sequence[TextTemplate], values: Mapping[str, bytes]
@@ -400,6 +410,10 @@ class StreamInbox(Inbox):
             return None
         reason = describe_difference(expected[0].literal_start(values), self._received)
         return WrongMessage(self._received, reason if len(expected) == 1 else "")
+
+    def take_any(self) -> bytes | None:
+        received, self._received = self._received, b""
+        return received or None
 
     @property
     def pending(self) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from bothends.check.case import CheckFailed
-from bothends.check.scenes.inbox import Inbox, TextMatch, WrongMessage, make_inbox
+from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
@@ -24,6 +24,7 @@ from bothends.check.scenes.steps import (
     ExpectEnding,
     ExpectInAnyOrder,
     ExpectNothing,
+    ExpectSame,
     ExpectText,
     Pause,
     SendTexts,
@@ -35,10 +36,12 @@ from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.subjects.server_context import ServerContext
 from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Endpoint
-from bothends.errors import errno_text
+from bothends.errors import ServiceError, errno_text
 
 _SURPLUS_WAIT: Final = 0.15  # seconds until surplus data is seen, which only a wrong server sends
 _SETTLE: Final = 0.1  # seconds of silence after which a pattern has matched all that it can
+_SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends nothing
+_CLOSED: Final = "the server closed the connection"
 _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
 _BAD_LUCK: Final = 1e-7  # the probability that a correct program loses all that is sent again
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
@@ -62,6 +65,15 @@ class _Participant:
     repeated: Counter[bytes] = field(default_factory=Counter)
 
 
+class SceneMismatch(CheckFailed):
+    """Another text was received than a line says. Fields: `line`, its number, and `received`."""
+
+    def __init__(self, expected: str, happened: str, line: int, received: bytes) -> None:
+        super().__init__(expected, happened)
+        self.line = line
+        self.received = received
+
+
 class ScenePlayer:
     """One playing of a scene. `suffix` is added to the names of its clients in the transcript."""
 
@@ -76,6 +88,8 @@ class ScenePlayer:
         self._values: dict[str, bytes] = {}
         self._last_line = 0
         self._loop = asyncio.get_running_loop()
+        # Plays the same steps with the reference server.
+        self._reference = ScenePlayer(ctx.reference, scene) if ctx.reference else None
 
     async def play(self, steps: Sequence[Step] | None = None) -> None:
         """Play these steps, by default all of the scene, and check that nothing follows.
@@ -88,8 +102,20 @@ class ScenePlayer:
         await self.expect_nothing_more()
 
     async def step(self, step: Step) -> None:
-        """Play one step. See `play`."""
+        """Play one step. See `play`.
+
+        Raises:
+            ServiceError: the reference server does not do what the step says.
+        """
         self._last_line = step.line
+        if isinstance(step, ExpectSame):
+            await self._expect_same(step)
+            return
+        if self._reference is not None:
+            try:
+                await self._reference.step(step)
+            except CheckFailed as failure:
+                raise ServiceError("the reference server", f"{failure}") from failure
         match step:
             case SendTexts():
                 await self._send(step)
@@ -184,6 +210,8 @@ class ScenePlayer:
 
     async def leave(self) -> None:
         """Reset the connection of the first client, as if it had crashed, and close those of the others."""
+        if self._reference is not None:
+            await self._reference.leave()
         for number, client in enumerate(self._participants.values()):
             if number == 0:
                 client.socket.reset()
@@ -206,7 +234,7 @@ class ScenePlayer:
             client.socket.note(client.end)
             return False
         if not data and not self._scene.is_datagram(client.name):
-            client.end = "the server closed the connection"
+            client.end = _CLOSED
             client.inbox.end()
             client.socket.note("receives EOF (FIN)")
             return False
@@ -242,7 +270,8 @@ class ScenePlayer:
                 self._values.update(taken.values)
                 return owners[taken.index][0]
             if isinstance(taken, WrongMessage):
-                self._fail(waiting, f"{name} received {taken}")
+                expected = " or ".join(map(str, waiting))
+                raise SceneMismatch(expected, f"{name} received {taken}", waiting[0].line, taken.data)
             if client.end:
                 self._fail(waiting, f"{client.end}; {_describe_pending(client)}")
             if client.inbox.too_much:
@@ -275,6 +304,41 @@ class ScenePlayer:
             while waiting:
                 waiting.remove(await self._expect_texts(name, waiting))
 
+    async def _expect_same(self, step: ExpectSame) -> None:
+        """Expect what the client of the reference server receives."""
+        if self._reference is None:
+            raise ServiceError("the reference server", "there is none", "give its command with --against")
+        line, source, name = step.line, f"{step.source}: ", step.client
+        found = await self._reference.receive_any(step)
+        if found is None:
+            nothing = ExpectNothing(line=line, source=f"{source}nothing", client=name, seconds=_SAME_SILENCE)
+            await self._expect_nothing(nothing)
+        elif isinstance(found, Ending):
+            await self._expect_ending(
+                ExpectEnding(line=line, source=f"{source}({found.value})", client=name, ending=found)
+            )
+        else:
+            text = TextTemplate((found,))
+            await self._expect_texts(
+                name,
+                [ExpectText(line=line, source=f"{source}{quote_bytes(found)}", client=name, choices=(text,))],
+            )
+
+    async def receive_any(self, step: ExpectSame) -> bytes | Ending | None:
+        """Return what the client receives next: a text, an end, or None if that is nothing."""
+        client = await self._participant(step)
+        deadline = self._loop.time() + min(self._ctx.timeout, _SAME_SILENCE * 4 * self._ctx.load_factor)
+        found: bytes | None = None
+        while found is None and await self._read(client, max(0.0, deadline - self._loop.time())):
+            while isinstance(client.inbox, StreamInbox) and await self._read(client, _SETTLE):
+                pass
+            found = client.inbox.take_any()
+        if found is None:
+            found = client.inbox.take_any()
+        if found is None and client.end:
+            return Ending.CLOSE if client.end == _CLOSED else Ending.RESET
+        return found
+
     async def _expect_nothing(self, step: ExpectNothing) -> None:
         client = await self._participant(step)
         deadline = self._loop.time() + step.seconds
@@ -294,7 +358,7 @@ class ScenePlayer:
             self._fail([step], f"{client.name} received {quote_bytes(client.inbox.pending)}")
         if not client.end:
             self._fail([step], f"the connection was still open after {limit:g} s", timed_out=True)
-        was_closed = client.end == "the server closed the connection"
+        was_closed = client.end == _CLOSED
         if was_closed == (step.ending is Ending.RESET):
             self._fail([step], client.end)
 

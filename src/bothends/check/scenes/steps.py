@@ -55,6 +55,11 @@ class ExpectInAnyOrder(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectSame(Step):
+    """The client must receive what a client of the reference server receives: a text, an end, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectNothing(Step):
     """The client must receive nothing for `seconds`; with `discard`, it may receive anything."""
 

@@ -32,6 +32,7 @@ from bothends.check.scenes.steps import (
     ExpectEnding,
     ExpectInAnyOrder,
     ExpectNothing,
+    ExpectSame,
     ExpectText,
     Pause,
     SendTexts,
@@ -51,6 +52,7 @@ _SERVER_EVENTS: Final = (
     "within 2 s",
     "eventually",
     "checked by NAME",
+    "as the reference",
     "closes",
     "half-closes",
     "reset",
@@ -279,6 +281,8 @@ class _Parser:
             raise TextError(f"{rest!r} follows an event", "write it on a line of its own")
         self._require(client, _CAN_RECEIVE, "receive")
         self._open(client)
+        if words == "as the reference":
+            return ExpectSame(**place)  # type: ignore[arg-type]
         for discard, verb in enumerate(("nothing for", "anything for")):
             if words.startswith(verb):
                 seconds = _seconds(words, verb)

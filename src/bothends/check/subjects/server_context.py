@@ -68,6 +68,8 @@ class ServerContext:
         self._restart = restart
         self.oracle = oracle
         self.transcript = transcript
+        self.reference: ServerContext | None = None
+        """A case of a reference server, which is correct, with which the server is compared."""
         self.timeout = timeout
         self.load_factor = load_factor
         self.killed_by_case = False
