@@ -32,6 +32,7 @@ def test_recorded_contract_passes_and_finds_mistakes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     text = output.read_text()
+    assert output.stat().st_mode & 0o777 == 0o600  # it may hold passwords
     assert r"ann< ready at {=\d+}" in text
     assert r"ann< TOKEN {value1=[\w-]+}" in text
     assert "ann> {value1} Two" in text

@@ -71,7 +71,7 @@ async def play(ctx: ClientContext, scene: Scene) -> Note | None:
 async def _expect_start(ctx: ClientContext, contract: Contract) -> Note:
     """Start the client with the input of the first scene that can be played, and wait for its first data."""
     for scene in contract.scenes:
-        if _skip_reason(contract, scene):
+        if scene.spec.role == "server" or _skip_reason(contract, scene):
             continue
         try:
             found = _find_input(scene, find_values(scene))
@@ -104,6 +104,8 @@ def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
     )
     cases = [] if contract.has_answer else [gate]
     for scene in contract.scenes:
+        if scene.spec.role == "server":
+            continue
         case: Case[ClientContext] = Case(
             id=scene.case_id,
             stimulus=f"scene {scene.spec.name!r}, played from the server's side",

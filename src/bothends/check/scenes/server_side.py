@@ -19,6 +19,7 @@ from bothends.check.scenes.steps import (
     ExpectInAnyOrder,
     ExpectNothing,
     ExpectText,
+    Pause,
     SendTexts,
     Step,
 )
@@ -78,6 +79,8 @@ class ServerSidePlayer:
                     await self._expect_ending(step)
                 case Connect():
                     await self._accept_again(step)
+                case Pause() if self._scene.spec.role == "client":
+                    await self._expect_silence(step)
 
     async def finish(self) -> None:
         """Close the connection as the contract says, at once or after the client."""
@@ -185,6 +188,11 @@ class ServerSidePlayer:
         conn.note(f"receives {quote_bytes(data)}")
         self._inbox.feed(data)
         return True
+
+    async def _expect_silence(self, step: Pause) -> None:
+        """Expect that the client sends nothing, in a scene that was written for clients."""
+        if not self._inbox.is_empty or await self._read(step, step.seconds):
+            self._fail(step, f"the client sent {quote_bytes(self._inbox.pending)}")
 
     async def _expect_ending(self, step: EndConnection) -> None:
         while self._inbox.is_empty and not self._end:

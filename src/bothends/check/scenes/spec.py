@@ -46,6 +46,9 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     repeat: Literal["no", "after", "beside"] = "no"
     """Whether it can be played again on the same server: after an interrupted one, or beside another, too."""
 
+    role: Literal["both", "server", "client"] = "both"
+    """The programs that it judges: servers, clients, or both."""
+
     input: str | None = None
     """The lines that a client under test reads, if not the texts that it sends."""
 

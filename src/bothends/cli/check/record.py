@@ -17,6 +17,7 @@ from bothends.cli import terminal
 from bothends.cli.check.options import split_command
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.errors import SystemCallFailed, UsageError
+from bothends.osutil.private_files import open_private
 
 if TYPE_CHECKING:
     from bothends.check.recording.relay import Recording, RecordingDatagramRelay, RecordingStreamRelay
@@ -80,7 +81,8 @@ def record(
         terminal.show(text, end="")
     else:
         try:
-            output.write_text(text, encoding="utf-8")
+            with open(open_private(output), "w", encoding="utf-8") as file:
+                file.write(text)
         except OSError as error:
             raise SystemCallFailed("write", str(output), error.errno or 0) from error
         terminal.note(f"wrote {output}; test with: bothends check server --contract {output} -- COMMAND")
