@@ -204,6 +204,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     new_port: bool = False
     """For datagrams: the server replies from a new port, to which the client then sends (TFTP)."""
 
+    resends: bool = False
+    """For datagrams: the server may send its last datagram again, as protocols with a timeout do."""
+
     loss: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
     """The share of datagrams that a server may lose on purpose: the clients of scenes send again."""
 
@@ -421,7 +424,7 @@ def _validate(contract: Contract, file: str, text: str) -> None:
         )
     if contract.transport == "udp" and contract.limit > MAX_UDP_PAYLOAD and contract.limit != 65_536:
         raise ConfigurationError(file, "", "limit", f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes")
-    for key in ("loss", "new_port"):
+    for key in ("loss", "new_port", "resends"):
         if getattr(contract, key) and (not contract.is_datagram or contract.has_answer):
             raise ConfigurationError(file, "", key, "it is for scenes with datagrams")
     for name in contract.files:

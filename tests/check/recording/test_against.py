@@ -123,6 +123,12 @@ def test_replies_to_datagrams() -> None:
     [
         (SCENE, ["server", "--contract", "own.toml", "--", "true"], "give its command with --against"),
         (REPLY, ["server", "--contract", "own.toml", "--", "true"], "give its command with --against"),
+        (REPLY, ["batch", "--no-sandbox", "--contract", "own.toml", "."], "which a batch does not run"),
+        (
+            "loss = 0.3\n" + REPLY,
+            ["server", "--contract", "own.toml", "--", "true"],
+            "for scenes with datagrams",
+        ),
         (REPLY, ["client", "--contract", "own.toml", "--", "true", "{port}"], "is for servers only"),
         (REPLY, ["server", "--contract", "own.toml", "--against", "'", "--", "true"], "is not a command"),
         (

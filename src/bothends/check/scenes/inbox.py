@@ -110,7 +110,8 @@ def _compare_headers(
         if name.lower() in ignored:
             continue
         given = message.values(name)
-        found = next(filter(None.__ne__, (value.match_whole(each, values) for each in given)), None)
+        matches = (value.match_whole(each, values) for each in given)
+        found = next((each for each in matches if each is not None), None)
         if found is None:
             shown = " and ".join(f'"{escape(each[:200])}"' for each in given)
             return f"its {name.decode()} is {shown}" if given else f"it has no {name.decode()}"
@@ -258,10 +259,15 @@ class _QueuedInbox(Inbox, Generic[_M]):
 
 
 class MessageInbox(_QueuedInbox[bytes]):
-    """Messages with a framing, or datagrams if it is None."""
+    """Messages with a framing, or datagrams if it is None.
 
-    def __init__(self, framing: Framing | None) -> None:
+    `repeats`: the last message that was expected may arrive again at any time.
+    """
+
+    def __init__(self, framing: Framing | None, *, repeats: bool = False) -> None:
         super().__init__()
+        self._repeats = repeats
+        self._last: bytes | None = None  # the message that was expected last
         self._decoder = framing.decoder() if framing else None
         self._padded = isinstance(framing, FixedSize)
         self._unfinished = bytearray()
@@ -290,7 +296,13 @@ class MessageInbox(_QueuedInbox[bytes]):
     def _match(
         self, message: bytes, expected: Sequence[TextTemplate], values: Mapping[str, bytes]
     ) -> TextMatch | WrongMessage:
-        return match_message(message, expected, values)
+        found = match_message(message, expected, values)
+        if isinstance(found, TextMatch):
+            self._last = message
+        return found
+
+    def _is_optional(self, message: bytes) -> bool:
+        return self._repeats and message == self._last
 
     def _invalid(self) -> WrongMessage | None:
         return WrongMessage(bytes(self._unfinished)) if self._too_long else None
@@ -298,7 +310,8 @@ class MessageInbox(_QueuedInbox[bytes]):
     @property
     def pending(self) -> bytes:
         unfinished = [bytes(self._unfinished)] if self._unfinished else []
-        return b"\n".join([*self._skipped, *self._messages, *unfinished])
+        messages = (each for each in (*self._skipped, *self._messages) if not self._is_optional(each))
+        return b"\n".join([*messages, *unfinished])
 
     @property
     def too_much(self) -> bool:
@@ -306,7 +319,8 @@ class MessageInbox(_QueuedInbox[bytes]):
 
     @property
     def is_empty(self) -> bool:
-        return not self._messages and not self._unfinished and not self._skipped
+        messages = (*self._skipped, *self._messages)
+        return not self._unfinished and all(map(self._is_optional, messages))
 
     @property
     def has_only_part(self) -> bool:
@@ -428,7 +442,12 @@ class StreamInbox(Inbox):
 
 
 def make_inbox(
-    framing: Framing | None, *, datagrams: bool, delimited: bool, of_client: bool = False
+    framing: Framing | None,
+    *,
+    datagrams: bool,
+    delimited: bool,
+    of_client: bool = False,
+    repeats: bool = False,
 ) -> Inbox:
     """Return an inbox for a client, or a connection, with a contract's framing.
 
@@ -436,10 +455,11 @@ def make_inbox(
         framing: the framing of a stream, or None.
         datagrams: messages are datagrams.
         delimited: texts without framing delimit themselves.
+        repeats: the last datagram that was expected may arrive again.
         of_client: the messages are those of a client under test, which knows the server by another name.
     """
     if datagrams:
-        return MessageInbox(None)
+        return MessageInbox(None, repeats=repeats)
     if isinstance(framing, HeaderFraming):
         return HeaderInbox(frozenset({b"host"}) if of_client else frozenset())
     return MessageInbox(framing) if framing else StreamInbox(delimited=delimited)

@@ -152,7 +152,12 @@ class ScenePlayer:
                 self._fail([step], failure.happened, timed_out=failure.timed_out)
             sock.set_nodelay()
             contract = self._ctx.contract
-            inbox = make_inbox(contract.framer, datagrams=datagrams, delimited=contract.is_delimited)
+            inbox = make_inbox(
+                contract.framer,
+                datagrams=datagrams,
+                delimited=contract.is_delimited,
+                repeats=contract.resends,
+            )
             self._participants[name] = _Participant(name, inbox, sock)
         return self._participants[name]
 
