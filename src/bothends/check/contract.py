@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_
 
 from bothends import suggest
 from bothends.check.contract_code import CodeOracle, ModuleFolder, load_function
+from bothends.check.header_framing import HeaderFraming
 from bothends.check.oracle import (
     ExpectedReply,
     FunctionOracle,
@@ -31,9 +32,13 @@ from bothends.check.oracle import (
     SilentOracle,
     TableOracle,
 )
-from bothends.check.patterns import compile_pattern
+from bothends.check.patterns import PatternTooSlow, check_speed, compile_pattern, match_whole
+from bothends.check.reference_oracle import ReferenceOracle
+from bothends.check.scenes.inbox import split_field
+from bothends.check.scenes.sources import make_sources
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
-from bothends.check.scenes.steps import SendTexts, Step
+from bothends.check.scenes.steps import ExpectSame, SendTexts, Step
+from bothends.check.scenes.template import TextError, TextSources, TextTemplate
 from bothends.errors import ConfigurationError, MessageTooLong, Unavailable, UnknownName
 from bothends.escaping import escape_text
 from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
@@ -86,6 +91,9 @@ class AnswerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nothing: bool = False
     """There is never a reply."""
 
+    reference: bool = False
+    """The replies are those of a reference server, which the caller gives."""
+
     @property
     def code_file(self) -> str:
         """The Python file whose code replies, as the contract names it; empty if there is none."""
@@ -133,9 +141,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     transport: Literal["tcp", "udp", "unix", "unix+dgram"]
     """The transport."""
 
-    framing: Literal["none", "lines", "length", "fixed", "headers"] = "none"
+    framing: Literal["none", "lines", "length", "fixed", "headers", "self"] = "none"
     """How a stream is split into messages: not at all, at the ends of lines, by a length before each message,
-    every `message_bytes`, or at an empty line (as in HTTP; EOF then ends the reply)."""
+    every `message_bytes`, or as in HTTP, at an empty line, with a body in scenes (the reply to a message of
+    `answer` ends at EOF); or the texts of scenes delimit themselves, as those of RESP."""
 
     line_end: Literal["\n", "\r\n"] = "\n"
     """The end of the lines that are sent, with `lines`. Received lines may end in either way."""
@@ -192,6 +201,18 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     scene: tuple[SceneSpec, ...] = ()
     """Dialogues, each of which is a case."""
 
+    new_port: bool = False
+    """For datagrams: the server replies from a new port, to which the client then sends (TFTP)."""
+
+    resends: bool = False
+    """For datagrams: the server may send its last datagram again, as protocols with a timeout do."""
+
+    loss: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    """The share of datagrams that a server may lose on purpose: the clients of scenes send again."""
+
+    functions: str = ""
+    """A Python file, relative to the contract's folder, whose functions the scenes may call."""
+
     folder: str = "."
     """The folder that `file.py:name` is relative to: the contract's own (set when it is read)."""
 
@@ -231,9 +252,32 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return (1 << (8 * self.length_bytes)) - 1
 
     @property
+    def is_delimited(self) -> bool:
+        """Whether texts without framing delimit themselves, so that the stream may be cut anywhere."""
+        return self.framing == "self"
+
+    @property
     def scenes(self) -> tuple[Scene, ...]:
         """The parsed scenes."""
-        return tuple(parse_scene(each, self.transport, self.name) for each in self.scene)
+        return tuple(parse_scene(each, self.transport, self.name, self.sources) for each in self.scene)
+
+    @property
+    def sources(self) -> TextSources:
+        """The files and functions that the texts of scenes may name."""
+        files = {name: text.encode() for name, text in self.files.items()}
+        return make_sources(files, Path(self.folder), self.functions)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with a reference server."""
+        return self.answer.reference or any(
+            isinstance(step, ExpectSame) for scene in self.scenes for step in scene.steps
+        )
+
+    @property
+    def code_files(self) -> tuple[str, ...]:
+        """The Python files whose code it runs, as it names them."""
+        return tuple(filter(None, (self.answer.code_file, self.functions)))
 
     @property
     def has_answer(self) -> bool:
@@ -251,14 +295,6 @@ class CrlfLines(Lines):
     def encode(self, message: bytes) -> bytes:
         """Return a line with CR LF."""
         return message + b"\r\n"
-
-
-class HeaderFraming(Lines):
-    """Messages that end with an empty line, and whose lines end with CR LF (RFC 1945, section 2.2)."""
-
-    def encode(self, message: bytes) -> bytes:
-        """Return a message with CR LF at the end of each line, and an empty line after it."""
-        return b"".join(line + b"\r\n" for line in message.splitlines()) + b"\r\n"
 
 
 def builtin_names() -> list[str]:
@@ -321,7 +357,9 @@ def parse(text: str, file: str, name: str, folder: Path, *, allow_code: bool = F
         contract = msgspec.convert({"name": name} | document | {"folder": str(folder)}, Contract)
     except msgspec.ValidationError as error:
         raise ConfigurationError(file, "", "", *_translate_validation_error(str(error), document)) from error
-    _validate(contract, file)
+    if contract.functions:
+        _check_code_file(contract.functions, file, "", "functions", allow_code=allow_code)
+    _validate(contract, file, text)
     _check_code(contract.answer, file, allow_code=allow_code)
     make_oracle(contract)  # to report a missing service or function now
     return contract
@@ -354,12 +392,12 @@ def _show_value(value: str) -> str:
     return value if value.isprintable() else json.dumps(value)
 
 
-def _validate(contract: Contract, file: str) -> None:
-    """Check the constraints that the types do not express."""
+def _validate(contract: Contract, file: str, text: str) -> None:
+    """Check the constraints that the types do not express. `text` is that of the file."""
     _validate_framing(contract, file)
-    _validate_scenes(contract, file)
+    _validate_scenes(contract, file, text)
     answer = contract.answer
-    sources = ("service", "function", "exchanges", "matches", "nothing")
+    sources = ("service", "function", "exchanges", "matches", "nothing", "reference")
     given = [each for each in sources if getattr(answer, each)]
     if len(given) != 1 and (contract.has_answer or not contract.scene):
         raise ConfigurationError(
@@ -374,12 +412,16 @@ def _validate(contract: Contract, file: str) -> None:
         )  # fmt: skip
     if contract.is_datagram and contract.endless:
         raise ConfigurationError(file, "", "endless", "a datagram has an end; endless is for streams")
-    if contract.is_datagram and contract.framing != "none":
+    has_streams = any("tcp" in each.clients.values() for each in contract.scene)
+    if contract.is_datagram and contract.framing != "none" and not has_streams:
         raise ConfigurationError(
             file, "", "framing", "datagrams are messages already; framing is for streams"
         )
     if contract.transport == "udp" and contract.limit > MAX_UDP_PAYLOAD and contract.limit != 65_536:
         raise ConfigurationError(file, "", "limit", f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes")
+    for key in ("loss", "new_port", "resends"):
+        if getattr(contract, key) and (not contract.is_datagram or contract.has_answer):
+            raise ConfigurationError(file, "", key, "it is for scenes with datagrams")
     for name in contract.files:
         if name.startswith("/") or ".." in Path(name).parts:
             raise ConfigurationError(file, "[files]", name, "the path is outside the program's folder")
@@ -394,10 +436,18 @@ def _validate(contract: Contract, file: str) -> None:
             pattern = compile_pattern(each.matches or "")
         except re.error as error:
             raise ConfigurationError(file, "[answer]", "matches", f"{each.matches!r}: {error}") from error
-        if each.matches and each.example and not pattern.fullmatch(each.example.encode()):
+        _check_speed(pattern, file, "[answer]", each.example)
+        if each.matches and each.example and not match_whole(pattern, each.example.encode()):
             raise ConfigurationError(
                 file, "[answer]", "example", f"{each.matches!r} doesn't match the whole of {each.example!r}"
             )
+
+
+def _check_speed(pattern: re.Pattern[bytes], file: str, table: str, example: str = "") -> None:
+    try:
+        check_speed(pattern, [example.encode()])
+    except PatternTooSlow as error:
+        raise ConfigurationError(file, table, "", *error.reason_and_hint) from error
 
 
 # Key -> the framing that needs it.
@@ -420,22 +470,20 @@ def _validate_framing(contract: Contract, file: str) -> None:
         raise ConfigurationError(
             file, "", "framing", "fixed needs the size of a message", "for example, message_bytes = 16"
         )
-    if contract.framing == "fixed" and contract.has_answer:
-        raise ConfigurationError(file, "", "framing", "fixed is for scenes", "remove [answer]")
+    if contract.framing in ("fixed", "self") and contract.has_answer:
+        raise ConfigurationError(file, "", "framing", f"{contract.framing} is for scenes", "remove [answer]")
     if contract.framing == "length" and contract.length_bytes == 1 and contract.has_answer:
         raise ConfigurationError(
             file, "", "length_bytes", "the cases of [answer] have messages of 1,000 bytes", "remove [answer]"
         )
-    if contract.framing == "headers" and contract.scene:
-        raise ConfigurationError(
-            file, "", "framing", "scenes cannot have headers", "use none, and write \\r\\n in the texts"
-        )
 
 
-def _validate_scenes(contract: Contract, file: str) -> None:
+def _validate_scenes(contract: Contract, file: str, source: str) -> None:
     ids: dict[str, str] = {}
+    sources = contract.sources
     for spec in contract.scene:
-        scene = parse_scene(spec, contract.transport, file)
+        first_line = source[: source.index(spec.talk)].count("\n") + 1 if spec.talk in source else 0
+        scene = parse_scene(spec, contract.transport, file, sources, first_line)
         table = f"scene {spec.name!r}"
         other = ids.setdefault(scene.case_id, spec.name)
         if other is not spec.name:
@@ -449,20 +497,27 @@ def _validate_scenes(contract: Contract, file: str) -> None:
         for step in scene.texts():
             texts = step.texts if isinstance(step, SendTexts) else step.choices
             for text in texts:
-                _validate_text(
-                    contract, scene, step, b"".join(p for p in text.parts if isinstance(p, bytes)), file
-                )
+                where = f"{file}:{first_line + step.line - 1}" if first_line else file
+                for capture in text.captures:
+                    _check_speed(compile_pattern(capture.pattern), where, f"{table}, line {step.line}")
+                _validate_text(contract, scene, step, text, where)
 
 
-def _validate_text(contract: Contract, scene: Scene, step: Step, literal: bytes, file: str) -> None:
-    """Check that the bytes of a text are possible with the framing."""
+def _validate_text(contract: Contract, scene: Scene, step: Step, text: TextTemplate, file: str) -> None:
+    """Check that a text is possible with the framing."""
+    literal = b"".join(part for part in text.parts if isinstance(part, bytes))
     reason = hint = ""
-    if scene.is_datagram(step.client):
+    if text.checker is not None:
+        if contract.framing in ("none", "self") and not scene.is_datagram(step.client):
+            reason, hint = "a function cannot judge a text without framing", "write what is received"
+    elif scene.is_datagram(step.client):
         if len(literal) > MAX_UDP_PAYLOAD:
             reason = f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes"
     elif contract.framing == "lines" and b"\n" in literal:
         reason, hint = "a line cannot contain \\n", 'its end is sent by itself; or use framing = "none"'
-    elif contract.framing == "none" and isinstance(step, SendTexts) and step.texts[0].parts == (b"",):
+    elif contract.framing == "headers":
+        reason, hint = _validate_head(text)
+    elif contract.framing in ("none", "self") and isinstance(step, SendTexts) and text.parts == (b"",):
         reason, hint = "without framing, nothing would be sent", "write a text after the sign"
     elif contract.framer is not None:
         try:
@@ -471,6 +526,19 @@ def _validate_text(contract: Contract, scene: Scene, step: Step, literal: bytes,
             reason, hint = f"{error.size:,} bytes do not fit", f"a message has at most {error.limit:,}"
     if reason:
         raise ConfigurationError(file, f"scene {scene.spec.name!r}", "", f"line {step.line}: {reason}", hint)
+
+
+def _validate_head(text: TextTemplate) -> tuple[str, str]:
+    """Return why a text is not a message with a head, and what to write instead, or empty strings."""
+    lines, _ = text.split_head()
+    if not lines or not lines[0].parts:
+        return "a message begins with a line", r"for example, GET / HTTP/1.1\nHost: localhost"
+    try:
+        for line in lines[1:]:
+            split_field(line)
+    except TextError as error:
+        return error.reason, error.hint
+    return "", ""
 
 
 def _check_code(answer: AnswerSpec, file: str, *, allow_code: bool) -> None:
@@ -487,9 +555,15 @@ def _check_code(answer: AnswerSpec, file: str, *, allow_code: bool) -> None:
             file, "[answer]", key, f"{answer.function or answer.service!r} is not in a Python file",
             "write file.py:name",
         )  # fmt: skip
+    _check_code_file(code, file, "[answer]", key, allow_code=allow_code)
+
+
+def _check_code_file(code: str, file: str, table: str, key: str, *, allow_code: bool) -> None:
+    if not code.endswith(".py"):
+        raise ConfigurationError(file, table, key, f"{code!r} is not a Python file", "write file.py")
     if not allow_code:
         raise ConfigurationError(
-            file, "[answer]", key, f"it runs the Python code in {code!r}",
+            file, table, key, f"it runs the Python code in {code!r}",
             "if you trust its author, give --allow-code",
         )  # fmt: skip
 
@@ -503,6 +577,8 @@ def make_oracle(contract: Contract) -> Oracle:
     answer = contract.answer
     if answer.nothing or not contract.has_answer:
         return SilentOracle()
+    if answer.reference:
+        return ReferenceOracle(contract.framer, is_datagram=contract.is_datagram)
     if answer.matches:
         return PatternOracle(compile_pattern(answer.matches), answer.example.encode())
     if answer.exchanges:

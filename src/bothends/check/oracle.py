@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bothends.check.patterns import compile_pattern
+from bothends.check.patterns import compile_pattern, match_whole
 from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Address
 from bothends.errors import ServiceError
@@ -37,8 +37,12 @@ class ExpectedReply:
     until_eof: bool = False
 
     def matches(self, data: bytes) -> bool:
-        """Whether `data` is the whole reply."""
-        return self.pattern.fullmatch(data) is not None if self.pattern else data == self.exact
+        """Whether `data` is the whole reply.
+
+        Raises:
+            PatternTooSlow: the pattern takes too long.
+        """
+        return match_whole(self.pattern, data) is not None if self.pattern else data == self.exact
 
     @property
     def sample(self) -> bytes:

@@ -21,6 +21,7 @@ from typing import Final, Generic
 from bothends.check.case import Case, CheckFailed, ContextT, Note, NotListening, Verdict
 from bothends.check.contract import make_oracle
 from bothends.check.oracle import Oracle
+from bothends.check.patterns import PatternTooSlow
 from bothends.check.requirements import skip_reason
 from bothends.check.results import CaseOutcome, SuiteResult
 from bothends.check.subjects.interfaces import ProgramUnderTest
@@ -82,9 +83,10 @@ class SuiteRun(Generic[ContextT]):
         except NotListening as error:
             self._record_not_listening(error, oracle)
         else:
-            await self._run_cases(oracle)
-            await self._join_exits(oracle)
-            await self._trace_failures(oracle)
+            async with self.subject.answering(oracle, self.timeout * self.subject.load_factor):
+                await self._run_cases(oracle)
+                await self._join_exits(oracle)
+                await self._trace_failures(oracle)
         finally:
             await self.subject.close()
         outcomes = tuple(self._outcomes[case.id] for case in self.cases if case.id in self._outcomes)
@@ -263,6 +265,8 @@ class SuiteRun(Generic[ContextT]):
                     )
                 except ServiceError as error:  # the contract's own function failed, not the program
                     note = Note(Verdict.SKIP, f"the contract gives no correct reply: {error}")
+                except PatternTooSlow as error:
+                    not_asked = f"not asked, because {error}"
                 except OSError as error:  # a call of the checker failed, which does not blame the program
                     note = Note(Verdict.SKIP, f"the case could not run: {error.strerror or error}")
                 if failure is not None:

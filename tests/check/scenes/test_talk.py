@@ -145,7 +145,7 @@ UDP = 'transport = "udp"\n'
         (HEAD, "a< (waits 1 s)", "write NAME> (waits 1 s)"),
         (HEAD, "a< (nothing for 1)", "(nothing for 1) has no duration; write (nothing for 0.3 s) or"),
         (HEAD, "a> (waits 90 s)", "(waits 90 s) is not between 0 and 30 s"),
-        (HEAD, "a< (within 1 s)", "(within ...) has no text after it; write a< (within 1 s) TEXT"),
+        (HEAD, "a< (within 1 s)", "(within 1 s) has no text after it; write a< (within 1 s) TEXT"),
         (HEAD, "a> (unfinished", r"'(unfinished' is not an event; write \( if the text begins"),
         (HEAD, "a> (closes) now", "line 1: 'now' follows an event; write it on a line of its own"),
         (HEAD, "a> (closes)", "line 1: a has not connected yet; write a> (connects) before"),
@@ -179,7 +179,7 @@ UDP = 'transport = "udp"\n'
             "line 1: 5 bytes do not fit; a message has",
         ),
         ("transport='tcp'\nframing='length'\nlength_bytes=1\n", f"a> {'x' * 256}", "256 bytes do not fit"),
-        ("transport='tcp'\nframing='headers'\n", "a> x", "scenes cannot have headers"),
+        ("transport='tcp'\nframing='headers'\n", r"a> x\na b", "'a b' is not a field NAME: VALUE"),
         ("transport='tcp'\nframing='fixed'\n", "a> x", "fixed needs the size of a message"),
         (
             "transport='tcp'\nlength_bytes=2\n",

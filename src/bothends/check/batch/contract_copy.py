@@ -1,7 +1,8 @@
-"""Copy a contract and its Python files to the folder, or the machine, where a submission is judged.
+"""Copy a contract and its files to the folder, or the machine, where a submission is judged.
 
 Correct replies may come from Python code in a file beside the contract. The modules that it imports from
-its own folder are found without running anything, and copied too. Other files are not copied.
+its own folder are found without running anything, and copied too, as are the files that the texts of its
+scenes name. Other files are not copied.
 """
 
 from __future__ import annotations
@@ -13,23 +14,33 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from bothends.check.contract import Contract
+from bothends.check.scenes.sources import named_files, read_beside
 from bothends.errors import SystemCallFailed
 
 _NAME: Final = "contract.toml"
 
 
 def find_files(contract: Contract) -> tuple[tuple[str, str], ...]:
-    """Return the Python files of a contract: paths relative to its folder, and contents, as Latin-1.
+    """Return the files of a contract: paths relative to its folder, and contents, as Latin-1.
 
     A file with an absolute path is not copied.
 
     Raises:
         SystemCallFailed: a file cannot be read.
     """
-    main = contract.answer.code_file
-    if not main or PurePath(main).is_absolute():
-        return ()
     found: dict[str, str] = {}
+    for main in contract.code_files:
+        if not PurePath(main).is_absolute():
+            _add_code(contract, main, found)
+    for scene in contract.scene:
+        for name in named_files(scene.talk):
+            if name not in contract.files:
+                found[name] = read_beside(Path(contract.folder), name).decode("latin-1")
+    return tuple(sorted(found.items()))
+
+
+def _add_code(contract: Contract, main: str, found: dict[str, str]) -> None:
+    """Add a Python file and the modules that it imports from its folder to `found`: contents by path."""
     pending = [os.path.normpath(main)]
     while pending:
         name = pending.pop()
@@ -44,7 +55,6 @@ def find_files(contract: Contract) -> tuple[tuple[str, str], ...]:
         pending += (
             os.path.normpath(each) for each in _imported_files(content, PurePath(name), PurePath(main))
         )
-    return tuple(sorted(found.items()))
 
 
 def write_copy(folder: Path, text: str, files: tuple[tuple[str, str], ...]) -> Path:

@@ -14,7 +14,7 @@ from bothends.check.contract import Contract
 from bothends.check.scenes.samples import MissingExample, find_values
 from bothends.check.scenes.server_side import ServerSidePlayer
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
-from bothends.check.scenes.steps import EndConnection, Ending, SendTexts
+from bothends.check.scenes.steps import EndConnection, Ending, ExpectSame, SendTexts
 from bothends.check.subjects.client_under_test import ClientContext
 
 GATE: Final = f"{CASE_PREFIX}client-starts"
@@ -29,6 +29,8 @@ def _skip_reason(contract: Contract, scene: Scene) -> str:
         return "its client uses another transport than the contract"
     if any(isinstance(step, EndConnection) and step.ending is Ending.RESET for step in scene.steps):
         return "its client resets the connection, which a program seldom can"
+    if any(isinstance(step, ExpectSame) for step in scene.steps):
+        return "it compares with a reference server, which a client has not"
     sends = sum(isinstance(step, SendTexts) for step in scene.steps)
     if scene.spec.input is None and sends > 1 and not contract.client.several:
         return "the contract's clients send one message (write several = true in [client], or input)"
@@ -61,7 +63,7 @@ async def play(ctx: ClientContext, scene: Scene) -> Note | None:
     except MissingExample as error:
         return Note(Verdict.SKIP, str(error))
     await player.finish()
-    await ctx.expect_output(*player.sent)
+    await ctx.expect_output(*filter(None, player.sent))
     await ctx.expect_success()
     return None
 
@@ -69,7 +71,7 @@ async def play(ctx: ClientContext, scene: Scene) -> Note | None:
 async def _expect_start(ctx: ClientContext, contract: Contract) -> Note:
     """Start the client with the input of the first scene that can be played, and wait for its first data."""
     for scene in contract.scenes:
-        if _skip_reason(contract, scene):
+        if scene.spec.role == "server" or _skip_reason(contract, scene):
             continue
         try:
             found = _find_input(scene, find_values(scene))
@@ -102,6 +104,8 @@ def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
     )
     cases = [] if contract.has_answer else [gate]
     for scene in contract.scenes:
+        if scene.spec.role == "server":
+            continue
         case: Case[ClientContext] = Case(
             id=scene.case_id,
             stimulus=f"scene {scene.spec.name!r}, played from the server's side",

@@ -7,12 +7,14 @@ clients receive: data that arrives after its last line is a failure, too.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from bothends.check.case import CheckFailed
-from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
@@ -22,6 +24,7 @@ from bothends.check.scenes.steps import (
     ExpectEnding,
     ExpectInAnyOrder,
     ExpectNothing,
+    ExpectSame,
     ExpectText,
     Pause,
     SendTexts,
@@ -33,21 +36,42 @@ from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.subjects.server_context import ServerContext
 from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Endpoint
-from bothends.errors import errno_text
+from bothends.errors import ServiceError, errno_text
 
 _SURPLUS_WAIT: Final = 0.15  # seconds until surplus data is seen, which only a wrong server sends
 _SETTLE: Final = 0.1  # seconds of silence after which a pattern has matched all that it can
+_SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends nothing
+_CLOSED: Final = "the server closed the connection"
+_RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
+_BAD_LUCK: Final = 1e-7  # the probability that a correct program loses all that is sent again
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
 
 
 @dataclass
 class _Participant:
-    """A client of the scene. `end`: how the server ended its connection, or empty."""
+    """A client of the scene.
+
+    `end`: how the server ended its connection, or empty; `unanswered`: the datagrams since the last reply;
+    `resends`: how often they were sent again; `repeated`: replies of which more may arrive, because their
+    requests were sent again.
+    """
 
     name: str
     inbox: Inbox
     socket: RecordedSocket
     end: str = ""
+    unanswered: list[bytes] = field(default_factory=list)
+    resends: int = 0
+    repeated: Counter[bytes] = field(default_factory=Counter)
+
+
+class SceneMismatch(CheckFailed):
+    """Another text was received than a line says. Fields: `line`, its number, and `received`."""
+
+    def __init__(self, expected: str, happened: str, line: int, received: bytes) -> None:
+        super().__init__(expected, happened)
+        self.line = line
+        self.received = received
 
 
 class ScenePlayer:
@@ -64,6 +88,8 @@ class ScenePlayer:
         self._values: dict[str, bytes] = {}
         self._last_line = 0
         self._loop = asyncio.get_running_loop()
+        # Plays the same steps with the reference server.
+        self._reference = ScenePlayer(ctx.reference, scene) if ctx.reference else None
 
     async def play(self, steps: Sequence[Step] | None = None) -> None:
         """Play these steps, by default all of the scene, and check that nothing follows.
@@ -76,8 +102,20 @@ class ScenePlayer:
         await self.expect_nothing_more()
 
     async def step(self, step: Step) -> None:
-        """Play one step. See `play`."""
+        """Play one step. See `play`.
+
+        Raises:
+            ServiceError: the reference server does not do what the step says.
+        """
         self._last_line = step.line
+        if isinstance(step, ExpectSame):
+            await self._expect_same(step)
+            return
+        if self._reference is not None:
+            try:
+                await self._reference.step(step)
+            except CheckFailed as failure:
+                raise ServiceError("the reference server", f"{failure}") from failure
         match step:
             case SendTexts():
                 await self._send(step)
@@ -105,12 +143,21 @@ class ScenePlayer:
         if name not in self._participants:
             datagrams = self._scene.is_datagram(name)
             try:
-                sock = await self._ctx.connect(name + self._suffix, endpoint=await self._endpoint(name))
+                sock = await self._ctx.connect(
+                    name + self._suffix,
+                    endpoint=await self._endpoint(name),
+                    follows=datagrams and self._ctx.contract.new_port,
+                )
             except CheckFailed as failure:
                 self._fail([step], failure.happened, timed_out=failure.timed_out)
             sock.set_nodelay()
-            framing = None if datagrams else self._ctx.contract.framer
-            inbox = MessageInbox(framing) if datagrams or framing else StreamInbox()
+            contract = self._ctx.contract
+            inbox = make_inbox(
+                contract.framer,
+                datagrams=datagrams,
+                delimited=contract.is_delimited,
+                repeats=contract.resends,
+            )
             self._participants[name] = _Participant(name, inbox, sock)
         return self._participants[name]
 
@@ -142,7 +189,10 @@ class ScenePlayer:
             if self._scene.is_datagram(step.client):
                 for text in texts:
                     await client.socket.send(text)
+                client.unanswered += texts
             else:
+                for text in texts:
+                    client.inbox.request_sent(text)
                 data = b"".join(map(self._ctx.contract.encode, texts))
                 pieces = self._segmentation.cut(data)
                 await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
@@ -165,10 +215,13 @@ class ScenePlayer:
 
     async def leave(self) -> None:
         """Reset the connection of the first client, as if it had crashed, and close those of the others."""
-        first, *others = self._participants.values()
-        first.socket.reset()
-        for client in others:
-            client.socket.close()
+        if self._reference is not None:
+            await self._reference.leave()
+        for number, client in enumerate(self._participants.values()):
+            if number == 0:
+                client.socket.reset()
+            else:
+                client.socket.close()
         self._participants.clear()
 
     # The server's part ---------------------------------------------------------------------------
@@ -186,28 +239,44 @@ class ScenePlayer:
             client.socket.note(client.end)
             return False
         if not data and not self._scene.is_datagram(client.name):
-            client.end = "the server closed the connection"
+            client.end = _CLOSED
+            client.inbox.end()
             client.socket.note("receives EOF (FIN)")
             return False
         client.socket.note(f"receives {quote_bytes(data)}")
+        if client.repeated[data] > 0:
+            client.repeated[data] -= 1
+            return True
+        client.repeated[data] += client.resends
+        client.unanswered.clear()
+        client.resends = 0
         client.inbox.feed(data)
         return True
 
     async def _expect_texts(self, name: str, waiting: Sequence[ExpectText]) -> ExpectText:
         """Receive the text of one of the steps, all of this client. Returns: its step."""
         client = await self._participant(waiting[0])
+        tries = self._tries(client)
         owners = [(step, choice) for step in waiting for choice in step.choices]
         choices = [choice for _, choice in owners]
         limit = self._limit(*(step.within for step in waiting))
+        if tries > 1:
+            limit = min(limit, _RESEND_AFTER * self._ctx.load_factor)
         deadline = self._loop.time() + limit
         final = False
         while True:
-            taken = client.inbox.take(choices, self._values, final=final or bool(client.end))
+            taken = client.inbox.take(
+                choices,
+                self._values,
+                final=final or bool(client.end),
+                eventually=any(step.eventually for step in waiting),
+            )
             if isinstance(taken, TextMatch):
                 self._values.update(taken.values)
                 return owners[taken.index][0]
             if isinstance(taken, WrongMessage):
-                self._fail(waiting, f"{name} received {quote_bytes(taken.data)}")
+                expected = " or ".join(map(str, waiting))
+                raise SceneMismatch(expected, f"{name} received {taken}", waiting[0].line, taken.data)
             if client.end:
                 self._fail(waiting, f"{client.end}; {_describe_pending(client)}")
             if client.inbox.too_much:
@@ -218,15 +287,62 @@ class ScenePlayer:
                 final = False
             elif settling:
                 final = True
+            elif client.resends + 1 < tries and client.unanswered:
+                client.resends += 1
+                for text in client.unanswered:
+                    await client.socket.send(text)
+                deadline = self._loop.time() + limit
             elif not client.end:
                 happened = f"{_describe_pending(client)} within {limit:g} s"
+                if tries > 1:
+                    happened = f"{_describe_pending(client)} in reply to {tries} sends"
                 self._fail(waiting, happened + await self._describe_others(name, choices), timed_out=True)
+
+    def _tries(self, client: _Participant) -> int:
+        """Return how often a client sends, so that a program that loses as much as it may replies to one."""
+        loss = self._ctx.contract.loss
+        return math.ceil(math.log(_BAD_LUCK, loss)) if loss and self._scene.is_datagram(client.name) else 1
 
     async def _expect_in_any_order(self, step: ExpectInAnyOrder) -> None:
         for name in dict.fromkeys(each.client for each in step.expected):
             waiting = [each for each in step.expected if each.client == name]
             while waiting:
                 waiting.remove(await self._expect_texts(name, waiting))
+
+    async def _expect_same(self, step: ExpectSame) -> None:
+        """Expect what the client of the reference server receives."""
+        if self._reference is None:
+            raise ServiceError("the reference server", "there is none", "give its command with --against")
+        line, source, name = step.line, f"{step.source}: ", step.client
+        found = await self._reference.receive_any(step)
+        if found is None:
+            nothing = ExpectNothing(line=line, source=f"{source}nothing", client=name, seconds=_SAME_SILENCE)
+            await self._expect_nothing(nothing)
+        elif isinstance(found, Ending):
+            await self._expect_ending(
+                ExpectEnding(line=line, source=f"{source}({found.value})", client=name, ending=found)
+            )
+        else:
+            text = TextTemplate((found,))
+            await self._expect_texts(
+                name,
+                [ExpectText(line=line, source=f"{source}{quote_bytes(found)}", client=name, choices=(text,))],
+            )
+
+    async def receive_any(self, step: ExpectSame) -> bytes | Ending | None:
+        """Return what the client receives next: a text, an end, or None if that is nothing."""
+        client = await self._participant(step)
+        deadline = self._loop.time() + min(self._ctx.timeout, _SAME_SILENCE * 4 * self._ctx.load_factor)
+        found: bytes | None = None
+        while found is None and await self._read(client, max(0.0, deadline - self._loop.time())):
+            while isinstance(client.inbox, StreamInbox) and await self._read(client, _SETTLE):
+                pass
+            found = client.inbox.take_any()
+        if found is None:
+            found = client.inbox.take_any()
+        if found is None and client.end:
+            return Ending.CLOSE if client.end == _CLOSED else Ending.RESET
+        return found
 
     async def _expect_nothing(self, step: ExpectNothing) -> None:
         client = await self._participant(step)
@@ -247,7 +363,7 @@ class ScenePlayer:
             self._fail([step], f"{client.name} received {quote_bytes(client.inbox.pending)}")
         if not client.end:
             self._fail([step], f"the connection was still open after {limit:g} s", timed_out=True)
-        was_closed = client.end == "the server closed the connection"
+        was_closed = client.end == _CLOSED
         if was_closed == (step.ending is Ending.RESET):
             self._fail([step], client.end)
 
@@ -289,5 +405,7 @@ class ScenePlayer:
 def _describe_pending(client: _Participant) -> str:
     if client.inbox.is_empty:
         return f"{client.name} received nothing"
-    part = ", without the end of the message," if client.inbox.has_only_part else ""
-    return f"{client.name} received only {quote_bytes(client.inbox.pending)}{part}"
+    missing = client.inbox.missing
+    return (
+        f"{client.name} received only {quote_bytes(client.inbox.pending)}{f', {missing},' if missing else ''}"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from bothends.check.patterns import compile_pattern
+from bothends.check.patterns import compile_pattern, match_whole
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import ExpectText, Step
 from bothends.check.scenes.template import CapturedText, TextTemplate
@@ -53,6 +53,8 @@ def render_sample(step: ExpectText, values: Mapping[str, bytes], examples: Mappi
     Raises:
         MissingExample: a pattern without a name has no known example.
     """
+    if step.choices[0].checker is not None:
+        raise MissingExample(step, CapturedText("", b"(checked by ...)"))
     parts = [
         _find_value(step, part, examples) if isinstance(part, CapturedText) and not part.name else part
         for part in step.choices[0].parts
@@ -65,6 +67,6 @@ def _find_value(step: ExpectText, capture: CapturedText, examples: Mapping[str, 
     if capture.name in examples:
         return examples[capture.name].encode()
     for sample in _SAMPLES:
-        if pattern.fullmatch(sample):
+        if match_whole(pattern, sample):
             return sample
     raise MissingExample(step, capture)

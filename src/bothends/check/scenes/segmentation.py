@@ -11,6 +11,7 @@ from bothends.check.scenes.template import TextTemplate
 
 _LONG_INTERVAL: Final = 0.05  # seconds: a waiting server reads each piece by itself
 _BYTE_INTERVAL: Final = 0.02  # seconds, between bytes
+_MAX_SINGLE: Final = 200  # bytes at each end of a text that are sent one by one
 _MAX_BYTEWISE: Final = 1.0  # seconds for one text; the bytes of a long one follow each other faster
 
 
@@ -26,7 +27,10 @@ class Segmentation:
 
 
 def _bytes_of(data: bytes) -> list[bytes]:
-    return [data[at : at + 1] for at in range(len(data))]
+    """Return single bytes; of a long text only those of its beginning and end, to be done in time."""
+    if len(data) <= 2 * _MAX_SINGLE:
+        return [data[at : at + 1] for at in range(len(data))]
+    return [*_bytes_of(data[:_MAX_SINGLE]), data[_MAX_SINGLE:-_MAX_SINGLE], *_bytes_of(data[-_MAX_SINGLE:])]
 
 
 def _halves(data: bytes) -> list[bytes]:
@@ -35,7 +39,9 @@ def _halves(data: bytes) -> list[bytes]:
 
 
 WHOLE: Final = Segmentation(lambda data: [data])
-BYTEWISE: Final = Segmentation(_bytes_of, lambda size: min(_BYTE_INTERVAL, _MAX_BYTEWISE / max(1, size)))
+BYTEWISE: Final = Segmentation(
+    _bytes_of, lambda size: min(_BYTE_INTERVAL, _MAX_BYTEWISE / max(1, min(size, 2 * _MAX_SINGLE)))
+)
 CUT: Final = Segmentation(_halves)
 
 

@@ -177,6 +177,8 @@ def server_cases(contract: Contract) -> tuple[Case[ServerContext], ...]:
     )
     cases = [] if contract.has_answer else [gate]
     for scene in contract.scenes:
+        if scene.spec.role == "client":
+            continue
         cases.append(_scene_case(scene))
         cases += (_variation_case(scene, each) for each in _VARIATIONS)
     return tuple(cases)

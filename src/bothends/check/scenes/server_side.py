@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from bothends.check.case import CheckFailed
-from bothends.check.scenes.inbox import Inbox, MessageInbox, StreamInbox, TextMatch, WrongMessage
+from bothends.check.header_framing import body_of
+from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.samples import render_sample
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
@@ -18,6 +19,7 @@ from bothends.check.scenes.steps import (
     ExpectInAnyOrder,
     ExpectNothing,
     ExpectText,
+    Pause,
     SendTexts,
     Step,
 )
@@ -46,9 +48,13 @@ class ServerSidePlayer:
         """The texts that the client received."""
 
     def _new_inbox(self) -> Inbox:
-        framing = self._ctx.contract.framer
-        datagrams = self._ctx.contract.is_datagram
-        return MessageInbox(framing) if framing or datagrams else StreamInbox()
+        contract = self._ctx.contract
+        return make_inbox(
+            contract.framer,
+            datagrams=contract.is_datagram,
+            delimited=contract.is_delimited,
+            of_client=True,
+        )
 
     async def play(self) -> None:
         """Play all steps of the scene. The client must have been started.
@@ -73,6 +79,8 @@ class ServerSidePlayer:
                     await self._expect_ending(step)
                 case Connect():
                     await self._accept_again(step)
+                case Pause() if self._scene.spec.role == "client":
+                    await self._expect_silence(step)
 
     async def finish(self) -> None:
         """Close the connection as the contract says, at once or after the client."""
@@ -102,7 +110,7 @@ class ServerSidePlayer:
 
     async def _send(self, step: ExpectText) -> None:
         text = render_sample(step, self._values, self._scene.spec.examples)
-        self.sent.append(text)
+        self.sent.append(body_of(text) if self._ctx.contract.framing == "headers" else text)
         if self._ctx.contract.is_datagram:
             if self._peer is None:
                 self._fail(step, "the client has sent no datagram, so its address is unknown")
@@ -136,7 +144,7 @@ class ServerSidePlayer:
                 await self._skip_newline()
                 return
             if isinstance(taken, WrongMessage):
-                self._fail(step, f"the client sent {quote_bytes(taken.data)}")
+                self._fail(step, f"the client sent {taken}")
             if self._end:
                 self._fail(step, f"{self._end}; {self._describe_pending()}")
             remaining = max(0.01, deadline - asyncio.get_running_loop().time())
@@ -181,6 +189,11 @@ class ServerSidePlayer:
         self._inbox.feed(data)
         return True
 
+    async def _expect_silence(self, step: Pause) -> None:
+        """Expect that the client sends nothing, in a scene that was written for clients."""
+        if not self._inbox.is_empty or await self._read(step, step.seconds):
+            self._fail(step, f"the client sent {quote_bytes(self._inbox.pending)}")
+
     async def _expect_ending(self, step: EndConnection) -> None:
         while self._inbox.is_empty and not self._end:
             if not await self._read(step, self._ctx.timeout) and not self._end:
@@ -191,8 +204,8 @@ class ServerSidePlayer:
     def _describe_pending(self) -> str:
         if self._inbox.is_empty:
             return "the client sent nothing"
-        part = ", without the end of the message" if self._inbox.has_only_part else ""
-        return f"the client sent only {quote_bytes(self._inbox.pending)}{part}"
+        missing = self._inbox.missing
+        return f"the client sent only {quote_bytes(self._inbox.pending)}{f', {missing}' if missing else ''}"
 
     def _fail(self, step: Step, happened: str, timed_out: bool = False) -> NoReturn:
         raise CheckFailed(str(step), happened, timed_out=timed_out)

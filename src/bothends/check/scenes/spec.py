@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from bothends.check.scenes.steps import ExpectInAnyOrder, ExpectText, SendTexts, Step
 from bothends.check.scenes.talk import TalkError, parse_talk
+from bothends.check.scenes.template import NO_SOURCES, TextSources
 from bothends.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     repeat: Literal["no", "after", "beside"] = "no"
     """Whether it can be played again on the same server: after an interrupted one, or beside another, too."""
+
+    role: Literal["both", "server", "client"] = "both"
+    """The programs that it judges: servers, clients, or both."""
 
     input: str | None = None
     """The lines that a client under test reads, if not the texts that it sends."""
@@ -92,12 +96,16 @@ def slug(name: str) -> str:
     return "-".join(re.findall(r"[^\W_]+", name.lower()))
 
 
-def parse_scene(spec: SceneSpec, transport: str, file: str) -> Scene:
+def parse_scene(
+    spec: SceneSpec, transport: str, file: str, sources: TextSources = NO_SOURCES, first_line: int = 0
+) -> Scene:
     """Parse a scene of a contract.
 
     Args:
         transport: the contract's transport.
         file: the file's name, for errors.
+        sources: the files and functions that texts may name.
+        first_line: the number of the talk's first line in the file, for errors, or 0.
 
     Raises:
         ConfigurationError: a line of the talk, the name or a client is invalid.
@@ -112,9 +120,11 @@ def parse_scene(spec: SceneSpec, transport: str, file: str) -> Scene:
         return name in datagrams if name in spec.clients else transport in ("udp", "unix+dgram")
 
     try:
-        steps = parse_talk(spec.talk, is_datagram)
+        steps = parse_talk(spec.talk, is_datagram, sources)
     except TalkError as error:
-        raise ConfigurationError(file, table, "", f"line {error.line}: {error.reason}", error.hint) from error
+        where = f"{file}:{first_line + error.line - 1}" if first_line else file
+        reason = f"line {error.line}: {error.reason}"
+        raise ConfigurationError(where, table, "", reason, error.hint) from error
     names = {name.partition("/")[0] for name in Scene(spec, steps).clients}
     for name in spec.clients:
         if name not in names:

@@ -37,10 +37,14 @@ class SendTexts(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectText(Step):
-    """The client must receive one of these texts. `within`: seconds, if not the timeout of the run."""
+    """The client must receive one of these texts.
+
+    `within`: seconds, if not the timeout of the run; `eventually`: other texts may precede it.
+    """
 
     choices: tuple[TextTemplate, ...]
     within: float | None = None
+    eventually: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,11 @@ class ExpectInAnyOrder(Step):
     """The clients must receive these texts, in any order."""
 
     expected: tuple[ExpectText, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectSame(Step):
+    """The client must receive what a client of the reference server receives: a text, an end, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

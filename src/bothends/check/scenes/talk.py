@@ -5,6 +5,8 @@
     alice< WELCOME alice            alice must receive
     alice| HELLO alice              ... or this
     alice< (nothing for 0.3 s)      an event, in parentheses
+    alice< (eventually) END         other texts may precede this one
+    alice< (checked by even)        a Python function judges the text
     (any order)                     the lines until (end) may come in any order
     bob< alice: hello
     bob< carol: hello
@@ -30,12 +32,13 @@ from bothends.check.scenes.steps import (
     ExpectEnding,
     ExpectInAnyOrder,
     ExpectNothing,
+    ExpectSame,
     ExpectText,
     Pause,
     SendTexts,
     Step,
 )
-from bothends.check.scenes.template import TextError, TextTemplate, parse_text
+from bothends.check.scenes.template import NO_SOURCES, TextError, TextSources, TextTemplate, parse_text
 
 MAX_WAIT: Final = 30.0  # seconds of one step; a case ends after 60
 _LINE: Final = re.compile(r"(?P<client>[A-Za-z]\w*(?:/\d+)?)(?P<sign>[<>|]) ?(?P<text>.*)", re.DOTALL)
@@ -47,10 +50,14 @@ _SERVER_EVENTS: Final = (
     "nothing for 0.3 s",
     "anything for 0.3 s",
     "within 2 s",
+    "eventually",
+    "checked by NAME",
+    "as the reference",
     "closes",
     "half-closes",
     "reset",
 )
+_CHECKED: Final = "checked by "
 _BLOCK: Final = "(any order)"
 _BLOCK_END: Final = "(end)"
 
@@ -84,6 +91,7 @@ class _Parser:
     """The state after the lines so far. `is_datagram`: whether a client's messages are datagrams."""
 
     is_datagram: Callable[[str], bool]
+    sources: TextSources = NO_SOURCES
     steps: list[Step] = field(default_factory=list)
     states: dict[str, _State] = field(default_factory=dict)
     remembered: set[str] = field(default_factory=set)
@@ -121,7 +129,7 @@ class _Parser:
         elif sign == ">":
             step = self._send(number, source, client, text)
         else:
-            step = self._expect(number, source, client, text, None)
+            step = self._expect(number, source, client, self._received_text(text))
         if self.block is not None:
             if not isinstance(step, ExpectText):
                 raise TextError(
@@ -149,7 +157,7 @@ class _Parser:
         self.block = None
 
     def _send(self, number: int, source: str, client: str, text: str) -> SendTexts:
-        template = parse_text(text)
+        template = parse_text(text, self.sources)
         if template.captures:
             raise TextError(
                 "a pattern cannot be sent", r"write {NAME} for a remembered value, or \{ for the text {"
@@ -159,13 +167,36 @@ class _Parser:
         self._open(client)
         return SendTexts(line=number, source=source, client=client, texts=(template,))
 
-    def _expect(self, number: int, source: str, client: str, text: str, within: float | None) -> ExpectText:
-        template = parse_text(text)
+    def _received_text(self, text: str) -> TextTemplate:
+        """Parse a text that is received, or `(checked by NAME)`."""
+        event = _EVENT.fullmatch(text)
+        if event is None or not event["words"].startswith(_CHECKED):
+            return parse_text(text, self.sources)
+        if event["rest"]:
+            raise TextError(f"{event['rest']!r} follows an event", "write it on a line of its own")
+        name = event["words"].removeprefix(_CHECKED).strip()
+        if not name.isidentifier():
+            raise TextError(f"({event['words']}) names no Python function", "write (checked by NAME)")
+        return TextTemplate((), self.sources.find_function(name))
+
+    def _expect(
+        self,
+        number: int,
+        source: str,
+        client: str,
+        template: TextTemplate,
+        *,
+        within: float | None = None,
+        eventually: bool = False,
+    ) -> ExpectText:
         self._check_remembered(template)
         self._require(client, _CAN_RECEIVE, "receive")
         self._open(client)
         self._remember(template)
-        return ExpectText(line=number, source=source, client=client, choices=(template,), within=within)
+        return ExpectText(
+            line=number, source=source, client=client, choices=(template,), within=within,
+            eventually=eventually,
+        )  # fmt: skip
 
     def _add_choice(self, client: str, text: str) -> None:
         """Add an alternative to the line before."""
@@ -176,7 +207,7 @@ class _Parser:
                 f"{client}| gives an alternative to the line before it",
                 f"write it right below {client}< TEXT",
             )
-        template = parse_text(text)
+        template = self._received_text(text)
         self._check_remembered(template)
         self._remember(template)
         steps[-1] = replace(last, choices=(*last.choices, template))
@@ -226,20 +257,32 @@ class _Parser:
     def _server_event(self, number: int, source: str, client: str, words: str, rest: str | None) -> Step:
         place = {"line": number, "source": source, "client": client}
         within = None
-        if words.startswith("within "):
-            within = _seconds(words, "within")
+        eventually = False
+        while words.startswith("within ") or words == "eventually":
             if not rest:
-                raise TextError("(within ...) has no text after it", f"write {client}< ({words}) TEXT")
+                raise TextError(f"({words}) has no text after it", f"write {client}< ({words}) TEXT")
+            if words == "eventually":
+                eventually = True
+            else:
+                within = _seconds(words, "within")
             event = _EVENT.fullmatch(rest)
-            if event is None:
-                return self._expect(number, source, client, rest, within)
+            if event is None or event["words"].startswith(_CHECKED):
+                template = self._received_text(rest)
+                return self._expect(number, source, client, template, within=within, eventually=eventually)
             words, rest = event["words"].strip(), event["rest"]
-            if words not in _ENDINGS:
-                raise _unknown_event(words, "<", tuple(_ENDINGS), ())
+            if words not in ("eventually", *_ENDINGS) and not words.startswith("within "):
+                raise _unknown_event(words, "<", ("eventually", *_ENDINGS), ())
+        if eventually:
+            raise TextError(f"(eventually) is for texts, not for ({words})")
+        if words.startswith(_CHECKED):
+            template = self._received_text(f"({words})" + (f" {rest}" if rest else ""))
+            return self._expect(number, source, client, template)
         if rest:
             raise TextError(f"{rest!r} follows an event", "write it on a line of its own")
         self._require(client, _CAN_RECEIVE, "receive")
         self._open(client)
+        if words == "as the reference":
+            return ExpectSame(**place)  # type: ignore[arg-type]
         for discard, verb in enumerate(("nothing for", "anything for")):
             if words.startswith(verb):
                 seconds = _seconds(words, verb)
@@ -304,16 +347,19 @@ def _numbered_lines(talk: str) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def parse_talk(talk: str, is_datagram: Callable[[str], bool]) -> tuple[Step, ...]:
+def parse_talk(
+    talk: str, is_datagram: Callable[[str], bool], sources: TextSources = NO_SOURCES
+) -> tuple[Step, ...]:
     """Parse a talk.
 
     Args:
         is_datagram: whether the messages of a client are datagrams, by its name.
+        sources: the files and functions that texts may name.
 
     Raises:
         TalkError: a line is invalid, or the talk has no line.
     """
-    parser = _Parser(is_datagram)
+    parser = _Parser(is_datagram, sources)
     for number, source in _numbered_lines(talk):
         try:
             parser.add(number, source)

@@ -4,21 +4,31 @@ r"""Texts of a scene: literal bytes, patterns whose match is remembered, and rem
     {=\d+}                  a pattern that is not remembered
     BYE {name}              the remembered value
     hex: 00 2a {id=..}      bytes in hexadecimal
+    {file:logo.png}         the content of a file
+    {bytes:100000}          bytes of all values, the same each time
+    {reply()}               the result of a Python function
 
-`{` is text unless a name and `}` or `=` follow, so that JSON needs no escapes. `\n`, `\r`, `\t`, `\0`,
+`{` is text unless one of these follows, so that JSON needs no escapes. `\n`, `\r`, `\t`, `\0`,
 `\xNN`, `\uNNNN` and `\` before a punctuation character are escapes.
 """
 
 from __future__ import annotations
 
+import functools
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeGuard
 
-from bothends.check.patterns import compile_pattern
+from bothends.check import patterns
+from bothends.errors import ServiceError
 
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w*)?(?:\}|(=))")
+MAX_FILLER: Final = 1 << 24  # bytes of {bytes:N}: the largest text of a scene
+_PLACEHOLDER: Final = re.compile(
+    r"\{(?:(?P<name>[A-Za-z_]\w*)?(?:\}|(?P<capture>=))"
+    r"|file:(?P<file>[^{}]+)\}|bytes:(?P<bytes>\d+)\}|(?P<function>[A-Za-z_]\w*)\(\)\})"
+)
 _HEX_PREFIX: Final = "hex:"
 _SHORT_ESCAPES: Final = {"n": b"\n", "r": b"\r", "t": b"\t", "0": b"\0"}
 _NUMBER_ESCAPES: Final = {"x": 2, "u": 4}  # letter -> hexadecimal digits
@@ -49,10 +59,63 @@ class RecalledText:
 
 
 @dataclass(frozen=True, slots=True)
-class TextTemplate:
-    """A text of a scene: literal bytes, captures and recalls, in order."""
+class ComputedText:
+    """The result of a Python function, which gets the remembered values by name, and returns bytes."""
 
-    parts: tuple[bytes | CapturedText | RecalledText, ...]
+    name: str
+    function: Callable[[dict[str, bytes]], Any]
+
+    def value(self, values: Mapping[str, bytes]) -> bytes:
+        """Call the function.
+
+        Raises:
+            ServiceError: it raised an exception, or did not return bytes.
+        """
+        try:
+            found = self.function(dict(values))
+        except Exception as error:
+            raise ServiceError(self.name, f"it raised {error!r}") from error
+        if not isinstance(found, bytes):
+            raise ServiceError(self.name, f"it returned {type(found).__name__}", "a text must be bytes")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TextSources:
+    """The files and functions that texts may name.
+
+    `read_file` returns the content of a file, and `find_function` a function; both raise TextError.
+    """
+
+    read_file: Callable[[str], bytes]
+    find_function: Callable[[str], Callable[..., Any]]
+
+
+def _no_file(name: str) -> bytes:
+    raise TextError(f"there is no file {name!r}", r"write \{ if it is text")
+
+
+def _no_function(name: str) -> Callable[..., Any]:
+    raise TextError(
+        f"{name}() is a Python function",
+        rf'name its file: functions = "file.py"; write \{{{name}()}} for text',
+    )
+
+
+NO_SOURCES: Final = TextSources(_no_file, _no_function)
+TextPart = bytes | CapturedText | RecalledText | ComputedText
+
+
+@dataclass(frozen=True, slots=True)
+class TextTemplate:
+    """A text of a scene: literal bytes, captures, recalls and results of functions, in order.
+
+    `checker`: a Python function that judges a received text instead. It gets the text and the remembered
+    values, and returns a reason if the text is wrong.
+    """
+
+    parts: tuple[TextPart, ...]
+    checker: Callable[[bytes, dict[str, bytes]], Any] | None = None
 
     @property
     def captures(self) -> tuple[CapturedText, ...]:
@@ -66,46 +129,141 @@ class TextTemplate:
 
     def render(self, values: Mapping[str, bytes]) -> bytes:
         """Return the bytes of a text without patterns, or with a value for each pattern's name."""
-        return b"".join(part if isinstance(part, bytes) else values[part.name] for part in self.parts)
+        return b"".join(
+            values[part.name] if isinstance(part, CapturedText) else _literal(part, values)
+            for part in self.parts
+        )
 
-    def compile(self, values: Mapping[str, bytes]) -> re.Pattern[bytes]:
-        """Return a pattern for the whole text, with a group for each capture that is remembered."""
-        return compile_pattern(b"".join(_as_pattern(part, values) for part in self.parts))
+    def match_whole(self, data: bytes, values: Mapping[str, bytes]) -> Mapping[str, bytes] | None:
+        """Return the values that the text remembers if it matches the whole of `data`, or else None.
+
+        Raises:
+            PatternTooSlow: a pattern takes too long.
+            ServiceError: a function failed.
+        """
+        start, pattern, end = self._split(values)
+        if pattern is None:
+            return {} if data == start else None
+        if len(data) < len(start) + len(end) or not (data.startswith(start) and data.endswith(end)):
+            return None
+        found = patterns.match_whole(pattern, data[len(start) : len(data) - len(end)])
+        return found.groupdict() if found else None
+
+    def match_start(self, data: bytes, values: Mapping[str, bytes]) -> tuple[int, Mapping[str, bytes]] | None:
+        """Match the beginning of `data`. Returns: the size of the match, and the values that it remembers.
+
+        Raises:
+            PatternTooSlow: a pattern takes too long.
+            ServiceError: a function failed.
+        """
+        start, pattern, end = self._split(values)
+        if not data.startswith(start):
+            return None
+        if pattern is None:
+            return len(start), {}
+        with_end = patterns.compile_pattern(pattern.pattern + re.escape(end))
+        found = patterns.match_start(with_end, data[len(start) :])
+        return (len(start) + found.end(), found.groupdict()) if found else None
+
+    def _split(self, values: Mapping[str, bytes]) -> tuple[bytes, re.Pattern[bytes] | None, bytes]:
+        """Return the literal start, the pattern after it, and the literal end; no pattern if all is literal.
+
+        Long literals are compared, because compiling them as a pattern takes longer than to receive them.
+        """
+        parts = [part if isinstance(part, CapturedText) else _literal(part, values) for part in self.parts]
+        captures = [at for at, part in enumerate(parts) if isinstance(part, CapturedText)]
+        if not captures:
+            return b"".join(filter(_is_bytes, parts)), None, b""
+        first, last = captures[0], captures[-1] + 1
+        return (
+            b"".join(filter(_is_bytes, parts[:first])),
+            patterns.compile_pattern(b"".join(map(_as_pattern, parts[first:last]))),
+            b"".join(filter(_is_bytes, parts[last:])),
+        )
 
     def literal_start(self, values: Mapping[str, bytes]) -> bytes:
         """Return the bytes before the first pattern."""
-        start = b""
-        for part in self.parts:
-            if isinstance(part, CapturedText):
-                break
-            start += part if isinstance(part, bytes) else values[part.name]
-        return start
+        return self._split(values)[0]
+
+    @property
+    def has_certain_end(self) -> bool:
+        """Whether it cannot match more when more data arrives: it ends with a literal, or a fixed size."""
+        last = self.parts[-1] if self.parts else b""
+        return not isinstance(last, CapturedText) or _FIXED_SIZE.fullmatch(last.pattern) is not None
+
+    def split_head(self) -> tuple[list[TextTemplate], TextTemplate | None]:
+        r"""Return its lines up to an empty line, and the text after that, or None if there is no empty line.
+
+        Lines end with \n or \r\n.
+        """
+        lines: list[list[TextPart]] = [[]]
+        for at, part in enumerate(self.parts):
+            if not isinstance(part, bytes):
+                lines[-1].append(part)
+                continue
+            rest = part
+            while b"\n" in rest:
+                line, _, rest = rest.partition(b"\n")
+                if line := line.removesuffix(b"\r"):
+                    lines[-1].append(line)
+                if not lines[-1] and len(lines) > 1:
+                    body = ((rest,) if rest else ()) + self.parts[at + 1 :]
+                    return [TextTemplate(tuple(each)) for each in lines[:-1]], TextTemplate(body or (b"",))
+                lines.append([])
+            if rest:
+                lines[-1].append(rest)
+        return [TextTemplate(tuple(each)) for each in lines if each], None
 
 
-def _as_pattern(part: bytes | CapturedText | RecalledText, values: Mapping[str, bytes]) -> bytes:
+_FIXED_SIZE: Final = re.compile(
+    rb"(?:(?:\\x[0-9a-fA-F]{2}|\\[^xbBAZ]|\[\^?[^\]\[]+\]|[^][\\(){}*+?|^$])(?:\{\d+\})?)+"
+)
+
+
+def _is_bytes(part: bytes | CapturedText) -> TypeGuard[bytes]:
+    return isinstance(part, bytes)
+
+
+def _literal(part: bytes | RecalledText | ComputedText, values: Mapping[str, bytes]) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    return part.value(values) if isinstance(part, ComputedText) else values[part.name]
+
+
+def _as_pattern(part: bytes | CapturedText) -> bytes:
     if isinstance(part, bytes):
         return re.escape(part)
-    if isinstance(part, RecalledText):
-        return re.escape(values[part.name])
     return b"(?P<%b>%b)" % (part.name.encode(), part.pattern) if part.name else b"(?:%b)" % part.pattern
 
 
-def parse_text(text: str) -> TextTemplate:
+@functools.cache
+def make_filler(size: int) -> bytes:
+    """Return `size` bytes of all values in no order, the same each time."""
+    return random.Random(size).randbytes(size)
+
+
+def parse_text(text: str, sources: TextSources = NO_SOURCES) -> TextTemplate:
     """Parse a text of a scene.
 
+    Args:
+        sources: the files and functions that it may name.
+
     Raises:
-        TextError: an escape, a hexadecimal number or a pattern is invalid.
+        TextError: an escape, a hexadecimal number or a pattern is invalid, or there is no such file.
     """
     in_hex = text.startswith(_HEX_PREFIX)
     at = len(_HEX_PREFIX) if in_hex else 0
-    parts: list[bytes | CapturedText | RecalledText] = []
+    parts: list[TextPart] = []
     literal = bytearray()
     while at < len(text):
         if placeholder := _PLACEHOLDER.match(text, at):
+            part, at = _parse_placeholder(text, placeholder, sources)
+            if isinstance(part, bytes):
+                literal += part
+                continue
             if literal:
                 parts.append(bytes(literal))
                 literal.clear()
-            part, at = _parse_placeholder(text, placeholder)
             parts.append(part)
         elif in_hex:
             at = _parse_hex(text, at, literal)
@@ -121,10 +279,18 @@ def parse_text(text: str) -> TextTemplate:
     return template
 
 
-def _parse_placeholder(text: str, found: re.Match[str]) -> tuple[CapturedText | RecalledText, int]:
+def _parse_placeholder(text: str, found: re.Match[str], sources: TextSources) -> tuple[TextPart, int]:
     """Return a placeholder, and where the text continues."""
-    name = found[1] or ""
-    if not found[2]:
+    name = found["name"] or ""
+    if found["file"]:
+        return sources.read_file(found["file"]), found.end()
+    if found["bytes"]:
+        if int(found["bytes"]) > MAX_FILLER:
+            raise TextError(f"{found[0]} is larger than {MAX_FILLER:,} bytes")
+        return make_filler(int(found["bytes"])), found.end()
+    if function := found["function"]:
+        return ComputedText(function, sources.find_function(function)), found.end()
+    if not found["capture"]:
         if not name:
             raise TextError("{} has no name", r"write \{} for the text {}, or {=PATTERN} for a pattern")
         return RecalledText(name), found.end()
@@ -137,7 +303,7 @@ def _parse_placeholder(text: str, found: re.Match[str]) -> tuple[CapturedText | 
     if not pattern:
         raise TextError(f"{{{name}=}} has no pattern", rf"for example, {{{name}=\w+}}")
     try:
-        compiled = compile_pattern(pattern)
+        compiled = patterns.compile_pattern(pattern)
     except re.error as error:
         raise TextError(f"the pattern {pattern!r} is invalid: {error}") from error
     if compiled.groups:

@@ -18,6 +18,7 @@ from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
 from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
+from bothends.check.reference_oracle import ReferenceOracle
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.check.subjects.placeholders import fill_placeholders
 from bothends.check.subjects.process import ProgramProcess, start_program, trace_command
@@ -99,6 +100,13 @@ class ClientUnderTest:
     async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
         """False: it is a client."""
         return False
+
+    @asynccontextmanager
+    async def answering(self, oracle: Oracle, timeout: float) -> AsyncIterator[None]:
+        """See ProgramUnderTest. A client has no reference server."""
+        if isinstance(oracle, ReferenceOracle):
+            raise UsageError("a contract whose replies are those of a reference server is for servers only")
+        yield
 
     async def close(self) -> None:
         """Do nothing: each case ends its client."""

@@ -72,6 +72,13 @@ class ProgramUnderTest(Protocol[ContextT_co]):
     async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
         """Whether the program, a server, exits after one client that was served: found out by trying."""
 
+    def answering(self, oracle: Oracle, timeout: float) -> AbstractAsyncContextManager[None]:
+        """Return a context in which an oracle that asks a reference server has one.
+
+        Raises:
+            UsageError: it needs one, and none was given.
+        """
+
     async def close(self) -> None:
         """Release everything after the last case."""
 

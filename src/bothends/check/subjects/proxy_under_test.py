@@ -231,6 +231,11 @@ class ProxyUnderTest:
                 await context.server.program.finish_trace()
             await subject.stop(context.server)
 
+    @asynccontextmanager
+    async def answering(self, oracle: Oracle, timeout: float) -> AsyncIterator[None]:
+        """Do nothing: the checker itself is the upstream. See ProgramUnderTest."""
+        yield
+
     async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
         """Whether the proxy exits with status 0 after its first client. See ProgramUnderTest."""
         if not self.is_spawned or self.contract.is_datagram:

@@ -19,6 +19,7 @@ from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
 from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
+from bothends.check.subjects.following_socket import FollowingSocket
 from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.own_network import OwnNetwork, entered
 from bothends.check.subjects.process import ProgramProcess
@@ -71,6 +72,8 @@ class ServerContext:
         self._restart = restart
         self.oracle = oracle
         self.transcript = transcript
+        self.reference: ServerContext | None = None
+        """A case of a reference server, which is correct, with which the server is compared."""
         self.timeout = timeout
         self.load_factor = load_factor
         self.killed_by_case = False
@@ -105,6 +108,7 @@ class ServerContext:
         small_rcvbuf: bool = False,
         timeout: float | None = None,
         endpoint: Endpoint | None = None,
+        follows: bool = False,
     ) -> RecordedSocket:
         """Connect a stream or datagram socket to the server. It is closed when the case ends.
 
@@ -113,12 +117,17 @@ class ServerContext:
             small_rcvbuf: use the smallest receive buffer (on Linux 2,304 bytes: SOCK_MIN_RCVBUF).
             timeout: seconds for each step, if not the case's.
             endpoint: the endpoint, if not the server's.
+            follows: the port of the first reply becomes the server's for this client, as in TFTP.
 
         Raises:
             CheckFailed: the connection is refused, or not established in time.
         """
         client, address = self._open_socket(
-            name, endpoint or self.server.endpoint, timeout or self.timeout, small_rcvbuf=small_rcvbuf
+            name,
+            endpoint or self.server.endpoint,
+            timeout or self.timeout,
+            small_rcvbuf=small_rcvbuf,
+            kind_of_socket=FollowingSocket if follows else RecordedSocket,
         )
         await client.connect(address)
         return client
@@ -132,7 +141,13 @@ class ServerContext:
         return client
 
     def _open_socket(
-        self, name: str, endpoint: Endpoint, timeout: float, *, small_rcvbuf: bool = False
+        self,
+        name: str,
+        endpoint: Endpoint,
+        timeout: float,
+        *,
+        small_rcvbuf: bool = False,
+        kind_of_socket: type[RecordedSocket] = RecordedSocket,
     ) -> tuple[RecordedSocket, Any]:
         family, kind, address = socket_address(endpoint)
         sock = self.new_socket(family, kind)
@@ -140,7 +155,7 @@ class ServerContext:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
             sock.bind("")  # to a unique abstract address (unix(7)), to which the server can reply
-        client = RecordedSocket(sock, name, self.transcript, timeout)
+        client = kind_of_socket(sock, name, self.transcript, timeout)
         self._sockets.append(client)
         return client, address
 

@@ -22,6 +22,7 @@ from typing import Final
 from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
 from bothends.check.oracle import Oracle
+from bothends.check.reference_oracle import ReferenceOracle
 from bothends.check.sandbox.launcher import Sandbox, make_scratch_dir, remove_scratch_dir
 from bothends.check.subjects import own_network, port_in_use
 from bothends.check.subjects.listening import listeners
@@ -69,6 +70,9 @@ class ServerUnderTest:
     own_network: bool = True
     """Whether a server with a fixed port may be started in a network namespace of its own."""
 
+    reference: ServerUnderTest | None = None
+    """A correct server, of which one runs beside the program in each case, to be compared with it."""
+
     notes: list[str] = field(default_factory=list)
     """What a report must say about how the program was run."""
 
@@ -85,7 +89,8 @@ class ServerUnderTest:
     @property
     def parallel(self) -> bool:
         """Whether several instances can run at the same time."""
-        return self.is_spawned and (self.fixed_endpoint is None or self._isolated)
+        own = self.is_spawned and (self.fixed_endpoint is None or self._isolated)
+        return own and (self.reference is None or self.reference.parallel)
 
     @property
     def _input(self) -> str:
@@ -107,7 +112,11 @@ class ServerUnderTest:
             self.contract, server, oracle, transcript, timeout, self.load_factor, self._restart_server
         )
         try:
-            yield context
+            if self.reference is None:
+                yield context
+                return
+            async with self.reference.case_context(oracle, Transcript(), timeout) as context.reference:
+                yield context
         finally:
             running = _is_running(context.server)
             context.close(with_reset=self.is_spawned and not self.parallel and not running)
@@ -126,6 +135,12 @@ class ServerUnderTest:
             UsageError: neither a command nor an endpoint is given.
             EndpointError: the endpoint is of another transport than the contract, or its host has no address.
         """
+        if self.reference is not None:
+            self.reference.load_factor = self.load_factor
+            try:
+                await self.reference.prepare()
+            except NotListening as error:
+                raise UsageError(f"the reference server {self.reference.title!r} {error}") from error
         if self.endpoint and (scheme := self.endpoint.partition("://")[0]) != self.contract.transport:
             raise EndpointError(self.endpoint, f"the contract is for {self.contract.transport}, not {scheme}")
         if not self.command:
@@ -203,7 +218,8 @@ class ServerUnderTest:
 
     def wants_own_network(self) -> bool:
         """Whether the server may have a fixed port, so that network namespaces are of use."""
-        return self.is_spawned and not self._has_placeholder() and self.contract.transport in ("tcp", "udp")
+        own = self.is_spawned and not self._has_placeholder() and self.contract.transport in ("tcp", "udp")
+        return own or (self.reference is not None and self.reference.wants_own_network())
 
     def can_start(self) -> bool:
         """Whether the server can be started from where this process is, which runs no event loop."""
@@ -288,8 +304,24 @@ class ServerUnderTest:
             self._reused = restarted
         return restarted
 
+    @asynccontextmanager
+    async def answering(self, oracle: Oracle, timeout: float) -> AsyncIterator[None]:
+        """Run a reference server for an oracle that asks one. See ProgramUnderTest."""
+        if not isinstance(oracle, ReferenceOracle):
+            yield
+            return
+        if self.reference is None:
+            raise UsageError(
+                "the contract's replies are those of a reference server: give its command with --against"
+            )
+        async with self.reference.case_context(oracle, Transcript(), timeout) as context:
+            oracle.connect_to(context.server.endpoint, context.new_socket, timeout)
+            yield
+
     async def close(self) -> None:
-        """Stop the server that several cases used."""
+        """Stop the server that several cases used, and the reference server."""
+        if self.reference is not None:
+            await self.reference.close()
         if self._reused is not None:
             await self.stop(self._reused)
             self._reused = None

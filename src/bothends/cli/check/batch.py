@@ -71,6 +71,8 @@ def batch(
     from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 
     agreed = contracts.load(contract, allow_code=allow_code)
+    if agreed.needs_reference:
+        raise UsageError(f"{agreed.name} compares with a reference server, which a batch does not run")
     names = [submission_name(folder) for folder in folders]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two folders are named {min(duplicates)}: results are named after their folders")

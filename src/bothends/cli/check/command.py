@@ -15,7 +15,8 @@ import click
 from bothends import suggest
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
-from bothends.cli.check.options import allow_code_option
+from bothends.cli.check.options import allow_code_option, split_command
+from bothends.cli.check.record import record
 from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
@@ -119,12 +120,19 @@ def _judge_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Line typed on the server's standard input, such as {port}; may be repeated.",
 )
 @_contract_options
+@click.option(
+    "--against",
+    default="",
+    metavar="COMMAND",
+    help="Correct server that runs beside this one, for what the contract takes from a reference.",
+)
 @_judge_options
 def server(
     contract: str,
     allow_code: bool,
     endpoint: str,
     lines: tuple[str, ...],
+    against: str,
     command: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -145,6 +153,10 @@ def server(
     agreed = contracts.load(contract, allow_code=allow_code)
     suite = suite_for(agreed, "server")
     subject = ServerUnderTest(agreed, command, endpoint, typed="\n".join(lines))
+    if against:
+        subject.reference = ServerUnderTest(agreed, split_command(against))
+    elif agreed.needs_reference:
+        raise UsageError(f"{agreed.name} compares with a reference server: give its command with --against")
     _judge(SuiteRun(subject, cases(suite, agreed), suite), **options)
 
 
@@ -409,3 +421,4 @@ def explain(case: str, contract: str | None, allow_code: bool) -> None:
 
 
 check.add_command(batch)
+check.add_command(record)

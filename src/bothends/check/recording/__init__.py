@@ -1,0 +1,1 @@
+"""Record what a right client and a right server say to each other, and write it as a contract."""

@@ -1,0 +1,1 @@
+"""The built-in contracts with scenes, judged on right programs and on wrong ones."""

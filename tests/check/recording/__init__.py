@@ -1,0 +1,1 @@
+"""`bothends check record`, and judging by comparison with a reference server."""
