@@ -120,6 +120,16 @@ class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The time in seconds within which it should give up if the server never replies."""
 
 
+class WeightSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The points for a case, and why it has them; reports show the reason."""
+
+    points: Annotated[float, msgspec.Meta(ge=0)]
+    """The points for a program that passes the case."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    """One sentence for the students."""
+
+
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The required behaviour of a program. The fields are the keys of the file."""
 
@@ -182,8 +192,12 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     leave_out: tuple[str, ...] = ()
     """Cases that are not run."""
 
-    weights: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
-    """The points for each case, by name; 1 for all others."""
+    weights: dict[str, Annotated[float, msgspec.Meta(ge=0)] | WeightSpec] = {}
+    """The points for each case, by name, or a table of `points` and their `reason`; 1 for all others."""
+
+    loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """The share of datagrams that the program drops by design: a client sends again, and a missing reply is
+    no fault."""
 
     files: dict[str, str] = {}
     """Files that are created in `{dir}` for the program: contents by name."""
@@ -241,7 +255,13 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def weight(self, case: str) -> float:
         """Return the points for a case."""
-        return self.weights.get(case, 1.0)
+        weight = self.weights.get(case, 1.0)
+        return weight.points if isinstance(weight, WeightSpec) else weight
+
+    def reason(self, case: str) -> str:
+        """Return why a case has its points, in the words of the contract, or ""."""
+        weight = self.weights.get(case)
+        return weight.reason if isinstance(weight, WeightSpec) else ""
 
 
 class CrlfLines(Lines):
@@ -341,6 +361,7 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     if unknown := re.search(r"unknown key `(.*)`", reason):
         tables = {"": Contract, "answer": AnswerSpec, "server": ServerSpec, "client": ClientSpec}
         known = SceneSpec if location.startswith("scene[") else tables.get(location, ExchangeSpec)
+        known = WeightSpec if location.startswith("weights") else known
         nearest = suggest.nearest(unknown[1], known.__struct_fields__)
         hint = (
             f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join(known.__struct_fields__)}"
@@ -378,6 +399,10 @@ def _validate(contract: Contract, file: str) -> None:
         )  # fmt: skip
     if contract.is_datagram and contract.endless:
         raise ConfigurationError(file, "", "endless", "a datagram has an end; endless is for streams")
+    if contract.loss and not contract.is_datagram:
+        raise ConfigurationError(
+            file, "", "loss", "a stream loses nothing", "TCP repeats what the network loses; remove loss"
+        )
     if contract.is_datagram and contract.framing != "none":
         raise ConfigurationError(
             file, "", "framing", "datagrams are messages already; framing is for streams"

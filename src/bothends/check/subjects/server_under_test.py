@@ -24,6 +24,7 @@ from bothends.check.contract import Contract
 from bothends.check.oracle import Oracle
 from bothends.check.sandbox.launcher import Sandbox, make_scratch_dir, remove_scratch_dir
 from bothends.check.subjects import own_network, port_in_use
+from bothends.check.subjects.gate_probes import explain_gate
 from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.own_network import OwnNetwork
 from bothends.check.subjects.placeholders import fill_placeholders
@@ -231,6 +232,18 @@ class ServerUnderTest:
                 return await context.program.wait(timeout) and context.program.status == 0
         except (CheckFailed, BothendsError, OSError):
             return False
+
+    async def explain_gate(self, oracle: Oracle, timeout: float) -> str:
+        """Return why the first case fails. See ProgramUnderTest."""
+        try:
+            return await explain_gate(self.case_context(oracle, Transcript(), timeout), timeout)
+        except BothendsError:
+            return ""
+
+    @property
+    def takes_host(self) -> bool:
+        """True: the checker connects to wherever it listens."""
+        return True
 
     async def _acquire_server(self) -> RunningServer:
         """Return a server for one case: a new one, unless its endpoint is fixed and it is still running."""

@@ -168,9 +168,7 @@ async def reply_from_stranger(ctx: ClientContext) -> Note | None:
     sock, endpoint = _bind_and_start(ctx, [message])
     received, sender = await ctx.expect_datagram(sock, message)
     wrong = b"WRONG: FROM A STRANGER"
-    with socket.socket(sock.family, socket.SOCK_DGRAM) as stranger:
-        if endpoint.host:
-            stranger.bind((endpoint.host, 0))
+    with ctx.new_socket(endpoint.host, socket.SOCK_DGRAM) as stranger:
         ctx.send_datagram(stranger, wrong, sender, "stranger")
     await asyncio.sleep(0.1)
     reply = ctx.reply(received).sample

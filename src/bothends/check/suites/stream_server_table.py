@@ -61,6 +61,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="searches each recv() for the end of a message, without the data received before",
         run=stimuli.split_delimiter,
         requires=("persistent", "framing", "any message"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-empty-message",
@@ -79,6 +80,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="ignores the result of send(), or its buffer is too small",
         run=stimuli.large_messages,
         requires=("any message", "exact replies", "replies"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-late-reader",
@@ -142,6 +144,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="off by one at the end of a buffer, or no space for the terminating NUL",
         run=stimuli.buffer_sizes,
         requires=("any message", "exact replies", "replies"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-lengths",
@@ -161,6 +164,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="-",
         run=stimuli.unterminated_last_line,
         requires=("unbounded messages", "any message", "replies"),
+        graded=False,
     ),
     Case(
         id="tcp-prints",
@@ -269,7 +273,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         stimulus="64 connections at the same time, while the server is busy for a moment",
         expectation="the kernel accepts all of them, and the server serves them",
         why="While the server is busy, connections wait in the accept queue, whose length listen() sets.",
-        likely_cause="a backlog of 1, as in many examples",
+        likely_cause="a short backlog, as in many examples",
         run=stimuli.burst,
     ),
     Case(
