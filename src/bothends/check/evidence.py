@@ -29,6 +29,18 @@ _NODE_FRAME: Final = re.compile(rb"(?:\(|at )(?:file://)?(/[^:()\n]+):(\d+):\d+"
 _GO: Final = re.compile(rb"^panic: ([^\n]*)", re.MULTILINE)
 _GO_FRAME: Final = re.compile(rb"^\t(/[^\n:]+\.go):(\d+)", re.MULTILINE)
 _RUST: Final = re.compile(rb"panicked at (?:'[^'\n]*', )?([\w./-]+\.rs):(\d+)")
+_CR_AFTER_INTERPRETER: Final = re.compile(rb"(env|sh)[^\n]*\\r'|\r'?: (bad interpreter|No such file)|\^M: ")
+# What Python 3 says of a program for Python 2 -> what to change.
+_PYTHON_2: Final = (
+    (rb"Missing parentheses in call to 'print'", "print(...) needs parentheses"),
+    (rb"Missing parentheses in call to 'exec'", "exec(...) needs parentheses"),
+    (rb"multiple exception types must be parenthesized", "write `except Error as error`"),
+    (rb"leading zeros in decimal integer literals", "octal numbers begin with 0o"),
+    (rb"name 'raw_input' is not defined", "raw_input() is now input()"),
+    (rb"name '(unicode|xrange|unichr|long)' is not defined", "there is no {} any more"),
+    (rb"No module named '(SocketServer|Queue|BaseHTTPServer|SimpleHTTPServer|thread|urllib2|StringIO)'",
+     "the module {} has another name"),
+)  # fmt: skip
 _MEANINGS: Final = {
     "UnicodeDecodeError": "the data is not text, or ends inside a character",
     "MalformedInputException": "the data is not text, or ends inside a character",
@@ -71,6 +83,28 @@ def _python_crash(text: bytes) -> str:
 
 def _place(name: bytes, file: bytes, line: bytes) -> str:
     return f"{escape(name)} at line {line.decode()} of {escape(file.rpartition(b'/')[2])}"
+
+
+def find_cause(output: bytes) -> tuple[str, str]:
+    """Return the exception that ended a program, as `find_crash`, and what it means: the likely cause.
+
+    `output`: its standard error. Both are "" if it says nothing.
+    """
+    crash = find_crash(output)
+    return crash, _explain_start(output) or (explain_crash(crash) if crash else "")
+
+
+def _explain_start(output: bytes) -> str:
+    """Return why an interpreter does not run a program, or ""."""
+    if _CR_AFTER_INTERPRETER.search(output):
+        return "its first line (#!) ends with CR LF, so its interpreter is not found; save it with LF"
+    for pattern, change in _PYTHON_2:
+        if (found := re.search(pattern, output)) is not None:
+            lines = _PYTHON_FRAME.findall(output)
+            line = f"line {lines[-1][1].decode()}: " if lines else ""
+            change = change.format(*(escape(group) for group in found.groups()))
+            return f"it is written for Python 2, and runs with Python 3: {line}{change}"
+    return ""
 
 
 def explain_crash(crash: str) -> str:

@@ -37,6 +37,7 @@ from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.built_programs import executables, with_built_program
 from bothends.check.batch.cluster import run_on_cluster
 from bothends.check.batch.contract_copy import write_copy
+from bothends.check.batch.repairs import repair_scripts
 from bothends.check.batch.work_folder import remove_leftovers, work_folder
 from bothends.check.case import Verdict
 from bothends.check.contract import BUILTIN_DIR
@@ -318,6 +319,7 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
     folder = work_dir / "program"
     folder.mkdir()
     unpack(archive, folder)
+    repaired = repair_scripts(folder)
     failure: tuple[str, str] | None
     try:
         contract = _contract_document(settings)
@@ -327,7 +329,8 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
         failure = str(error), ""
     else:
         recipe, failure = _build_first(folder, recipe, settings.role, contract["transport"], settings.sandbox)
-        language, remark = recipe.language, escape_text(recipe.remark)
+        language = recipe.language
+        remark = escape_text("; ".join(filter(None, (recipe.remark, repaired))))
         if failure is None:
             result = _judge(work_dir, folder, recipe, settings)
             if not isinstance(result, str):

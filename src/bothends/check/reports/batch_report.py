@@ -17,7 +17,7 @@ from bothends.check.reports.html import as_html as render_page
 from bothends.check.reports.html import document
 from bothends.foreign_text import csv_cell, markup
 
-_PLACE: Final = re.compile(r" at line \d+ of \S+")
+_PLACE: Final = re.compile(r" at line \d+ of .+(?= is not handled)|(?<=Python 3: )line \d+: ")
 
 STUDENTS_FOLDER: Final = "students"
 """The folder with a page for each program, beside the page about the batch."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bothends.check.case import NotListening
-from bothends.check.evidence import explain_crash, find_crash
+from bothends.check.evidence import find_cause
 from bothends.check.subjects.loopback_capture import LoopbackCapture, SentPacket
 from bothends.check.subjects.process import ProgramProcess
 
@@ -82,8 +82,8 @@ async def _describe_failure(program: ProgramProcess, sent: list[SentPacket], tra
     cause = "waits for more input, or never reaches its connect() or sendto()"
     if other is not None:
         cause = f"uses {other.transport.upper()} (port {other.destination_port}), not {transport.upper()}"
-    elif crash := find_crash(program.stderr.data):
-        cause = explain_crash(crash)
+    elif found := find_cause(program.stderr.data)[1]:
+        cause = found
     elif ending:
         cause = "ends before it connects"
     return NotListening(

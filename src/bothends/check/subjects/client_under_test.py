@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract, make_oracle
-from bothends.check.evidence import explain_crash, find_crash
+from bothends.check.evidence import find_cause
 from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.sandbox.launcher import Sandbox
@@ -543,8 +543,7 @@ class ClientContext:
             await program.stderr.wait_eof(0.5)
             if not self._exit_recorded:
                 self.transcript.add("client", f"exited: {program.exit_description}")
-            crash = find_crash(program.stderr.data) if program.status else ""
-            cause = explain_crash(crash) if crash else ""
+            crash, cause = find_cause(program.stderr.data) if program.status else ("", "")
             return failure.extended(failure.happened, crash=crash, cause=cause), program.stderr_tail
         if failure.timed_out and program.is_idle():
             failure = failure.extended(f"{failure.happened} (the client is waiting, too)")

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
-from bothends.check.evidence import explain_crash, find_crash
+from bothends.check.evidence import find_cause
 from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.listening import listeners
@@ -254,8 +254,7 @@ class ServerContext:
             mentioned = ending in failure.happened or "the server exited" in failure.happened
             happened = failure.happened if mentioned else f"{failure.happened} (the server exited: {ending})"
             left = program.status == 0 and not self._terminated
-            crash = find_crash(program.stderr.data) if program.status else ""
-            cause = explain_crash(crash) if crash else ""
+            crash, cause = find_cause(program.stderr.data) if program.status else ("", "")
             return failure.extended(happened, left=left, crash=crash, cause=cause), program.stderr_tail
         if failure.timed_out and self.is_idle():
             failure = failure.extended(f"{failure.happened} (the server is waiting, too)")

@@ -21,6 +21,7 @@ from typing import Final
 
 from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
+from bothends.check.evidence import find_cause
 from bothends.check.oracle import Oracle
 from bothends.check.sandbox.launcher import Sandbox, make_scratch_dir, remove_scratch_dir
 from bothends.check.subjects import own_network, port_in_use
@@ -413,7 +414,8 @@ class ServerUnderTest:
             states = port_in_use.describe_use(known, network) if known is not None else ""
             hint = f": {name} is still in use{f' ({states})' if states else ''}"
         reason = f"exited before listening ({program.exit_description}){hint}"
-        return NotListening(reason, program.stderr_tail, exited=True, port_in_use=in_use)
+        cause = find_cause(program.stderr.data)[1] if program.status and not in_use else ""
+        return NotListening(reason, program.stderr_tail, exited=True, port_in_use=in_use, cause=cause)
 
     async def _stop_server(self, server: RunningServer) -> None:
         try:
