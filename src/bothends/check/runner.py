@@ -34,6 +34,7 @@ DEFAULT_TIMEOUT: Final = 3.0  # seconds: only a wrong program takes that long
 DEFAULT_JOBS: Final = 6  # more than most machines have processors, because cases mostly wait
 _CASE_TIMEOUT: Final = 60.0  # seconds on an idle machine; the longest correct case takes about five
 _MAX_ATTEMPTS: Final = 3
+_SECOND_CLIENT: Final = {"tcp-idle-client"}  # cases that need a second client beside the first
 _TRACE_TIMEOUT: Final = 1.0  # seconds: the timeout of a run that is only traced
 
 OutcomeCallback = Callable[[CaseOutcome], None]
@@ -194,10 +195,16 @@ class SuiteRun(Generic[ContextT]):
         failed = [
             outcome
             for case in self.cases
-            if case.id in self._left and (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL
+            if case.id in self._left | _SECOND_CLIENT
+            and (outcome := self._outcomes.get(case.id)) is not None
+            and outcome.verdict is Verdict.FAIL
         ]
         timeout = _TRACE_TIMEOUT * self.subject.load_factor
-        if len(failed) < 2 or not await self.subject.leaves_after_one_client(oracle, timeout):
+        if (
+            len(failed) < 2
+            or not self._left
+            or not await self.subject.leaves_after_one_client(oracle, timeout)
+        ):
             return
         first, *others = failed
         self._outcomes[first.case] = replace(first, likely_cause="serves one client, and exits")

@@ -16,6 +16,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -432,9 +433,16 @@ def _failed_to_run_result(
     contract, suite, points = _describe_contract(settings)
     outcome = CaseOutcome(
         "build", Verdict.FAIL, expected="a program that can be built and run", happened=reason,
-        likely_cause="not tested on a clean machine", stderr_tail=stderr_tail, max_points=points,
+        likely_cause=_compiler_error(stderr_tail) or "not tested on a clean machine",
+        stderr_tail=stderr_tail, max_points=points,
     )  # fmt: skip
     return SuiteResult(name, contract, suite, (outcome,))
+
+
+def _compiler_error(text: str) -> str:
+    """Return the first line of a compiler's output that says "error", or ""."""
+    found = re.search(r"^.*\berror\b.*$", text, re.MULTILINE)
+    return found[0].strip() if found else ""
 
 
 @functools.lru_cache(maxsize=4)

@@ -397,6 +397,7 @@ class ServerUnderTest:
                     + _wrong_port_hint(found, assigned_port),
                     program.stderr_tail,
                     elsewhere=_port_in_source(found, assigned_port),
+                    cause="does not call htons() for its port" if _is_swapped(found, assigned_port) else "",
                 )
             await asyncio.sleep(_POLL_INTERVAL)
 
@@ -458,9 +459,13 @@ def _wrong_port_hint(found: Sequence[Endpoint], assigned_port: int | None) -> st
     """Return a description of the port on which the program listens instead of the assigned one."""
     if not found or assigned_port is None:
         return ""
-    port = found[0].port or 0
-    swapped = port == socket.htons(assigned_port)
-    return f", but on port {port}{': the same port without htons(), bytes swapped' if swapped else ''}"
+    swapped = _is_swapped(found, assigned_port)
+    return f", but on port {found[0].port or 0}{': the same with its bytes swapped' if swapped else ''}"
+
+
+def _is_swapped(found: Sequence[Endpoint], assigned_port: int | None) -> bool:
+    """Whether the program listens on the assigned port with its bytes swapped."""
+    return bool(found) and assigned_port is not None and found[0].port == socket.htons(assigned_port)
 
 
 def _port_in_source(found: Sequence[Endpoint], assigned_port: int | None) -> Endpoint | None:
@@ -468,7 +473,7 @@ def _port_in_source(found: Sequence[Endpoint], assigned_port: int | None) -> End
 
     The same port with its bytes swapped is a mistake with the port that it was given.
     """
-    if assigned_port is None or len(found) != 1 or found[0].port == socket.htons(assigned_port):
+    if assigned_port is None or len(found) != 1 or _is_swapped(found, assigned_port):
         return None
     return found[0]
 

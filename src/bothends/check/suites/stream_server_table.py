@@ -52,6 +52,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="discards the data after the first message of a recv()",
         run=stimuli.two_in_one,
         requires=("persistent", "framing", "messages", "replies"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-split-delimiter",
@@ -71,6 +72,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="treats an empty message as EOF",
         run=stimuli.empty_message,
         requires=("persistent", "unbounded messages", "any message"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-large",
