@@ -108,6 +108,17 @@ while True:
 """
 
 
+def test_exception_in_a_thread_is_the_cause_of_its_connection(tmp_path: Path) -> None:
+    text = ECHO.replace("{first}", "pass").replace("{read}", "stream.read1()")
+    text = text.replace("{reply}", "data.decode('ascii').encode()")
+    result = judge(write_server_script(tmp_path, text), "echo-tcp", "tcp-binary", "tcp-split-character")
+    assert failed_cases(result) == {"tcp-binary"}, format_failures(result)
+    assert result.outcomes[1].likely_cause.startswith(
+        "UnicodeDecodeError at line 7 of program.py is not handled"
+    )
+    assert result.outcomes[2].detail.startswith("not asked again: UnicodeDecodeError at line 7")
+
+
 def test_joined_failures_lose_their_points(tmp_path: Path) -> None:
     contract = parse(
         'transport = "tcp"\nframing = "lines"\npersistent = false\n[answer]\nservice = "upper"\n',

@@ -147,3 +147,45 @@ def test_parse_packet(packet: str, ports: tuple[int, int] | None) -> None:
     found = parse_packet(bytes.fromhex(packet))
     assert (found and (found.source_port, found.destination_port)) == ports
     assert found is None or found.opens == (found.transport == "tcp")
+
+
+DAYTIME_CLIENT = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1) as connection:
+        text = b""
+        while data := connection.recv(100):
+            text += data
+except OSError as error:
+    sys.exit(str(error))
+if not text:
+    sys.exit("no reply")
+print(text.decode().strip())
+"""
+DAYTIME_DATAGRAM_CLIENT = """
+import socket, sys
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.settimeout(1)
+sock.connect((sys.argv[1], int(sys.argv[2])))
+try:
+    sock.send(b"")
+    print(sock.recv(1000).decode())
+except OSError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("contract", "text", "points"),
+    [
+        ("daytime-tcp", DAYTIME_CLIENT, 7),
+        ("qotd-tcp", DAYTIME_CLIENT, 7),
+        ("daytime-udp", DAYTIME_DATAGRAM_CLIENT, 5),
+    ],
+)
+def test_client_that_asks_nothing_is_judged(contract: str, text: str, points: int, tmp_path: Path) -> None:
+    path = tmp_path / "client.py"
+    path.write_text(text, encoding="utf-8")
+    result = judge_client([sys.executable, str(path), "{host}", "{port}"], contract)
+    assert not result.failed, format_failures(result)
+    assert (result.points, result.max_points) == (points, points)

@@ -220,7 +220,7 @@ class SuiteRun(Generic[ContextT]):
             if not crash or self._outcomes[case.id].verdict is not Verdict.FAIL:
                 continue
             if crash in first:
-                reason = f"not asked again: {crash} ends the program here, too: see {first[crash]}"
+                reason = f"not asked again: {crash} is the cause here, too: see {first[crash]}"
                 self._outcomes[case.id] = self._outcome(case.id, Verdict.SKIP, detail=reason)
             first.setdefault(crash, case.id)
 

@@ -33,6 +33,7 @@ from bothends.socket_table import proc_net, sock_diag
 from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
+_CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
 _UNLIKELY: Final = 1e-6  # the probability of a false failure, if the program may drop datagrams
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
@@ -258,6 +259,9 @@ class ServerContext:
             return failure.extended(happened, left=left, crash=crash, cause=cause), program.stderr_tail
         if failure.timed_out and self.is_idle():
             failure = failure.extended(f"{failure.happened} (the server is waiting, too)")
+        elif any(sign in failure.happened for sign in _CLOSED_BY_SERVER):
+            crash, cause = find_cause(program.stderr.data)  # of the thread of this connection
+            failure = failure.extended(failure.happened, crash=crash, cause=cause)
         return failure, program.stderr_tail
 
     # The process ---------------------------------------------------------------------------------
