@@ -491,15 +491,24 @@ class ClientContext:
                 self.program.exit_description + ("" if status > 0 else ": a crash"),
             )
 
-    async def expect_clean_failure(self, cause: str, timeout: float | None = None) -> None:
-        """Check that the client exits with a status other than 0, without a traceback or a crash."""
+    async def expect_clean_failure(
+        self, cause: str, timeout: float | None = None, *, success_means: str = ""
+    ) -> None:
+        """Check that the client exits with a status other than 0, without a traceback or a crash.
+
+        Args:
+            cause: of the failure, for the description.
+            timeout: seconds until the exit, if not the case's.
+            success_means: the likely mistake if it exits with 0.
+        """
         status = await self.wait_exit(timeout)
         assert self.program is not None
         printed = self.program.stderr.data + self.program.stdout.data
         if status == 0:
             raise CheckFailed(
-                f"an exit status other than 0 after {cause}", "the client exited with 0, which means success"
-            )
+                f"an exit status other than 0 after {cause}", "the client exited with 0, which means success",
+                cause=success_means,
+            )  # fmt: skip
         if status < 0:
             raise CheckFailed(
                 f"an exit status other than 0 after {cause}",

@@ -289,7 +289,10 @@ class RecordedSocket:
             if match is None and self._is_repetition(data):
                 continue
             if match is None:
-                raise CheckFailed(str(missing[0]), describe_difference(missing[0], data))
+                reply = missing[0]
+                surplus = reply.pattern is None and data.startswith(reply.exact)
+                cause = "sends old data from its buffer after the reply" if surplus else ""
+                raise CheckFailed(str(reply), describe_difference(reply, data), cause=cause)
             missing.remove(match)
             if self.max_resends:
                 self._answered.append(match)

@@ -125,8 +125,9 @@ async def _send_duplicate_reply(
             received, sender = await ctx.receive_datagram(sock)
         except TimeoutError:
             raise CheckFailed(
-                f"the client to send {quote_bytes(messages[1])}", "it did not", timed_out=True
-            ) from None
+                f"the client to send {quote_bytes(messages[1])}", "it did not", timed_out=True,
+                cause="sends the first line of its input only",
+            ) from None  # fmt: skip
     if received.rstrip(b"\r\n") != messages[1]:
         raise CheckFailed(
             f"the client to send {quote_bytes(messages[1])}", f"it sent {quote_bytes(received)}"
