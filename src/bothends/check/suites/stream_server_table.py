@@ -92,7 +92,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="assumes that one send() sends everything, or closes on EAGAIN",
         run=stimuli.late_reader,
         requires=("persistent", "any message", "exact replies", "replies"),
-        after=("tcp-large",),
+        after=("tcp-large", "tcp-several-messages"),
     ),
     Case(
         id="tcp-half-close",
