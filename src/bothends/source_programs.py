@@ -45,6 +45,7 @@ class SourceFile:
         debug: build without optimisation and with debugging information.
         folder: the program is this whole folder, so that Go builds its module, and Java all files beside
             this one; None: Java compiles only the classes that the file uses.
+        others: what a C or C++ compiler also gets: further files of the program, and folders of headers (-I).
     """
 
     path: Path
@@ -52,6 +53,7 @@ class SourceFile:
     output: str
     debug: bool = False
     folder: Path | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def _cpp(source: SourceFile) -> Recipe:
 def _compiled_c(language: str, compiler: str, source: SourceFile) -> Recipe:
     options = ("-g", "-O0") if source.debug else ("-O1",)
     program = f"{source.output}/program"
-    command = (compiler, *options, "-pthread", "-o", program, source.name, "-lm")
+    command = (compiler, *options, "-pthread", "-o", program, source.name, *source.others, "-lm")
     return Recipe(language, (command,), (program,))
 
 
@@ -183,6 +185,10 @@ def _java(source: SourceFile) -> Recipe:
     folder, classes = Path(source.name).parent, f"{source.output}/classes"
     if source.folder is not None or package:
         files = [str(folder / path.name) for path in sorted(source.path.parent.glob("*.java"))]
+        if package:  # the classes of other packages
+            depth = package[1].count(".") + 1
+            root = Path(*[".."] * depth) if len(folder.parts) < depth else Path(*folder.parts[:-depth])
+            files = ["-sourcepath", str(root), *files]
     else:
         files = ["-sourcepath", str(folder), source.name]
     debug = ("-g",) if source.debug else ()

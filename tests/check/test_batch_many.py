@@ -186,7 +186,7 @@ def test_cluster_results_equal_local_results(tmp_path: Path) -> None:
         warnings: list[str] = []
         address = cluster.scheduler_address
         found = judge_all(
-            folders, UDP_SETTINGS, tmp_path / "out", workers=1, cluster=address, warn=warnings.append
+            folders, UDP_SETTINGS, tmp_path / "out", workers=1, cluster=address, remark=warnings.append
         )
     assert len(warnings) == 1
     assert {one.name: failed_cases(one.result) for one in found} == expected

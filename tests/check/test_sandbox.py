@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bothends.cli.check.command import REPORT_FORMATS
+from bothends.cli.check.options import REPORT_FORMATS
 from tests.check.helpers import BOTHENDS_COMMAND
 
 # A grandchild in a new session, with an empty environment and no descriptors; recognised by its sleep time.

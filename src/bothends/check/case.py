@@ -39,31 +39,48 @@ class CheckFailed(Exception):
 
     Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
     machine it may have arrived later, so the case is worth another attempt), `left` (the server had exited
-    with status 0, without a signal of the checker), `mistake` (the likely cause by this evidence, instead of
-    the case's).
+    with status 0, without a signal of the checker), `cause` (the likely cause, escaped, if the evidence
+    shows one; else that of the case's table is shown), `crash` (names an exception and its place, if it
+    ended the program: two failures with the same one have the same cause).
     """
 
     def __init__(
-        self, expected: str, happened: str, *, timed_out: bool = False, left: bool = False, mistake: str = ""
+        self,
+        expected: str,
+        happened: str,
+        *,
+        timed_out: bool = False,
+        left: bool = False,
+        cause: str = "",
+        crash: str = "",
     ) -> None:
         super().__init__(expected, happened)
         self.expected = expected
         self.happened = happened
         self.timed_out = timed_out
         self.left = left
-        self.mistake = mistake
+        self.cause = cause
+        self.crash = crash
 
     def __str__(self) -> str:
         return f"expected {self.expected}; {self.happened}"
 
+    def extended(
+        self, happened: str, *, timed_out: bool = False, left: bool = False, crash: str = "", cause: str = ""
+    ) -> CheckFailed:
+        """Return this failure with another description of what happened, and perhaps with its cause."""
+        crash, cause = crash or self.crash, cause or self.cause
+        return CheckFailed(self.expected, happened, timed_out=timed_out, left=left, cause=cause, crash=crash)
+
 
 @dataclass(eq=False, repr=False)
 class NotListening(BothendsError):
-    """The program cannot be judged: it could not be started, or does not listen.
+    """The program cannot be judged: it could not be started, does not listen, or does not connect.
 
     Fields: `reason`, `stderr_tail` (the end of its standard error, escaped), `exited` (it is not running),
     `port_in_use` (another socket has its port, so that this says nothing about the case), `elsewhere` (it
-    listens on this one endpoint, whatever port it was given).
+    listens on this one endpoint, whatever port it was given), `cause` (the likely cause, if the evidence
+    shows one), `expected` and `consequence`: what it should be, and why no case can be asked.
     """
 
     reason: str
@@ -71,6 +88,9 @@ class NotListening(BothendsError):
     exited: bool = False
     port_in_use: bool = False
     elsewhere: Endpoint | None = None
+    cause: str = ""
+    expected: str = "a server that listens"
+    consequence: str = "the server does not listen"
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason
@@ -94,7 +114,8 @@ class Case(Generic[ContextT]):
     names properties of the contract and the program, from `requirements.REQUIREMENTS`; without them the case
     is SKIP. `after` names cases that must not have failed, because this one would fail for the same reason.
     `exclusive`: no other case may run at the same time. `thorough`: runs only with --thorough, because it
-    takes long or needs many resources.
+    takes long or needs many resources. `graded`: it has points; False if nothing is required. `skip`: why
+    the contract leaves nothing to ask here, or "".
     """
 
     id: str
@@ -107,3 +128,5 @@ class Case(Generic[ContextT]):
     after: tuple[str, ...] = ()
     exclusive: bool = False
     thorough: bool = False
+    graded: bool = True
+    skip: str = ""

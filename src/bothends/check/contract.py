@@ -129,6 +129,16 @@ class ClientSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The time in seconds within which it should give up if the server never replies."""
 
 
+class WeightSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The points for a case, and why it has them; reports show the reason."""
+
+    points: Annotated[float, msgspec.Meta(ge=0)]
+    """The points for a program that passes the case."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    """One sentence for the students."""
+
+
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The required behaviour of a program. The fields are the keys of the file."""
 
@@ -192,8 +202,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     leave_out: tuple[str, ...] = ()
     """Cases that are not run."""
 
-    weights: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
-    """The points for each case, by name; 1 for all others."""
+    weights: dict[str, Annotated[float, msgspec.Meta(ge=0)] | WeightSpec] = {}
+    """The points for each case, by name, or a table of `points` and their `reason`; 1 for all others."""
 
     files: dict[str, str] = {}
     """Files that are created in `{dir}` for the program: contents by name."""
@@ -208,7 +218,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """For datagrams: the server may send its last datagram again, as protocols with a timeout do."""
 
     loss: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
-    """The share of datagrams that a server may lose on purpose: the clients of scenes send again."""
+    """The share of datagrams that the program drops by design: a client sends again, and a missing reply is
+    no fault."""
 
     functions: str = ""
     """A Python file, relative to the contract's folder, whose functions the scenes may call."""
@@ -286,7 +297,13 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def weight(self, case: str) -> float:
         """Return the points for a case."""
-        return self.weights.get(case, 1.0)
+        weight = self.weights.get(case, 1.0)
+        return weight.points if isinstance(weight, WeightSpec) else weight
+
+    def reason(self, case: str) -> str:
+        """Return why a case has its points, in the words of the contract, or ""."""
+        weight = self.weights.get(case)
+        return weight.reason if isinstance(weight, WeightSpec) else ""
 
 
 class CrlfLines(Lines):
@@ -375,6 +392,7 @@ def _translate_validation_error(message: str, document: dict[str, Any]) -> tuple
     if unknown := re.search(r"unknown key `(.*)`", reason):
         tables = {"": Contract, "answer": AnswerSpec, "server": ServerSpec, "client": ClientSpec}
         known = SceneSpec if location.startswith("scene[") else tables.get(location, ExchangeSpec)
+        known = WeightSpec if location.startswith("weights") else known
         nearest = suggest.nearest(unknown[1], known.__struct_fields__)
         hint = (
             f"did you mean {nearest!r}?" if nearest else f"known keys: {', '.join(known.__struct_fields__)}"
@@ -412,6 +430,10 @@ def _validate(contract: Contract, file: str, text: str) -> None:
         )  # fmt: skip
     if contract.is_datagram and contract.endless:
         raise ConfigurationError(file, "", "endless", "a datagram has an end; endless is for streams")
+    if contract.loss and not contract.is_datagram:
+        raise ConfigurationError(
+            file, "", "loss", "a stream loses nothing", "TCP repeats what the network loses; remove loss"
+        )
     has_streams = any("tcp" in each.clients.values() for each in contract.scene)
     if contract.is_datagram and contract.framing != "none" and not has_streams:
         raise ConfigurationError(
@@ -419,7 +441,7 @@ def _validate(contract: Contract, file: str, text: str) -> None:
         )
     if contract.transport == "udp" and contract.limit > MAX_UDP_PAYLOAD and contract.limit != 65_536:
         raise ConfigurationError(file, "", "limit", f"a UDP datagram has at most {MAX_UDP_PAYLOAD:,} bytes")
-    for key in ("loss", "new_port", "resends"):
+    for key in ("new_port", "resends"):
         if getattr(contract, key) and (not contract.is_datagram or contract.has_answer):
             raise ConfigurationError(file, "", key, "it is for scenes with datagrams")
     for name in contract.files:

@@ -22,7 +22,8 @@ class CaseOutcome:
 
     `expected`, `happened` and `transcript` are empty for PASS; `detail` is the reason of a SKIP, or the text
     of an INFO or NON-STRICT; `stderr_tail` is the end of the program's standard error; `points` of
-    `max_points` were earned; `evidence` is the path of a page about a traced run.
+    `max_points` were earned; `evidence` is the path of a page about a traced run; `stimulus`, `expectation`
+    and `why` are those of the case, `why` with the contract's reason for its points.
     """
 
     case: str
@@ -38,6 +39,18 @@ class CaseOutcome:
     points: float = 0.0
     max_points: float = 1.0
     evidence: str = ""
+    stimulus: str = ""
+    expectation: str = ""
+    why: str = ""
+
+    @property
+    def summary(self) -> str:
+        """What happened, and for a case that was not asked whether that costs its points."""
+        text = self.happened if self.verdict is Verdict.FAIL else self.detail or self.happened
+        if self.verdict is Verdict.SKIP and self.max_points:
+            lost = self.max_points - self.points
+            text += f" (costs {lost:g} {'point' if lost == 1 else 'points'})" if lost else " (costs nothing)"
+        return text
 
 
 @dataclass(frozen=True, slots=True)

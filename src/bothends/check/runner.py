@@ -6,7 +6,9 @@
 3. A case that failed only on a timeout is retried alone, with a longer timeout, because the machine may be
    busy. Any other failure is repeated at once, and so is a timeout of a server whose threads were all asleep.
    It counts if it fails again in one of two more attempts; otherwise it is said to be flaky.
-4. The exit of a server is part of the evidence.
+4. The exit of a server is part of the evidence. Failures with the same cause are joined to one; the others
+   are SKIP, and keep their points lost.
+5. The points that can be reached are those of the contract, whatever the program does.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from bothends.check.case import Case, CheckFailed, ContextT, Note, NotListening,
 from bothends.check.contract import make_oracle
 from bothends.check.oracle import Oracle
 from bothends.check.patterns import PatternTooSlow
-from bothends.check.requirements import skip_reason
+from bothends.check.requirements import contract_skip_reason, possible_points, program_skip_reason
 from bothends.check.results import CaseOutcome, SuiteResult
 from bothends.check.subjects.interfaces import ProgramUnderTest
 from bothends.check.transcript import Transcript
@@ -34,6 +36,7 @@ DEFAULT_JOBS: Final = 6  # more than most machines have processors, because case
 _CASE_TIMEOUT: Final = 60.0  # seconds on an idle machine; the longest correct case takes about five
 _MAX_ATTEMPTS: Final = 3
 _NOT_ASKED: Final = "not asked, because "  # the start of the reason of a case that a failure has prevented
+_SECOND_CLIENT: Final = {"tcp-idle-client"}  # cases that need a second client beside the first
 _TRACE_TIMEOUT: Final = 1.0  # seconds: the timeout of a run that is only traced
 
 OutcomeCallback = Callable[[CaseOutcome], None]
@@ -42,6 +45,14 @@ OutcomeCallback = Callable[[CaseOutcome], None]
 def load_factor() -> float:
     """Return how much slower this machine is than an idle one, from 1 to 6, by its load average."""
     return round(min(6.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))), 1)
+
+
+def selected_cases(cases: Sequence[Case[ContextT]], only: Sequence[str]) -> list[Case[ContextT]]:
+    """Return the cases whose ids are in `only`, and those that they come after; all if `only` is empty."""
+    if not only:
+        return list(cases)
+    earlier = {name for case in cases if case.id in only for name in case.after}
+    return [case for case in cases if case.id in {*only, *earlier}]
 
 
 @dataclass
@@ -62,7 +73,9 @@ class SuiteRun(Generic[ContextT]):
     timeout: float = DEFAULT_TIMEOUT
     progress: OutcomeCallback = lambda _outcome: None
     _outcomes: dict[str, CaseOutcome] = field(default_factory=dict)
+    _possible: dict[str, float] = field(default_factory=dict)  # the points of each case, by its id
     _left: set[str] = field(default_factory=set)  # cases in which the server exited unasked, with status 0
+    _crashes: dict[str, str] = field(default_factory=dict)  # case -> the exception that ended the program
     _failed_start: str = ""  # the case that failed because the program could not be started again
 
     async def run(self) -> SuiteResult:
@@ -76,6 +89,9 @@ class SuiteRun(Generic[ContextT]):
         contract = self.subject.contract
         oracle = make_oracle(contract)
         self.subject.load_factor = load_factor()
+        self._possible = possible_points(
+            self.cases, contract, oracle, thorough=self.thorough, spawned=self.subject.is_spawned
+        )
         notes = [self.subject.sandbox.note] if self.subject.sandbox else []
         try:
             startup = await self.subject.prepare()
@@ -86,10 +102,14 @@ class SuiteRun(Generic[ContextT]):
             async with self.subject.answering(oracle, self.timeout * self.subject.load_factor):
                 await self._run_cases(oracle)
                 await self._join_exits(oracle)
+                self._join_crashes()
+                await self._explain_gate(oracle)
                 await self._trace_failures(oracle)
         finally:
             await self.subject.close()
-        outcomes = tuple(self._outcomes[case.id] for case in self.cases if case.id in self._outcomes)
+        outcomes = tuple(
+            self._described(case, self._outcomes[case.id]) for case in self.cases if case.id in self._outcomes
+        )
         return SuiteResult(
             escape_text(self.subject.title),
             contract.name,
@@ -99,32 +119,47 @@ class SuiteRun(Generic[ContextT]):
             (*notes, *self.subject.notes),
         )
 
+    def _described(self, case: Case[ContextT], outcome: CaseOutcome) -> CaseOutcome:
+        """Return an outcome with what its case does, and why it is asked."""
+        reason = self.subject.contract.reason(case.id)
+        why = f"{case.why} {reason}" if reason else case.why
+        return replace(
+            outcome,
+            stimulus=escape_text(case.stimulus),
+            expectation=escape_text(case.expectation),
+            why=escape_text(why),
+        )
+
+    def _skip_reason(self, case: Case[ContextT], oracle: Oracle) -> str:
+        contract, spawned = self.subject.contract, self.subject.is_spawned
+        return contract_skip_reason(case, contract, oracle, thorough=self.thorough, spawned=spawned)
+
     def _record_not_listening(self, error: NotListening, oracle: Oracle) -> None:
-        contract = self.subject.contract
         first, *others = self.cases
         self._record(CaseOutcome(
-            first.id, Verdict.FAIL, expected="a server that listens", happened=error.reason,
-            likely_cause="the program does not start, or listens on another endpoint",
-            stderr_tail=error.stderr_tail, max_points=contract.weight(first.id),
+            first.id, Verdict.FAIL, expected=error.expected, happened=error.reason,
+            likely_cause=error.cause or "the program does not start, or listens on another endpoint",
+            stderr_tail=error.stderr_tail, max_points=self._possible[first.id],
         ))  # fmt: skip
         for case in others:
             if case not in self.selected_cases():
                 continue
-            if reason := skip_reason(case, contract, oracle, self.subject, self.thorough):
-                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason))
+            if reason := self._skip_reason(case, oracle):
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason, max_points=0.0))
             else:
-                self._record_not_asked(case.id, "the server does not listen")
+                self._record_not_asked(case.id, error.consequence)
 
     async def _run_cases(self, oracle: Oracle) -> None:
         gate = self.cases[0]
         selected = self.selected_cases()
         pending = []
         for case in self.cases:
-            reason = skip_reason(case, self.subject.contract, oracle, self.subject, self.thorough)
             if case not in selected and case is not gate:
                 continue
-            if reason:
-                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason))
+            if reason := self._skip_reason(case, oracle):
+                self._record(CaseOutcome(case.id, Verdict.SKIP, detail=reason, max_points=0.0))
+            elif reason := program_skip_reason(case, self.subject):
+                self._record(self._outcome(case.id, Verdict.SKIP, detail=reason, earned=True))
             else:
                 pending.append(case)
         if gate in pending:
@@ -163,25 +198,47 @@ class SuiteRun(Generic[ContextT]):
         failed = [
             outcome
             for case in self.cases
-            if case.id in self._left and (outcome := self._outcomes[case.id]).verdict is Verdict.FAIL
+            if case.id in self._left | _SECOND_CLIENT
+            and (outcome := self._outcomes.get(case.id)) is not None
+            and outcome.verdict is Verdict.FAIL
         ]
         timeout = _TRACE_TIMEOUT * self.subject.load_factor
-        if len(failed) < 2 or not await self.subject.leaves_after_one_client(oracle, timeout):
+        if (
+            len(failed) < 2
+            or not self._left
+            or not await self.subject.leaves_after_one_client(oracle, timeout)
+        ):
             return
         first, *others = failed
         self._outcomes[first.case] = replace(first, likely_cause="serves one client, and exits")
         for outcome in others:
             reason = f"{_NOT_ASKED}the server exits after one client: see {first.case}"
-            self._outcomes[outcome.case] = CaseOutcome(
-                outcome.case, Verdict.SKIP, detail=reason, max_points=outcome.max_points
-            )
+            self._outcomes[outcome.case] = self._outcome(outcome.case, Verdict.SKIP, detail=reason)
+
+    def _join_crashes(self) -> None:
+        """Make one failure of those in which the same exception ended the program at the same place."""
+        first: dict[str, str] = {}
+        for case in self.cases:
+            crash = self._crashes.get(case.id, "")
+            if not crash or self._outcomes[case.id].verdict is not Verdict.FAIL:
+                continue
+            if crash in first:
+                reason = f"not asked again: {crash} is the cause here, too: see {first[crash]}"
+                self._outcomes[case.id] = self._outcome(case.id, Verdict.SKIP, detail=reason)
+            first.setdefault(crash, case.id)
+
+    async def _explain_gate(self, oracle: Oracle) -> None:
+        """Find out by trying why the first case failed, on which all others depend."""
+        gate = self.cases[0].id
+        outcome = self._outcomes.get(gate)
+        if outcome is None or outcome.verdict is not Verdict.FAIL or self._crashes.get(gate):
+            return
+        if cause := await self.subject.explain_gate(oracle, _TRACE_TIMEOUT * self.subject.load_factor):
+            self._outcomes[gate] = replace(outcome, likely_cause=cause)
 
     def selected_cases(self) -> list[Case[ContextT]]:
         """Return the cases to run: those in `only`, and those that they come after."""
-        if not self.only:
-            return list(self.cases)
-        earlier = {name for case in self.cases if case.id in self.only for name in case.after}
-        return [case for case in self.cases if case.id in {*self.only, *earlier}]
+        return selected_cases(self.cases, self.only)
 
     async def _run_case(self, case: Case[ContextT], oracle: Oracle) -> None:
         for earlier in case.after:
@@ -266,7 +323,7 @@ class SuiteRun(Generic[ContextT]):
                 except ServiceError as error:  # the contract's own function failed, not the program
                     note = Note(Verdict.SKIP, f"the contract gives no correct reply: {error}")
                 except PatternTooSlow as error:
-                    not_asked = f"not asked, because {error}"
+                    not_asked = f"{_NOT_ASKED}{error}"
                 except OSError as error:  # a call of the checker failed, which does not blame the program
                     note = Note(Verdict.SKIP, f"the case could not run: {error.strerror or error}")
                 if failure is not None:
@@ -281,15 +338,14 @@ class SuiteRun(Generic[ContextT]):
                 failure, stderr_tail = CheckFailed("a server that listens", error.reason), error.stderr_tail
         except BothendsError as error:
             failure = CheckFailed("a server that listens", str(error))
-        weight = self.subject.contract.weight(case.id)
+        weight = self._possible[case.id]
         if not_asked:
-            return CaseOutcome(
-                case.id, Verdict.SKIP, 0.0, attempt, detail=not_asked, max_points=weight
-            ), False  # fmt: skip
+            return self._outcome(case.id, Verdict.SKIP, attempts=attempt, detail=not_asked), False
         if failure is not None:
-            likely_cause = failure.mistake or likely_cause
-        if failure is not None and failure.left:
-            self._left.add(case.id)
+            likely_cause = failure.cause or likely_cause
+            self._crashes[case.id] = failure.crash
+            if failure.left:
+                self._left.add(case.id)
         seconds = round(loop.time() - started_at, 3)
         if failure is not None:
             relaxed = case.id in self.subject.contract.relax
@@ -302,12 +358,10 @@ class SuiteRun(Generic[ContextT]):
             )  # fmt: skip
             return outcome, failure.timed_out
         if note is not None:
-            counts = note.verdict in (Verdict.PASS, Verdict.NON_STRICT)
-            non_strict = note.verdict is Verdict.NON_STRICT
-            entries = tuple(transcript.entries()) if non_strict else ()
+            entries = tuple(transcript.entries()) if note.verdict is Verdict.NON_STRICT else ()
             return CaseOutcome(
                 case.id, note.verdict, seconds, attempt, detail=note.text, transcript=entries,
-                points=weight if counts else 0.0, max_points=weight if counts else 0.0,
+                points=weight, max_points=weight,
             ), False  # fmt: skip
         return CaseOutcome(case.id, Verdict.PASS, seconds, attempt, points=weight, max_points=weight), False
 
@@ -328,12 +382,23 @@ class SuiteRun(Generic[ContextT]):
         self.subject.trace = None
 
     def _record(self, outcome: CaseOutcome) -> None:
-        if outcome.verdict is Verdict.SKIP and not outcome.detail.startswith(_NOT_ASKED):
-            outcome = replace(outcome, points=0.0, max_points=0.0)
         self._outcomes[outcome.case] = outcome
         self.progress(outcome)
 
     def _record_not_asked(self, case_id: str, reason: str) -> None:
         """Record a case that could not be asked because of a failure. Its points are lost, not left out."""
-        weight = self.subject.contract.weight(case_id)
-        self._record(CaseOutcome(case_id, Verdict.SKIP, detail=f"{_NOT_ASKED}{reason}", max_points=weight))
+        self._record(self._outcome(case_id, Verdict.SKIP, detail=f"{_NOT_ASKED}{reason}"))
+
+    def _outcome(
+        self, case_id: str, verdict: Verdict, *, detail: str, attempts: int = 1, earned: bool = False
+    ) -> CaseOutcome:
+        """Return an outcome with the points of its case, `earned` or lost."""
+        points = self._possible[case_id]
+        return CaseOutcome(
+            case_id,
+            verdict,
+            attempts=attempts,
+            detail=detail,
+            points=points if earned else 0.0,
+            max_points=points,
+        )

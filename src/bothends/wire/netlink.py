@@ -40,7 +40,7 @@ _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg, and fib_rule_hdr, which ha
 _LINK_CHANGES: Final = 1  # RTMGRP_LINK
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _NO_DUPLICATE_DETECTION: Final = 0x02  # IFA_F_NODAD: no other host can have the address; the check takes 1 s
-_PROTOCOL_STATIC, _SCOPE_LINK, _UNICAST, _TO_TABLE = 4, 253, 1, 1
+_PROTOCOL_STATIC, _SCOPE_LINK, _SCOPE_HOST, _UNICAST, _LOCAL, _TO_TABLE = 4, 253, 254, 1, 2, 1
 
 
 def open_link_monitor() -> socket.socket:
@@ -111,6 +111,20 @@ class Netlink:
         body += _attribute(_RTA_INTERFACE, struct.pack("=I", socket.if_nametoindex(name)))
         body += _attribute(_RTA_SOURCE, source.packed)
         self._request(_NEW_ROUTE, _CREATE, head + body)
+
+    def make_every_address_local(self, name: str) -> None:
+        """Deliver packets to any address here, and allow programs to bind any: routes of type local.
+
+        `name`: the interface that the packets pass, the loopback interface.
+        """
+        interface = _attribute(_RTA_INTERFACE, struct.pack("=I", socket.if_nametoindex(name)))
+        for family in (socket.AF_INET, socket.AF_INET6):
+            head = _ROUTE.pack(family, 0, 0, 0, LOCAL_TABLE, _PROTOCOL_STATIC, _SCOPE_HOST, _LOCAL, 0)
+            try:
+                self._request(_NEW_ROUTE, _CREATE, head + interface)
+            except OSError:
+                if family == socket.AF_INET:  # a kernel may be built without IPv6
+                    raise
 
     def add_rule(self, family: int, priority: int, table: int, interface: str = "") -> None:
         """Add a rule that looks up a table. With `interface="lo"` it applies to locally sent packets only."""

@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,10 @@ _IMPORTS: Final = {
     ".py": re.compile(r"^[ \t]*(?:from[ \t]+\.?(\w+)[ \t]+import|import[ \t]+(\w+))", re.MULTILINE),
     ".js": re.compile(r"""(?:require\(|from)[ \t]*['"]\./([\w./-]+)['"]"""),
 }
+_UNUSED_BUILD_FILES: Final = ("pom.xml", "build.gradle", "build.gradle.kts")
+_C_SUFFIXES: Final = {".c", ".cpp", ".cc"}
+# Python's argparse with -p only, or getopt(3) with p:
+_SHORT_OPTION: Final = re.compile(r"""add_argument\(\s*["']-p["']|\bgetopt\s*\([^"';]*["'][^"']*p:""")
 MAX_INPUT: Final = 1000  # characters: as in a contract
 _MAIN_PATTERNS: Final = {
     ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\(|\.sendto\("),
@@ -75,10 +80,64 @@ def _from_sources(folder: Path, role: str, transport: str, arguments: tuple[str,
     """Return how to build and run a submission by its programming language."""
     source, remark = _find_main_source(folder, role, transport)
     language = LANGUAGES[source.suffix]
+    arguments = with_options(source.read_text("utf-8", errors="replace")[:_MAX_TEXT], arguments)
     if shutil.which(language.tool) is None:
         raise NoRecipe(f"{source.name} needs {language.tool}, which is not installed here")
-    recipe = language.recipe(SourceFile(source, str(source.relative_to(folder)), ".", folder=folder))
-    return BuildPlan(recipe.language, recipe.build, (*recipe.run, *arguments), remark=remark)
+    name, others = str(source.relative_to(folder)), _other_files(folder, source)
+    for file in _UNUSED_BUILD_FILES if language.name == "Java" else ():
+        if (folder / file).is_file():
+            remark = "; ".join(
+                filter(None, (remark, f"built with javac: {file} needs a network, and is not used"))
+            )
+
+    def plan(*others: str) -> BuildPlan:
+        recipe = language.recipe(SourceFile(source, name, ".", folder=folder, others=others))
+        return BuildPlan(recipe.language, recipe.build, (*recipe.run, *arguments), remark=remark)
+
+    return replace(plan(*others), fallback=plan()) if others else plan()
+
+
+def with_options(text: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a program's arguments, with the options before them that its text parses: --port, --host, -p.
+
+    Args:
+        text: its main source file.
+        arguments: placeholders, such as {host} and {port}.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        name = argument.strip("{}")
+        if re.search(rf"""["']--{name}["']""", text):
+            found.append(f"--{name}")
+        elif name == "port" and _SHORT_OPTION.search(text):
+            found.append("-p")
+        found.append(argument)
+    return tuple(found)
+
+
+def _other_files(folder: Path, source: Path) -> tuple[str, ...]:
+    """Return what a C or C++ compiler gets besides the main file: files without main(), and headers."""
+    if source.suffix not in _C_SUFFIXES:
+        return ()
+    files = _source_files(folder, _C_SUFFIXES if source.suffix != ".c" else {".c"})
+    main = _MAIN_PATTERNS[source.suffix]
+    others = [
+        str(path.relative_to(folder))
+        for path in files
+        if path != source and not main.search(path.read_text("utf-8", errors="replace")[:_MAX_TEXT])
+    ]
+    headers = {path.parent for path in _source_files(folder, {".h", ".hpp"})} - {source.parent}
+    return (*others, *(f"-I{each.relative_to(folder)}" for each in sorted(headers)))
+
+
+def _source_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files in a folder that have one of these suffixes, without those of tools and links."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in suffixes and path.is_file() and not path.is_symlink()
+        and not _OTHERS_FOLDERS.intersection(path.relative_to(folder).parts)
+    ]  # fmt: skip
 
 
 def _from_manifest(path: Path) -> BuildPlan:
@@ -132,12 +191,7 @@ def _find_main_source(folder: Path, role: str, transport: str) -> tuple[Path, st
     It has a main function, calls of the role and the transport, their names, and is near the top. If no file
     has a known main function, every source file is a candidate, because the build will tell.
     """
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in _MAIN_PATTERNS and path.is_file() and not path.is_symlink()
-        and not _OTHERS_FOLDERS.intersection(path.relative_to(folder).parts)
-    ]  # fmt: skip
+    found = _source_files(folder, _MAIN_PATTERNS)
     texts = {path: path.read_text("utf-8", errors="replace")[:_MAX_TEXT] for path in found}
     mains = [path for path in found if _MAIN_PATTERNS[path.suffix].search(texts[path])]
     if not found:

@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
-import importlib
 import io
 import itertools
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -24,23 +25,29 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
-from bothends import dask_cluster
+from bothends.check import contract as contracts
 from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.built_programs import executables, with_built_program
+from bothends.check.batch.cluster import run_on_cluster
 from bothends.check.batch.contract_copy import write_copy
+from bothends.check.batch.repairs import repair_scripts
 from bothends.check.case import Verdict
 from bothends.check.contract import BUILTIN_DIR
+from bothends.check.requirements import possible_points
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
+from bothends.check.runner import selected_cases
+from bothends.check.suites.registry import cases, suite_for
 from bothends.errors import BothendsError, SystemCallFailed
 from bothends.escaping import escape, escape_text
+from bothends.osutil.private_files import open_private
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
 from bothends.osutil.scratch import scratch_folder
@@ -150,7 +157,8 @@ class BatchSettings:
     """How to judge the submissions.
 
     `contract` is a name, or the text of a contract file; `contract_files` are its Python files, as
-    `contract_copy.find_files` returns them; `allow_code`: whether it may run them.
+    `contract_copy.find_files` returns them; `allow_code`: whether it may run them; `only`: the ids of the
+    cases to run, if not all; `trace`: make a page with the calls and packets of each failed case.
     """
 
     role: str
@@ -160,6 +168,12 @@ class BatchSettings:
     jobs: int = 4
     allow_code: bool = False
     contract_files: tuple[tuple[str, str], ...] = ()
+    only: tuple[str, ...] = ()
+    trace: bool = False
+
+
+PackedSubmission: TypeAlias = tuple[str, bytes, BatchSettings]
+"""A name, an archive and the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +320,7 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
     folder = work_dir / "program"
     folder.mkdir()
     unpack(archive, folder)
+    repaired = repair_scripts(folder)
     failure: tuple[str, str] | None
     try:
         contract = _contract_document(settings)
@@ -315,7 +330,8 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
         failure = str(error), ""
     else:
         recipe, failure = _build_first(folder, recipe, settings.role, contract["transport"], settings.sandbox)
-        language, remark = recipe.language, escape_text(recipe.remark)
+        language = recipe.language
+        remark = escape_text("; ".join(filter(None, (recipe.remark, repaired))))
         if failure is None:
             result = _judge(work_dir, folder, recipe, settings)
             if not isinstance(result, str):
@@ -392,6 +408,9 @@ def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSetti
     options = ["--allow-code"] * settings.allow_code
     options += ["--sandbox", "--folder", str(folder)] * settings.sandbox + ["--thorough"] * settings.thorough
     options += ["--contract", contract, "--json", "--jobs", str(settings.jobs)]
+    options += [f"--only={case}" for case in settings.only]
+    traces = work_dir / "traces"
+    options += [f"--trace={traces}"] * settings.trace
     options += [f"--input={line}" for line in recipe.typed.splitlines()]
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
@@ -401,6 +420,8 @@ def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSetti
         result: dict[str, Any] = json.loads(stdout)
     except ValueError:
         return stderr.decode("utf-8", "replace").strip() or f"the check exited with status {status}"
+    if settings.trace:
+        result["pages"] = {page.name: page.read_text("utf-8") for page in sorted(traces.glob("*.html"))}
     return result
 
 
@@ -409,20 +430,43 @@ def _failed_to_run_result(
 ) -> SuiteResult:
     """Return the result of a submission that cannot be built or run: one failed case."""
     reason = "\n".join(map(escape_text, reason.splitlines()))
-    suite = "udp" if "udp" in settings.contract else "tcp"
+    contract, suite, points = _describe_contract(settings)
     outcome = CaseOutcome(
         "build", Verdict.FAIL, expected="a program that can be built and run", happened=reason,
-        likely_cause="not tested on a clean machine", stderr_tail=stderr_tail,
+        likely_cause=_compiler_error(stderr_tail) or "not tested on a clean machine",
+        stderr_tail=stderr_tail, max_points=points,
     )  # fmt: skip
-    contract = settings.contract if "\n" not in settings.contract else "contract"
     return SuiteResult(name, contract, suite, (outcome,))
 
 
-def load_previous(file: Path, digest: str) -> JudgedSubmission | None:
-    """Return the result in a file, or None if there is none with this digest."""
+def _compiler_error(text: str) -> str:
+    """Return the first line of a compiler's output that says "error", or ""."""
+    found = re.search(r"^.*\berror\b.*$", text, re.MULTILINE)
+    return found[0].strip() if found else ""
+
+
+@functools.lru_cache(maxsize=4)
+def _describe_contract(settings: BatchSettings) -> tuple[str, str, float]:
+    """Return the contract's name, the suite, and the points that any program can reach."""
+    role: Literal["server", "client"] = "client" if settings.role == "client" else "server"
+    with scratch_folder("batch") as folder:
+        name = settings.contract
+        if "\n" in name:
+            name = str(write_copy(folder, name, settings.contract_files))
+        contract = contracts.load(name, allow_code=settings.allow_code)
+        suite = suite_for(contract, role)
+        gate, *others = cases(suite, contract)
+        asked = [gate, *(each for each in selected_cases(others, settings.only))]
+        oracle = contracts.make_oracle(contract)
+        possible = possible_points(asked, contract, oracle, thorough=settings.thorough)
+    return contract.name, suite, sum(possible.values())
+
+
+def load_previous(file: Path, digest: str | None = None) -> JudgedSubmission | None:
+    """Return the result in a file, or None if there is none, or none with this digest if one is given."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found["digest"] == digest:
+        if digest is None or found["digest"] == digest:
             return judged_submission_from_object(found)
     return None
 
@@ -442,7 +486,7 @@ def judge_all(
     cluster: str = "",
     progress: Callable[[JudgedSubmission, int], None] = lambda _judged, _remaining: None,
     stopped: Callable[[list[JudgedSubmission]], None] = lambda _found: None,
-    warn: Callable[[str], object] = lambda _text: None,
+    remark: Callable[[str], object] = lambda _text: None,
 ) -> list[JudgedSubmission]:
     """Judge all submissions, and write each result to a file in `out`.
 
@@ -451,7 +495,7 @@ def judge_all(
         cluster: the address of a dask.distributed scheduler whose workers judge; they need bothends.
         progress: called with each new result, and the number of submissions that remain.
         stopped: called with the results so far if an exception, such as KeyboardInterrupt, ends the batch.
-        warn: called with one line if the cluster has no TLS.
+        remark: called with a sentence about the batch, such as that the cluster has no TLS, or no workers.
 
     Returns: the results, in the order of `folders`.
 
@@ -461,7 +505,7 @@ def judge_all(
     """
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, JudgedSubmission] = {}
-    pending: list[tuple[str, bytes, BatchSettings]] = []
+    pending: list[PackedSubmission] = []
     unreadable: list[JudgedSubmission] = []
     for folder in folders:
         name = submission_name(folder)
@@ -477,8 +521,8 @@ def judge_all(
             results[name] = previous
     remaining = len(unreadable) + len(pending)
     try:
-        with closing(_judge_pending(pending, workers, cluster, warn)) as judged_now:
-            for judged in itertools.chain(unreadable, map(judged_submission_from_object, judged_now)):
+        with closing(_judge_pending(pending, workers, cluster, remark)) as judged_now:
+            for judged in itertools.chain(unreadable, (_keep_pages(each, out) for each in judged_now)):
                 results[judged.name] = judged
                 text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
                 (out / f"{judged.name}.json").write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -491,16 +535,40 @@ def judge_all(
     return [results[submission_name(folder)] for folder in folders]
 
 
+def _keep_pages(value: dict[str, Any], out: Path) -> JudgedSubmission:
+    """Return a submission for its object, and write the pages about its failed cases below `out`."""
+    pages = value.pop("pages", {})
+    judged = judged_submission_from_object(value)
+    folder = out / "traces" / judged.name
+    if not pages:
+        return judged
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        with open(open_private(folder / Path(name).name), "w", encoding="utf-8") as file:
+            file.write(text)
+    outcomes = tuple(
+        replace(each, evidence=str(folder / Path(each.evidence).name)) if each.evidence else each
+        for each in judged.result.outcomes
+    )
+    return replace(judged, result=replace(judged.result, outcomes=outcomes))
+
+
+def _failed_worker(submission: PackedSubmission, error: BaseException) -> dict[str, Any]:
+    """Return the result of a submission whose worker raised an exception, such as KilledWorker."""
+    name, _, settings = submission
+    return judging_failure(name, settings, error).as_object()
+
+
 def _judge_pending(
-    pending: Sequence[tuple[str, bytes, BatchSettings]],
-    workers: int,
-    cluster: str,
-    warn: Callable[[str], object],
+    pending: Sequence[PackedSubmission], workers: int, cluster: str, remark: Callable[[str], object]
 ) -> Generator[dict[str, Any], None, None]:
+    if pending and cluster:
+        pending = yield from run_on_cluster(judge_one, _failed_worker, pending, cluster, remark)
+        if pending:
+            remark(
+                f"{cluster} has no workers: the remaining {len(pending)} programs are judged on this machine"
+            )
     if not pending:
-        return
-    if cluster:
-        yield from _run_on_cluster(pending, cluster, warn)
         return
     _children.reopen()
     pool = ThreadPoolExecutor(workers)
@@ -515,17 +583,3 @@ def _judge_pending(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _run_on_cluster(
-    pending: Sequence[tuple[str, bytes, BatchSettings]], cluster: str, warn: Callable[[str], object]
-) -> Iterator[dict[str, Any]]:
-    with dask_cluster.connect(cluster, warn) as client:
-        # A worker judges one program at a time, because the cases of a program run concurrently already.
-        futures = {client.submit(judge_one, *each, pure=False): each for each in pending}
-        for done in importlib.import_module("distributed").as_completed(futures):
-            if done.status == "error":  # such as KilledWorker: the submission ended its worker
-                name, _, settings = futures[done]
-                yield judging_failure(name, settings, done.exception()).as_object()
-            else:
-                yield done.result()

@@ -1,5 +1,5 @@
 """Reports: a result in formats for people, CI servers and graders."""
 
-from bothends.check.reports.formats import render
+from bothends.check.reports.formats import FORMATS, SUFFIXES, render
 
-__all__ = ["render"]
+__all__ = ["FORMATS", "SUFFIXES", "render"]

@@ -1,11 +1,14 @@
-"""Report formats: text, JSON, JUnit XML, TAP, Gradescope's results.json and HTML. Pure.
+"""Report formats: text, JSON, JUnit XML, TAP, Gradescope's results.json, GitHub Classroom's and HTML. Pure.
 
 Sources: the XML format of Jenkins' JUnit plugin (testsuite, testcase, failure, skipped); the Test Anything
-Protocol, version 14; Gradescope's autograder specification (results.json).
+Protocol, version 14; Gradescope's autograder specification (results.json); what GitHub Classroom's action
+autograding-grading-reporter reads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
 from xml.etree import ElementTree
 
 from bothends.check.case import Verdict
@@ -16,19 +19,12 @@ from bothends.foreign_text import json_text
 
 
 def render(result: SuiteResult, report_format: str) -> str:
-    """Return a report in one of the formats "text", "json", "junit", "tap", "gradescope", "html".
+    """Return a report in one of `FORMATS`.
 
     Texts of the program were escaped when they were recorded. The formats escape what is left, such as the
     characters of a case of one's own, of a title or of a file's name.
     """
-    return {
-        "text": as_text,
-        "json": as_json,
-        "junit": as_junit,
-        "tap": as_tap,
-        "gradescope": as_gradescope,
-        "html": as_html,
-    }[report_format](result)
+    return _RENDERERS[report_format](result)
 
 
 def format_evidence(outcome: CaseOutcome) -> str:
@@ -53,8 +49,7 @@ def as_text(result: SuiteResult) -> str:
     """Return a report as plain text."""
     lines = [escape_line(f"{result.program}: {result.contract}")]
     for outcome in result.outcomes:
-        summary = outcome.detail or outcome.happened
-        lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {summary}".rstrip())
+        lines.append(f"{outcome.verdict.value:<10}  {outcome.case:<26} {outcome.summary}".rstrip())
         if outcome.verdict is Verdict.FAIL:
             lines += [f"    {line}" for line in format_evidence(outcome).splitlines()]
     lines.append(f"{result.points:g} of {result.max_points:g} points")
@@ -93,7 +88,7 @@ def as_junit(result: SuiteResult) -> str:
                 case, "failure", message=escape_controls(outcome.happened)
             ).text = format_evidence(outcome)
         elif outcome.verdict is Verdict.SKIP:
-            ElementTree.SubElement(case, "skipped", message=escape_controls(outcome.detail))
+            ElementTree.SubElement(case, "skipped", message=escape_controls(outcome.summary))
         elif outcome.detail or outcome.happened:
             text = f"{outcome.verdict.value}: {outcome.detail or outcome.happened}"
             ElementTree.SubElement(case, "system-out").text = escape_controls(text)
@@ -106,7 +101,7 @@ def as_tap(result: SuiteResult) -> str:
     lines = ["TAP version 14", f"1..{len(result.outcomes)}"]
     for number, outcome in enumerate(result.outcomes, 1):
         status = "not ok" if outcome.verdict is Verdict.FAIL else "ok"
-        directive = f" # SKIP {escape_line(outcome.detail)}" if outcome.verdict is Verdict.SKIP else ""
+        directive = f" # SKIP {escape_line(outcome.summary)}" if outcome.verdict is Verdict.SKIP else ""
         lines.append(f"{status} {number} - {escape_line(outcome.case)}{directive}")
         if outcome.verdict is Verdict.FAIL:
             block = format_evidence(outcome).splitlines()
@@ -117,14 +112,18 @@ def as_tap(result: SuiteResult) -> str:
 
 
 def as_gradescope(result: SuiteResult) -> str:
-    """Return Gradescope's results.json: each case that has points, or was not skipped, with its evidence."""
+    """Return Gradescope's results.json: each case that has points, or was not skipped, with its evidence.
+
+    Its specification gives `score` and `tests`, of which each has a `score`, `max_score`, `name`, `status`,
+    `output` and `output_format`.
+    """
     tests = [
         {
             "name": outcome.case,
             "score": outcome.points,
             "max_score": outcome.max_points,
-            "status": "failed" if outcome.verdict in (Verdict.FAIL, Verdict.SKIP) else "passed",
-            "output": format_evidence(outcome) or outcome.verdict.value,
+            "status": "failed" if _is_lost(outcome) else "passed",
+            "output": _explain(outcome),
             "output_format": "text",
         }
         for outcome in result.outcomes
@@ -137,3 +136,71 @@ def as_gradescope(result: SuiteResult) -> str:
         "tests": tests,
     }
     return json_text(report, indent=2) + "\n"
+
+
+def as_classroom(result: SuiteResult) -> str:
+    """Return the result of a step that GitHub Classroom's action autograding-grading-reporter reads.
+
+    The action expects it in Base64, in the environment variable that is named after the step.
+    """
+    tests = [
+        {
+            "name": outcome.case,
+            "status": "fail" if _is_lost(outcome) else "pass",
+            "message": _explain(outcome),
+            "score": outcome.points,
+        }
+        for outcome in result.outcomes
+        if outcome.max_points
+    ]
+    report = {
+        "version": 1,
+        "status": "fail" if result.points < result.max_points else "pass",
+        "max_score": result.max_points,
+        "tests": tests,
+    }
+    return json_text(report, indent=2) + "\n"
+
+
+def _is_lost(outcome: CaseOutcome) -> bool:
+    """Whether a case has failed, or could not be asked at the cost of its points."""
+    return outcome.verdict is Verdict.FAIL or outcome.points < outcome.max_points
+
+
+def _explain(outcome: CaseOutcome) -> str:
+    """Return what a case does and why, its verdict and its evidence, as text for a student."""
+    head = [
+        f"{name}: {text}"
+        for name, text in (
+            ("test", outcome.stimulus),
+            ("expected", outcome.expectation if outcome.verdict is not Verdict.FAIL else ""),
+            ("why", outcome.why),
+            (outcome.verdict.value, outcome.summary),
+        )
+        if text
+    ]
+    evidence = format_evidence(outcome) if outcome.verdict is Verdict.FAIL else ""
+    return escape_controls("\n".join([*head, *([evidence] if evidence else [])])) or outcome.verdict.value
+
+
+_RENDERERS: Final[dict[str, Callable[[SuiteResult], str]]] = {
+    "text": as_text,
+    "json": as_json,
+    "junit": as_junit,
+    "tap": as_tap,
+    "gradescope": as_gradescope,
+    "classroom": as_classroom,
+    "html": as_html,
+}
+FORMATS: Final = tuple(_RENDERERS)
+
+SUFFIXES: Final = {
+    "text": ".txt",
+    "json": ".json",
+    "junit": ".junit.xml",
+    "tap": ".tap",
+    "gradescope": ".gradescope.json",
+    "classroom": ".classroom.json",
+    "html": ".html",
+}
+"""The ends of the names of files in each format."""

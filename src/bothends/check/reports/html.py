@@ -28,7 +28,8 @@ STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--background);
   max-width: 62rem; margin: 2rem auto; padding: 0 1.25rem }
 h1 { font-size: 1.4rem; margin: 0 0 .2rem } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem }
-.muted { color: var(--muted) } code, pre { font: 13px/1.5 ui-monospace, monospace }
+.muted, .about { color: var(--muted) } .about { font-size: .85rem }
+code, pre { font: 13px/1.5 ui-monospace, monospace }
 .program { display: block; overflow-wrap: anywhere }
 .bar { display: flex; height: .6rem; border-radius: .3rem; overflow: hidden; margin: 1rem 0 .5rem; gap: 2px }
 .bar span.pass { background: var(--pass) } .bar span.fail { background: var(--fail) }
@@ -57,7 +58,7 @@ pre { background: var(--panel); padding: .7rem .9rem; border-radius: .3rem; over
 .transcript td:last-child { overflow-wrap: anywhere }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .5rem }
   body { margin: 1rem auto; padding: 0 .8rem } details { padding: .5rem .6rem }
-  .cases td:nth-child(3), .cases th:nth-child(3) { display: none }
+  .cases td:nth-child(4), .cases th:nth-child(4) { display: none }
   .transcript td, .transcript td:first-child, .transcript td:nth-child(2) {
     padding: .08rem .3rem; width: auto } }
 """
@@ -68,6 +69,7 @@ def as_html(result: SuiteResult) -> str:
     failed = [each for each in result.outcomes if each.verdict is Verdict.FAIL]
     non_strict = [each for each in result.outcomes if each.verdict is Verdict.NON_STRICT and each.transcript]
     title = f"{result.contract}: {'failed' if failed else 'passed'}"
+    lost = [each for each in result.outcomes if each.points < each.max_points]
     parts = [
         f"<h1>{markup(title)}</h1>",
         f'<code class="program muted">{markup(result.program)}</code>',
@@ -75,17 +77,28 @@ def as_html(result: SuiteResult) -> str:
         f'<p class="muted">{result.points:g} of {result.max_points:g} points, in {result.seconds:.1f} s</p>',
         *(f'<p class="muted">Note: {markup(note)}.</p>' for note in result.notes),
     ]
+    if lost:
+        items = "".join(map(_lost_points, lost))
+        parts.append(f"<h2>Lost points</h2><ul>{items}</ul>")
     if failed:
         parts += ["<h2>Failures</h2>", *(_details(each, expanded=True) for each in failed)]
     if non_strict:
         parts += ["<h2>Non-strict behaviour</h2>", *(_details(each, expanded=False) for each in non_strict)]
     rows = "".join(_row(each) for each in result.outcomes)
-    head = "<tr><th>verdict</th><th>case</th><th>s</th><th>what happened</th></tr>"
+    head = "<tr><th>verdict</th><th>case</th><th>points</th><th>s</th><th>what happened</th></tr>"
     parts += [
         "<h2>All cases</h2>",
         f'<table class="cases"><thead>{head}</thead><tbody>{rows}</tbody></table>',
     ]
     return document(title, "\n".join(parts))
+
+
+def _lost_points(outcome: CaseOutcome) -> str:
+    reason = outcome.happened or outcome.detail
+    if outcome.verdict is Verdict.FAIL and outcome.likely_cause:
+        reason += f" ({outcome.likely_cause})"
+    points = f"{outcome.max_points - outcome.points:g}"
+    return f"<li>{points}: <b>{markup(outcome.case)}</b>: {markup(reason)}</li>"
 
 
 def document(title: str, body: str) -> str:
@@ -108,13 +121,16 @@ def verdict_bar(result: SuiteResult) -> str:
 
 
 def _row(outcome: CaseOutcome) -> str:
-    summary = outcome.happened if outcome.verdict is Verdict.FAIL else outcome.detail or outcome.happened
     name = markup(outcome.case)
     if outcome.transcript:
         name = f'<a href="#{name}">{name}</a>'
+    points = f"{outcome.points:g} of {outcome.max_points:g}" if outcome.max_points else "-"
+    test = f"{outcome.stimulus}: {outcome.expectation}. {outcome.why}" if outcome.stimulus else ""
+    about = f'<br><span class="about">{markup(test)}</span>' if test else ""
     return (
         f'<tr class="{_CSS_CLASSES[outcome.verdict]}"><td class="verdict">{outcome.verdict.value}</td>'
-        f"<td>{name}</td><td>{outcome.seconds:.2f}</td><td>{markup(summary)}</td></tr>"
+        f"<td>{name}{about}</td><td>{points}</td><td>{outcome.seconds:.2f}</td>"
+        f"<td>{markup(outcome.summary)}</td></tr>"
     )
 
 
@@ -122,9 +138,11 @@ def _details(outcome: CaseOutcome, *, expanded: bool) -> str:
     facts = "".join(
         f"<dt>{head}</dt><dd>{markup(text)}</dd>"
         for head, text in (
+            ("test", outcome.stimulus),
+            ("why", outcome.why),
             ("expected", outcome.expected),
             ("happened", outcome.happened or outcome.detail),
-            ("common mistake", outcome.likely_cause),
+            ("likely cause", outcome.likely_cause),
             ("calls and packets", outcome.evidence),
             ("attempts", f"{outcome.attempts}" if outcome.attempts > 1 else ""),
         )

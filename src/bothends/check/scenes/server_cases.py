@@ -64,11 +64,6 @@ async def play(ctx: ServerContext, scene: Scene) -> Note | None:
 
 async def play_in_pieces(ctx: ServerContext, scene: Scene, segmentation: Segmentation) -> Note | None:
     """Play the scene, with each text in several segments."""
-    streams = [step for step in scene.texts() if not scene.is_datagram(step.client)]
-    if not any(isinstance(step, SendTexts) for step in streams):
-        return _skip(_DATAGRAMS_ONLY)
-    if ctx.contract.framing == "none":
-        return _skip(_NO_FRAMING)
     if note := await _refresh_server(ctx, scene):
         return note
     await ScenePlayer(ctx, scene, segmentation).play()
@@ -78,10 +73,6 @@ async def play_in_pieces(ctx: ServerContext, scene: Scene, segmentation: Segment
 async def play_joined(ctx: ServerContext, scene: Scene) -> Note | None:
     """Play the scene, with consecutive texts of a client in one segment."""
     steps = join_sends(scene.steps, scene.is_datagram)
-    if len(steps) == len(scene.steps):
-        return _skip("no client sends two texts in a row on a stream")
-    if ctx.contract.framing == "none":
-        return _skip(_NO_FRAMING)
     if note := await _refresh_server(ctx, scene):
         return note
     await ScenePlayer(ctx, scene).play(steps)
@@ -90,8 +81,6 @@ async def play_joined(ctx: ServerContext, scene: Scene) -> Note | None:
 
 async def play_interleaved(ctx: ServerContext, scene: Scene) -> Note | None:
     """Play the scene twice at once, each step of one after the same step of the other."""
-    if scene.spec.repeat != "beside":
-        return _skip(_NOT_BESIDE)
     players = [ScenePlayer(ctx, scene, suffix=f" ({number})") for number in (1, 2)]
     for step in scene.steps:
         for player in players:
@@ -103,8 +92,6 @@ async def play_interleaved(ctx: ServerContext, scene: Scene) -> Note | None:
 
 async def play_after_interruption(ctx: ServerContext, scene: Scene) -> Note | None:
     """Play half of the scene, reset the connection of a client, close the others, and play the scene."""
-    if scene.spec.repeat == "no":
-        return _skip(_ONCE)
     interrupted = ScenePlayer(ctx, scene, suffix=" (gone)")
     for step in scene.steps[: (len(scene.steps) + 1) // 2]:
         await interrupted.step(step)
@@ -115,15 +102,32 @@ async def play_after_interruption(ctx: ServerContext, scene: Scene) -> Note | No
     return None
 
 
+def _pieces_reason(contract: Contract, scene: Scene) -> str:
+    streams = [step for step in scene.texts() if not scene.is_datagram(step.client)]
+    if not any(isinstance(step, SendTexts) for step in streams):
+        return _DATAGRAMS_ONLY
+    return _NO_FRAMING if contract.framing == "none" else ""
+
+
+def _joined_reason(contract: Contract, scene: Scene) -> str:
+    if len(join_sends(scene.steps, scene.is_datagram)) == len(scene.steps):
+        return "no client sends two texts in a row on a stream"
+    return _NO_FRAMING if contract.framing == "none" else ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Variation:
-    """A way to play every scene. `suffix` is added to the scene's case id."""
+    """A way to play every scene. `suffix` is added to the scene's case id.
+
+    `skip`: returns why it is not asked under a contract, or "".
+    """
 
     suffix: str
     stimulus: str
     why: str
     likely_cause: str
     run: Callable[[ServerContext, Scene], Awaitable[Note | None]]
+    skip: Callable[[Contract, Scene], str]
 
 
 _VARIATIONS: Final = (
@@ -133,6 +137,7 @@ _VARIATIONS: Final = (
         "TCP is a byte stream: the network may split a message anywhere.",
         "treats the data of one recv() as one message",
         partial(play_in_pieces, segmentation=BYTEWISE),
+        _pieces_reason,
     ),
     _Variation(
         "cut",
@@ -140,6 +145,7 @@ _VARIATIONS: Final = (
         "TCP is a byte stream: the network may split a message anywhere.",
         "treats the data of one recv() as one message, or forgets the first part of a message",
         partial(play_in_pieces, segmentation=CUT),
+        _pieces_reason,
     ),
     _Variation(
         "joined",
@@ -147,6 +153,7 @@ _VARIATIONS: Final = (
         "Data from two writes may arrive together (RFC 9293, 3.9.1.2: a stream has no records).",
         "discards the data after the first message of a recv()",
         play_joined,
+        _joined_reason,
     ),
     _Variation(
         "interleaved",
@@ -154,6 +161,7 @@ _VARIATIONS: Final = (
         "Other clients do the same at the same time.",
         "mixes the states of its clients, or serves one client at a time",
         play_interleaved,
+        lambda _contract, scene: "" if scene.spec.repeat == "beside" else _NOT_BESIDE,
     ),
     _Variation(
         "gone",
@@ -161,6 +169,7 @@ _VARIATIONS: Final = (
         "Clients crash, and networks fail; the others must be served as before.",
         "exits on ECONNRESET or EPIPE, or keeps what belonged to the lost connection",
         play_after_interruption,
+        lambda _contract, scene: _ONCE if scene.spec.repeat == "no" else "",
     ),
 )
 
@@ -174,13 +183,14 @@ def server_cases(contract: Contract) -> tuple[Case[ServerContext], ...]:
         why="All scenes need a server that listens.",
         likely_cause="the program does not start, or listens on another endpoint",
         run=_expect_listening,
+        graded=False,
     )
     cases = [] if contract.has_answer else [gate]
     for scene in contract.scenes:
         if scene.spec.role == "client":
             continue
         cases.append(_scene_case(scene))
-        cases += (_variation_case(scene, each) for each in _VARIATIONS)
+        cases += (_variation_case(contract, scene, each) for each in _VARIATIONS)
     return tuple(cases)
 
 
@@ -196,7 +206,7 @@ def _scene_case(scene: Scene) -> Case[ServerContext]:
     )
 
 
-def _variation_case(scene: Scene, variation: _Variation) -> Case[ServerContext]:
+def _variation_case(contract: Contract, scene: Scene, variation: _Variation) -> Case[ServerContext]:
     return Case(
         id=f"{scene.case_id}-{variation.suffix}",
         stimulus=f"scene {scene.spec.name!r}: {variation.stimulus}",
@@ -205,4 +215,5 @@ def _variation_case(scene: Scene, variation: _Variation) -> Case[ServerContext]:
         likely_cause=variation.likely_cause,
         run=lambda ctx: variation.run(ctx, scene),
         after=(scene.case_id,),
+        skip=variation.skip(contract, scene),
     )

@@ -15,18 +15,24 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bothends.check.case import CheckFailed, NotListening
-from bothends.check.contract import Contract
+from bothends.check.contract import Contract, make_oracle
+from bothends.check.evidence import find_cause
 from bothends.check.messages import make_message
-from bothends.check.oracle import ExpectedReply, Oracle
+from bothends.check.oracle import ExpectedReply, Oracle, PatternOracle
 from bothends.check.reference_oracle import ReferenceOracle
 from bothends.check.sandbox.launcher import Sandbox
+from bothends.check.subjects import own_network
+from bothends.check.subjects.client_destination import ClientDestination, find_destination
+from bothends.check.subjects.loopback_capture import LoopbackCapture
+from bothends.check.subjects.own_network import OwnNetwork, entered
 from bothends.check.subjects.placeholders import fill_placeholders
 from bothends.check.subjects.process import ProgramProcess, start_program, trace_command
 from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.transcript import Transcript, quote_bytes
 from bothends.endpoints import Address, Endpoint
-from bothends.errors import SystemCallFailed, UsageError
+from bothends.errors import BothendsError, SystemCallFailed, UsageError
 from bothends.osutil.scratch import make_scratch_folder, remove_scratch_folder
+from bothends.sockets.free_port import free_port
 
 _TRACEBACK_PATTERNS: Final = (
     b"Traceback (most recent call last)",
@@ -36,6 +42,8 @@ _TRACEBACK_PATTERNS: Final = (
     b"    at ",  # a line of Java's and Node.js's, which counts only together with "Exception"
 )
 _BACKLOG: Final = 16
+_DEFAULT_HOST: Final = "127.0.0.1"
+_CONNECT_TIMEOUT: Final = 6.0  # seconds until a client connects, on an idle machine
 
 T = TypeVar("T")
 
@@ -55,14 +63,34 @@ class ClientUnderTest:
     fixed_endpoint: Endpoint | None = None
     notes: list[str] = field(default_factory=list)
     own_network: bool = True
+    destination: ClientDestination | None = None
+    """Where the client connects, whatever port it is given; None if it obeys."""
 
     def wants_own_network(self) -> bool:
-        """False: each client connects to a port that the system has chosen."""
-        return False
+        """Whether the client's port is in its source, so that it must find the checker there."""
+        return not self._has_port_argument() and self.contract.transport in ("tcp", "udp")
 
     def can_start(self) -> bool:
-        """True: a client is started by each case."""
+        """Whether the client can be started from where this process is, which runs no event loop."""
+        try:
+            asyncio.run(self._find_destination())
+        except NotListening as error:
+            return error.cause != ""
+        except (BothendsError, OSError):
+            return False
         return True
+
+    def _has_port_argument(self) -> bool:
+        return "{port}" in " ".join(self.command)
+
+    @property
+    def takes_host(self) -> bool:
+        """Whether the client connects to {host}."""
+        return self.destination is None and "{host}" in " ".join(self.command)
+
+    async def explain_gate(self, oracle: Oracle, timeout: float) -> str:
+        """Return nothing: the failure of a client shows its cause."""
+        return ""
 
     @property
     def title(self) -> str:
@@ -80,22 +108,69 @@ class ClientUnderTest:
         return True
 
     async def prepare(self) -> float:
-        """Check the command. Returns: 0.
+        """Check the command, and find out where the client connects.
+
+        Returns: 0.
 
         Raises:
+            NotListening: the client's port is in its source, and it does not connect.
             UsageError: there is no command, or it lacks a placeholder.
         """
         if not self.command:
             raise UsageError("no client to check: give its command after --")
         words = " ".join(self.command)
-        placeholder = "{path}" if self.contract.transport.startswith("unix") else "{port}"
-        if placeholder not in words:
-            raise UsageError(f"the client's command needs {placeholder}, to connect to the checker")
+        if self.contract.transport.startswith("unix") and "{path}" not in words:
+            raise UsageError("the client's command needs {path}, to connect to the checker")
         if self.contract.client.input == "arguments" and "{message}" not in words:
             raise UsageError(
                 'the client\'s command needs {message}, because of input = "arguments" in the contract'
             )
+        if self.contract.transport not in ("tcp", "udp"):
+            return 0.0
+        able = self.own_network and own_network.is_available()
+        if not able and not self._has_port_argument():
+            raise UsageError(
+                "the client's command has no {port}, and a port in its source needs a network namespace, "
+                "which this system does not allow here; have it take its port as an argument"
+            )
+        if able:
+            await self._follow_destination()
         return 0.0
+
+    async def _follow_destination(self) -> None:
+        """Find out whether the client connects to the port that it is given, or else to which."""
+        try:
+            given, found = await self._find_destination()
+        except NotListening:
+            if not self._has_port_argument():
+                raise
+            return  # the first case shows what is wrong
+        if found.port == given:
+            return
+        self.destination, self.assigns_port = found, False
+        where = f"{found.host} port {found.port}"
+        ignores = (
+            "ignores the port that it is given, and connects"
+            if self._has_port_argument()
+            else "always connects"
+        )
+        self.notes.append(f"the client {ignores} to {where}: each case ran in a network namespace of its own")
+
+    async def _find_destination(self) -> tuple[int, ClientDestination]:
+        """Start the client where nothing listens. Returns: the port it was given, and where it connects."""
+        oracle, network = make_oracle(self.contract), OwnNetwork()
+        context = ClientContext(self, oracle, Transcript(), 1.0, network)
+        port = free_port()
+        try:
+            with LoopbackCapture(network) as capture:
+                endpoint = Endpoint(self.contract.transport, host="127.0.0.1", port=port)
+                context.start_client(endpoint, context.messages())
+                assert context.program is not None
+                limit = _CONNECT_TIMEOUT * self.load_factor
+                found = await find_destination(context.program, capture, self.contract.transport, limit)
+            return port, found
+        finally:
+            await context.close()
 
     async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
         """False: it is a client."""
@@ -116,7 +191,8 @@ class ClientUnderTest:
         self, oracle: Oracle, transcript: Transcript, timeout: float
     ) -> AsyncIterator[ClientContext]:
         """Run one attempt at one case. See ProgramUnderTest."""
-        context = ClientContext(self, oracle, transcript, timeout)
+        network = OwnNetwork() if self.destination is not None else None
+        context = ClientContext(self, oracle, transcript, timeout, network)
         try:
             yield context
         finally:
@@ -130,7 +206,12 @@ class ClientContext:
     """
 
     def __init__(
-        self, client: ClientUnderTest, oracle: Oracle, transcript: Transcript, timeout: float
+        self,
+        client: ClientUnderTest,
+        oracle: Oracle,
+        transcript: Transcript,
+        timeout: float,
+        network: OwnNetwork | None = None,
     ) -> None:
         self.contract = client.contract
         self.oracle = oracle
@@ -139,6 +220,7 @@ class ClientContext:
         self.load_factor = client.load_factor
         self.program: ProgramProcess | None = None
         self._client = client
+        self._network = network
         self._scratch_dir = make_scratch_folder("check")
         self._sockets: list[socket.socket] = []
         self._hosts_file: Path | None = None
@@ -162,7 +244,9 @@ class ClientContext:
 
     # The server's side ---------------------------------------------------------------------------
 
-    def listen(self, host: str = "127.0.0.1", *, rcvbuf: int | None = None) -> tuple[socket.socket, Endpoint]:
+    def listen(
+        self, host: str = _DEFAULT_HOST, *, rcvbuf: int | None = None
+    ) -> tuple[socket.socket, Endpoint]:
         """Return a listening or datagram socket, and its endpoint. `rcvbuf`: its receive buffer in bytes."""
         scheme = self.contract.transport
         kind = socket.SOCK_DGRAM if self.contract.is_datagram else socket.SOCK_STREAM
@@ -173,17 +257,32 @@ class ClientContext:
             Path(path).chmod(0o777)  # because root's clients in a sandbox are another user
             endpoint = Endpoint(scheme, path=path)
         else:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            sock = socket.socket(family, kind)
+            sock = self.new_socket(host, kind)
             if rcvbuf:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-            sock.bind((host, 0))
+            there = self._client.destination
+            everywhere = there is not None and host == _DEFAULT_HOST
+            address = ("::" if sock.family == socket.AF_INET6 else "0.0.0.0") if everywhere else host
+            sock.bind((address, there.port if there is not None else 0))
             endpoint = Endpoint(scheme, host=host, port=sock.getsockname()[1])
         self._sockets.append(sock)
         sock.setblocking(False)
         if kind == socket.SOCK_STREAM:
             sock.listen(_BACKLOG)
         return sock, endpoint
+
+    def new_socket(self, host: str, kind: int) -> socket.socket:
+        """Return a socket in the client's network namespace that can be bound to `host`.
+
+        If the client tries an IPv6 address, it is one for both versions.
+        """
+        there = self._client.destination
+        both = there is not None and there.needs_ipv6 and host == _DEFAULT_HOST
+        with entered(self._network):
+            sock = socket.socket(socket.AF_INET6 if both or ":" in host else socket.AF_INET, kind)
+        if both:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        return sock
 
     async def accept(self, listener: socket.socket, name: str = "server") -> RecordedSocket:
         """Accept the client's connection.
@@ -296,6 +395,8 @@ class ClientContext:
     async def expect_datagram(self, sock: socket.socket, message: bytes) -> tuple[bytes, Any]:
         """Receive a datagram with this message, or with this message and a newline.
 
+        Where the reply does not depend on the request, as in daytime (RFC 867), it may have any content.
+
         Returns: the datagram and its sender.
 
         Raises:
@@ -306,7 +407,7 @@ class ClientContext:
             data, sender = await self.receive_datagram(sock)
         except TimeoutError:
             raise CheckFailed(expected, await self._describe_silence(), timed_out=True) from None
-        if data.rstrip(b"\r\n") != message:
+        if data.rstrip(b"\r\n") != message and not isinstance(self.oracle, PatternOracle):
             raise CheckFailed(expected, f"it sent {quote_bytes(data)}")
         return data, sender
 
@@ -338,15 +439,16 @@ class ClientContext:
         command = [fill_placeholders(word, values) for word in self._client.command]
         stdin = self.contract.client.input == "stdin"
         try:
-            self.program = start_program(
-                trace_command(command, self._client.trace),
-                environment=self._client.environment,
-                stdin=stdin,
-                cwd=self._client.cwd,
-                sandbox=self._client.sandbox,
-                scratch_dir=self._scratch_dir,
-                hosts_file=self._hosts_file,
-            )
+            with entered(self._network):
+                self.program = start_program(
+                    trace_command(command, self._client.trace),
+                    environment=self._client.environment,
+                    stdin=stdin,
+                    cwd=self._client.cwd,
+                    sandbox=self._client.sandbox,
+                    scratch_dir=self._scratch_dir,
+                    hosts_file=self._hosts_file,
+                )
         except SystemCallFailed as error:
             raise NotListening(str(error), "") from error
         if stdin:
@@ -396,15 +498,24 @@ class ClientContext:
                 self.program.exit_description + ("" if status > 0 else ": a crash"),
             )
 
-    async def expect_clean_failure(self, cause: str, timeout: float | None = None) -> None:
-        """Check that the client exits with a status other than 0, without a traceback or a crash."""
+    async def expect_clean_failure(
+        self, cause: str, timeout: float | None = None, *, success_means: str = ""
+    ) -> None:
+        """Check that the client exits with a status other than 0, without a traceback or a crash.
+
+        Args:
+            cause: of the failure, for the description.
+            timeout: seconds until the exit, if not the case's.
+            success_means: the likely mistake if it exits with 0.
+        """
         status = await self.wait_exit(timeout)
         assert self.program is not None
         printed = self.program.stderr.data + self.program.stdout.data
         if status == 0:
             raise CheckFailed(
-                f"an exit status other than 0 after {cause}", "the client exited with 0, which means success"
-            )
+                f"an exit status other than 0 after {cause}", "the client exited with 0, which means success",
+                cause=success_means,
+            )  # fmt: skip
         if status < 0:
             raise CheckFailed(
                 f"an exit status other than 0 after {cause}",
@@ -450,9 +561,10 @@ class ClientContext:
             await program.stderr.wait_eof(0.5)
             if not self._exit_recorded:
                 self.transcript.add("client", f"exited: {program.exit_description}")
-            return CheckFailed(failure.expected, failure.happened), program.stderr_tail
+            crash, cause = find_cause(program.stderr.data) if program.status else ("", "")
+            return failure.extended(failure.happened, crash=crash, cause=cause), program.stderr_tail
         if failure.timed_out and program.is_idle():
-            failure = CheckFailed(failure.expected, f"{failure.happened} (the client is waiting, too)")
+            failure = failure.extended(f"{failure.happened} (the client is waiting, too)")
         return failure, program.stderr_tail
 
     async def _describe_silence(self) -> str:
@@ -475,6 +587,8 @@ class ClientContext:
         finally:  # ^C may interrupt the wait
             for sock in self._sockets:
                 sock.close()
+            if self._network is not None:
+                self._network.close()
             remove_scratch_folder(self._scratch_dir)
 
 

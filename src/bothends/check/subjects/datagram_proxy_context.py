@@ -103,7 +103,7 @@ class DatagramProxyContext(ProxyCaseContext):
     def _describe_silence(name: str, sent: bytes, timeout: float, mistake: str) -> CheckFailed:
         expected = f"the {name} to receive {quote_stream(sent) if sent else 'an empty datagram'}"
         happened = f"nothing arrived within {timeout:g} s"
-        return CheckFailed(expected, happened, timed_out=True, mistake=mistake)
+        return CheckFailed(expected, happened, timed_out=True, cause=mistake)
 
 
 def name_address(address: Any) -> str:
@@ -118,16 +118,16 @@ def _expect_same(name: str, sent: bytes, data: bytes, mistake: str) -> None:
     if not data:
         raise CheckFailed(
             expected, "an empty datagram arrived, which was not sent",
-            mistake="makes an empty datagram of an error, such as ECONNREFUSED",
+            cause="makes an empty datagram of an error, such as ECONNREFUSED",
         )  # fmt: skip
     at = first_difference(sent, data)
     if at == len(data):
         raise CheckFailed(
             expected, f"a datagram of only {at:,} bytes arrived, the beginning of it",
-            mistake=mistake or f"cuts datagrams: a buffer of {at:,} bytes for recvfrom(), or splits them",
+            cause=mistake or f"cuts datagrams: a buffer of {at:,} bytes for recvfrom(), or splits them",
         )  # fmt: skip
     if at == len(sent):
         more = f"a datagram with {len(data) - at:,} bytes more arrived: {quote_stream(data)}"
         cause = "joins datagrams, or sends the whole buffer instead of its filled part"
-        raise CheckFailed(expected, more, mistake=mistake or cause)
-    raise CheckFailed(expected, f"another datagram arrived: {quote_stream(data)}", mistake=mistake)
+        raise CheckFailed(expected, more, cause=mistake or cause)
+    raise CheckFailed(expected, f"another datagram arrived: {quote_stream(data)}", cause=mistake)

@@ -69,6 +69,13 @@ class ProgramUnderTest(Protocol[ContextT_co]):
             UsageError: the command or the endpoint is unusable.
         """
 
+    @property
+    def takes_host(self) -> bool:
+        """Whether the checker tells the program its host."""
+
+    async def explain_gate(self, oracle: Oracle, timeout: float) -> str:
+        """Return why the first case fails, found out by trying, or "" if that shows nothing."""
+
     async def leaves_after_one_client(self, oracle: Oracle, timeout: float) -> bool:
         """Whether the program, a server, exits after one client that was served: found out by trying."""
 

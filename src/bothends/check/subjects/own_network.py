@@ -4,6 +4,7 @@ In its own namespace each start of a program finds its port free: no connection 
 TIME-WAIT there (RFC 9293, section 3.4.1), and no other program has the port. So its cases can run at the
 same time. A socket belongs to the namespace in which it was created, whatever its process enters later, so
 the checker enters the namespace only to create sockets and to start the program (network_namespaces(7)).
+Every address is local in it, so that a program may bind, or connect to, an address in its source.
 
 Root may create network namespaces; any other user needs a user namespace for it (user_namespaces(7)).
 """
@@ -23,10 +24,13 @@ from bothends.osutil.namespaces import (
     new_network_namespace,
     unshare,
 )
+from bothends.wire.netlink import Netlink
 
 
 class OwnNetwork:
-    """A network namespace with only a loopback interface. Close it when its program has ended.
+    """A network namespace with only a loopback interface, which has every address.
+
+    Close it when its program has ended.
 
     Raises:
         OSError: the system does not allow it.
@@ -37,6 +41,8 @@ class OwnNetwork:
             self._descriptor = new_network_namespace()
             try:
                 bring_loopback_up()
+                with Netlink() as netlink:
+                    netlink.make_every_address_local("lo")
             except OSError:
                 os.close(self._descriptor)
                 raise

@@ -130,7 +130,7 @@ class ProxyCaseContext(ServerContext):
         if data:
             return CheckFailed(
                 expected, f"it received only {quote_bytes(data)} {waited}{ended}", timed_out=True,
-                mistake="keeps data back, or passes on a part of it",
+                cause="keeps data back, or passes on a part of it",
             )  # fmt: skip
         if count:
             return CheckFailed(
@@ -207,7 +207,7 @@ class ProxyCaseContext(ServerContext):
             if ending:
                 receiver.note(f"receives {quote_stream(bytes(received))}{ending}")
                 happened = f"{describe_damage(sent, bytes(received))[0]}{ending}"
-                raise CheckFailed(expected, happened, timed_out=timed_out, mistake=mistake)
+                raise CheckFailed(expected, happened, timed_out=timed_out, cause=mistake)
             right = sent[len(received) : len(received) + len(chunk)] == chunk
             received += chunk
             if not right:
@@ -215,7 +215,7 @@ class ProxyCaseContext(ServerContext):
                     received += await receiver.receive(_AFTER_DAMAGE)
                 receiver.note(f"receives {quote_stream(bytes(received))}")
                 happened, cause = describe_damage(sent, bytes(received))
-                raise CheckFailed(expected, happened, mistake=cause or mistake)
+                raise CheckFailed(expected, happened, cause=cause or mistake)
         receiver.note(f"receives {quote_stream(bytes(received))}")
 
     async def relay(
@@ -255,8 +255,8 @@ class ProxyCaseContext(ServerContext):
             raise CheckFailed(expected, f"recv() failed: {errno_text(error.errno or 0)}") from error
         receiver.note(f"receives {quote_bytes(data)}" if data else "receives EOF (FIN)")
         if not data:
-            raise CheckFailed(expected, "EOF was received", mistake="closes the connection by itself")
-        raise CheckFailed(expected, f"{quote_bytes(data)} was received", mistake="adds something of its own")
+            raise CheckFailed(expected, "EOF was received", cause="closes the connection by itself")
+        raise CheckFailed(expected, f"{quote_bytes(data)} was received", cause="adds something of its own")
 
     async def expect_eof(self, receiver: RecordedSocket, after: str, *, mistake: str = "") -> None:
         """Check that the next thing to be received is the end of the stream.
@@ -271,13 +271,13 @@ class ProxyCaseContext(ServerContext):
             receiver.note("receives nothing")
             raise CheckFailed(
                 expected, f"nothing was received within {receiver.timeout:g} s", timed_out=True,
-                mistake=mistake,
+                cause=mistake,
             ) from None  # fmt: skip
         except OSError as error:
             receiver.note(f"recv() fails: {errno_text(error.errno or 0)}")
             raise CheckFailed(
                 expected, f"recv() failed: {errno_text(error.errno or 0)}",
-                mistake="resets the connection where it should pass on the end",
+                cause="resets the connection where it should pass on the end",
             ) from error  # fmt: skip
         receiver.note(f"receives {quote_bytes(data)}" if data else "receives EOF (FIN)")
         if data:
@@ -318,7 +318,7 @@ class ProxyCaseContext(ServerContext):
         extended, stderr_tail = await super().diagnose(failure)
         if program is not None and not self.killed_by_case and not program.running and stderr_tail:
             last = stderr_tail.rpartition("\n")[2]
-            extended.mistake = f"an error that is not handled ends the proxy: {last}"
+            extended.cause = f"an error that is not handled ends the proxy: {last}"
         return extended, stderr_tail
 
     def _describe_sockets(self, program: ProgramProcess) -> list[str]:

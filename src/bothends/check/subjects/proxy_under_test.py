@@ -231,6 +231,15 @@ class ProxyUnderTest:
                 await context.server.program.finish_trace()
             await subject.stop(context.server)
 
+    @property
+    def takes_host(self) -> bool:
+        """False: no case of the proxy suites asks for another host."""
+        return False
+
+    async def explain_gate(self, oracle: Oracle, timeout: float) -> str:
+        """Return "": the first case names its causes itself. See ProgramUnderTest."""
+        return ""
+
     @asynccontextmanager
     async def answering(self, oracle: Oracle, timeout: float) -> AsyncIterator[None]:
         """Do nothing: the checker itself is the upstream. See ProgramUnderTest."""

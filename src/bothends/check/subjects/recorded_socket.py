@@ -45,6 +45,12 @@ class RecordedSocket:
         self._loop = asyncio.get_running_loop()
         self.read_interval = 0.0  # seconds before each read, to be a slow reader
         self._pushed_back = b""  # received, but not consumed yet
+        self.max_resends = 0
+        """How often datagrams are sent again that get no reply, if the program may drop some."""
+        self.resend_interval = 0.2
+        """Seconds after which they are sent again."""
+        self._unanswered: list[bytes] = []  # datagrams
+        self._answered: list[ExpectedReply] = []  # replies that may arrive again, after a repetition
 
     def note(self, event: str) -> None:
         """Record an event in the transcript."""
@@ -129,6 +135,8 @@ class RecordedSocket:
             CheckFailed: the connection is lost, or the peer does not read in time.
         """
         self.note(f"sends {quote_bytes(data)}")
+        if self.max_resends:
+            self._unanswered.append(data)
         try:
             await asyncio.wait_for(self._loop.sock_sendall(self.socket, data), self.timeout)
         except TimeoutError:
@@ -261,10 +269,16 @@ class RecordedSocket:
             CheckFailed: another datagram is received, or none in time.
         """
         missing = [each for each in replies if not each.silent]
+        resends = 0
         while missing:
+            may_resend = resends < self.max_resends
             try:
-                data = await self.receive(self.timeout)
+                data = await self.receive(self.resend_interval if may_resend else self.timeout)
             except TimeoutError:
+                if may_resend:
+                    resends += 1
+                    await self._resend()
+                    continue
                 expected = "an empty datagram" if missing[0] == ExpectedReply() else str(missing[0])
                 happened = f"nothing was received within {self.timeout:g} s"
                 raise CheckFailed(expected, happened, timed_out=True) from None
@@ -272,9 +286,27 @@ class RecordedSocket:
                 raise self._describe_recv_error("recv", error, b"", missing[0]) from error
             self.note(f"receives {quote_bytes(data)}")
             match = next((each for each in missing if each.matches(data)), None)
+            if match is None and self._is_repetition(data):
+                continue
             if match is None:
-                raise CheckFailed(str(missing[0]), describe_difference(missing[0], data))
+                reply = missing[0]
+                surplus = reply.pattern is None and data.startswith(reply.exact)
+                cause = "sends old data from its buffer after the reply" if surplus else ""
+                raise CheckFailed(str(reply), describe_difference(reply, data), cause=cause)
             missing.remove(match)
+            if self.max_resends:
+                self._answered.append(match)
+        self._unanswered.clear()
+
+    async def _resend(self) -> None:
+        """Send the datagrams again that got no reply."""
+        self.note("gets no reply in time, and sends again: the contract allows loss")
+        for data in self._unanswered:
+            with suppress(OSError):
+                await self._loop.sock_sendall(self.socket, data)
+
+    def _is_repetition(self, data: bytes) -> bool:
+        return any(each.matches(data) for each in self._answered)
 
     async def receive_until_eof(self, timeout: float | None = None) -> bytes:
         """Receive everything up to the peer's FIN.
@@ -317,7 +349,7 @@ class RecordedSocket:
             return
         except OSError:
             return
-        if data:
+        if data and not self._is_repetition(data):
             self.note(f"receives {quote_bytes(data)}")
             raise CheckFailed("no data after the reply", f"{quote_bytes(data)} was received after it")
 

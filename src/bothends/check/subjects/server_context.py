@@ -6,6 +6,7 @@ The stimuli of `suites/` are made of these methods. The `expect_` methods raise 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from bothends.check.case import CheckFailed
 from bothends.check.contract import Contract
+from bothends.check.evidence import find_cause
 from bothends.check.messages import make_message
 from bothends.check.oracle import ExpectedReply, Oracle
 from bothends.check.subjects.following_socket import FollowingSocket
@@ -26,12 +28,15 @@ from bothends.check.subjects.process import ProgramProcess
 from bothends.check.subjects.recorded_socket import RecordedSocket, socket_address
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
+from bothends.errors import SystemCallFailed
 from bothends.osutil.process_info import read_process, read_stat, scheduling_times
-from bothends.socket_table import proc_net
+from bothends.socket_table import proc_net, sock_diag
 from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
 _SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
+_CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
+_UNLIKELY: Final = 1e-6  # the probability of a false failure, if the program may drop datagrams
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -49,6 +54,22 @@ class RunningServer:
     assigned_port: int = 0
     network: OwnNetwork | None = None
     used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptQueue:
+    """An accept queue, as the kernel reports it.
+
+    `backlog`: given to listen(2); `client_ports`: of the connections that are in the queue or accepted. With
+    SYN cookies a client may believe in one that the queue had no space for (RFC 4987, section 3.6).
+    """
+
+    backlog: int
+    client_ports: frozenset[int]
+
+    def has(self, client: RecordedSocket) -> bool:
+        """Whether the connection of a client is in the queue, or accepted."""
+        return client.socket.getsockname()[1] in self.client_ports
 
 
 class ServerContext:
@@ -156,8 +177,15 @@ class ServerContext:
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
             sock.bind("")  # to a unique abstract address (unix(7)), to which the server can reply
         client = kind_of_socket(sock, name, self.transcript, timeout)
+        client.max_resends = self.max_resends
         self._sockets.append(client)
         return client, address
+
+    @property
+    def max_resends(self) -> int:
+        """How often a datagram is sent again: until it is as good as certain that not all were dropped."""
+        loss = self.contract.loss
+        return math.ceil(math.log(_UNLIKELY) / math.log(loss)) if loss else 0
 
     def new_socket(self, family: int, kind: int) -> socket.socket:
         """Return a non-blocking socket in the server's network namespace."""
@@ -223,6 +251,7 @@ class ServerContext:
                 f"the next client to be served after {event}",
                 f"{failure.happened}{f'; the {self.noun} exited: {ending}' if ending else ''}",
                 timed_out=failure.timed_out,
+                cause=failure.cause,
             ) from failure
 
     async def exit_description(self) -> str:
@@ -246,10 +275,13 @@ class ServerContext:
             mentioned = ending in failure.happened or exited in failure.happened
             happened = failure.happened if mentioned else f"{failure.happened} ({exited}: {ending})"
             left = program.status == 0 and not self._terminated
-            return CheckFailed(failure.expected, happened, left=left), program.stderr_tail
+            crash, cause = find_cause(program.stderr.data) if program.status else ("", "")
+            return failure.extended(happened, left=left, crash=crash, cause=cause), program.stderr_tail
         if failure.timed_out and self.is_idle():
-            happened = f"{failure.happened} (the {self.noun} is waiting, too)"
-            failure = CheckFailed(failure.expected, happened, mistake=failure.mistake)
+            failure = failure.extended(f"{failure.happened} (the {self.noun} is waiting, too)")
+        elif any(sign in failure.happened for sign in _CLOSED_BY_SERVER):
+            crash, cause = find_cause(program.stderr.data)  # of the thread of this connection
+            failure = failure.extended(failure.happened, crash=crash, cause=cause)
         return failure, program.stderr_tail
 
     # The process ---------------------------------------------------------------------------------
@@ -362,6 +394,19 @@ class ServerContext:
         """Whether the server, or a process that it left behind, listens."""
         program = self.program
         return bool(listeners(program.process_tree(include_detached=True), self.contract.transport))
+
+    def accept_queue(self) -> AcceptQueue | None:
+        """Return the accept queue of a TCP server that was started here, or None if it is unknown."""
+        port = self.server.endpoint.port
+        if self.server.program is None or self.contract.transport != "tcp":
+            return None
+        with suppress(OSError, SystemCallFailed), entered(self.server.network):
+            own = [each for each in sock_diag.dump() if each.protocol == "tcp" and each.local.port == port]
+            for entry in own:
+                if entry.state == "LISTEN":
+                    clients = frozenset(each.peer.port or 0 for each in own if each.state == "ESTABLISHED")
+                    return AcceptQueue(entry.send_queue or 0, clients)
+        return None
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Return whether a condition becomes true within `timeout` seconds."""

@@ -21,10 +21,12 @@ from typing import Final
 
 from bothends.check.case import CheckFailed, NotListening
 from bothends.check.contract import Contract
+from bothends.check.evidence import find_cause
 from bothends.check.oracle import Oracle
 from bothends.check.reference_oracle import ReferenceOracle
 from bothends.check.sandbox.launcher import Sandbox, make_scratch_dir, remove_scratch_dir
 from bothends.check.subjects import own_network, port_in_use
+from bothends.check.subjects.gate_probes import explain_gate
 from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.own_network import OwnNetwork
 from bothends.check.subjects.placeholders import fill_placeholders
@@ -251,6 +253,18 @@ class ServerUnderTest:
         except (CheckFailed, BothendsError, OSError):
             return False
 
+    async def explain_gate(self, oracle: Oracle, timeout: float) -> str:
+        """Return why the first case fails. See ProgramUnderTest."""
+        try:
+            return await explain_gate(self.case_context(oracle, Transcript(), timeout), timeout)
+        except BothendsError:
+            return ""
+
+    @property
+    def takes_host(self) -> bool:
+        """True: the checker connects to wherever it listens."""
+        return True
+
     async def _acquire_server(self) -> RunningServer:
         """Return a server for one case: a new one, unless its endpoint is fixed and it is still running."""
         if not self.is_spawned:
@@ -430,6 +444,7 @@ class ServerUnderTest:
                     + _wrong_port_hint(found, assigned_port),
                     program.stderr_tail,
                     elsewhere=_port_in_source(found, assigned_port),
+                    cause="does not call htons() for its port" if _is_swapped(found, assigned_port) else "",
                 )
             await asyncio.sleep(_POLL_INTERVAL)
 
@@ -447,7 +462,8 @@ class ServerUnderTest:
             states = port_in_use.describe_use(known, network) if known is not None else ""
             hint = f": {name} is still in use{f' ({states})' if states else ''}"
         reason = f"exited before listening ({program.exit_description}){hint}"
-        return NotListening(reason, program.stderr_tail, exited=True, port_in_use=in_use)
+        cause = find_cause(program.stderr.data)[1] if program.status and not in_use else ""
+        return NotListening(reason, program.stderr_tail, exited=True, port_in_use=in_use, cause=cause)
 
     async def stop(self, server: RunningServer) -> None:
         """Kill a server that `start` returned, and remove its folder and its network namespace."""
@@ -491,9 +507,13 @@ def _wrong_port_hint(found: Sequence[Endpoint], assigned_port: int | None) -> st
     """Return a description of the port on which the program listens instead of the assigned one."""
     if not found or assigned_port is None:
         return ""
-    port = found[0].port or 0
-    swapped = port == socket.htons(assigned_port)
-    return f", but on port {port}{': the same port without htons(), bytes swapped' if swapped else ''}"
+    swapped = _is_swapped(found, assigned_port)
+    return f", but on port {found[0].port or 0}{': the same with its bytes swapped' if swapped else ''}"
+
+
+def _is_swapped(found: Sequence[Endpoint], assigned_port: int | None) -> bool:
+    """Whether the program listens on the assigned port with its bytes swapped."""
+    return bool(found) and assigned_port is not None and found[0].port == socket.htons(assigned_port)
 
 
 def _port_in_source(found: Sequence[Endpoint], assigned_port: int | None) -> Endpoint | None:
@@ -501,7 +521,7 @@ def _port_in_source(found: Sequence[Endpoint], assigned_port: int | None) -> End
 
     The same port with its bytes swapped is a mistake with the port that it was given.
     """
-    if assigned_port is None or len(found) != 1 or found[0].port == socket.htons(assigned_port):
+    if assigned_port is None or len(found) != 1 or _is_swapped(found, assigned_port):
         return None
     return found[0]
 

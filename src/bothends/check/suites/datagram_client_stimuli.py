@@ -125,8 +125,9 @@ async def _send_duplicate_reply(
             received, sender = await ctx.receive_datagram(sock)
         except TimeoutError:
             raise CheckFailed(
-                f"the client to send {quote_bytes(messages[1])}", "it did not", timed_out=True
-            ) from None
+                f"the client to send {quote_bytes(messages[1])}", "it did not", timed_out=True,
+                cause="sends the first line of its input only",
+            ) from None  # fmt: skip
     if received.rstrip(b"\r\n") != messages[1]:
         raise CheckFailed(
             f"the client to send {quote_bytes(messages[1])}", f"it sent {quote_bytes(received)}"
@@ -168,9 +169,7 @@ async def reply_from_stranger(ctx: ClientContext) -> Note | None:
     sock, endpoint = _bind_and_start(ctx, [message])
     received, sender = await ctx.expect_datagram(sock, message)
     wrong = b"WRONG: FROM A STRANGER"
-    with socket.socket(sock.family, socket.SOCK_DGRAM) as stranger:
-        if endpoint.host:
-            stranger.bind((endpoint.host, 0))
+    with ctx.new_socket(endpoint.host, socket.SOCK_DGRAM) as stranger:
         ctx.send_datagram(stranger, wrong, sender, "stranger")
     await asyncio.sleep(0.1)
     reply = ctx.reply(received).sample

@@ -154,12 +154,16 @@ async def reply_source_address(ctx: ServerContext) -> Note | None:
     with ctx.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         ctx.transcript.add("client", f"sends {quote_bytes(ctx.message(2))} to {_SECOND_ADDRESS}#{port}")
-        sock.sendto(ctx.message(2), (_SECOND_ADDRESS, port))
-        try:
-            data, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, 65_536), ctx.timeout)
-        except TimeoutError:
-            happened = f"nothing was received within {ctx.timeout:g} s"
-            raise CheckFailed("a reply", happened, timed_out=True) from None
+        for resends_left in range(ctx.max_resends, -1, -1):
+            sock.sendto(ctx.message(2), (_SECOND_ADDRESS, port))
+            limit = probe.resend_interval if resends_left else ctx.timeout
+            try:
+                data, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, 65_536), limit)
+                break
+            except TimeoutError:
+                if not resends_left:
+                    happened = f"nothing was received within {ctx.timeout:g} s"
+                    raise CheckFailed("a reply", happened, timed_out=True) from None
     ctx.transcript.add("client", f"receives {quote_bytes(data)} from {sender[0]}#{sender[1]}")
     if sender != (_SECOND_ADDRESS, port):
         happened = f"it comes from {sender[0]}#{sender[1]}: a connected client does not receive it"

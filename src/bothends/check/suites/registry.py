@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from bothends import suggest
@@ -58,6 +59,25 @@ def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
             f"{contract.name} is for servers only: its reply never ends, so no client would exit"
         )
     return _suite_name(contract, role)
+
+
+def check_selection(contract: Contract, role: Literal["server", "client"], only: Sequence[str]) -> str:
+    """Check that cases belong to the suite for a contract. Returns: the suite's name.
+
+    Raises:
+        UnknownName: there is no such case.
+        UsageError: it belongs to another suite, or needs what the contract does not have.
+    """
+    suite = suite_for(contract, role)
+    known = {case.id for case in cases(suite, contract)}
+    for case_id in only:
+        if case_id in known:
+            continue
+        other, _ = find_case(case_id, contract)
+        if other == suite:
+            raise UsageError(f"{case_id} needs [answer] in the contract, which has scenes only")
+        raise UsageError(f"{case_id} is a case of suite {other!r}, but this contract has suite {suite!r}")
+    return suite
 
 
 def _suite_name(contract: Contract, role: Literal["server", "client"]) -> str:

@@ -147,6 +147,6 @@ CASES: Final[tuple[Case[ClientContext], ...]] = (
         why="getaddrinfo() returns a list because a client should try each address (RFC 6724).",
         likely_cause="tries the first address only",
         run=stimuli.second_address,
-        requires=("TCP",),
+        requires=("TCP", "given host"),
     ),
 )

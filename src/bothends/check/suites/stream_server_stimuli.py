@@ -75,7 +75,12 @@ async def several_messages(ctx: ServerContext) -> Note | None:
     """Send five messages on one connection, each after the reply to the last."""
     client = await ctx.connect()
     for number in range(5):
-        await ctx.exchange(client, ctx.message(number))
+        try:
+            await ctx.exchange(client, ctx.message(number))
+        except CheckFailed as failure:
+            if number and failure.timed_out and not failure.cause:
+                failure.cause = "reads one message from each connection, and leaves it open"
+            raise
     return None
 
 
@@ -359,11 +364,23 @@ async def burst(ctx: ServerContext) -> Note | None:
     with ctx.stopped():
         clients = [ctx.start_connect(f"client {number + 1}") for number in range(BURST_CLIENTS)]
         await ctx.wait_until(lambda: all(client.is_connected() for client in clients), 0.5)
-        queued = sum(client.is_connected() for client in clients)
+        queue = ctx.accept_queue()
+        queued = sum(queue.has(client) if queue else client.is_connected() for client in clients)
         ctx.transcript.add("check", f"{queued} of {BURST_CLIENTS} connections are established at once")
-    happened = f"the accept queue held {queued} of {BURST_CLIENTS}; the others retry after a second"
+    given = "" if queue is None else f" (listen() was called with {queue.backlog})"
+    happened = f"the accept queue held {queued} of {BURST_CLIENTS}{given}; the others retry after a second"
+    # A queue holds one connection more than the backlog, so that of a textbook holds six.
     if queued <= _TEXTBOOK_BACKLOG and ctx.server.program is not None:
-        raise CheckFailed(f"{BURST_CLIENTS} connections to be established at once", happened)
+        raise CheckFailed(
+            f"{BURST_CLIENTS} connections to be established at once", happened,
+            cause="" if queue is None else f"a backlog of {queue.backlog}",
+        )  # fmt: skip
+    if queue is not None and ctx.contract.speaks_first:
+        # The others send nothing, so a connection that the queue had no space for would never be repeated.
+        for client in clients:
+            if not queue.has(client):
+                client.reset()
+        clients = [client for client in clients if client.socket.fileno() >= 0]
 
     async def exchange(number: int, client: RecordedSocket) -> None:
         client.timeout = ctx.timeout * 4
@@ -372,6 +389,7 @@ async def burst(ctx: ServerContext) -> Note | None:
         client.close()
 
     await run_concurrently([exchange(*each) for each in enumerate(clients)])
+    await ctx.expect_served()
     return Note(Verdict.NON_STRICT, happened) if queued < BURST_CLIENTS else None
 
 
@@ -449,7 +467,13 @@ async def close_unread(ctx: ServerContext) -> Note | None:
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     client.note(f"receives {len(received):,} bytes of the reply{', then RST' if was_reset else ''}")
-    if not reply.matches(received):
+    answered = _answered_prefix(ctx, message + surplus, received)
+    if answered and answered < len(message):
+        raise CheckFailed(
+            f"the reply, {reply}", f"it replies to the first {answered:,} bytes of {len(message):,} only",
+            cause="a buffer that is smaller than the message",
+        )  # fmt: skip
+    if not answered and not reply.matches(received):
         lost = (
             "the connection was reset, and the rest of the reply was lost"
             if was_reset
@@ -459,6 +483,18 @@ async def close_unread(ctx: ServerContext) -> Note | None:
     if was_reset:
         return Note(Verdict.NON_STRICT, "the reply was followed by RST, which destroys it on a slow path")
     return None
+
+
+def _answered_prefix(ctx: ServerContext, sent: bytes, received: bytes) -> int:
+    """Return the length of the beginning of the sent data to which the reply is correct, or 0.
+
+    Without framing, a server may take any data that it receives at once for its message.
+    """
+    oracle = ctx.oracle
+    if ctx.contract.framing != "none" or not (oracle.accepts_any_message and oracle.exact_replies):
+        return 0
+    sizes = (len(received), *range(len(sent), 0, -1))
+    return next((size for size in sizes if oracle.reply(sent[:size]).matches(received)), 0)
 
 
 # The process -------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="discards the data after the first message of a recv()",
         run=stimuli.two_in_one,
         requires=("persistent", "framing", "messages", "replies"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-split-delimiter",
@@ -61,6 +62,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="searches each recv() for the end of a message, without the data received before",
         run=stimuli.split_delimiter,
         requires=("persistent", "framing", "any message"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-empty-message",
@@ -70,6 +72,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="treats an empty message as EOF",
         run=stimuli.empty_message,
         requires=("persistent", "unbounded messages", "any message"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-large",
@@ -79,6 +82,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="ignores the result of send(), or its buffer is too small",
         run=stimuli.large_messages,
         requires=("any message", "exact replies", "replies"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-late-reader",
@@ -88,7 +92,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="assumes that one send() sends everything, or closes on EAGAIN",
         run=stimuli.late_reader,
         requires=("persistent", "any message", "exact replies", "replies"),
-        after=("tcp-large",),
+        after=("tcp-large", "tcp-several-messages"),
     ),
     Case(
         id="tcp-half-close",
@@ -142,6 +146,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="off by one at the end of a buffer, or no space for the terminating NUL",
         run=stimuli.buffer_sizes,
         requires=("any message", "exact replies", "replies"),
+        after=("tcp-several-messages",),
     ),
     Case(
         id="tcp-lengths",
@@ -161,6 +166,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         likely_cause="-",
         run=stimuli.unterminated_last_line,
         requires=("unbounded messages", "any message", "replies"),
+        graded=False,
     ),
     Case(
         id="tcp-prints",
@@ -269,7 +275,7 @@ CASES: Final[tuple[Case[ServerContext], ...]] = (
         stimulus="64 connections at the same time, while the server is busy for a moment",
         expectation="the kernel accepts all of them, and the server serves them",
         why="While the server is busy, connections wait in the accept queue, whose length listen() sets.",
-        likely_cause="a backlog of 1, as in many examples",
+        likely_cause="a short backlog, as in many examples",
         run=stimuli.burst,
     ),
     Case(

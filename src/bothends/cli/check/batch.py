@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bothends.cli import terminal
-from bothends.cli.check.options import allow_code_option
+from bothends.cli.check.options import REPORT_FORMATS, allow_code_option
 from bothends.cli.termination import raise_exit_on_signals
 from bothends.errors import ServiceError, SystemCallFailed, UsageError
 from bothends.textfile import read_text
 
 if TYPE_CHECKING:
-    from bothends.check.batch.grading import BatchSettings
+    from bothends.check.batch.grading import BatchSettings, JudgedSubmission
+    from bothends.check.contract import Contract
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +48,19 @@ if TYPE_CHECKING:
 )
 @click.option("--no-sandbox", is_flag=True, help="Run the programs without a sandbox.")
 @click.option("--thorough", is_flag=True, help="Also run slow and large cases.")
+@click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated.")
+@click.option(
+    "--report", "formats", multiple=True, type=click.Choice(REPORT_FORMATS), metavar="FORMAT",
+    help=f"Also a report on each program, beside its page: {', '.join(REPORT_FORMATS)}; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--trace", is_flag=True,
+    help="Repeat each failed case under trace, and write a page about its calls. Needs --no-sandbox.",
+)  # fmt: skip
+@click.option(
+    "--compare", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+    help="Compare with the results of an earlier batch in this folder.",
+)  # fmt: skip
 def batch(
     folders: tuple[Path, ...],
     contract: str,
@@ -56,6 +71,10 @@ def batch(
     cluster: str,
     no_sandbox: bool,
     thorough: bool,
+    only: tuple[str, ...],
+    formats: tuple[str, ...],
+    trace: bool,
+    compare: Path | None,
 ) -> None:
     """Test many programs, one in each folder, and summarize the results.
 
@@ -67,12 +86,14 @@ def batch(
     """
     from bothends.check import contract as contracts
     from bothends.check.batch.contract_copy import find_files
-    from bothends.check.batch.grading import BatchSettings, JudgedSubmission, judge_all, submission_name
+    from bothends.check.batch.grading import BatchSettings, judge_all, submission_name
     from bothends.check.reports.batch_report import as_csv, as_html, common_failures
 
     agreed = contracts.load(contract, allow_code=allow_code)
     if agreed.needs_reference:
         raise UsageError(f"{agreed.name} compares with a reference server, which a batch does not run")
+    _check_options(agreed, role, only, trace=trace, sandbox=not no_sandbox)
+    earlier = _load_results(compare) if compare is not None else {}
     names = [submission_name(folder) for folder in folders]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two folders are named {min(duplicates)}: results are named after their folders")
@@ -83,6 +104,8 @@ def batch(
         thorough=thorough,
         allow_code=allow_code,
         contract_files=find_files(agreed),
+        only=only,
+        trace=trace,
     )
     _load_copy(settings)
 
@@ -91,25 +114,16 @@ def batch(
         terminal.note(f"{submission.name}: {points}; {remaining} left")
 
     def write_tables(judged: list[JudgedSubmission]) -> None:
-        tables = (("results.csv", as_csv(judged)), ("results.html", as_html(judged, agreed.name)))
-        for file, content in tables:
-            try:
-                (out / file).write_text(content, encoding="utf-8", errors="backslashreplace")
-            except OSError as error:
-                raise SystemCallFailed("write", str(out / file), error.errno or 0) from error
+        _write(out / "results.csv", as_csv(judged))
+        _write(out / "results.html", as_html(judged, agreed.name))
+        _write_students(out, judged, formats)
 
     workers = workers or os.cpu_count() or 1
     with raise_exit_on_signals():
         found = judge_all(
-            folders,
-            settings,
-            out,
-            workers=workers,
-            cluster=cluster,
-            progress=progress,
-            stopped=write_tables,
-            warn=lambda text: terminal.note(text, "warning"),
-        )
+            folders, settings, out, workers=workers, cluster=cluster, progress=progress, stopped=write_tables,
+            remark=lambda text: terminal.note(text, "warning"),
+        )  # fmt: skip
     write_tables(found)
     rows = [
         (
@@ -128,8 +142,70 @@ def batch(
         terminal.show("\nmost common mistakes:")
         for case, mistake, count in mistakes[:5]:
             terminal.show(f"  {count:4}  {terminal.styled(case, 'strong', sys.stdout)}: {mistake}")
+    if compare is not None:
+        _show_comparison(out, earlier, found, agreed.name)
     if any(one.result.failed for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _check_options(agreed: Contract, role: str, only: tuple[str, ...], *, trace: bool, sandbox: bool) -> None:
+    from bothends.check.suites.registry import check_selection
+
+    check_selection(agreed, "client" if role == "client" else "server", only)
+    if trace and sandbox:
+        raise UsageError("--trace needs --no-sandbox: the sandbox shows no tracer")
+    if trace:
+        from bothends.trace.capture.tracees import find_strace
+
+        find_strace()
+
+
+def _load_results(folder: Path) -> dict[str, JudgedSubmission]:
+    """Return the results of an earlier batch, by the names of the programs.
+
+    Raises:
+        UsageError: there are none in the folder.
+    """
+    from bothends.check.batch.grading import load_previous
+
+    loaded = [load_previous(file) for file in sorted(folder.glob("*.json"))]
+    found = {each.name: each for each in loaded if each is not None}
+    if not found:
+        raise UsageError(f"{folder} has no results of a batch: give the --out of an earlier one")
+    return found
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise SystemCallFailed("write", str(path), error.errno or 0) from error
+
+
+def _write_students(out: Path, judged: Sequence[JudgedSubmission], formats: Sequence[str]) -> None:
+    """Write a page for each program, and its reports in other formats."""
+    from bothends.check.reports import SUFFIXES, render
+    from bothends.check.reports.batch_report import STUDENTS_FOLDER, as_student_html
+
+    for one in judged:
+        for format_name in dict.fromkeys(("html", *formats)):
+            text = as_student_html(one) if format_name == "html" else render(one.result, format_name)
+            _write(out / STUDENTS_FOLDER / f"{one.name}{SUFFIXES[format_name]}", text)
+
+
+def _show_comparison(
+    out: Path, earlier: dict[str, JudgedSubmission], found: Sequence[JudgedSubmission], contract: str
+) -> None:
+    from bothends.check.reports import comparison
+
+    changes = comparison.compare(earlier, found)
+    _write(out / "comparison.csv", comparison.as_csv(changes))
+    _write(out / "comparison.html", comparison.as_html(changes, contract))
+    different = [each for each in changes if each.is_change]
+    terminal.show(f"\ncompared with the earlier batch: {len(different)} of {len(changes)} programs differ")
+    if different:
+        terminal.table(comparison.HEADS, [each.columns for each in different])
 
 
 def _load_copy(settings: BatchSettings) -> None:

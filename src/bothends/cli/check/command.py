@@ -15,7 +15,8 @@ import click
 from bothends import suggest
 from bothends.cli import terminal
 from bothends.cli.check.batch import batch
-from bothends.cli.check.options import allow_code_option, split_command
+from bothends.cli.check.class_tools import classroom, gradescope
+from bothends.cli.check.options import REPORT_FORMATS, allow_code_option, split_command
 from bothends.cli.check.record import record
 from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
@@ -38,7 +39,6 @@ _LOSSY_TOXICS: Final = {
 }
 # Seconds, with --wire: a lost segment is retransmitted after 1 s or more (RFC 6298, sections 2.1 and 5.5).
 _WIRE_TIMEOUT: Final = 20.0
-REPORT_FORMATS: Final = ("text", "json", "junit", "tap", "gradescope", "html")
 
 
 @click.group(context_settings=_HELP)
@@ -271,15 +271,9 @@ def _judge(
     from bothends.check.sandbox.launcher import enter
     from bothends.check.subjects.own_network import become_able
     from bothends.check.subjects.process import subreaper
-    from bothends.check.suites.registry import find_case
+    from bothends.check.suites.registry import check_selection
 
-    for case in only:
-        if case in {each.id for each in run.cases}:
-            continue
-        suite, _ = find_case(case, run.subject.contract)
-        if suite == run.suite:
-            raise UsageError(f"{case} needs [answer] in the contract, which has scenes only")
-        raise UsageError(f"{case} is a case of suite {suite!r}, but this contract has suite {run.suite!r}")
+    check_selection(run.subject.contract, "client" if "client" in run.suite else "server", only)
     if inside:
         remove_inside_option()
     elif wire:
@@ -414,7 +408,7 @@ def explain(case: str, contract: str | None, allow_code: bool) -> None:
         ("expected", found.expectation),
         ("why", found.why),
         ("common mistake", found.likely_cause),
-        ("skipped if", "; ".join(REQUIREMENTS[name][1] for name in found.requires) or "-"),
+        ("skipped if", "; ".join(REQUIREMENTS[name] for name in found.requires) or "-"),
         ("requires", ", ".join(found.after) or "-"),
     ):
         terminal.show(f"  {head:<20} {text}")
@@ -422,3 +416,5 @@ def explain(case: str, contract: str | None, allow_code: bool) -> None:
 
 check.add_command(batch)
 check.add_command(record)
+check.add_command(gradescope)
+check.add_command(classroom)

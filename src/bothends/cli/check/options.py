@@ -9,6 +9,8 @@ import click
 
 from bothends.errors import UsageError
 
+REPORT_FORMATS: Final = ("text", "json", "junit", "tap", "gradescope", "classroom", "html")
+
 allow_code_option: Final = click.option(
     "--allow-code", is_flag=True, help="Run the Python code that the contract names; only if you trust it."
 )

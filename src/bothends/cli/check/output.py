@@ -43,11 +43,7 @@ def show(result: SuiteResult, *, verbose: bool = False) -> None:
 
 
 def _summary(outcome: CaseOutcome) -> str:
-    text = (
-        outcome.happened.split("\n")[0]
-        if outcome.verdict is Verdict.FAIL
-        else outcome.detail or outcome.happened
-    )
+    text = outcome.summary.split("\n")[0]
     text = text if len(text) <= _MAX_CELL_WIDTH else text[:_MAX_CELL_WIDTH] + "..."
     expected_attempts = 2 if outcome.verdict is Verdict.FAIL else 1  # a failure is always repeated
     return text + (f" (after {outcome.attempts} attempts)" if outcome.attempts > expected_attempts else "")

@@ -56,7 +56,7 @@ async def one_exchange(ctx: DatagramProxyContext) -> Note | None:
         raise CheckFailed(
             f"a reply from {name_address(proxy)}, where the client sent its request",
             f"it comes from {name_address(source)}: a connected client does not receive it",
-            mistake="replies from the socket that it has to the upstream, not from the one that listens",
+            cause="replies from the socket that it has to the upstream, not from the one that listens",
         )
     with suppress(TimeoutError):
         surplus, _ = await ctx.receive_at_upstream(_SURPLUS_WAIT)
@@ -123,7 +123,7 @@ def _expect_pieces(name: str, arrived: list[bytes]) -> None:
         f"{len(_PIECES)} datagrams at the {name}, as they were sent",
         f"these arrived: {found}",
         timed_out=not joined and b"" in arrived,
-        mistake="joins datagrams, as if they were a stream" if joined else "drops or splits datagrams",
+        cause="joins datagrams, as if they were a stream" if joined else "drops or splits datagrams",
     )
 
 
@@ -153,7 +153,7 @@ def _expect_different(first: Any, second: Any) -> None:
         raise CheckFailed(
             "an address of its own for each client at the upstream",
             f"the datagrams of two clients come from {name_address(first)}",
-            mistake="one socket to the upstream for all clients: a reply does not say which of them asked",
+            cause="one socket to the upstream for all clients: a reply does not say which of them asked",
         )
 
 
@@ -179,10 +179,10 @@ async def one_session(ctx: DatagramProxyContext) -> Note | None:
     each = "opens a socket for each datagram instead of for each client"
     if len(addresses) > 1:
         found = f"{_ONE_CLIENT} datagrams of one client come from {len(addresses)} addresses"
-        raise CheckFailed("one address for each client at the upstream", found, mistake=each)
+        raise CheckFailed("one address for each client at the upstream", found, cause=each)
     if ctx.server.program and ctx.fd_count() > before + _ONE_CLIENT // 2:
         found = f"{ctx.fd_count()} are open after {_ONE_CLIENT} datagrams of one client"
-        raise CheckFailed(f"about {before} open descriptors, as after its first", found, mistake=each)
+        raise CheckFailed(f"about {before} open descriptors, as after its first", found, cause=each)
     return None
 
 
@@ -193,7 +193,7 @@ async def silent_upstream(ctx: DatagramProxyContext) -> Note | None:
     try:
         await ctx.expect_served("next")
     except CheckFailed as failure:
-        failure.mistake = "waits for the reply before it reads the next datagram"
+        failure.cause = "waits for the reply before it reads the next datagram"
         raise
     await ctx.pass_up(first, b"nor to this")
     return None
@@ -277,7 +277,7 @@ async def _expect_served_again(ctx: DatagramProxyContext, client: RecordedSocket
             f"the client to be served after {event}",
             f"the proxy exited: {ending}" if ending else f"none of {_RESENDS} datagrams arrived",
             timed_out=True,
-            mistake="" if ending else "gives a client up after ECONNREFUSED, or is stuck",
+            cause="" if ending else "gives a client up after ECONNREFUSED, or is stuck",
         )
     await ctx.expect_still_served(event)
 

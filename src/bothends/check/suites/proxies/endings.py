@@ -97,7 +97,7 @@ async def silent_clients(ctx: ProxyCaseContext) -> Note | None:
             "the upstream's connections to end with those of the clients",
             f"{count} of {ctx.upstream.accepted} stay open, whose clients have closed",
             timed_out=True,
-            mistake=_NO_FIN,
+            cause=_NO_FIN,
         )
     return None
 
@@ -137,7 +137,7 @@ async def _expect_reset_passed_on(
             f"the {other.name}'s connection to end after the {resetting.name} has reset its own",
             f"it was still open after {ctx.timeout:g} s",
             timed_out=True,
-            mistake=_NO_RESET,
+            cause=_NO_RESET,
         )
     await ctx.expect_still_served(f"a reset by the {resetting.name}")
     if ending == "EOF":
@@ -197,6 +197,6 @@ async def _receiver_gone(ctx: ProxyCaseContext, *, upwards: bool) -> None:
             f"send() to fail at the {sender.name} after the {receiver.name} has left",
             f"the proxy took {sent:,} bytes, and the connection is still open",
             timed_out=True,
-            mistake=_KEEPS_READING,
+            cause=_KEEPS_READING,
         )
     await ctx.expect_still_served(f"the {receiver.name} left while the {sender.name} was sending")

@@ -49,7 +49,7 @@ async def _not_reading(ctx: ProxyCaseContext, *, upwards: bool) -> Note | None:
         raise CheckFailed(
             f"the proxy to stop reading while the {reader.name} does not read",
             f"it took all {taken:,} bytes of the {sender.name}{grown}",
-            mistake="no back-pressure: reads without a limit into a buffer of its own",
+            cause="no back-pressure: reads without a limit into a buffer of its own",
         )
     return Note(Verdict.PASS, f"it takes {taken / 1e6:.1f} MB, and then stops reading")
 
@@ -96,7 +96,7 @@ async def stalled_pair(ctx: ProxyCaseContext) -> Note | None:
         try:
             await ctx.expect_still_served(f"the {reader.name} has stopped reading")
         except CheckFailed as failure:
-            failure.mistake = _BLOCKS_ALL
+            failure.cause = _BLOCKS_ALL
             raise
     return None
 

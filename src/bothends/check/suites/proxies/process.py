@@ -39,7 +39,7 @@ async def idle_pair(ctx: ProxyCaseContext) -> Note | None:
         try:
             await ctx.relay(sender, receiver, b"after a pause\n")
         except CheckFailed as failure:
-            failure.mistake = closes
+            failure.cause = closes
             raise
     return None
 
@@ -145,7 +145,7 @@ async def _expect_released(ctx: ProxyCaseContext, before: tuple[int, int], after
         expected, found = f"about {had_threads} threads or processes", f"there are {threads}"
         mistake = "a thread or process waits for ever, or is not waited for"
     raise CheckFailed(
-        f"{expected}, as before", f"{found} after {after}, at both ends", timed_out=True, mistake=mistake
+        f"{expected}, as before", f"{found} after {after}, at both ends", timed_out=True, cause=mistake
     )
 
 
@@ -166,7 +166,7 @@ async def memory(ctx: ProxyCaseContext) -> Note | None:
         raise CheckFailed(
             "the memory of closed connections to be freed",
             f"it grew by {used[-1] - used[-2]:,} bytes while {relayed:,} were relayed, in every round",
-            mistake="keeps what it has relayed, or the state of closed connections",
+            cause="keeps what it has relayed, or the state of closed connections",
         )
     return Note(
         Verdict.PASS, f"{used[-1] / 1e6:.0f} MB after {_MEMORY_ROUNDS * relayed / 1e6:.0f} MB relayed"
@@ -190,13 +190,13 @@ async def reload(ctx: ProxyCaseContext) -> Note | None:
                 f"each client to be served while {name} reloads the configuration",
                 happened,
                 timed_out=failure.timed_out,
-                mistake="closes its listening socket for a moment, or the signal ends it",
+                cause="closes its listening socket for a moment, or the signal ends it",
             ) from failure
         await asyncio.sleep(_RELOAD_INTERVAL)
     for upwards in (True, False):
         try:
             await ctx.relay(*pair.ends(upwards=upwards), b"after the reload\n")
         except CheckFailed as failure:
-            failure.mistake = f"{name} ends the connections that are open"
+            failure.cause = f"{name} ends the connections that are open"
             raise
     return None

@@ -41,7 +41,7 @@ async def upstream_later(ctx: ProxyCaseContext) -> Note | None:
         raise CheckFailed(
             "the proxy to start without its upstream",
             f"it {error.reason}{f': {last_line}' if last_line else ''}",
-            mistake="connects to the upstream once when it starts, and exits if that fails",
+            cause="connects to the upstream once when it starts, and exits if that fails",
         ) from error
     await _expect_given_up(ctx)
     ctx.upstream.listen()
@@ -66,7 +66,7 @@ async def _expect_given_up(ctx: ProxyCaseContext) -> None:
             "the client's connection to be closed, because the upstream refuses",
             f"it was still open after {limit:g} s",
             timed_out=True,
-            mistake=_KEEPS_CLIENT,
+            cause=_KEEPS_CLIENT,
         )
 
 

@@ -69,7 +69,7 @@ async def upstream_first(ctx: ProxyCaseContext) -> Note | None:
             "a connection to the upstream for a client that sends nothing",
             f"none arrived within {ctx.timeout:g} s",
             timed_out=True,
-            mistake="connects to the upstream only when the client has sent something",
+            cause="connects to the upstream only when the client has sent something",
         ) from None
     upstream = ctx.record(sock, "upstream")
     await ctx.relay(upstream, client, b"greeting of the upstream\n", mistake=_TURNS)
