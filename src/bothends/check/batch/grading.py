@@ -41,6 +41,7 @@ from bothends.check.contract import BUILTIN_DIR
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.errors import BothendsError, SystemCallFailed
 from bothends.escaping import escape, escape_text
+from bothends.foreign_text import json_text
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
 from bothends.osutil.scratch import scratch_folder
@@ -480,7 +481,7 @@ def judge_all(
         with closing(_judge_pending(pending, workers, cluster, warn)) as judged_now:
             for judged in itertools.chain(unreadable, map(judged_submission_from_object, judged_now)):
                 results[judged.name] = judged
-                text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
+                text = json_text(judged.as_object(), indent=2)
                 (out / f"{judged.name}.json").write_text(text, encoding="utf-8", errors="backslashreplace")
                 remaining -= 1
                 progress(judged, remaining)
