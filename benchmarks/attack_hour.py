@@ -31,7 +31,7 @@ from bothends.engines.registry import ENGINES
 
 QUIET: Final = 10.0  # seconds
 WARM_UP: Final = 60.0  # seconds at most, and a quarter of the time at most
-IDLE: Final = 6.0  # seconds: longer than a lingering close
+IDLE: Final = 20.0  # seconds: fork still forks for queued clients that have gone, for 10 s after an attack
 AT_ONCE: Final = 2  # attackers
 TIMEOUT: Final = 1.0  # seconds after which an honest request is unanswered
 MAX_P99: Final = 10  # times the quiet value

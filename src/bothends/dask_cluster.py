@@ -44,7 +44,7 @@ def connect(address: str, warn: Callable[[str], object]) -> Any:
     found = str(client.scheduler.address)
     if not found.startswith(_ENCRYPTED):
         warn(
-            f"the cluster at {found} has no TLS: all who reach it can run code on its workers and change "
-            "results; use tls:// where it is not only yours"
+            f"the cluster at {found} has no TLS: any program that reaches it can run code on its "
+            "workers and change results; use tls:// where it is not only yours"
         )
     return client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ from bothends.cli import terminal
 from bothends.cli.reporting import ProgressLine, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.errors import UnknownName, UsageError
+from bothends.foreign_text import json_text
 
 if TYPE_CHECKING:
     from bothends.attack.attacks.base import Attack
@@ -209,7 +209,7 @@ def _write(result: AttackResult, name: str, file: Path | None) -> None:
         _show(result)
         return
     if name == "json":
-        text = json.dumps(result.as_object(), indent=2, ensure_ascii=False) + "\n"
+        text = json_text(result.as_object(), indent=2) + "\n"
     else:
         text = reports.render(result.as_suite_result(), name)
     write_report(text, name, file)

@@ -137,7 +137,7 @@ def _write_line(line: str) -> None:
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
-    except BrokenPipeError:  # the program serves others, too: a note that nobody reads must not end it
+    except BrokenPipeError:  # the program serves others, too: a note without a reader must not end it
         discard_stderr()
 
 

@@ -126,10 +126,10 @@ class ObserverFile:
         with self._reporting():
             return self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
 
-    def wait_for_reader(self, patience: float) -> None:
-        """Wait until a slow reader has read everything, or has read nothing for `patience` seconds."""
+    def wait_for_reader(self, timeout: float) -> None:
+        """Wait until a slow reader has read everything, or has read nothing for `timeout` seconds."""
         while left := self._queue_size:
-            self._wait_writable(int(1000 * patience))
+            self._wait_writable(int(1000 * timeout))
             with self._reporting():
                 self._drain()
             if self._queue_size == left:

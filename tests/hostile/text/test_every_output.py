@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bothends.attack.results import AttackOutcome, AttackResult, Hold
 from bothends.bench.report import text as bench_text
 from bothends.bench.results import BenchEntry, Document, decode, encode
 from bothends.check.batch.grading import JudgedSubmission
@@ -27,6 +28,7 @@ from bothends.check.case import Verdict
 from bothends.check.reports import batch_report, render
 from bothends.check.results import CaseOutcome, SuiteResult
 from bothends.check.transcript import TranscriptEntry
+from bothends.cli import attack as attack_cli
 from bothends.cli import main, terminal
 from bothends.cli.bench import output as bench_output
 from bothends.cli.check import output as check_output
@@ -82,6 +84,17 @@ def result(text: str) -> SuiteResult:
     skipped = CaseOutcome(text, Verdict.SKIP, detail=text)
     informs = CaseOutcome(text, Verdict.INFO, detail=text, transcript=failed.transcript)
     return SuiteResult(text, text, "tcp", (failed, skipped, informs), notes=(text,))
+
+
+def attack_result(text: str) -> AttackResult:
+    outcome = AttackOutcome(
+        attack=text, hold=Hold.FAILED, reason=text, meaning=text, mistake=text, others=(text,), does=text,
+        counts=((text, 1),), ending=text, stderr_tail=text,
+    )  # fmt: skip
+    skipped = AttackOutcome(attack=text, hold=Hold.SKIPPED, reason=text)
+    return AttackResult(
+        program=text, compared=text, outcomes=(outcome, skipped), seed=1, seconds=1.0, notes=(text,)
+    )
 
 
 def submissions(text: str) -> list[JudgedSubmission]:
@@ -167,6 +180,10 @@ OUTPUTS: dict[str, Output] = {
         for form in ("text", "json", "junit", "tap", "gradescope", "html")
     },
     "check on the terminal": printed(lambda text: check_output.show(result(text), verbose=True)),
+    **{
+        f"attack, {form}": printed(lambda text, form=form: attack_cli._write(attack_result(text), form, None))  # type: ignore[misc]
+        for form in ("text", "json", "junit", "tap", "html")
+    },
     "batch, CSV": returned(lambda text: batch_report.as_csv(submissions(text))),
     "batch, page": returned(lambda text: batch_report.as_html(submissions(text), text)),
     **{

@@ -47,6 +47,7 @@ from bothends.check.runner import selected_cases
 from bothends.check.suites.registry import cases, suite_for
 from bothends.errors import BothendsError, SystemCallFailed
 from bothends.escaping import escape, escape_text
+from bothends.foreign_text import json_text
 from bothends.osutil.private_files import open_private
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.osutil.reexec import self_command
@@ -524,7 +525,7 @@ def judge_all(
         with closing(_judge_pending(pending, workers, cluster, remark)) as judged_now:
             for judged in itertools.chain(unreadable, (_keep_pages(each, out) for each in judged_now)):
                 results[judged.name] = judged
-                text = json.dumps(judged.as_object(), indent=2, ensure_ascii=False)
+                text = json_text(judged.as_object(), indent=2)
                 (out / f"{judged.name}.json").write_text(text, encoding="utf-8", errors="backslashreplace")
                 remaining -= 1
                 progress(judged, remaining)

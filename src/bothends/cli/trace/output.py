@@ -36,7 +36,7 @@ HANG_NS: Final = 1_000_000_000  # nanoseconds: a call that is blocked for longer
 TIME_LIMIT_STATUS: Final = 124  # as timeout(1)
 STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three seconds
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
-_PAGER_PATIENCE: Final = 3600.0  # seconds
+_PAGER_TIMEOUT: Final = 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +300,9 @@ class _ObservedOutput:
     def close(self) -> SystemCallFailed | None:
         """Close the file. Returns an error if something is missing in it.
 
-        The reader may be a pager, so it gets time if there is somebody to press ^C.
+        The reader may be a pager, so it gets time where a user can press ^C.
         """
-        self.file.wait_for_reader(_PAGER_PATIENCE if terminal.is_terminal(sys.stderr) else CLOSE_TIMEOUT)
+        self.file.wait_for_reader(_PAGER_TIMEOUT if terminal.is_terminal(sys.stderr) else CLOSE_TIMEOUT)
         error = self.file.close()
         return SystemCallFailed("write", error.target, error.errno) if error and self.is_picture else error
 
