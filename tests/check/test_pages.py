@@ -15,7 +15,9 @@ from tests.tools import needs_tool
 HOW_TO = ROOT / "docs" / "how-to"
 
 
-@pytest.mark.parametrize("page", ["judge.md", "judge-a-proxy.md", "write-a-contract.md", "write-a-dialogue.md"])
+@pytest.mark.parametrize(
+    "page", ["judge.md", "judge-a-proxy.md", "write-a-contract.md", "write-a-dialogue.md"]
+)
 def test_how_to_page_commands_run(page: str, tmp_path: Path) -> None:
     Page(HOW_TO / page, tmp_path).run()
 
