@@ -121,6 +121,11 @@ class ProxyUnderTest:
                 "check", "a proxy with fixed ports", hint="give it {port} and {upstream_port}",
                 reason="the system does not allow network namespaces",
             )  # fmt: skip
+        if self.fixed_endpoint is not None:
+            self.notes.append(
+                f"the proxy's endpoint is fixed ({self.fixed_endpoint}): each case ran in a network namespace"
+                " of its own"
+            )
         loop = asyncio.get_running_loop()
         started_at = loop.time()
         server, upstream = await self._start()

@@ -87,6 +87,7 @@ async def hanging_connect(ctx: ProxyCaseContext) -> Note | None:
     ctx.upstream.listen()
     ctx.transcript.add("upstream", "accepts again")
     with suppress(TimeoutError):  # a proxy may have given up meanwhile
-        await ctx.upstream.accept_from(first, _SYN_RETRIES * ctx.load_factor)
+        sock = await ctx.upstream.accept_from(first, _SYN_RETRIES * ctx.load_factor)
+        ctx.record(sock, "upstream of the waiting", first, waiting)
     await ctx.expect_still_served("the upstream did not answer for a moment")
     return None

@@ -358,6 +358,7 @@ CASES: Final[tuple[Case[ProxyCaseContext], ...]] = (
         likely_cause="closes its listening socket or its connections, or the signal ends it",
         run=process.reload,
         requires=("process",),
+        after=_CONCURRENT,
     ),
     Case(
         id="proxy-restart",
