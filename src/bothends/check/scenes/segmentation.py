@@ -11,7 +11,7 @@ from bothends.check.scenes.template import TextTemplate
 
 _LONG_INTERVAL: Final = 0.05  # seconds: a waiting server reads each piece by itself
 _BYTE_INTERVAL: Final = 0.02  # seconds, between bytes
-_MAX_SINGLE: Final = 200  # bytes at each end of a text that are sent one by one
+_MAX_SINGLE: Final = 50  # bytes at each end of a text that are sent one by one
 _MAX_BYTEWISE: Final = 1.0  # seconds for one text; the bytes of a long one follow each other faster
 
 

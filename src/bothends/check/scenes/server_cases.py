@@ -92,12 +92,13 @@ async def play_interleaved(ctx: ServerContext, scene: Scene) -> Note | None:
 
 async def play_after_interruption(ctx: ServerContext, scene: Scene) -> Note | None:
     """Play half of the scene, reset the connection of a client, close the others, and play the scene."""
+    sockets = ctx.socket_count()
     interrupted = ScenePlayer(ctx, scene, suffix=" (gone)")
     for step in scene.steps[: (len(scene.steps) + 1) // 2]:
         await interrupted.step(step)
     await interrupted.leave()
     # The server may need a moment to notice, and to forget what belonged to the connections.
-    await ctx.wait_until(ctx.is_idle, ctx.timeout)
+    await ctx.wait_until(lambda: ctx.is_idle() and ctx.socket_count() <= sockets, ctx.timeout)
     await ScenePlayer(ctx, scene).play()
     return None
 

@@ -240,6 +240,19 @@ class ServerContext:
             return sum(entry.recv_queue or 0 for entry in found if entry.local.port == endpoint.port)
         return 0
 
+    def socket_count(self) -> int:
+        """Return the number of sockets that the server and its descendants hold.
+
+        0 if the checker did not start the server, because its state is unknown.
+        """
+        count = 0
+        for pid in self.program.process_tree() if self.server.program is not None else ():
+            with suppress(OSError):
+                for each in Path(f"/proc/{pid}/fd").iterdir():
+                    with suppress(OSError):  # closed in the meantime
+                        count += str(each.readlink()).startswith("socket:")
+        return count
+
     async def expect_still_served(self, event: str) -> None:
         """Check that a new client gets its reply. A failure names `event` as its cause."""
         try:
