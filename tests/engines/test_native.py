@@ -305,6 +305,9 @@ class Recorder:
     def __init__(self, **named):
         arguments.update(named)
 
+    def stop(self):
+        pass
+
 
 real, native._native = native._native, type("Module", (), {"Core": Recorder})
 native.NativeLoop(EngineContext(service, [], ShutdownFlags()), sys.argv[1] == "io_uring", {})
