@@ -43,7 +43,10 @@ def test_builtin_contract_loads_and_replies(name: str) -> None:
         (TCP_HEADER + "[answer]\nnothing = true\n[client]\nseconds = -1", "seconds: expected `float` > 0"),
         (TCP_HEADER + "[answer]\nnothing = true\n[weights]\ntcp-burst = -1", "expected `float` >= 0"),
         (TCP_HEADER + "[answer]\nmatches = 'a+'\nexample = 'b'", "'a+' doesn't match the whole of 'b'"),
-        (TCP_HEADER, "exactly one of service, function, exchanges, matches, nothing is required, found none"),
+        (
+            TCP_HEADER,
+            "service, function, exchanges, matches, nothing, reference is required, found none",
+        ),
         (TCP_HEADER + "[answer]\nnothing = true\nservice = 'upper'", "service and nothing"),
         (TCP_HEADER + "[answer]\nmatches = '('", "unterminated"),
         (TCP_HEADER + "[answer]\nmatches = 'a{9999999999}'", "repetition number is too large"),
