@@ -101,7 +101,8 @@ PROXIES: Final = {
         frozenset({"udp-proxy-crowd", "udp-proxy-two-clients"}),
     ),
     "haproxy": ThirdPartyProxy(
-        "haproxy", "tcp", ("-f", "{dir}/haproxy.cfg"), templates=(("haproxy.cfg", HAPROXY),)
+        "haproxy", "tcp", ("-W", "-f", "{dir}/haproxy.cfg"), may_fail=frozenset({"proxy-descriptor-limit"}),
+        templates=(("haproxy.cfg", HAPROXY),),
     ),
     "nginx": ThirdPartyProxy(
         "nginx", "tcp", ("-p", "{dir}", "-c", "{dir}/nginx.conf", "-e", "stderr"), HALF_CLOSES,
