@@ -147,7 +147,9 @@ def test_backlog_is_counted(contract: str, backlog: int, verdict: str, tmp_path:
     outcome = result.outcomes[-1]
     assert outcome.verdict == verdict, format_failures(result)
     if verdict != "PASS":
-        assert f"held {backlog + 1} of 64 (listen() was called with {backlog})" in outcome.summary
+        # One more if the server had accepted a connection before it was stopped.
+        held = [f"held {backlog + n} of 64 (listen() was called with {backlog})" for n in (1, 2)]
+        assert any(text in outcome.summary for text in held), outcome.summary
     if verdict == "FAIL":
         assert outcome.likely_cause == "a backlog of 1"
 
