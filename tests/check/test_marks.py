@@ -79,7 +79,9 @@ def test_build_that_fails_has_the_total_of_the_contract(name: str, role: str) ->
     failed = judging_failure("ada", BatchSettings(role, name), ValueError("broken"))
     suite = suite_for(contract, "client" if role == "client" else "server")
     possible = possible_points(cases(suite, contract), contract, make_oracle(contract), thorough=False)
-    assert failed.result.max_points == sum(possible.values()) > 2
+    assert failed.result.max_points == sum(possible.values())
+    if role == "server" or contract.has_answer:
+        assert failed.result.max_points >= 2
     assert (failed.result.points, failed.result.suite) == (0, suite)
 
 

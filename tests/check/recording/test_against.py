@@ -127,7 +127,7 @@ def test_replies_to_datagrams() -> None:
         (
             "loss = 0.3\n" + REPLY,
             ["server", "--contract", "own.toml", "--", "true"],
-            "for scenes with datagrams",
+            "a stream loses nothing",
         ),
         (REPLY, ["client", "--contract", "own.toml", "--", "true", "{port}"], "is for servers only"),
         (REPLY, ["server", "--contract", "own.toml", "--against", "'", "--", "true"], "is not a command"),

@@ -44,7 +44,7 @@ def run_on_cluster(
         futures = {client.submit(judge, *each, pure=False): each for each in pending}
         last_worker, lost = time.monotonic(), []
         while futures:
-            done = _wait(distributed, list(futures))
+            done = _wait(distributed, client, list(futures))
             if done or _has_workers(client):
                 last_worker = time.monotonic()
             elif time.monotonic() - last_worker > GRACE:
@@ -61,10 +61,11 @@ def run_on_cluster(
         return [*lost, *futures.values()]
 
 
-def _wait(distributed: Any, futures: list[Any]) -> set[Any]:
+def _wait(distributed: Any, client: Any, futures: list[Any]) -> set[Any]:
     """Return the futures that are done, after a moment at most."""
     try:
-        done: set[Any] = distributed.wait(futures, timeout=_POLL, return_when="FIRST_COMPLETED").done
+        with client.as_current():  # wait() has no other way to take a client
+            done: set[Any] = distributed.wait(futures, timeout=_POLL, return_when="FIRST_COMPLETED").done
     except (TimeoutError, OSError):  # distributed raises a TimeoutError of its own, or asyncio's
         return set()
     except distributed.TimeoutError:

@@ -61,14 +61,13 @@ def suite_for(contract: Contract, role: Literal["server", "client"]) -> str:
     return _suite_name(contract, role)
 
 
-def check_selection(contract: Contract, role: Literal["server", "client"], only: Sequence[str]) -> str:
-    """Check that cases belong to the suite for a contract. Returns: the suite's name.
+def check_selection(contract: Contract, suite: str, only: Sequence[str]) -> None:
+    """Check that cases belong to a suite under a contract.
 
     Raises:
         UnknownName: there is no such case.
         UsageError: it belongs to another suite, or needs what the contract does not have.
     """
-    suite = suite_for(contract, role)
     known = {case.id for case in cases(suite, contract)}
     for case_id in only:
         if case_id in known:
@@ -76,8 +75,7 @@ def check_selection(contract: Contract, role: Literal["server", "client"], only:
         other, _ = find_case(case_id, contract)
         if other == suite:
             raise UsageError(f"{case_id} needs [answer] in the contract, which has scenes only")
-        raise UsageError(f"{case_id} is a case of suite {other!r}, but this contract has suite {suite!r}")
-    return suite
+        raise UsageError(f"{case_id} is a case of suite {other!r}, and {suite!r} is asked for")
 
 
 def _suite_name(contract: Contract, role: Literal["server", "client"]) -> str:

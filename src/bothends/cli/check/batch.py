@@ -149,9 +149,9 @@ def batch(
 
 
 def _check_options(agreed: Contract, role: str, only: tuple[str, ...], *, trace: bool, sandbox: bool) -> None:
-    from bothends.check.suites.registry import check_selection
+    from bothends.check.suites.registry import check_selection, suite_for
 
-    check_selection(agreed, "client" if role == "client" else "server", only)
+    check_selection(agreed, suite_for(agreed, "client" if role == "client" else "server"), only)
     if trace and sandbox:
         raise UsageError("--trace needs --no-sandbox: the sandbox shows no tracer")
     if trace:

@@ -99,10 +99,10 @@ def _settings(
     from bothends.check import contract as contracts
     from bothends.check.batch.contract_copy import find_files
     from bothends.check.batch.grading import BatchSettings
-    from bothends.check.suites.registry import check_selection
+    from bothends.check.suites.registry import check_selection, suite_for
 
     agreed = contracts.load(contract, allow_code=allow_code)
-    check_selection(agreed, "client" if role == "client" else "server", only)
+    check_selection(agreed, suite_for(agreed, "client" if role == "client" else "server"), only)
     text = read_text(Path(contract)) if contracts.is_file_name(contract) else contract
     return BatchSettings(
         role, text, allow_code=allow_code, contract_files=find_files(agreed), only=only, thorough=thorough

@@ -273,7 +273,7 @@ def _judge(
     from bothends.check.subjects.process import subreaper
     from bothends.check.suites.registry import check_selection
 
-    check_selection(run.subject.contract, "client" if "client" in run.suite else "server", only)
+    check_selection(run.subject.contract, run.suite, only)
     if inside:
         remove_inside_option()
     elif wire:
