@@ -262,7 +262,8 @@ def test_drain_timeout_or_abort_kills_process_group(cause: str) -> None:
             assert running.wait_exit().problems() == []
             running.wait_for(lambda: not any(is_alive(pid) for pid in started))
             assert client.received == b""
-        assert running.events_of(Closed)[0].cause is CloseReason.ABORTED
+        # On a busy machine the end of the killed command can be seen before the connection is cut off.
+        assert running.events_of(Closed)[0].cause in (CloseReason.ABORTED, CloseReason.SERVICE)
         assert running.events_of(ChildExited)[0].status == 128 + signal.SIGTERM
 
 

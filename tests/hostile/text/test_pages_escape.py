@@ -30,7 +30,11 @@ INSERTED: Final = {
         "'fail' if failed else 'pass'", "count", "heads", "passed", "points", "rows", "total",
         "failures or '<tr><td>0</td><td>-</td><td>none</td></tr>'",
     },
+    "check/reports/comparison.py": {
+        "' class=verdict' if number == 0 else ''", "_css_class(each)", "head", "heads", "rows",
+    },
     "check/reports/html.py": {
+        "about", "items", "points",
         "' open' if expanded else ''", "STYLE", "_CSS_CLASSES[outcome.verdict]", "_CSS_CLASSES[v]", "body",
         "facts", "head", "n", "name", "outcome.verdict.value", "pieces", "rows", "stderr", "transcript",
         "v.value", "words",
@@ -63,6 +67,9 @@ FILES: Final = {
     "cli/bench/output.py": "pages of `markup`, and numbers",
     "check/batch/grading.py": "results as JSON, which are read again and escaped when shown",
     "check/batch/contract_copy.py": "the user's own contract",
+    "check/batch/autograder.py": "results.json in ASCII",
+    "check/recording/": "no file: a function of this name, which escapes the texts of a contract",
+    "cli/check/record.py": "a contract, with its texts escaped",
     "check/subjects/": "files of the contract's author for the program",
 }
 
