@@ -44,6 +44,7 @@ while True:
 """
 
 
+@pytest.mark.spread("first", "read", "reply", "cause", one_in=3)
 @pytest.mark.parametrize(
     ("first", "read", "reply", "cause"),
     [
@@ -135,6 +136,7 @@ def test_joined_failures_lose_their_points(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.spread("backlog", "verdict", "contract", one_in=3)
 @pytest.mark.parametrize(
     ("backlog", "verdict"), [(1, "FAIL"), (5, "NON-STRICT"), (20, "NON-STRICT"), (128, "PASS")]
 )
@@ -199,6 +201,7 @@ def test_minimal_http_reply_is_legal(end: str, passes: bool, tmp_path: Path) -> 
     assert result.failed != passes, format_failures(result)
 
 
+@pytest.mark.slow
 def test_lossy_server_is_no_fault_if_the_contract_says_so(tmp_path: Path) -> None:
     text = DATAGRAM_ECHO.replace("import socket, sys", "import random, socket, sys\nrandom.seed(5)")
     text = text.replace("    sock.sendto", "    if random.random() < 0.4:\n        continue\n    sock.sendto")

@@ -52,6 +52,7 @@ def test_failure_counts_if_it_comes_again(
     assert ("in 2 of 3 attempts" in outcome.happened) == (attempts == 3 and verdict is Verdict.FAIL)
 
 
+@pytest.mark.slow
 def test_port_in_source_is_judged_although_another_is_given(tmp_path: Path) -> None:
     text = make_starter("server", "python", "tcp").text.replace("int(sys.argv[1])", str(free_port()))
     result = judge(write_server_script(tmp_path, text), "upper-tcp", "tcp-restart", "tcp-several-messages")

@@ -8,6 +8,8 @@ import types
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bothends.check.case import Case, Verdict
 from bothends.check.contract import load
 from bothends.check.runner import SuiteRun
@@ -33,6 +35,7 @@ def run_case(case: Case[ServerContext], program: Starter, folder: Path) -> Verdi
     return asyncio.run(run.run()).outcomes[-1].verdict
 
 
+@pytest.mark.slow
 def test_guide_case_passes_starter_and_fails_mutant(tmp_path: Path) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     stimulus, row = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -41,6 +41,7 @@ def judge_mutant(mutant: Mutant, folder: Path, *only: str) -> set[str]:
     return found
 
 
+@pytest.mark.spread("mutant", one_in=3)
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if str(each) in QUICK], ids=str)
 def test_mutant_fails_own_case(mutant: Mutant, tmp_path: Path) -> None:
     judge_mutant(mutant, tmp_path, mutant.case)

@@ -35,6 +35,7 @@ def test_discard_that_reads_everything_passes(tmp_path: Path) -> None:
     assert result.counts[Verdict.PASS] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loop", "happened"),
     [
@@ -71,6 +72,7 @@ def test_one_stream_client_and_out_is_one_failure(tmp_path: Path) -> None:
     assert verdicts["tcp-descriptors"] is Verdict.SKIP
 
 
+@pytest.mark.slow
 def test_exit_for_another_reason_stays_its_own_failure(tmp_path: Path) -> None:
     text = """
 import socket, sys
@@ -93,6 +95,7 @@ while True:
     assert failed_cases(result) == {"tcp-silent-client", "tcp-reset"}, format_failures(result)
 
 
+@pytest.mark.slow
 def test_failures_do_not_change_the_total(tmp_path: Path) -> None:
     wrong = STREAM_SERVER.replace("line.upper()", "line.lower()")
     exits = "raise SystemExit(1)"

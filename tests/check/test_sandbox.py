@@ -186,6 +186,7 @@ def test_check_on_signal_ends_all_child_processes(
     assert not wait_leftover_processes(path)
 
 
+@pytest.mark.slow
 def test_sandboxed_unix_server_cannot_fill_the_disk(tmp_path: Path) -> None:
     """The folder of its socket, which the checker sees as well, is a small file system in memory."""
     path = tmp_path / "fills.py"

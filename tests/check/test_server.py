@@ -39,6 +39,7 @@ def test_bothends_serve_fails_nothing() -> None:
     assert result.counts[Verdict.PASS] >= 25
 
 
+@pytest.mark.slow
 def test_endless_reply_is_judged_by_its_beginning() -> None:
     result = judge([*BOTHENDS_COMMAND, "serve", "chargen", "tcp://127.0.0.1:{port}", "-q"], "chargen-tcp")
     assert not result.failed, format_failures(result)

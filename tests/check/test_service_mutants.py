@@ -91,6 +91,7 @@ def test_right_service_passes(tmp_path: Path) -> None:
     assert not result.failed, format_failures(result)
 
 
+@pytest.mark.spread("mistake", one_in=3)
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_wrong_service_fails_at_its_line(mistake: str, tmp_path: Path) -> None:
     right, wrong, line = MUTANTS[mistake]

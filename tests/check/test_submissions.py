@@ -98,6 +98,7 @@ def test_server_bound_to_its_host_name_is_found_in_the_sandbox(tmp_path: Path) -
     assert_passes(judge_folder(folder, sandbox=True))
 
 
+@pytest.mark.slow
 def test_batch_types_what_the_manifest_or_the_contract_says(tmp_path: Path) -> None:
     manifest = 'run = "python3 server.py"\ninput = "{port}\\nme\\n"'
     folder = write_files(tmp_path / "one", {"server.py": ASKS_FOR_PORT, "check.toml": manifest})
@@ -332,6 +333,7 @@ PROJECTS: Final = {
 }  # fmt: skip
 
 
+@pytest.mark.spread("language", "files", one_in=3)
 @pytest.mark.parametrize(("language", "files"), PROJECTS.values(), ids=PROJECTS)
 def test_project_is_built_with_its_tool(language: str, files: dict[str, str | bytes], tmp_path: Path) -> None:
     folder = write_files(tmp_path / "one", files)

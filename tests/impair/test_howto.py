@@ -16,6 +16,7 @@ from tests.pages import Page
 from tests.tools import needs_tool
 
 
+@pytest.mark.slow
 @needs_tool("curl")
 @pytest.mark.timeout(180)  # about thirty processes in sequence, possibly on a busy machine
 def test_impair_guide_commands(tmp_path: Path) -> None:

@@ -444,6 +444,7 @@ def test_guide_lists_all_usages() -> None:
     ]
 
 
+@pytest.mark.spread("usage", one_in=3)
 @pytest.mark.parametrize("usage", NETCAT_USAGES, ids=str)
 def test_bothends_usage(usage: NetcatUsage, tmp_path: Path) -> None:
     usage.scenario(Shell(usage.bothends, tmp_path))

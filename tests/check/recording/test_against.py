@@ -100,6 +100,7 @@ def test_wrong_reference_is_no_failure_of_the_program(tmp_path: Path) -> None:
     assert "the reference server: expected line 4" in found.detail
 
 
+@pytest.mark.slow
 def test_replies_of_a_reference_server() -> None:
     upper = [*SERVE, "upper", "tcp://127.0.0.1:{port}"]
     result = judge_against(contract(REPLY), upper, upper, "tcp-several-messages", "tcp-split-write")

@@ -45,6 +45,7 @@ def test_recorded_contract_passes_and_finds_mistakes(tmp_path: Path) -> None:
     assert wrong.outcomes[-1].happened.startswith('ann received "OK tWO in 0.')
 
 
+@pytest.mark.slow
 def test_datagrams(tmp_path: Path) -> None:
     code = (
         "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(20)\n"
@@ -64,6 +65,7 @@ def test_http(tmp_path: Path) -> None:
     assert r"ann< HTTP/1.0 200 OK\nContent-type: text/plain\n\nhello\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_own_clients_until_interrupt(tmp_path: Path) -> None:
     output = tmp_path / "own.toml"
     process = subprocess.Popen(

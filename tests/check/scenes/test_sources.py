@@ -131,6 +131,7 @@ def test_functions_need_permission_and_a_file(tmp_path: Path) -> None:
         parse(HEAD + "a> {twice()}\n'''", "own.toml", "own", tmp_path, allow_code=True)
 
 
+@pytest.mark.slow
 def test_batch_copies_the_files(tmp_path: Path) -> None:
     make(tmp_path, "a> x")
     talk = "a> {file:text.txt}\na< {word=.*}\na> {twice()}\na< {twice()}"

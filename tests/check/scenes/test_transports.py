@@ -79,6 +79,7 @@ def test_wrong_counter_fails_at_the_line(mistake: str, expected: str, happened: 
     assert happened.removesuffix(" (0 bytes)") in found.happened
 
 
+@pytest.mark.slow
 def test_messages_of_a_fixed_size(tmp_path: Path) -> None:
     echo = [sys.executable, "-m", "bothends", "serve", "echo", "tcp://127.0.0.1:{port}"]
     result = judge(echo, contract(FIXED))

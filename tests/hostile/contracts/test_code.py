@@ -60,6 +60,7 @@ def test_contract_with_code_is_refused_without_option(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.spread("where", "answer", "code", one_in=4)
 @pytest.mark.parametrize(
     ("where", "answer", "code"),
     [
