@@ -6,6 +6,8 @@ Each method does one specific thing to a server: send, receive, half-close, rese
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import time
@@ -45,6 +47,7 @@ class Client:
         rcvbuf, sndbuf: sizes of the kernel's buffers in bytes; None leaves them to autotuning.
         source: the source address. On Linux any address in 127.0.0.0/8 works.
         autobind: bind a UNIX socket to an abstract name, by which the server's events identify it.
+        may_be_reset: the server may reset the connection at once; the first receive shows it then.
 
     Raises:
         OSError: as connect(2).
@@ -58,6 +61,7 @@ class Client:
         sndbuf: int | None = None,
         source: str | None = None,
         autobind: bool = True,
+        may_be_reset: bool = False,
     ) -> None:
         family, kind, address = _socket_address(endpoint)
         self.socket = socket.socket(family, kind)
@@ -70,12 +74,27 @@ class Client:
                 self.socket.bind("")  # Linux picks an abstract name: unix(7), "Autobind feature"
             if source is not None:
                 self.socket.bind((source, 0))
-            self.socket.connect(address)
+            if may_be_reset:
+                self._connect_unchecked(address)
+            else:
+                self.socket.connect(address)
         except BaseException:
             self.socket.close()
             raise
         self.address = Address.from_sockaddr(family, self.socket.getsockname())
         """The client's address, as the server's events have it."""
+
+    def _connect_unchecked(self, address: Any) -> None:
+        """Connect without a look at SO_ERROR, so that a reset is left for the first receive."""
+        self.socket.setblocking(False)
+        error = self.socket.connect_ex(address)
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, os.strerror(error))
+        poller = select.poll()
+        poller.register(self.socket, select.POLLOUT)
+        if not poller.poll(1000 * TIMEOUT):
+            raise TimeoutError("the connection was not established")
+        self.socket.settimeout(TIMEOUT)
 
     def __enter__(self) -> Self:
         return self

@@ -97,18 +97,6 @@ class ContractBase:
         """Connect a client to one of the endpoints. It is closed after the test."""
         return self._stack.enter_context(Client(running.endpoints[index], **options))
 
-    def connect_before_reset(self, running: Harness, **options: Any) -> Client:
-        """Connect to a server that resets each connection at once.
-
-        On a busy machine the RST can arrive before connect(2) has returned, which then fails: try again.
-        """
-        for _ in range(50):
-            try:
-                return self.connect(running, **options)
-            except ConnectionResetError:
-                continue
-        pytest.fail("50 connections were reset before connect() returned")
-
     def check_clean_exit(self, engine_exit: EngineExit) -> None:
         """Check that the engine has left no resources open, and has printed nothing."""
         problems = engine_exit.problems()

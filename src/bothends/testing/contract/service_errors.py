@@ -23,7 +23,7 @@ class ServiceErrorContract(ContractBase):
         running = self.serve(functools.partial(RaisingEcho, point), "tcp")
         witness = self.connect(running) if self.engine_class().concurrent else None
         assert witness is None or witness.request(b"before") == b"before"
-        client = self.connect_before_reset(running, source=ALTERNATE_SOURCE)
+        client = self.connect(running, source=ALTERNATE_SOURCE, may_be_reset=True)
         assert client.receive_until_closed() == b""
         client.close()
         event = running.wait_event(ServiceFailed, of_client(client))
