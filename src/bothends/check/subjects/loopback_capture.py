@@ -6,21 +6,16 @@ connects to is known before anything listens there, and a reply that is sent to 
 
 from __future__ import annotations
 
-import ipaddress
 import socket
-import struct
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from bothends.check.subjects.own_network import OwnNetwork
+from bothends.trace.capture import packets
 
 _ETH_P_ALL: Final = 3  # linux/if_ether.h
 _PACKET_OUTGOING: Final = 4  # linux/if_packet.h: a packet on loopback is seen as sent, and as received
-_IPPROTO: Final = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
-_SYN, _ACK = 0x02, 0x10  # RFC 9293, section 3.1
-_MAX_HEADERS: Final = 128  # bytes that are read of a packet
-_FRAGMENT_OFFSET: Final = 0x1FFF  # RFC 791, section 3.1: a later fragment has no ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class LoopbackCapture:
         found: list[SentPacket] = []
         while True:
             try:
-                data, address = self._socket.recvfrom(_MAX_HEADERS)
+                data, address = self._socket.recvfrom(packets.MAX_HEADER_BYTES)
             except BlockingIOError:
                 return found
             if address[2] != _PACKET_OUTGOING and (packet := parse_packet(data)) is not None:
@@ -74,26 +69,14 @@ class LoopbackCapture:
 
 def parse_packet(data: bytes) -> SentPacket | None:
     """Return what the headers of an IP packet say, or None if it is not TCP or UDP, or cut off."""
-    version = data[0] >> 4 if data else 0
-    if version == 4 and len(data) >= 20:
-        at, protocol = (data[0] & 0x0F) * 4, data[9]
-        source, destination = data[12:16], data[16:20]
-        if struct.unpack_from("!H", data, 6)[0] & _FRAGMENT_OFFSET:
-            return None
-    elif version == 6 and len(data) >= 40:
-        at, protocol = 40, data[6]
-        source, destination = data[8:24], data[24:40]
-    else:
+    packet = packets.parse_packet(data)
+    if packet is None:
         return None
-    if protocol not in _IPPROTO or len(data) < at + (14 if protocol == socket.IPPROTO_TCP else 8):
-        return None
-    source_port, destination_port = struct.unpack_from("!HH", data, at)
-    opens = protocol == socket.IPPROTO_TCP and data[at + 13] & (_SYN | _ACK) == _SYN
     return SentPacket(
-        _IPPROTO[protocol],
-        str(ipaddress.ip_address(source)),
-        source_port,
-        str(ipaddress.ip_address(destination)),
-        destination_port,
-        opens,
+        packet.protocol,
+        packet.source.host,
+        packet.source.port or 0,
+        packet.destination.host,
+        packet.destination.port or 0,
+        "SYN" in packet.flags and "ACK" not in packet.flags,
     )
