@@ -11,11 +11,14 @@ Root may create network namespaces; any other user needs a user namespace for it
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from bothends.errors import BothendsError
 from bothends.osutil.namespaces import (
     CLONE_NEWNET,
     CLONE_NEWUSER,
@@ -76,6 +79,15 @@ def is_available() -> bool:
     try:
         OwnNetwork().close()
     except OSError:
+        return False
+    return True
+
+
+def prepares(preparation: Coroutine[Any, Any, object]) -> bool:
+    """Whether a program can be prepared in this network. For a process that runs no event loop."""
+    try:
+        asyncio.run(preparation)
+    except (BothendsError, OSError):
         return False
     return True
 
