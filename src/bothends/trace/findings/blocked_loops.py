@@ -66,9 +66,7 @@ def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
         if not victims:
             continue
         victim, unread, waiter = victims[0]
-        slow = trace_index.peer_of(socket.number)
-        holders = trace_index.holders_at(slow, call.at) if slow is not None else {}
-        reader = name_of(trace_index, min(holders)) if holders else str(socket.peer)
+        reader = _peer_name(trace_index, socket, call.at)
         name = name_of(trace_index, call.process)
         yield Finding(
             "blocked-by-slow-reader",
@@ -147,8 +145,13 @@ def _only_peer(trace_index: TraceIndex, call: Call) -> str:
         return ""
     if socket.accepted_from is not None:
         return "one client"
-    peer = trace_index.peer_of(number)
-    holders = trace_index.holders_at(peer, call.at) if peer is not None else {}
+    return _peer_name(trace_index, socket, call.at)
+
+
+def _peer_name(trace_index: TraceIndex, socket: Socket, at: int) -> str:
+    """Return what a sentence calls the other end of a connection: its program, or else its address."""
+    peer = trace_index.peer_of(socket.number)
+    holders = trace_index.holders_at(peer, at) if peer is not None else {}
     return name_of(trace_index, min(holders)) if holders else str(socket.peer or "")
 
 

@@ -252,15 +252,18 @@ def _replaced_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
 
     Java closes so: the receive ends with an exception. It harms if the peer goes on, and gets no answer.
     """
+    receives: dict[tuple[int, int | None], list[Call]] = defaultdict(list)  # by process and descriptor
+    for call in trace_index.calls:
+        if call.name in RECEIVING and call.socket is not None:
+            receives[call.process, call.descriptor].append(call)
     for dup in trace_index.calls:
         if dup.name not in ("dup2", "dup3") or dup.failed or dup.until is None:
             continue
-        for call in trace_index.calls_by_process[dup.process]:
-            is_ended = call.name in RECEIVING and call.descriptor == dup.result and call.socket != dup.socket
+        for call in receives.get((dup.process, dup.result), ()):
             lasts = call.at < dup.at and (call.until is None or call.until >= dup.at)
-            if not is_ended or not lasts or call.thread == dup.thread or call.socket is None:
+            if not lasts or call.socket in (None, dup.socket) or call.thread == dup.thread:
                 continue
-            harm = _request_after(trace_index, call.socket, dup.until)
+            harm = _request_after(trace_index, call.socket or 0, dup.until)
             if harm is None:
                 continue
             request, outcome = harm
@@ -276,7 +279,7 @@ def _replaced_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
                 "thread must wait until then, or leave the connection alone.",
                 (call.number, dup.number, request.number, outcome.number),
                 process=dup.process,
-                sockets=(call.socket,),
+                sockets=(call.socket or 0,),
                 in_c="shutdown(fd, SHUT_RDWR);   /* the reader receives 0 bytes, and closes */",
                 in_python="with connection: serve(connection)   # in the thread that serves it",
             )

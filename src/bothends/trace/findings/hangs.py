@@ -222,7 +222,11 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
         server, client = (name_of(trace_index, owners[0].process), name_of(trace_index, each.waiter.process))
         selecting = next((state for state in owners if beyond_nfds(trace_index, listener, state)), None)
         if selecting is not None:
-            yield _listener_not_selected(trace_index, each, listener, selecting, server, client)
+            yield not_selected(
+                trace_index, each, listener, selecting, "not-accepted",
+                f"That is its listener at {listener.local}: {client} is connected and waits in "
+                f"{call_name(each.waiter)} for {age(each, each.waiter)}, and accept() is not called.",
+            )  # fmt: skip
             continue
         often = "never called accept()" if not accepts else _times(len(accepts))
         yield Finding(
@@ -241,27 +245,24 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _listener_not_selected(
-    trace_index: TraceIndex,
-    each: Standstill,
-    listener: Socket,
-    state: ThreadState,
-    server: str,
-    client: str,
+def not_selected(
+    trace_index: TraceIndex, each: Standstill, socket: Socket, state: ThreadState, rule: str, harm: str
 ) -> Finding:
-    nfds = beyond_nfds(trace_index, listener, state)
-    descriptor = min(trace_index.holders_at(listener.number)[state.process])
+    """Return the finding of a rule for a socket whose descriptor a select() does not look at.
+
+    `harm`: sentences about what the peer waits for.
+    """
+    nfds = beyond_nfds(trace_index, socket, state)
+    descriptor = min(trace_index.holders_at(socket.number)[state.process])
     return Finding(
-        "not-accepted",
+        rule,
         "select() does not look at the last descriptor",
-        f"{capitalized(server)} waits in select() with {nfds} as the first argument, so it looks at the "
-        f"descriptors 0 to {nfds - 1}. Its listener at {listener.local} is descriptor {descriptor}: {client} "
-        f"is connected and waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and accept() is "
-        "not called.",
+        f"{capitalized(name_of(trace_index, state.process))} waits in select() with {nfds} as the first "
+        f"argument, so it looks at the descriptors 0 to {nfds - 1} and not at {descriptor}. {harm}",
         "The first argument is the highest descriptor plus 1 (select(2)).",
-        evidence(state, each.waiter),
+        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
         process=state.process,
-        sockets=(each.socket.number, listener.number),
+        sockets=(each.socket.number, socket.number),
         in_c="select(highest + 1, &readable, NULL, NULL, NULL);",
         in_python="",
     )

@@ -8,6 +8,7 @@ client ── 00 00 00 02 hi 00 00 00 03 you ──> server reads all 13 bytes, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -75,19 +76,13 @@ def _count(sent: Turn, answers: Turn) -> _Messages | None:
     for framing in FRAMINGS:
         sizes, answered = framing.sizes(sent.data, sent.total), framing.sizes(answers.data, answers.total)
         if len(answered) >= 1 and len(sizes) > len(answered) and any(sizes) and any(answered):
-            ends, at = list[int](), 0
-            for size in sizes[:_MAX_MESSAGES]:
-                at += framing.width + size
-                ends.append(at)
+            ends = list(itertools.accumulate(framing.width + size for size in sizes[:_MAX_MESSAGES]))
             return _Messages(len(sizes), len(answered), ends, f"each after a length of {framing.width} bytes")
     lines, replies = _lines(sent), _lines(answers)
-    first_words = {line.split(maxsplit=1)[:1] and line.split(maxsplit=1)[0] for line in lines}
-    if not replies or len(lines) <= len(replies) or len(first_words) != 1 or b"" in first_words:
+    first_words = {line.split(maxsplit=1)[0] for line in lines}
+    if not replies or len(lines) <= len(replies) or len(first_words) != 1:
         return None
-    ends, at = list[int](), 0
-    for line in lines[:_MAX_MESSAGES]:
-        at += len(line)
-        ends.append(at)
+    ends = list(itertools.accumulate(map(len, lines[:_MAX_MESSAGES])))
     return _Messages(len(lines), len(replies), ends, "lines that begin alike")
 
 

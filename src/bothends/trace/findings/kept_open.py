@@ -12,7 +12,7 @@ from typing import Final
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.hanging_reads import UNANSWERED_NS, waits_for_end
-from bothends.trace.findings.hangs import doing
+from bothends.trace.findings.hangs import doing, not_selected
 from bothends.trace.findings.http_messages import missing_of_response
 from bothends.trace.findings.reading import beyond_nfds
 from bothends.trace.findings.standstill import (
@@ -167,7 +167,11 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
         if selecting is not None:
-            yield _nfds(trace_index, each, each.peer, selecting, server, client)
+            yield not_selected(
+                trace_index, each, each.peer, selecting, "not-read",
+                f"There lie the {bytes_text(each.unread)} that {client} sent, unread for "
+                f"{age(each, each.waiter)}.",
+            )  # fmt: skip
             continue
         has_read = f"read {bytes_text(sum(call.size for call in reads))} and left" if reads else "never read"
         verb = "is blocked in" if each.waiter.activity == "send" else "waits in"
@@ -208,26 +212,6 @@ def _listens_only(
     ]
     idle = all(state in loops or state.activity in ("lock", "accept") for state in states)
     return loops[0] if loops and idle and len(states) == len(each.peers) else None
-
-
-def _nfds(
-    trace_index: TraceIndex, each: Standstill, socket: Socket, state: ThreadState, server: str, client: str
-) -> Finding:
-    nfds = beyond_nfds(trace_index, socket, state)
-    descriptor = min(trace_index.holders_at(socket.number)[state.process])
-    return Finding(
-        "not-read",
-        "select() does not look at the last descriptor",
-        f"{capitalized(server)} waits in select() with {nfds} as the first argument, so it looks at the "
-        f"descriptors 0 to {nfds - 1}. The {bytes_text(each.unread)} that {client} sent lie unread at "
-        f"descriptor {descriptor}, for {age(each, each.waiter)}.",
-        "The first argument is the highest descriptor plus 1 (select(2)).",
-        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
-        process=state.process,
-        sockets=(each.socket.number, socket.number),
-        in_c="select(highest + 1, &readable, NULL, NULL, NULL);",
-        in_python="",
-    )
 
 
 def not_closed(trace_index: TraceIndex) -> Iterator[Finding]:
