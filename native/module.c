@@ -49,7 +49,7 @@ static PyObject *probe(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
     return PyLong_FromLong(ring_probe());
 }
 
-/* Return the transitions of a connection's states as a tuple, for the test that compares them. */
+/* Return the transitions of a connection's states as a list, for the test that compares them. */
 static PyObject *transitions(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     PyObject *list = PyList_New(0);

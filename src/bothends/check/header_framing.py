@@ -20,7 +20,6 @@ MAX_HEAD: Final = 65_536  # bytes; servers have limits of 8 to 16 KiB
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
 _STATUS: Final = re.compile(rb"HTTP/\d\.\d (\d{3})(?: |$)")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
-_BODY_FIELDS: Final = (b"content-length", b"transfer-encoding")
 _NEEDS_BODY: Final = (b"POST", b"PUT", b"PATCH")
 
 
