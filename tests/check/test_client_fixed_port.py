@@ -149,6 +149,13 @@ def test_parse_packet(packet: str, ports: tuple[int, int] | None) -> None:
     assert found is None or found.opens == (found.transport == "tcp")
 
 
+def test_answer_to_a_syn_opens_no_connection() -> None:
+    packet = "450000280000400040063cce7f0000017f0000012ee09c4000000000000000005012000000000000"  # SYN ACK
+    found = parse_packet(bytes.fromhex(packet))
+    assert found is not None
+    assert not found.opens
+
+
 DAYTIME_CLIENT = """
 import socket, sys
 try:
