@@ -130,7 +130,7 @@ def test_right_key_value_server_passes_all() -> None:
     assert {each.case for each in result.outcomes if each.verdict is Verdict.SKIP} == {"scene-store-joined"}
 
 
-@pytest.mark.spread("mistake", "case", "expected", "happened", one_in=4)
+@pytest.mark.spread("mistake", "case", "expected", "happened", one_in=10)
 @pytest.mark.parametrize(
     ("mistake", "case", "expected", "happened"),
     [
