@@ -162,7 +162,7 @@ def test_wrong_chat_server_fails_at_the_line(mistake: str, case: str, expected: 
     assert {entry.actor for entry in found.transcript} & {"alice", "alice (gone)"}
 
 
-@pytest.mark.spread("mistake", "expected", "happened", one_in=3)
+@pytest.mark.spread("mistake", "expected", "happened", one_in=10)
 @pytest.mark.parametrize(
     ("mistake", "expected", "happened"),
     [

@@ -57,6 +57,7 @@ ann< (closes)
 """
 
 
+@pytest.mark.spread("mistake", one_in=2)
 @pytest.mark.parametrize("mistake", ["", "other-port"])
 def test_datagrams_beside_a_stream_without_framing(mistake: str) -> None:
     result = judge(command("counter.py", mistake), contract(COUNTER))
