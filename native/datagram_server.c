@@ -306,6 +306,13 @@ static void fill_msghdr(struct msghdr *message, const Reply *reply, struct iovec
     message->msg_controllen = used;
 }
 
+static void count_sent(DatagramServer *server, const Reply *replies, size_t number)
+{
+    core_count_up(server->core, COUNT_DATAGRAMS_SENT, number);
+    for (size_t i = 0; i < number; i++)
+        core_count_up(server->core, COUNT_DATAGRAM_BYTES_SENT, (size_t)PyBytes_GET_SIZE(replies[i].bytes));
+}
+
 /* Process the errno of a reply: send it without a source address if that is the cause, else drop it. */
 static int retry_reply(DatagramServer *server, const Reply *reply, int error)
 {
@@ -319,8 +326,10 @@ static int retry_reply(DatagramServer *server, const Reply *reply, int error)
 
         without_source.source = NULL;
         fill_msghdr(&message, &without_source, &iov, 1, control);
-        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
+            count_sent(server, reply, 1);
             return 0;
+        }
         error = errno;
     }
     return report_reply_dropped(server, reply, error);
@@ -338,8 +347,9 @@ static int send_individually(DatagramServer *server, size_t first, size_t count,
         _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
 
         fill_msghdr(&message, &server->replies[i], &server->send_iov[i], 1, control);
-        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0
-            && retry_reply(server, &server->replies[i], errno) < 0)
+        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+            count_sent(server, &server->replies[i], 1);
+        else if (retry_reply(server, &server->replies[i], errno) < 0)
             return -1;
     }
     return 0;
@@ -363,15 +373,17 @@ static int send_replies(DatagramServer *server)
         i += run;
     }
     for (size_t sent = 0; sent < message_count;) {
-        int count = sendmmsg(server->fd, server->send_msgs + sent, (unsigned)(message_count - sent),
+        int taken = sendmmsg(server->fd, server->send_msgs + sent, (unsigned)(message_count - sent),
                              MSG_DONTWAIT | MSG_NOSIGNAL);
 
-        if (count < 0) {
+        if (taken < 0) {
             if (send_individually(server, first_reply_of[sent], server->send_msgs[sent].msg_hdr.msg_iovlen, errno))
                 status = -1;
-            count = 1;
+            sent++;
+            continue;
         }
-        sent += (size_t)count;
+        for (; taken > 0; taken--, sent++)
+            count_sent(server, &server->replies[first_reply_of[sent]], server->send_msgs[sent].msg_hdr.msg_iovlen);
     }
     for (size_t i = 0; i < server->reply_count; i++)
         Py_DECREF(server->replies[i].bytes);
@@ -408,6 +420,8 @@ static int answer_one(DatagramServer *server, size_t index)
     if (peer == NULL)
         return -1;
     Py_INCREF(peer); /* the cache may drop it during the calls */
+    core_count_up(server->core, COUNT_DATAGRAMS_RECEIVED, 1);
+    core_count_up(server->core, COUNT_DATAGRAM_BYTES_RECEIVED, received_msg->msg_len);
     if (received_msg->msg_hdr.msg_flags & MSG_TRUNC) {
         status = report_dropped(server, peer, TOO_LARGE, (long)server->max_datagram);
         goto end;

@@ -5,6 +5,7 @@
  *   write_queue.c      a connection's unsent bytes
  *   ring.c             io_uring's system calls
  *   core.c             slots, the list of pending connections, wakeup, clock, fork check
+ *   counters.c         counting connections, reads, writes and datagrams
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
  *   connection_state.c the table of a connection's states
@@ -95,6 +96,35 @@ typedef struct {
     struct sockaddr_in6 address; /* or a sockaddr_in */
 } PeerAddress;
 
+/* Why a conversation was closed: CloseReason in events.py. */
+enum close_reason {
+    CLOSED_BY_PEER,
+    CLOSED_BY_SERVICE,
+    CLOSED_BY_RESET,
+    CLOSED_IDLE,
+    CLOSED_LIFE,
+    CLOSED_FAILED,
+    CLOSED_DRAINED,
+    CLOSED_ABORTED,
+    CLOSE_REASONS,
+};
+
+/* What is counted: in the words of `Core.count`, or nowhere. Bytes and calls of conversations only; what a protocol
+ * moves is observed in Python. counters.c has the names. */
+enum counter {
+    COUNT_ACCEPTED,
+    COUNT_READS,
+    COUNT_RECEIVED, /* bytes */
+    COUNT_WRITES,
+    COUNT_SENT, /* bytes */
+    COUNT_DATAGRAMS_RECEIVED,
+    COUNT_DATAGRAM_BYTES_RECEIVED,
+    COUNT_DATAGRAMS_SENT,
+    COUNT_DATAGRAM_BYTES_SENT,
+    COUNT_CLOSED, /* + enum close_reason */
+    COUNTERS = COUNT_CLOSED + CLOSE_REASONS,
+};
+
 /* Flags of a connection. A conversation's state is in `state`. */
 enum {
     PROTOCOL = 1 << 0,            /* the handler is an asyncio protocol, not a conversation */
@@ -138,6 +168,7 @@ struct Connection {
     int fd;
     int error;                   /* errno of the failure that closed it, or 0 */
     enum connection_state state; /* of a conversation; STATE_OPEN with a protocol, which has its own */
+    enum close_reason reason;    /* of a conversation: why it is closed, as far as is known */
 };
 
 struct Listener {
@@ -191,6 +222,10 @@ struct Core {
     bool last_type_wants_pull; /* and its `wants_pull` */
     char *recv_buffer;         /* epoll: `read_size` bytes */
 
+    Py_buffer counted; /* the words of `counters`; counted.obj is NULL if nothing is counted */
+    uint64_t *counters[COUNTERS];
+    uint64_t uncounted; /* where they point then: counting or not, it is the same code */
+
     unsigned long long iterations, chunks, rearmed_receives; /* counters for tests */
 };
 
@@ -211,6 +246,20 @@ void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *kind);
 void core_append_pending(Core *core, Connection *connection);
 int core_flush_pending(Core *core);
 bool core_report_service_error(Core *core, PyObject *peer);
+
+/* counters.c */
+void counters_init(Core *core);
+void counters_release(Core *core);
+PyObject *core_count(Core *core, PyObject *args);
+PyObject *counter_names(void);
+
+/* Only this thread writes the word; other processes read it at any time. */
+static inline void core_count_up(Core *core, enum counter counter, size_t number)
+{
+    uint64_t *word = core->counters[counter];
+
+    __atomic_store_n(word, *word + number, __ATOMIC_RELAXED);
+}
 
 /* epoll_set.c */
 int epoll_set_open(Core *core);

@@ -327,6 +327,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     core->epoll_fd = core->wakeup_fd = -1;
     core->first_free = UINT32_MAX;
     core->pending_end = &core->pending;
+    counters_init(core);
     core->next_timeout_check = core->accept_retry_at = INFINITY;
     return (PyObject *)core;
 }
@@ -339,6 +340,7 @@ static void release_memory(Core *core)
     core->watch_by_fd_size = 0;
     PyMem_Free(core->recv_buffer);
     core->recv_buffer = NULL;
+    counters_release(core);
 }
 
 PyDoc_STRVAR(close_doc, "close()\n\nReset all connections and release all resources. Idempotent. In a child after "
@@ -456,6 +458,9 @@ static PyMethodDef methods[] = {
      "None if it differs between connections. `shared`: other processes accept from the socket too."},
     {"stop_listening", (PyCFunction)core_stop_listening, METH_NOARGS,
      "stop_listening()\n\nAccept the connections that are in the accept queues, then no more."},
+    {"count", (PyCFunction)core_count, METH_VARARGS,
+     "count(words, offsets)\n\nCount from now on in a writable buffer of 64-bit words, until close(). `offsets`: a "
+     "tuple with the word of each of `COUNTERS`."},
     {"watch", (PyCFunction)core_watch, METH_VARARGS,
      "watch(fd, callback, events, shared)\n\nCall callback(events) whenever the descriptor is ready for `events` "
      "(poll(2)'s bits). `shared`: other processes wait for it too, and waking one of them is enough."},

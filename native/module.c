@@ -95,7 +95,7 @@ static void count_fork(void)
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    PyObject *module;
+    PyObject *module, *counters;
 
     if (pthread_atfork(NULL, NULL, count_fork)) {
         PyErr_NoMemory();
@@ -106,10 +106,11 @@ PyMODINIT_FUNC PyInit__native(void)
     module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    if (PyModule_AddObjectRef(module, "Core", (PyObject *)&CoreType) < 0
-        || PyModule_AddObjectRef(module, "Connection", (PyObject *)&ConnectionType) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
+    counters = counter_names();
+    if (counters == NULL || PyModule_AddObjectRef(module, "COUNTERS", counters) < 0
+        || PyModule_AddObjectRef(module, "Core", (PyObject *)&CoreType) < 0
+        || PyModule_AddObjectRef(module, "Connection", (PyObject *)&ConnectionType) < 0)
+        Py_CLEAR(module);
+    Py_XDECREF(counters);
     return module;
 }

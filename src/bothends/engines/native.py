@@ -6,8 +6,9 @@ Facts, and what follows:
    batches, which io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
    containers, the same core uses epoll (`native/backend_epoll.c`), and `backend_info()` says so.
 2. A plain conversation runs in C from accept() to close(): the core calls `receive` with each chunk, and no
-   other Python code runs. This requires that only problems are observed, that there are no layers, pushes or
-   pull producers, and no rate limit.
+   other Python code runs. This requires that traffic is at most counted, not observed, that there are no
+   layers, pushes or pull producers, and no rate limit. What is counted, the core counts where it happens, in
+   the words of the metrics (`native/counters.c`).
 3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
    transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
 4. The core accepts connections if there is nothing to check, and `admission.py` does otherwise.
@@ -217,6 +218,9 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
             on_datagram_dropped=None if context.observe is None else self._on_datagram_dropped,
             **ring_sizes,
         )
+        if context.counters is not None:
+            words, positions = context.counters.counter_words()
+            self._core.count(words, tuple(positions[name] for name in _native.COUNTERS))
         self._core_listeners = [each for each in self.listeners if self._accept_in_c(each)]
 
     @property
@@ -290,9 +294,13 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
     def _can_run_in_c(self) -> bool:
         """Whether conversations can run in C (2 above)."""
         context = self.context
-        return context.traffic_observer is None and not (
-            context.opener or context.service.pushes or context.limits.rate
+        return not (
+            self._observes_traffic() or context.opener or context.service.pushes or context.limits.rate
         )
+
+    def _observes_traffic(self) -> bool:
+        """Whether events of connections and messages are needed: to count them, they are not."""
+        return self.context.traffic_observer is not None and self.context.counters is None
 
     def _accept_in_c(self, listener: Listener) -> bool:
         """Whether the core can accept the connections of this listener (4 above)."""
@@ -323,7 +331,7 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
     def datagram_listeners(self) -> list[Listener]:
         """See ServerLoop.datagram_listeners."""
         # An observer of traffic receives an event for each datagram, so Python handles them one by one then.
-        return [] if self.context.traffic_observer is None else super().datagram_listeners()
+        return super().datagram_listeners() if self._observes_traffic() else []
 
     def watched_listeners(self) -> list[Listener]:
         """See ServerLoop.watched_listeners."""
