@@ -14,8 +14,9 @@ Rules:
 4. Above `limits.unsent` unsent bytes nothing is read from the peer, until half of them are sent. So the
    peer's sends block in turn, and the memory for each connection stays bounded.
 
-An adapter (`nonblocking.py`, `asyncio.py`, `blocking.py`) moves the bytes. It passes to the core what it has
-received and sent, sends what the core returns, and after each step calls `settle()` and does what it says.
+An adapter (`loop_connection.py` with `nonblocking.py` or `asyncio.py`, and `blocking.py`) moves the bytes. It
+passes to the core what it has received and sent, sends what the core returns, and after each step calls
+`settle()` and does what it says.
 """
 
 from __future__ import annotations
