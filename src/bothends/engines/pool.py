@@ -28,7 +28,6 @@ from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine, EngineContext
 from bothends.engines.blocking import Watchdog, run_conversation
 from bothends.engines.datagrams import DatagramServer
-from bothends.engines.driver import ConversationDriver
 from bothends.engines.threads import ABORT_GRACE
 from bothends.errors import SystemCallFailed
 from bothends.osutil.wakeup import WakeupPipe
@@ -123,13 +122,11 @@ class _Pool:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _serve_connection(self, accepted: AcceptedConnection) -> None:
-        connection, peer, listener = accepted
         try:
-            driver = ConversationDriver(self._context, listener, peer)
-            run_conversation(connection, driver, self._context.limits, self._watchdog)
+            run_conversation(self._context, accepted, self._watchdog)
         finally:
-            connection.close()
-            self._complete(lambda: self._admission.release(peer))
+            accepted.connection.close()
+            self._complete(lambda: self._admission.release(accepted.peer))
 
     def _serve_datagrams(self, server: DatagramServer) -> None:
         try:
