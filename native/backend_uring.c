@@ -149,7 +149,7 @@ static void arm_accepts(Core *core)
     for (Listener *listener = core->listeners; listener != NULL; listener = listener->next) {
         struct io_uring_sqe *sqe;
 
-        if (listener->in_epoll_set || listener->armed || isfinite(core->accept_retry_at))
+        if (listener->by_epoll || listener->armed || isfinite(core->accept_retry_at))
             continue;
         sqe = get_sqe(core->ring, IORING_OP_ACCEPT, listener->fd,
                       user_data_encode(OP_ACCEPT, listener->generation, listener->slot));
@@ -275,7 +275,7 @@ static int drain_completions(Core *core)
     struct io_uring_cqe cqe;
 
     while (ring_pop_cqe(core->ring, &cqe))
-        if (on_completion(core, &cqe) < 0 || !core_check_owner_process(core))
+        if (on_completion(core, &cqe) < 0 || core_check_owner_process(core) < 0)
             return -1;
     return 0;
 }
@@ -323,12 +323,12 @@ static int uring_cancel_accepts(Core *core)
     int status = 0;
 
     for (listener = core->listeners; listener != NULL; listener = listener->next)
-        if (listener->armed && !listener->in_epoll_set)
+        if (listener->armed && !listener->by_epoll)
             while (!submit_cancel(core->ring, user_data_encode(OP_ACCEPT, listener->generation, listener->slot))
                    && status == 0)
                 status = drain_completions(core);
     for (listener = core->listeners; listener != NULL && status == 0; listener = listener->next) {
-        while (listener->armed && !listener->in_epoll_set && status == 0) {
+        while (listener->armed && !listener->by_epoll && status == 0) {
             status = check_enter(ring_enter(core->ring, 1, INFINITY));
             if (status == 0)
                 status = drain_completions(core);

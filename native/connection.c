@@ -108,10 +108,10 @@ static void connection_finish(Connection *self)
 }
 
 /* Report the exception that is set, as core_report_service_error() does. */
-static bool connection_report_error(Core *core, Connection *self)
+static int connection_report_error(Core *core, Connection *self)
 {
     PyObject *peer = Py_XNewRef(self->peer), *type, *value, *traceback;
-    bool status;
+    int status;
 
     if (peer == NULL && self->peer_address.local != NULL) {
         PyErr_Fetch(&type, &value, &traceback);
@@ -127,7 +127,7 @@ static bool connection_report_error(Core *core, Connection *self)
 static int connection_on_service_error(Connection *self)
 {
     connection_finish(self);
-    return connection_report_error(self->core, self) ? 0 : -1;
+    return connection_report_error(self->core, self);
 }
 
 /* Report the conversation's `failure`: the error of one that ended with a last reply. */
@@ -271,7 +271,7 @@ int connection_on_written(Connection *self, size_t size)
 /* From now on only the linger timeout applies. */
 static void start_linger_timeout(Connection *self)
 {
-    self->flags |= LIMIT_EXPIRED;
+    self->flags |= LINGER_TIMEOUT;
     self->timeout_start = self->core->now;
     self->core->next_timeout_check =
         fmin(self->core->next_timeout_check, self->timeout_start + self->core->linger_timeout);
@@ -386,8 +386,8 @@ int connection_close_now(Connection *self)
         core->conversations--;
         if (handler != NULL)
             status = call_method(handler, names.closed, NULL);
-        if (status < 0 && connection_report_error(core, self))
-            status = 0;
+        if (status < 0)
+            status = connection_report_error(core, self);
         if (status == 0 && self->flags & IN_PYTHON) {
             PyObject *result = PyObject_CallOneArg(core->on_connection_closed, self->peer);
 
@@ -428,7 +428,7 @@ int connection_check_timeouts(Connection *self)
 
     if (self->flags & CLOSE_PENDING)
         return 0;
-    deadline = self->flags & LIMIT_EXPIRED
+    deadline = self->flags & LINGER_TIMEOUT
                    ? self->timeout_start + core->linger_timeout
                    : fmin(self->last_activity + core->idle_timeout, self->timeout_start + core->max_lifetime);
     if (core->now < deadline) {
@@ -437,7 +437,7 @@ int connection_check_timeouts(Connection *self)
     }
     if (self->state == STATE_LINGERING)
         connection_step(self, INPUT_LINGER_EXPIRED);
-    else if (self->queue.unsent || self->flags & LIMIT_EXPIRED)
+    else if (self->queue.unsent || self->flags & LINGER_TIMEOUT)
         connection_step(self, INPUT_CUT); /* the peer does not read */
     else {
         start_linger_timeout(self);
