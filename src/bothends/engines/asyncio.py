@@ -145,10 +145,10 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         if self._transport.is_closing():
             return False
         self.core.last_activity = self._loop.now
-        self._queue_push(data)
+        self._queue(data)
         return self._reading and self._transport.get_write_buffer_size() <= self.core.high_water
 
-    def _queue_push(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         self._transport.write(data)
         self.driver.bytes_sent(data)
 

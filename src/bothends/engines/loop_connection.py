@@ -107,7 +107,7 @@ class LoopConnection(ABC):
         """
 
     @abstractmethod
-    def _queue_push(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         """Queue data that another conversation has pushed. May send it, but not close the connection."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class LoopConnection(ABC):
         if self._pushed_early is not None:
             self._pushed_early += data
         elif data and self.core.wants_push and not (self._stalled or self.is_closing):
-            self._queue_push(data)
+            self._queue(data)
             if self.unsent > self._pushed_limit:
                 # Not at once, because closing this conversation may push to others, which may close in turn.
                 self._stalled = True

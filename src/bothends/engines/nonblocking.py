@@ -194,7 +194,7 @@ class NonblockingConnection(LoopConnection):
                 break
         self._settle()
 
-    def _queue_push(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         # Not sent at once, because a failed send would close this conversation, which may push to another one
         # whose peer is gone as well, and so on: the recursion would be as deep as there are members.
         self._enqueue(data)
