@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
 import socket
 import threading
 from collections.abc import Callable
@@ -33,8 +34,8 @@ from bothends.engines.blocking import (
     run_conversation,
 )
 from bothends.engines.driver import ConversationDriver
+from bothends.engines.poll_loop import ThreadCallbacks
 from bothends.events import CloseReason, ConnectionRejected, RejectReason
-from bothends.osutil.wakeup import WakeupPipe
 from bothends.services.base import Peer, Push
 from bothends.sockets import Listener
 
@@ -64,19 +65,14 @@ class ThreadsEngine(Engine):
         context = self.context
         admission = AdmissionControl(context)
         with (
-            contextlib.closing(WakeupPipe()) as wakeup,
             Watchdog(context.stop, context.limits) as watchdog,
             Acceptor(context, admission) as acceptor,
+            contextlib.closing(ThreadCallbacks(acceptor.poll_loop)) as main_thread,
         ):
-            # Only this thread uses `admission`. The others queue their closed connections and wake it.
-            closed: collections.deque[tuple[Peer, threading.Thread]] = collections.deque()
 
-            def release_closed() -> None:
-                wakeup.drain()
-                while closed:
-                    peer, thread = closed.popleft()
-                    thread.join()  # it is about to exit
-                    admission.release(peer)
+            def release(peer: Peer, thread: threading.Thread) -> None:
+                thread.join()  # it is about to exit
+                admission.release(peer)
 
             def serve(accepted: AcceptedConnection) -> None:
                 try:
@@ -86,10 +82,8 @@ class ThreadsEngine(Engine):
                         run_pushing_conversation(context, accepted, watchdog, lock)
                 finally:
                     accepted.connection.close()
-                    closed.append((accepted.peer, threading.current_thread()))
-                    wakeup.wake()
+                    main_thread.post(functools.partial(release, accepted.peer, threading.current_thread()))
 
-            acceptor.poll_loop.add(wakeup.fileno(), release_closed)
             lock = threading.RLock() if context.service.pushes else None
             for accepted in acceptor.accepted():
                 thread = threading.Thread(target=serve, args=(accepted,), daemon=True)
@@ -108,7 +102,6 @@ class ThreadsEngine(Engine):
                 else:
                     admission.resume()
             acceptor.run_until(lambda: admission.open_count == 0, ABORT_GRACE)
-            acceptor.poll_loop.remove(wakeup.fileno())
 
 
 def run_pushing_conversation(
