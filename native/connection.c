@@ -117,10 +117,10 @@ static void connection_finish(Connection *self)
 }
 
 /* Report the exception that is set, as core_report_service_error() does. */
-static bool connection_report_error(Core *core, Connection *self)
+static int connection_report_error(Core *core, Connection *self)
 {
     PyObject *peer = Py_XNewRef(self->peer), *type, *value, *traceback;
-    bool status;
+    int status;
 
     if (peer == NULL && self->peer_address.local != NULL) {
         PyErr_Fetch(&type, &value, &traceback);
@@ -137,7 +137,7 @@ static int connection_on_service_error(Connection *self)
 {
     self->reason = CLOSED_FAILED;
     connection_finish(self);
-    return connection_report_error(self->core, self) ? 0 : -1;
+    return connection_report_error(self->core, self);
 }
 
 /* Report the conversation's `failure`: the error of one that ended with a last reply. */
@@ -268,6 +268,15 @@ int connection_on_eof(Connection *self)
     return self->state == STATE_CLOSED ? 0 : finish_conversation(self, names.end);
 }
 
+/* Count a send that the kernel accepted. */
+void connection_count_sent(Connection *self, size_t size)
+{
+    if (self->flags & PROTOCOL)
+        return;
+    core_count_up(self->core, COUNT_WRITES, 1);
+    core_count_up(self->core, COUNT_SENT, size);
+}
+
 /* Process the sending of `size` bytes of the queue. */
 int connection_on_written(Connection *self, size_t size)
 {
@@ -275,10 +284,7 @@ int connection_on_written(Connection *self, size_t size)
 
     write_queue_consume(&self->queue, size);
     self->last_activity = self->core->now;
-    if (!(self->flags & PROTOCOL)) {
-        core_count_up(self->core, COUNT_WRITES, 1);
-        core_count_up(self->core, COUNT_SENT, size);
-    }
+    connection_count_sent(self, size);
     if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
         self->flags &= ~(uint32_t)WRITE_PAUSED;
         status = call_method(self->handler, names.resume_writing, NULL);
@@ -290,7 +296,7 @@ int connection_on_written(Connection *self, size_t size)
 /* From now on only the linger timeout applies. */
 static void start_linger_timeout(Connection *self)
 {
-    self->flags |= LIMIT_EXPIRED;
+    self->flags |= LINGER_TIMEOUT;
     self->timeout_start = self->core->now;
     self->core->next_timeout_check =
         fmin(self->core->next_timeout_check, self->timeout_start + self->core->linger_timeout);
@@ -407,7 +413,7 @@ int connection_close_now(Connection *self)
             status = call_method(handler, names.closed, NULL);
         if (status < 0) {
             self->reason = CLOSED_FAILED;
-            status = connection_report_error(core, self) ? 0 : -1;
+            status = connection_report_error(core, self);
         }
         core_count_up(core, COUNT_CLOSED + self->reason, 1);
         if (status == 0 && self->flags & IN_PYTHON) {
@@ -456,15 +462,15 @@ int connection_check_timeouts(Connection *self)
     idle_deadline = self->last_activity + core->idle_timeout;
     life_deadline = self->timeout_start + core->max_lifetime;
     reason = idle_deadline <= life_deadline ? CLOSED_IDLE : CLOSED_LIFE;
-    deadline = self->flags & LIMIT_EXPIRED ? self->timeout_start + core->linger_timeout
-                                           : fmin(idle_deadline, life_deadline);
+    deadline = self->flags & LINGER_TIMEOUT ? self->timeout_start + core->linger_timeout
+                                            : fmin(idle_deadline, life_deadline);
     if (core->now < deadline) {
         core->next_timeout_check = fmin(core->next_timeout_check, deadline);
         return 0;
     }
     if (self->state == STATE_LINGERING)
         connection_step(self, INPUT_LINGER_EXPIRED);
-    else if (self->flags & LIMIT_EXPIRED)
+    else if (self->flags & LINGER_TIMEOUT)
         connection_step(self, INPUT_CUT); /* the peer does not read */
     else if (self->queue.unsent)
         connection_end(self, INPUT_CUT, reason);

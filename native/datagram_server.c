@@ -21,7 +21,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/un.h>
-#include <time.h>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -125,14 +124,6 @@ static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_stora
 
 static const double LOOP_PAUSE = 0.1; /* seconds */
 
-static double monotonic_seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* Return a hash other than 0: a multiplication for every eight bytes. */
 static uint32_t content_hash(const char *bytes, size_t size)
 {
@@ -166,7 +157,7 @@ static bool loop_check(LoopGuard *guard, const char *bytes, size_t size)
     bool dropped;
 
     if (guard->drops_left) {
-        now = monotonic_seconds();
+        now = clock_now();
         guard->drops_left = now - guard->last < LOOP_PAUSE ? guard->drops_left - 1 : 0;
         dropped = now - guard->last < LOOP_PAUSE;
         guard->last = now;
@@ -177,7 +168,7 @@ static bool loop_check(LoopGuard *guard, const char *bytes, size_t size)
         guard->score -= guard->score > 0;
         return false;
     }
-    now = monotonic_seconds();
+    now = clock_now();
     guard->score = LOOP_MATCH_SCORE + (now - guard->last < LOOP_PAUSE ? guard->score : 0);
     guard->last = now;
     if (guard->score < guard->matches * LOOP_MATCH_SCORE)
@@ -393,15 +384,16 @@ static int send_replies(DatagramServer *server)
 
 /* Answering --------------------------------------------------------------------------------------- */
 
-static bool is_rejected(DatagramServer *server, PyObject *peer)
+/* Ask the engine whether a peer's datagram must not be answered. 0 or 1, or -1 with an exception set. */
+static int is_rejected(DatagramServer *server, PyObject *peer)
 {
     PyObject *result;
-    bool rejected;
+    int rejected;
 
     if (server->reject == NULL)
-        return false;
+        return 0;
     result = PyObject_CallOneArg(server->reject, peer);
-    rejected = result != Py_None;
+    rejected = result == NULL ? -1 : result != Py_None;
     Py_XDECREF(result);
     return rejected;
 }
@@ -414,7 +406,7 @@ static int answer_one(DatagramServer *server, size_t index)
     PyObject *peer, *data, *reply = NULL;
     LoopGuard *guard;
     Reply *queued;
-    int status = 0;
+    int status = 0, rejected;
 
     peer = sender_peer(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
     if (peer == NULL)
@@ -431,8 +423,9 @@ static int answer_one(DatagramServer *server, size_t index)
         status = report_dropped(server, peer, LOOP, 0);
         goto end;
     }
-    if (is_rejected(server, peer)) {
-        status = PyErr_Occurred() ? -1 : 0;
+    rejected = is_rejected(server, peer);
+    if (rejected) {
+        status = rejected < 0 ? -1 : 0;
         goto end;
     }
     data = PyBytes_FromStringAndSize(server->recv_iov[index].iov_base, received_msg->msg_len);
@@ -441,7 +434,7 @@ static int answer_one(DatagramServer *server, size_t index)
     if (reply != NULL && reply != Py_None && !PyBytes_CheckExact(reply))
         Py_SETREF(reply, PyBytes_FromObject(reply));
     if (reply == NULL) {
-        status = core_report_service_error(server->core, peer) ? 0 : -1;
+        status = core_report_service_error(server->core, peer);
     } else if (reply != Py_None && received_msg->msg_hdr.msg_namelen <= sizeof(sa_family_t)) {
         status = report_dropped(server, peer, NO_SOURCE_ADDRESS, 0); /* an unbound UNIX socket */
     } else if (reply != Py_None) {

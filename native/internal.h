@@ -24,6 +24,7 @@
  *    kernel. Other threads may call `Connection.write` and `Core.stop`, nothing else.
  *    A free-threaded Python enables the GIL when it imports this module, because the module does not declare
  *    that it runs without (Py_MOD_GIL_NOT_USED), and it cannot: nothing here is protected by a lock of its own.
+ *    If the GIL is forced off (PYTHON_GIL=0), these calls from other threads are data races.
  * 2. Each object the kernel may report on has a slot. The user_data of a request, or epoll's data, holds the
  *    slot's index and generation, so a late report on a freed object is recognized, even if the slot and the
  *    descriptor have been reused.
@@ -129,7 +130,7 @@ enum counter {
 enum {
     PROTOCOL = 1 << 0,            /* the handler is an asyncio protocol, not a conversation */
     EOF_RECEIVED = 1 << 1,        /* the peer has shut down its side */
-    LIMIT_EXPIRED = 1 << 2,       /* conversation: only the linger timeout applies, from `timeout_start` */
+    LINGER_TIMEOUT = 1 << 2,      /* conversation: only the linger timeout applies, from `timeout_start` */
     WR_SHUTDOWN = 1 << 3,         /* protocol: our side is shut down */
     WR_SHUTDOWN_PENDING = 1 << 4, /* protocol: shut down our side once the queue is empty */
     CLOSE_WHEN_FLUSHED = 1 << 5,  /* protocol: close once the queue is empty */
@@ -176,8 +177,8 @@ struct Listener {
     PyObject *local; /* our Address, or NULL if it differs between connections */
     uint32_t slot, generation;
     int fd;
-    bool in_epoll_set; /* accepted from when epoll reports it, even with io_uring */
-    bool armed;
+    bool by_epoll; /* accepted from when epoll reports it, even with io_uring */
+    bool armed;    /* in the epoll set, or an accept request is in flight */
 };
 
 struct Core {
@@ -238,14 +239,14 @@ size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t 
 /* core.c */
 extern unsigned current_fork_generation; /* how many forks lie between the first process and this one */
 double clock_now(void);
-bool core_check_owner_process(const Core *core);
+int core_check_owner_process(const Core *core);
 void core_wake(Core *core);
 uint32_t slot_alloc(Core *core, enum slot_kind kind, void *object, uint32_t *generation);
 void slot_free(Core *core, uint32_t slot);
 void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *kind);
 void core_append_pending(Core *core, Connection *connection);
 int core_flush_pending(Core *core);
-bool core_report_service_error(Core *core, PyObject *peer);
+int core_report_service_error(Core *core, PyObject *peer);
 
 /* counters.c */
 void counters_init(Core *core);
@@ -280,6 +281,7 @@ int connection_start(Connection *self);
 int connection_on_read(Connection *self, const char *data, size_t size);
 int connection_on_eof(Connection *self);
 int connection_on_written(Connection *self, size_t size);
+void connection_count_sent(Connection *self, size_t size);
 void connection_on_error(Connection *self, int error);
 void connection_begin_close(Connection *self, bool reset);
 int connection_close_now(Connection *self);

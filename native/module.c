@@ -83,7 +83,9 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "bothends.engines._native",
-    .m_doc = "The C core of the engine `native`. Use it through engines/native.py.",
+    .m_doc =
+        "The C core of the engine `native`. Use it through engines/native.py.\n\nNeeds the GIL: a free-threaded "
+        "Python enables it when it imports this module. With PYTHON_GIL=0, use another engine.",
     .m_size = -1,
     .m_methods = functions,
 };

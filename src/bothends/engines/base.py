@@ -17,9 +17,9 @@ Rank 2: imports `services/base.py` only, and no service by name.
    support one service on one endpoint.
 
 Modules that the engines share: `driver.py` (one conversation without a socket), `connection_state.py` (the
-states and limits of its connection), `admission.py` (accepting under limits), `server_loop.py` (accepting and
-shutdown of the event loops), `nonblocking.py` and `blocking.py` (one connection on a socket of that mode),
-`datagrams.py`.
+states and limits of its connection), `admission.py` (accepting under limits), `server_loop.py` and
+`loop_connection.py` (the event loops and their connections), `nonblocking.py` and `blocking.py` (moving the
+bytes on a socket of that mode), `datagrams.py`.
 """
 
 from __future__ import annotations
