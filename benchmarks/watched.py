@@ -1,7 +1,7 @@
 """Compare the native engine quiet and watched: `python -m benchmarks.watched`.
 
-Measures one server with only problems in its log, with metrics, and with limits. Writes watched.md. It takes five
-minutes and needs an idle machine.
+Measures one server with only problems in its log, with metrics, and with limits. Writes watched.md. It takes
+five minutes and needs an idle machine.
 """
 
 from __future__ import annotations
