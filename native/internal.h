@@ -207,7 +207,9 @@ struct Core {
     /* Set by the engine. Times in seconds, INFINITY for no limit. */
     double idle_timeout, max_lifetime, linger_timeout, drain_idle, accept_retry_delay, busy_poll;
     Py_ssize_t write_high_water, read_size;
+    Py_ssize_t max_connections; /* above it, clients wait in the accept queue; 0 for no limit */
     PyObject *max_message_size;
+    PyObject *admit;                /* admit(peer) -> bool: whether to serve an accepted peer; or NULL */
     PyObject *open_conversation;    /* open_conversation(peer, push) -> Conversation */
     PyObject *push;                 /* the Push that C conversations get */
     PyObject *answer_datagram;      /* answer_datagram(datagram, peer) -> bytes | None */

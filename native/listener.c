@@ -1,9 +1,9 @@
 /* Accepting connections in C.
  *
- * Only on listeners without an admission decision: no connection limit, no access list, no observer. On all
- * others Python accepts (engines/admission.py), by the same rules: an error of accept() belongs to one
- * connection (accept(2)). But at the descriptor limit (EMFILE) the connection stays in the accept queue, so
- * accepting pauses until one of our descriptors is closed, and is retried after a delay.
+ * By the rules of engines/admission.py, which decides in `admit` about single peers: an error of accept() belongs
+ * to one connection (accept(2)). But at the descriptor limit (EMFILE) the connection stays in the accept queue, so
+ * accepting pauses until one of our descriptors is closed, and is retried after a delay. At the connection limit
+ * it pauses likewise, until a connection is closed.
  *
  * A listener that other processes accept from too is in the epoll set, even with io_uring. A connection that
  * completes an accept armed in a ring is assigned to that process, whether it is running or not: behind a
@@ -18,6 +18,7 @@
 
 enum {
     ACCEPT_BATCH = 64,         /* connections accepted from one listener before other events are processed */
+    FULL_PAUSE = 3600,         /* seconds until accepting is retried at the connection limit, if none is closed */
     FINAL_ACCEPT_BATCHES = 64, /* batches accepted when listening stops; bounded, as clients may keep connecting */
 };
 
@@ -76,6 +77,16 @@ static int notify_accept_paused(Core *core, int error)
     return result == NULL ? -1 : 0;
 }
 
+/* Return whether to serve a peer, or -1 with an exception set. */
+static int is_admitted(Core *core, PyObject *peer)
+{
+    PyObject *answer = PyObject_CallOneArg(core->admit, peer);
+    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+
+    Py_XDECREF(answer);
+    return truth;
+}
+
 /* Open and start a conversation on an accepted connection. Takes ownership of the descriptor. 0, or -1 with an
  * exception set. */
 int listener_on_accept(Core *core, Listener *listener, int fd)
@@ -101,6 +112,9 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
                     core->max_message_size);
     if (peer == NULL)
         goto end;
+    if (core->admit != NULL && (status = is_admitted(core, peer)) <= 0)
+        goto end;
+    status = -1;
     conversation = PyObject_CallFunctionObjArgs(core->open_conversation, peer, core->push, NULL);
     wants_pull = conversation == NULL ? 0 : is_pull_producer(core, conversation);
     if (conversation == NULL || wants_pull < 0) {
@@ -116,11 +130,14 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
         fd = -1;
         goto end;
     }
-    connection = connection_new(core, fd, conversation, NULL, 0);
+    connection = core->admit != NULL ? connection_new(core, fd, conversation, peer, IN_PYTHON)
+                                     : connection_new(core, fd, conversation, NULL, 0);
     if (connection == NULL)
         goto end;
     fd = -1;
-    if (core->on_service_error != NULL && size <= sizeof connection->peer_address.address) {
+    if (connection->peer != NULL)
+        ; /* has all */
+    else if (core->on_service_error != NULL && size <= sizeof connection->peer_address.address) {
         memcpy(&connection->peer_address.address, &storage, size);
         connection->peer_address.size = size;
         connection->peer_address.connection_id = core->last_connection_id;
@@ -151,6 +168,13 @@ static void listeners_disarm(Core *core)
     }
 }
 
+/* Accept nothing for some seconds, or until one of our descriptors is closed. */
+static void pause_accepting(Core *core, double seconds)
+{
+    core->accept_retry_at = core->now + seconds;
+    listeners_disarm(core);
+}
+
 /* Process an errno of accept(). 0, or -1 with an exception set. */
 int listener_on_error(Core *core, int error)
 {
@@ -159,8 +183,7 @@ int listener_on_error(Core *core, int error)
     case ENFILE:
     case ENOBUFS:
     case ENOMEM:
-        core->accept_retry_at = core->now + core->accept_retry_delay;
-        listeners_disarm(core);
+        pause_accepting(core, core->accept_retry_delay);
         return core->accept_paused ? 0 : notify_accept_paused(core, error);
     case EBADF:
     case EINVAL:
@@ -178,7 +201,13 @@ int listener_on_error(Core *core, int error)
 int listener_accept_batch(Core *core, Listener *listener)
 {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd;
+
+        if (core->max_connections && core->connections >= (size_t)core->max_connections) {
+            pause_accepting(core, FULL_PAUSE);
+            return 0;
+        }
+        fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0) {
             if (listener_on_accept(core, listener, fd) < 0
@@ -231,7 +260,8 @@ PyObject *core_listen(Core *core, PyObject *args)
     if (listener == NULL)
         return PyErr_NoMemory();
     listener->fd = fd;
-    listener->by_epoll = shared || !core->backend->accepts;
+    /* An accept armed in a ring would accept above the limit. */
+    listener->by_epoll = shared || core->max_connections || !core->backend->accepts;
     listener->slot = slot_alloc(core, SLOT_LISTENER, listener, &listener->generation);
     if (listener->slot == UINT32_MAX || listener_arm(core, listener) < 0) {
         if (listener->slot == UINT32_MAX)

@@ -26,7 +26,7 @@ from bothends.endpoints import Address
 from bothends.engines.base import EngineContext
 from bothends.engines.client_limits import AccessControl
 from bothends.errors import OUT_OF_RESOURCES
-from bothends.events import AcceptPaused, AcceptResumed, ConnectionRejected, RejectReason
+from bothends.events import AcceptPaused, AcceptResumed, ConnectionRejected, Rejection, RejectReason
 from bothends.services.base import Peer
 from bothends.sockets import Listener, prepare_accepted
 
@@ -112,18 +112,24 @@ class AdmissionControl:
             if not self._exhausted:
                 self._end_pause()
             address = Address.from_sockaddr(connection.family, sockaddr)
-            if (rejection := self._access_control.rejection(address)) is not None:
+            if (rejection := self._rejection(address, limited=limited)) is not None:
                 self._reject(connection, address, *rejection)
-                continue
-            if limited and self._is_full() and not (self._make_room and self._make_room()):
-                reason = f"{self._max_connections} connections are open, the limit"
-                self._reject(connection, address, reason, RejectReason.FULL)
                 continue
             if self._fd_limit is not None and connection.fileno() >= self._fd_limit:
                 reason = f"this engine cannot wait for descriptor {connection.fileno()}; its limit is"
                 self._reject(connection, address, f"{reason} {self._fd_limit - 1}", RejectReason.DESCRIPTOR)
                 continue
             yield connection, self.register(connection, address, listener)
+
+    def admit(self, address: Address) -> bool:
+        """Return whether a connection that the engine has accepted may stay; if so, count it as open."""
+        if (rejection := self._rejection(address)) is not None:
+            if self._observe is not None:
+                self._observe(ConnectionRejected(address, *rejection))
+            return False
+        self.open_count += 1
+        self._access_control.add(address)
+        return True
 
     def register(self, connection: socket.socket, address: Address, listener: Listener) -> Peer:
         """Count a connection as open, apply the listener's options to it, and return its peer."""
@@ -164,6 +170,14 @@ class AdmissionControl:
         """End a pause, because a thread or process could be started. For engines that call `pause`."""
         self._exhausted = False
         self._end_pause()
+
+    def _rejection(self, address: Address, *, limited: bool = True) -> Rejection | None:
+        if (rejection := self._access_control.rejection(address)) is not None:
+            return rejection
+        if limited and self._is_full() and not (self._make_room and self._make_room()):
+            reason = f"{self._max_connections} connections are open, the limit"
+            return Rejection(reason, RejectReason.FULL)
+        return None
 
     def _is_full(self) -> bool:
         return self._max_connections is not None and self.open_count >= self._max_connections

@@ -11,7 +11,8 @@ Facts, and what follows:
    the words of the metrics (`native/counters.c`).
 3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
    transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
-4. The core accepts connections if there is nothing to check, and `admission.py` does otherwise.
+4. The core accepts the connections of plain conversations, up to the connection limit. It asks `admission.py`
+   about each if peers may be refused. All others `admission.py` accepts.
 5. A seqpacket socket, or a connection with a rate limit, is a NonblockingConnection. For it the core only
    reports ready descriptors.
 
@@ -209,7 +210,9 @@ class NativeLoop(ServerLoop):
             drain_idle=DRAIN_IDLE,
             accept_retry_delay=ACCEPT_PAUSE,
             busy_poll=limits.busy_poll,
+            max_connections=limits.connections or 0 if limits.when_full == "defer" else 0,
             max_message_size=limits.message,
+            admit=self._admit if self._checks_peers() else None,
             open_conversation=context.service.open,
             push=discard_push,
             answer_datagram=context.service.answer,
@@ -281,10 +284,23 @@ class NativeLoop(ServerLoop):
 
     def _accept_in_c(self, listener: Listener) -> bool:
         """Whether the core can accept the connections of this listener (4 above)."""
+        if listener.endpoint.is_unix and listener.endpoint.options:
+            return False
+        # The core counts the connections that it reads and writes: not those of a seqpacket listener.
+        others = any(each.socket.type != socket.SOCK_STREAM for each in self.listeners)
+        if listener.socket.type != socket.SOCK_STREAM or (others and self.context.limits.connections):
+            return False
+        return self._can_run_in_c()
+
+    def _checks_peers(self) -> bool:
+        """Whether `admission` decides about each peer that the core has accepted."""
         limits = self.context.limits
-        has_options = listener.endpoint.is_unix and bool(listener.endpoint.options)
-        has_checks = limits.connections or limits.per_address or limits.allow or limits.deny or has_options
-        return self._can_run_in_c() and not has_checks and listener.socket.type == socket.SOCK_STREAM
+        rejects = limits.connections is not None and limits.when_full != "defer"
+        return bool(limits.per_address or limits.allow or limits.deny or rejects)
+
+    def _admit(self, peer: Peer) -> bool:
+        """Whether to serve a peer that the core has accepted."""
+        return self.admission.admit(peer.address)
 
     def _accept_in_python(self) -> None:
         """Accept all connections in Python from now on."""
@@ -321,7 +337,8 @@ class NativeLoop(ServerLoop):
     def release(self, peer: Peer) -> None:
         """See ServerLoop.release."""
         super().release(peer)
-        self._core.stop()
+        if not (self._accepting and self.is_serving):  # the loop may accept again, or end
+            self._core.stop()
 
     def datagram_listeners(self) -> list[Listener]:
         """See ServerLoop.datagram_listeners."""
@@ -367,7 +384,8 @@ class NativeLoop(ServerLoop):
 
     def _on_pull_conversation(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
         """Called when the core has accepted a connection whose conversation is a pull producer."""
-        self.admission.open_count += 1
+        if not self._checks_peers():  # otherwise it is counted
+            self.admission.open_count += 1
         self._attach_protocol(
             _with_conversation(self.context, conversation), self.context.listeners[0], descriptor, peer
         )
