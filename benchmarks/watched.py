@@ -1,7 +1,7 @@
 """Compare the native engine quiet and watched: `python -m benchmarks.watched`.
 
-Measures one server with only problems in its log, with metrics, and with limits. Writes watched.md. It takes
-five minutes and needs an idle machine.
+Measures one server with only problems in its log, with metrics, with limits, and with its log in a file: of
+connections, or of messages too, as JSON. Writes watched.md. It takes eight minutes and needs an idle machine.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.writing import tables
@@ -19,21 +20,25 @@ from bothends.bench.targets import BenchTarget
 
 HERE = Path(__file__).resolve().parent
 BASELINE = "quiet"
-LOADS = ("tcp", "depth", "reconnect")
 
+LOG = ("--log", "json", "--log-level")
 VARIANTS: dict[str, tuple[str, ...]] = {
     BASELINE: ("--quiet",),
+    "log of connections": (*LOG, "connections"),
+    "log of messages": (*LOG, "messages"),
     "metrics": ("--quiet", "--metrics", "tcp://127.0.0.1:0"),
     "limits": ("--quiet", "-m", "5000", "--per-address", "5000", "--allow", "127.0.0.0/8", "--idle", "60"),
 }
 
 
-def variant(name: str) -> BenchTarget:
-    """Return a target that runs the native engine with these options."""
+def variant(name: str, folder: Path) -> BenchTarget:
+    """Return a target that runs the native engine with these options, and its log in a file of `folder`."""
 
     def command(transport: str, function: str) -> tuple[str, tuple[str, ...]]:
+        into_file = ("sh", "-c", f'exec "$@" 2>&1 >"{folder}/log"', "sh")
         words = (sys.executable, "-m", "bothends", "serve", f"{HERE / 'upper.py'}:{function}")
-        return transport, (*words, f"{transport}://127.0.0.1:0", "--engine", "native", *VARIANTS[name])
+        arguments = (f"{transport}://127.0.0.1:0", "--engine", "native", *VARIANTS[name])
+        return transport, (*into_file, *words, *arguments)
 
     return BenchTarget(name, (command("tcp", "chunk"), command("udp", "packet")))
 
@@ -46,14 +51,16 @@ def main() -> None:
     parser.add_argument("--load", action="append", choices=campaign.LOAD_PROFILES)
     parser.add_argument("--only", action="append", choices=VARIANTS, help="beside the quiet one")
     given = parser.parse_args()
-    targets = [variant(name) for name in VARIANTS if not given.only or name in (BASELINE, *given.only)]
+    names = [name for name in VARIANTS if not given.only or name in (BASELINE, *given.only)]
     profiles = [campaign.LOAD_PROFILES[name] for name in given.load or campaign.LOAD_PROFILES]
     settings = campaign.CampaignSettings(rounds=given.rounds, duration=given.seconds)
 
     def show_measurement(done: int, total: int, description: str) -> None:
         print(f"{done + 1} of {total}: {description}", file=sys.stderr)
 
-    entries = campaign.run_campaign(targets, profiles, settings, show_measurement)
+    with tempfile.TemporaryDirectory() as folder:
+        targets = [variant(name, Path(folder)) for name in names]
+        entries = campaign.run_campaign(targets, profiles, settings, show_measurement)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     document = Document(VERSION, now, "python -m benchmarks.watched", host_info(), entries, baseline=BASELINE)
     text = tables(document)

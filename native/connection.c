@@ -234,6 +234,8 @@ int connection_on_read(Connection *self, const char *data, size_t size)
     }
     core_count_up(self->core, COUNT_READS, 1);
     core_count_up(self->core, COUNT_RECEIVED, size);
+    if (self->peer != NULL)
+        self->totals.received += size;
     reply = PyObject_CallMethodOneArg(self->handler, names.receive, data_bytes);
     Py_DECREF(data_bytes);
     return handle_reply(self, reply);
@@ -275,6 +277,8 @@ void connection_count_sent(Connection *self, size_t size)
         return;
     core_count_up(self->core, COUNT_WRITES, 1);
     core_count_up(self->core, COUNT_SENT, size);
+    if (self->peer != NULL)
+        self->totals.sent += size;
 }
 
 /* Process the sending of `size` bytes of the queue. */
@@ -370,6 +374,14 @@ static PyObject *make_oserror(int error)
     return PyObject_CallFunction(PyExc_OSError, "is", error, strerror(error));
 }
 
+static void release_peer(Connection *self)
+{
+    if (self->peer == NULL)
+        Py_CLEAR(self->peer_address.local);
+    Py_CLEAR(self->peer);
+    self->peer_address.local = NULL;
+}
+
 /* Close the descriptor and call the handler's last method. No request may be in flight. 0, or -1 with an
  * exception set. */
 int connection_close_now(Connection *self)
@@ -417,15 +429,16 @@ int connection_close_now(Connection *self)
         }
         core_count_up(core, COUNT_CLOSED + self->reason, 1);
         if (status == 0 && self->flags & IN_PYTHON) {
-            PyObject *result = PyObject_CallOneArg(core->on_connection_closed, self->peer);
+            PyObject *result = PyObject_CallFunction(core->on_connection_closed, "OiKK", self->peer,
+                                                     (int)self->reason, (unsigned long long)self->totals.received,
+                                                     (unsigned long long)self->totals.sent);
 
             status = result == NULL ? -1 : 0;
             Py_XDECREF(result);
         }
     }
     Py_XDECREF(handler);
-    Py_CLEAR(self->peer);
-    Py_CLEAR(self->peer_address.local);
+    release_peer(self);
     Py_DECREF(self); /* the slot's reference */
     return status;
 }
@@ -596,8 +609,7 @@ static void dealloc(Connection *self)
     write_queue_clear(&self->queue);
     PyMem_Free(self->backend_data);
     Py_XDECREF(self->handler);
-    Py_XDECREF(self->peer);
-    Py_XDECREF(self->peer_address.local);
+    release_peer(self);
     PyObject_Free(self);
 }
 

@@ -26,18 +26,20 @@ static const char *const counter_texts[COUNTERS] = {
     [COUNT_CLOSED + CLOSED_ABORTED] = "closed aborted",
 };
 
-/* Return the names of the counters, in order: a tuple, or NULL with an exception set. */
-PyObject *counter_names(void)
+/* Return the names of the counters from `first` on, in order: a tuple, or NULL with an exception set. Without the
+ * word "closed", those from COUNT_CLOSED on are the names of the reasons. */
+PyObject *counter_names(enum counter first)
 {
-    PyObject *tuple = PyTuple_New(COUNTERS);
+    size_t skipped = first == COUNT_CLOSED ? strlen("closed ") : 0;
+    PyObject *tuple = PyTuple_New(COUNTERS - (Py_ssize_t)first);
 
-    for (Py_ssize_t i = 0; tuple != NULL && i < COUNTERS; i++) {
-        PyObject *name = PyUnicode_FromString(counter_texts[i]);
+    for (Py_ssize_t i = first; tuple != NULL && i < COUNTERS; i++) {
+        PyObject *name = PyUnicode_FromString(counter_texts[i] + skipped);
 
         if (name == NULL)
             Py_CLEAR(tuple);
         else
-            PyTuple_SET_ITEM(tuple, i, name);
+            PyTuple_SET_ITEM(tuple, i - (Py_ssize_t)first, name);
     }
     return tuple;
 }

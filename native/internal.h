@@ -157,7 +157,12 @@ struct Connection {
     Core *core;        /* NULL once closed */
     PyObject *handler; /* a conversation or a protocol; NULL if opening the conversation failed */
     PyObject *peer;    /* a Peer for error reports; NULL if there are none or `peer_address` has it */
-    PeerAddress peer_address;
+    union {
+        PeerAddress peer_address; /* if `peer` is NULL */
+        struct {
+            uint64_t received, sent; /* bytes; if `peer` is not NULL */
+        } totals;
+    };
     Connection *next_pending;
     void *backend_data; /* the backend's, from PyMem_Malloc(); freed with the connection */
     WriteQueue queue;
@@ -167,9 +172,9 @@ struct Connection {
     uint32_t slot, generation;
     uint32_t flags;
     int fd;
-    int error;                   /* errno of the failure that closed it, or 0 */
-    enum connection_state state; /* of a conversation; STATE_OPEN with a protocol, which has its own */
-    enum close_reason reason;    /* of a conversation: why it is closed, as far as is known */
+    int error;                       /* errno of the failure that closed it, or 0 */
+    enum connection_state state : 8; /* of a conversation; STATE_OPEN with a protocol, which has its own */
+    enum close_reason reason : 8;    /* of a conversation: why it is closed, as far as is known */
 };
 
 struct Listener {
@@ -213,7 +218,8 @@ struct Core {
     PyObject *open_conversation;    /* open_conversation(peer, push) -> Conversation */
     PyObject *push;                 /* the Push that C conversations get */
     PyObject *answer_datagram;      /* answer_datagram(datagram, peer) -> bytes | None */
-    PyObject *on_connection_closed; /* on_connection_closed(peer) */
+    PyObject *on_connection_opened; /* on_connection_opened(peer), for connections accepted here; or NULL */
+    PyObject *on_connection_closed; /* on_connection_closed(peer, reason, received, sent) */
     PyObject *on_pull_conversation; /* on_pull_conversation(fd, peer, conversation): C does not drive it */
     PyObject *on_service_error;     /* on_service_error(peer, exception), or NULL */
     PyObject *on_accept_paused;     /* on_accept_paused(errno), 0 once resumed; or NULL */
@@ -254,7 +260,7 @@ int core_report_service_error(Core *core, PyObject *peer);
 void counters_init(Core *core);
 void counters_release(Core *core);
 PyObject *core_count(Core *core, PyObject *args);
-PyObject *counter_names(void);
+PyObject *counter_names(enum counter first);
 
 /* Only this thread writes the word; other processes read it at any time. */
 static inline void core_count_up(Core *core, enum counter counter, size_t number)

@@ -77,6 +77,27 @@ static int notify_accept_paused(Core *core, int error)
     return result == NULL ? -1 : 0;
 }
 
+/* Report a connection whose conversation is opened, or could not be: then an exception is set, which stays. 0, or -1
+ * with another exception set. */
+static int notify_opened(Core *core, PyObject *peer)
+{
+    PyObject *type, *value, *traceback, *result;
+
+    if (core->on_connection_opened == NULL)
+        return 0;
+    PyErr_Fetch(&type, &value, &traceback);
+    result = PyObject_CallOneArg(core->on_connection_opened, peer);
+    if (result == NULL) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return -1;
+    }
+    Py_DECREF(result);
+    PyErr_Restore(type, value, traceback);
+    return 0;
+}
+
 /* Return whether to serve a peer, or -1 with an exception set. */
 static int is_admitted(Core *core, PyObject *peer)
 {
@@ -95,6 +116,7 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
     Connection *connection = NULL;
     struct sockaddr_storage storage;
     socklen_t size;
+    bool in_python = core->admit != NULL || core->on_connection_opened != NULL;
     int status = -1, wants_pull = 0;
 
     if (core->accept_paused && notify_accept_paused(core, 0) < 0)
@@ -117,6 +139,8 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
     status = -1;
     conversation = PyObject_CallFunctionObjArgs(core->open_conversation, peer, core->push, NULL);
     wants_pull = conversation == NULL ? 0 : is_pull_producer(core, conversation);
+    if (wants_pull <= 0 && notify_opened(core, peer) < 0)
+        goto end;
     if (conversation == NULL || wants_pull < 0) {
         if (core_report_service_error(core, peer) < 0)
             goto end;
@@ -130,19 +154,16 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
         fd = -1;
         goto end;
     }
-    connection = core->admit != NULL ? connection_new(core, fd, conversation, peer, IN_PYTHON)
-                                     : connection_new(core, fd, conversation, NULL, 0);
+    connection = connection_new(core, fd, conversation, in_python ? peer : NULL, in_python ? IN_PYTHON : 0);
     if (connection == NULL)
         goto end;
     fd = -1;
-    if (connection->peer != NULL)
-        ; /* has all */
-    else if (core->on_service_error != NULL && size <= sizeof connection->peer_address.address) {
+    if (!in_python && core->on_service_error != NULL && size <= sizeof connection->peer_address.address) {
         memcpy(&connection->peer_address.address, &storage, size);
         connection->peer_address.size = size;
         connection->peer_address.connection_id = core->last_connection_id;
         connection->peer_address.local = Py_NewRef(local);
-    } else if (core->on_service_error != NULL) {
+    } else if (!in_python && core->on_service_error != NULL) {
         connection->peer = Py_NewRef(peer);
     }
     status = connection_start(connection);

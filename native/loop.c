@@ -119,10 +119,12 @@ static PyObject *core_attach_protocol(Core *core, PyObject *args)
     return (PyObject *)connection_new(core, fd, protocol, NULL, PROTOCOL);
 }
 
-PyDoc_STRVAR(start_conversation_doc,
-             "start_conversation(fd, conversation, peer)\n\nRun a conversation on a stream socket and call "
-             "on_connection_closed(peer) at its end. The core owns the descriptor from now on. With None for the "
-             "conversation (opening it failed), the connection is closed.");
+PyDoc_STRVAR(
+    start_conversation_doc,
+    "start_conversation(fd, conversation, peer)\n\nRun a conversation on a stream socket and call "
+    "on_connection_closed(peer, reason, received, sent) at its end: `reason` is an index of `CLOSE_REASONS`."
+    " The core owns the descriptor from now on. With None for the "
+    "conversation (opening it failed), the connection is closed.");
 static PyObject *core_start_conversation(Core *core, PyObject *args)
 {
     PyObject *conversation, *peer;
@@ -205,6 +207,7 @@ static const Option options[] = {
     {"open_conversation", OBJECT, offsetof(Core, open_conversation), false},
     {"push", OBJECT, offsetof(Core, push), false},
     {"answer_datagram", OBJECT, offsetof(Core, answer_datagram), false},
+    {"on_connection_opened", OBJECT_OR_NONE, offsetof(Core, on_connection_opened), false},
     {"on_connection_closed", OBJECT, offsetof(Core, on_connection_closed), false},
     {"on_pull_conversation", OBJECT, offsetof(Core, on_pull_conversation), false},
     {"on_service_error", OBJECT_OR_NONE, offsetof(Core, on_service_error), false},

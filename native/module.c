@@ -97,7 +97,7 @@ static void count_fork(void)
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    PyObject *module, *counters;
+    PyObject *module, *counters, *reasons;
 
     if (pthread_atfork(NULL, NULL, count_fork)) {
         PyErr_NoMemory();
@@ -108,11 +108,14 @@ PyMODINIT_FUNC PyInit__native(void)
     module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    counters = counter_names();
-    if (counters == NULL || PyModule_AddObjectRef(module, "COUNTERS", counters) < 0
+    counters = counter_names(0);
+    reasons = counter_names(COUNT_CLOSED);
+    if (counters == NULL || reasons == NULL || PyModule_AddObjectRef(module, "COUNTERS", counters) < 0
+        || PyModule_AddObjectRef(module, "CLOSE_REASONS", reasons) < 0
         || PyModule_AddObjectRef(module, "Core", (PyObject *)&CoreType) < 0
         || PyModule_AddObjectRef(module, "Connection", (PyObject *)&ConnectionType) < 0)
         Py_CLEAR(module);
     Py_XDECREF(counters);
+    Py_XDECREF(reasons);
     return module;
 }

@@ -47,6 +47,7 @@ def test_every_key_is_parsed() -> None:
         trace = "run.trace"
         log = "json"
         hex = true
+        log_level = "connections"
         quiet = true
         [serve.limits]
         connections = 100
@@ -75,6 +76,7 @@ def test_every_key_is_parsed() -> None:
         trace=FOLDER / "run.trace",
         log="json",
         hex=True,
+        log_level="connections",
         quiet=True,
         limits=Limits(
             connections=100,

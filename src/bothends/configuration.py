@@ -75,7 +75,11 @@ class ServeOptions:
 
     log: Literal["text", "json"] = "text"
     hex: bool = False
+    log_level: Literal["messages", "connections", "problems"] = "messages"
+    """The least important events that are logged."""
+
     quiet: bool = False
+    """The same as the level "problems"."""
 
     @property
     def title(self) -> str:

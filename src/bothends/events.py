@@ -33,6 +33,7 @@ __all__ = [
     "DatagramDropped",
     "Draining",
     "Event",
+    "FilteredObserver",
     "HandshakeCompleted",
     "Listening",
     "Observer",
@@ -48,6 +49,7 @@ __all__ = [
     "ServiceFailed",
     "SharedCounters",
     "Stopped",
+    "WithoutMessages",
     "WriteShutdown",
 ]
 
@@ -291,15 +293,13 @@ class Stopped(Event):
 Observer: TypeAlias = Callable[[Event], None]
 
 
-class ProblemsOnly:
-    """An observer that forwards problems only, and drops messages, connects and closes.
+class FilteredObserver:
+    """An observer that forwards all events but those of `EXCLUDED`.
 
     Engines recognize it and do not create the excluded events at all, which is faster.
     """
 
-    EXCLUDED: ClassVar[frozenset[type[Event]]] = frozenset(
-        {Accepted, HandshakeCompleted, Received, Sent, PeerEof, Closed}
-    )
+    EXCLUDED: ClassVar[frozenset[type[Event]]] = frozenset()
 
     def __init__(self, observe: Observer) -> None:
         self._observe = observe
@@ -308,6 +308,18 @@ class ProblemsOnly:
         """Forward an event, unless it is excluded."""
         if type(event) not in self.EXCLUDED:
             self._observe(event)
+
+
+class WithoutMessages(FilteredObserver):
+    """An observer that forwards connects, closes and problems, and drops messages."""
+
+    EXCLUDED = frozenset({Received, Sent, PeerEof})
+
+
+class ProblemsOnly(FilteredObserver):
+    """An observer that forwards problems only, and drops messages, connects and closes."""
+
+    EXCLUDED = WithoutMessages.EXCLUDED | {Accepted, HandshakeCompleted, Closed}
 
 
 class SharedCounters(Protocol):
@@ -325,20 +337,20 @@ class SharedCounters(Protocol):
 
 
 class CountedTraffic:
-    """An observer that counts connections and messages, and forwards problems only.
+    """An observer that counts connections and messages, and forwards what another one takes.
 
-    An engine may count them itself, in `counters.counter_words()`, and then creates no events for them.
+    An engine may count them itself, in `counters.counter_words()`, and then creates no events to be counted.
 
     Args:
         counters: counts all events.
-        problems: gets the problems.
+        observe: gets the events that it does not exclude.
     """
 
-    def __init__(self, counters: SharedCounters, problems: ProblemsOnly) -> None:
+    def __init__(self, counters: SharedCounters, observe: FilteredObserver) -> None:
         self.counters = counters
-        self._problems = problems
+        self.observe = observe
 
     def __call__(self, event: Event) -> None:
-        """Count an event, and forward it if it is a problem."""
+        """Count an event, and forward it."""
         self.counters(event)
-        self._problems(event)
+        self.observe(event)

@@ -255,3 +255,20 @@ def test_rejection_flood_is_throttled_in_log() -> None:
     assert "#" in lines[0]
     assert all("more refused in the last" in line for line in lines[1:])
     assert 1 + sum(int(line.split()[0].replace(",", "")) for line in lines[1:]) == 50
+
+
+@pytest.mark.parametrize("engine", ["native", "threads"])
+def test_log_of_connections_has_no_messages(engine: str) -> None:
+    if registry.load(engine).unavailable_reason() is not None:
+        pytest.skip(str(registry.load(engine).unavailable_reason()))
+    options = ["--log", "json", "--log-level", "connections", "--engine", engine]
+    with Running([*BOTHENDS, "serve", *options, "upper", "tcp://127.0.0.1:0"]) as server:
+        port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
+        with connect(f"tcp://127.0.0.1:{port}", timeout=TIMEOUT) as connection:
+            assert connection.exchange(b"hello\n") == b"HELLO\n"
+        server.line(rb'.*"event":"closed".*"cause":"peer","received":6,"sent":6\}')
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        server.stdout.close()
+    events = [json.loads(line)["event"] for line in str(server.stdout).splitlines()]
+    assert events == ["listening", "opened", "closed", "draining", "stopped"]

@@ -1,7 +1,8 @@
-"""Traffic that is only counted: the core in C counts what the events of another engine would."""
+"""Traffic that is counted, and connections that are logged, in C: as by the events of another engine."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,16 @@ import pytest
 from bothends.engines.base import Engine, Limits
 from bothends.engines.epoll import EpollEngine
 from bothends.engines.native import NativeEngine, NativeEpollEngine, NativeUringEngine
-from bothends.events import CountedTraffic, Event, ProblemsOnly
+from bothends.events import (
+    Accepted,
+    Closed,
+    CountedTraffic,
+    Event,
+    FilteredObserver,
+    ProblemsOnly,
+    ServiceFailed,
+    WithoutMessages,
+)
 from bothends.metrics import Metrics
 from bothends.server import Server
 from bothends.services.base import Service
@@ -118,11 +128,12 @@ TRAFFIC = [
 ]
 
 
-def counted(engine: type[Engine], traffic: Traffic) -> dict[tuple[str, str], int]:
+def counted(
+    engine: type[Engine], traffic: Traffic, observe_others: FilteredObserver
+) -> dict[tuple[str, str], int]:
     """Return what is counted with a server of this engine: the counters that are not 0."""
     metrics = Metrics()
-    problems: list[Event] = []
-    observe = CountedTraffic(metrics, ProblemsOnly(problems.append))
+    observe = CountedTraffic(metrics, observe_others)
     try:
         server = Server(
             traffic.service(),
@@ -151,14 +162,53 @@ def shown(metrics: Metrics) -> dict[tuple[str, str], int]:
     }
 
 
+each_backend = pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(each, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
+        for each in (NativeUringEngine, NativeEpollEngine)
+        for reason in [each.unavailable_reason()]
+    ],
+)
+
+
 @pytest.mark.parametrize("traffic", TRAFFIC, ids=str)
-@pytest.mark.parametrize("engine", [NativeUringEngine, NativeEpollEngine])
+@each_backend
 def test_core_counts_what_events_would_count(engine: type[NativeEngine], traffic: Traffic) -> None:
-    if engine.unavailable_reason() is not None:
-        pytest.skip(str(engine.unavailable_reason()))
-    found = counted(engine, traffic)
-    expected = counted(EpollEngine, traffic)
+    found = counted(engine, traffic, ProblemsOnly(lambda _event: None))
+    expected = counted(EpollEngine, traffic, ProblemsOnly(lambda _event: None))
     if traffic.act is read_nothing:  # how much fits into the kernel's buffers differs
         found.pop(("bothends_sent_bytes", "stream"), None)
         expected.pop(("bothends_sent_bytes", "stream"), None)
     assert found == expected
+
+
+def logged(engine: type[Engine], traffic: Traffic) -> tuple[list[object], dict[tuple[str, str], int]]:
+    """Return what the log of connections says with a server of this engine, and what is counted."""
+    events: list[Event] = []
+    totals = counted(engine, traffic, WithoutMessages(events.append))
+    shown_events: list[object] = []
+    for event in events:
+        match event:
+            case Accepted(connection=number, peer=peer, local=local):
+                shown_events.append(("accepted", number, peer.host, local.port != 0))
+            case Closed(connection=number, peer=peer, cause=cause, received=received, sent=sent):
+                sent = -1 if traffic.act is read_nothing else sent
+                shown_events.append(("closed", number, peer.host, cause, received, sent))
+            case ServiceFailed(connection=number):
+                shown_events.append(("failed", number))
+    totals.pop(("bothends_sent_bytes", "stream"), None)
+    return shown_events, totals
+
+
+@pytest.mark.spread("limits", "engine", one_in=4)
+@pytest.mark.parametrize("limits", [Limits(), Limits(per_address=9)], ids=["accepted in C", "asked about"])
+@pytest.mark.parametrize("traffic", [each for each in TRAFFIC if each.reason], ids=str)
+@each_backend
+def test_core_logs_connections_as_events_would(
+    engine: type[NativeEngine], traffic: Traffic, limits: Limits
+) -> None:
+    traffic = dataclasses.replace(
+        traffic, limits=dataclasses.replace(traffic.limits, per_address=limits.per_address)
+    )
+    assert logged(engine, traffic) == logged(EpollEngine, traffic)

@@ -7,6 +7,7 @@ from bothends.engines.asyncio import ConversationProtocol
 from bothends.services.base import Conversation, Peer, Push
 
 COUNTERS: tuple[str, ...]
+CLOSE_REASONS: tuple[str, ...]
 
 def bind_classes(address: type[Address], peer: type[Peer], conversation: type, /) -> None: ...
 def probe() -> int: ...
@@ -56,7 +57,8 @@ class Core:
         open_conversation: Callable[[Peer, Push], Conversation],
         push: Push,
         answer_datagram: Callable[[bytes, Peer], bytes | None],
-        on_connection_closed: Callable[[Peer], object],
+        on_connection_opened: Callable[[Peer], object] | None,
+        on_connection_closed: Callable[[Peer, int, int, int], object],
         on_pull_conversation: Callable[[int, Peer, Conversation], object],
         on_service_error: Callable[[Peer, BaseException], object] | None,
         on_accept_paused: Callable[[int], object] | None,

@@ -33,7 +33,14 @@ from typing import ClassVar, Final, Literal, TypeAlias
 from bothends.endpoints import Endpoint
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.errors import UnsupportedCombination
-from bothends.events import CountedTraffic, Observer, ProblemsOnly, SharedCounters
+from bothends.events import (
+    CountedTraffic,
+    FilteredObserver,
+    Observer,
+    ProblemsOnly,
+    SharedCounters,
+    WithoutMessages,
+)
 from bothends.services.base import Conversation, Peer, Push, Service, discard_push
 from bothends.sockets import Listener
 
@@ -135,11 +142,25 @@ class EngineContext:
 
     @property
     def traffic_observer(self) -> Observer | None:
-        """The observer of connections and messages. None if only problems are observed.
+        """The observer of connects and closes. None if only problems are observed."""
+        return None if isinstance(self.observe, ProblemsOnly) else self.observe
+
+    @property
+    def message_observer(self) -> Observer | None:
+        """The observer of messages. None if there is none, or if they are not observed.
 
         Creating an event for each message takes longer than answering it.
         """
-        return None if isinstance(self.observe, ProblemsOnly) else self.observe
+        return None if isinstance(self.observe, FilteredObserver) else self.observe
+
+    @property
+    def connection_log(self) -> Observer | None:
+        """What gets connects and closes, if messages are at most counted; otherwise None.
+
+        For an engine that counts itself: unlike `traffic_observer`, it doesn't count.
+        """
+        observe = self.observe.observe if isinstance(self.observe, CountedTraffic) else self.observe
+        return observe if isinstance(observe, WithoutMessages) else None
 
     @property
     def counters(self) -> SharedCounters | None:

@@ -48,7 +48,7 @@ class DatagramServer:
         self.socket.setblocking(False)
         self._context = context
         self._observe = context.observe
-        self._traffic_observer = context.traffic_observer
+        self._message_observer = context.message_observer
         self._access_control = AccessControl(context.limits)
         self._guard = (
             AmplificationGuard(rate) if (rate := context.service.answers_per_second) is not None else None
@@ -82,8 +82,8 @@ class DatagramServer:
                 # An ICMP error about an earlier answer, which the kernel reports in this call (udp(7)).
                 continue
             peer, loop_guard = self._cached_peer(sender)
-            if self._traffic_observer is not None:
-                self._traffic_observer(Received(0, peer.address, data))
+            if self._message_observer is not None:
+                self._message_observer(Received(0, peer.address, data))
             if truncated:
                 self._drop(peer, f"a datagram of more than {self._max_size} bytes", RejectReason.SIZE)
             else:
@@ -118,8 +118,8 @@ class DatagramServer:
             )
         else:
             loop_guard.sent(answer)
-            if self._traffic_observer is not None:
-                self._traffic_observer(Sent(0, peer.address, answer))
+            if self._message_observer is not None:
+                self._message_observer(Sent(0, peer.address, answer))
 
     def _make_peer(self, sender: Any) -> tuple[Peer, LoopGuard]:
         local = Address.from_sockaddr(self.socket.family, self.socket.getsockname())

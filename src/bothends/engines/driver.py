@@ -47,6 +47,7 @@ class ConversationDriver:
 
     __slots__ = (
         "_conversation",
+        "_message_observer",
         "_observe",
         "_peer_eof",
         "_rate_limited",
@@ -76,6 +77,7 @@ class ConversationDriver:
         self._peer_eof = False
         self._observe = context.observe
         self._traffic_observer = context.traffic_observer
+        self._message_observer = context.message_observer
         self._rate_limited = False
         self.read_pause = 0.0
         self._token_bucket = (
@@ -112,8 +114,8 @@ class ConversationDriver:
         self.received += len(data)
         if self._token_bucket is not None:
             self._apply_rate_limit(self._token_bucket, len(data))
-        if self._traffic_observer is not None and self._conversation.inner_traffic is None:
-            self._traffic_observer(Received(self.peer.connection, self.peer.address, data))
+        if self._message_observer is not None and self._conversation.inner_traffic is None:
+            self._message_observer(Received(self.peer.connection, self.peer.address, data))
         try:
             data = self._conversation.receive(data)
         except Exception as error:
@@ -128,8 +130,8 @@ class ConversationDriver:
 
     def receive_eof(self) -> bytes:
         """Called when a read returns EOF: the peer has finished sending."""
-        if self._traffic_observer is not None and not self._peer_eof:
-            self._traffic_observer(PeerEof(self.peer.connection, self.peer.address))
+        if self._message_observer is not None and not self._peer_eof:
+            self._message_observer(PeerEof(self.peer.connection, self.peer.address))
         return self.stop_reading(CloseReason.PEER)
 
     def stop_reading(self, cause: CloseReason) -> bytes:
@@ -174,8 +176,8 @@ class ConversationDriver:
         self.sent += len(data)
         if self._conversation.inner_traffic is not None:
             self._emit_inner_traffic()
-        elif self._traffic_observer is not None:
-            self._traffic_observer(Sent(self.peer.connection, self.peer.address, bytes(data)))
+        elif self._message_observer is not None:
+            self._message_observer(Sent(self.peer.connection, self.peer.address, bytes(data)))
 
     def fail(self, error: BaseException) -> bytes:
         """End the conversation because the service raised or its data cannot be sent. Returns b""."""
@@ -235,8 +237,8 @@ class ConversationDriver:
                 # The layer has called `end` of the inner conversation already.
                 self._peer_eof = True
                 event = PeerEof(peer.connection, peer.address)
-            if self._traffic_observer is not None:
-                self._traffic_observer(event)
+            if self._message_observer is not None:
+                self._message_observer(event)
 
     def _apply_rate_limit(self, bucket: TokenBucket, size: int) -> None:
         now = time.monotonic()

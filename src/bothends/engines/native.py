@@ -6,9 +6,9 @@ Facts, and what follows:
    batches, which io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
    containers, the same core uses epoll (`native/backend_epoll.c`), and `backend_info()` says so.
 2. A plain conversation runs in C from accept() to close(): the core calls `receive` with each chunk, and no
-   other Python code runs. This requires that traffic is at most counted, not observed, that there are no
-   layers, pushes or pull producers, and no rate limit. What is counted, the core counts where it happens, in
-   the words of the metrics (`native/counters.c`).
+   other Python code runs, except for a log of connections. This requires that messages are at most counted, not
+   observed, that there are no layers, pushes or pull producers, and no rate limit. What is counted, the core
+   counts where it happens, in the words of the metrics (`native/counters.c`).
 3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
    transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
 4. The core accepts the connections of plain conversations, up to the connection limit. It asks `admission.py`
@@ -42,8 +42,11 @@ from bothends.engines.nonblocking import NonblockingConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.errors import errno_text
 from bothends.events import (
+    Accepted,
     AcceptPaused,
     AcceptResumed,
+    Closed,
+    CloseReason,
     DatagramDropped,
     Event,
     RejectReason,
@@ -102,6 +105,8 @@ def _uring_unavailable_reason(error_number: int) -> str:
 
 
 _BACKEND, _BACKEND_REASON = choose_backend(os.environ.get(BACKEND_VARIABLE, ""))
+
+_CLOSE_REASONS: Final = tuple(CloseReason[name.upper()] for name in getattr(_native, "CLOSE_REASONS", ()))
 
 if _native is not None:
     _native.bind_classes(Address, Peer, Conversation)
@@ -198,6 +203,8 @@ class NativeLoop(ServerLoop):
             for each in context.listeners
             if each.role == "datagrams" and each not in self.datagram_listeners()
         ]
+        # Whether the core asks about each peer, which then counts as open until it reports the end.
+        self._core_asks = self._checks_peers() or context.connection_log is not None
         # recvmmsg() receives datagrams in batches already, so a ring would not be faster.
         streams = any(each.role != "datagrams" for each in context.listeners)
         self._core = _native.Core(
@@ -212,11 +219,12 @@ class NativeLoop(ServerLoop):
             busy_poll=limits.busy_poll,
             max_connections=limits.connections or 0 if limits.when_full == "defer" else 0,
             max_message_size=limits.message,
-            admit=self._admit if self._checks_peers() else None,
+            admit=self._admit if self._core_asks else None,
             open_conversation=context.service.open,
             push=discard_push,
             answer_datagram=context.service.answer,
-            on_connection_closed=self.release,
+            on_connection_opened=None if context.connection_log is None else self._on_connection_opened,
+            on_connection_closed=self._on_connection_closed,
             on_pull_conversation=self._on_pull_conversation,
             on_service_error=None if context.observe is None else self._on_service_error,
             on_accept_paused=None if context.observe is None else self._on_accept_paused,
@@ -279,8 +287,8 @@ class NativeLoop(ServerLoop):
         )
 
     def _observes_traffic(self) -> bool:
-        """Whether events of connections and messages are needed: to count them, they are not."""
-        return self.context.traffic_observer is not None and self.context.counters is None
+        """Whether events of messages are needed: to count them, they are not."""
+        return self.context.message_observer is not None and self.context.counters is None
 
     def _accept_in_c(self, listener: Listener) -> bool:
         """Whether the core can accept the connections of this listener (4 above)."""
@@ -372,6 +380,7 @@ class NativeLoop(ServerLoop):
                 conversation = self.context.service.open(peer, discard_push)
                 wants_pull = conversation.wants_pull
             except Exception as error:
+                self._on_connection_opened(peer)
                 self._on_service_error(peer, error)
                 self._core.start_conversation(connection.detach(), None, peer)
                 return
@@ -380,11 +389,12 @@ class NativeLoop(ServerLoop):
                     _with_conversation(self.context, conversation), listener, connection.detach(), peer
                 )
             else:
+                self._on_connection_opened(peer)
                 self._core.start_conversation(connection.detach(), conversation, peer)
 
     def _on_pull_conversation(self, descriptor: int, peer: Peer, conversation: Conversation) -> None:
         """Called when the core has accepted a connection whose conversation is a pull producer."""
-        if not self._checks_peers():  # otherwise it is counted
+        if not self._core_asks:  # otherwise it is counted
             self.admission.open_count += 1
         self._attach_protocol(
             _with_conversation(self.context, conversation), self.context.listeners[0], descriptor, peer
@@ -429,6 +439,16 @@ class NativeLoop(ServerLoop):
     def _emit(self, event: Event) -> None:
         if self.context.observe is not None:
             self.context.observe(event)
+
+    def _on_connection_opened(self, peer: Peer) -> None:
+        if self.context.connection_log is not None:
+            self.context.connection_log(Accepted(peer.connection, peer.address, peer.local))
+
+    def _on_connection_closed(self, peer: Peer, reason: int, received: int, sent: int) -> None:
+        if self.context.connection_log is not None:
+            event = Closed(peer.connection, peer.address, _CLOSE_REASONS[reason], received, sent)
+            self.context.connection_log(event)
+        self.release(peer)
 
     def _on_service_error(self, peer: Peer, error: BaseException) -> None:
         self._emit(ServiceFailed(peer.connection, peer.address, error))

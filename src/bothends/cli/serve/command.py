@@ -39,7 +39,9 @@ class _NetworkType(click.ParamType[Network]):
 _SECONDS = click.FloatRange(min=0)
 
 # Options with the same names and values as keys of a configuration file.
-_COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "log", "hex", "quiet")
+_COPIED_OPTIONS: Final = (
+    "shell", "engine", "workers", "takeover", "trace", "log", "log_level", "hex", "quiet"
+)  # fmt: skip
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -177,6 +179,12 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
     help="Log format; json writes every event as an object to stdout.",
 )
 @click.option(
+    "--log-level",
+    type=click.Choice(["messages", "connections", "problems"]),
+    default="messages",
+    help="Log messages, connections and problems; or connections and problems; or problems only.",
+)
+@click.option(
     "--trace",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -188,7 +196,7 @@ _COPIED_OPTIONS: Final = ("shell", "engine", "workers", "takeover", "trace", "lo
     "--check", is_flag=True, help="Check the arguments and print what would run, without binding anything."
 )
 @click.option(
-    "-q", "--quiet", is_flag=True, help="Don't log messages or connections, only warnings and errors."
+    "-q", "--quiet", is_flag=True, help="Don't log messages or connections: the same as --log-level problems."
 )
 @wire_options("server", is_server=True)
 @click.pass_context

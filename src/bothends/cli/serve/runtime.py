@@ -19,7 +19,15 @@ from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
 from bothends.engines.selection import choose_engine
-from bothends.events import CountedTraffic, Event, Observer, ProblemsOnly, ServiceFailed
+from bothends.events import (
+    CountedTraffic,
+    Event,
+    FilteredObserver,
+    Observer,
+    ProblemsOnly,
+    ServiceFailed,
+    WithoutMessages,
+)
 from bothends.layers import TlsSettings
 from bothends.log import JsonLog, LineCoalescer, RepeatThrottle, TextLog, missing_record
 from bothends.metrics import Metrics, prometheus_exporter
@@ -231,18 +239,25 @@ def build_observer(
         )
         log = log if options.hex else LineCoalescer(log)
     throttled = RepeatThrottle(log)
-    if options.quiet and not service.log_messages and options.trace is None:
-        problems = ProblemsOnly(throttled)
-        return problems if metrics is None else CountedTraffic(metrics, problems)
+    filtered = None if service.log_messages else filter_for(options, throttled)
+    if filtered is not None and options.trace is None:
+        return filtered if metrics is None else CountedTraffic(metrics, filtered)
     if not observers:
         return throttled
-    observers.append(throttled)
+    observers.append(filtered or throttled)
 
     def observe_all(event: Event) -> None:
         for observe in observers:
             observe(event)
 
     return observe_all
+
+
+def filter_for(options: ServeOptions, log: Observer) -> FilteredObserver | None:
+    """Return an observer that passes on what is logged at this level; None for the level "messages"."""
+    if options.quiet or options.log_level == "problems":
+        return ProblemsOnly(log)
+    return WithoutMessages(log) if options.log_level == "connections" else None
 
 
 def _tls_for(options: ServeOptions, endpoints: tuple[Endpoint, ...]) -> TlsSettings | None:
