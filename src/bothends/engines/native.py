@@ -6,9 +6,9 @@ Facts, and what follows:
    batches, which io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
    containers, the same core uses epoll (`native/backend_epoll.c`), and `backend_info()` says so.
 2. A plain conversation runs in C from accept() to close(): the core calls `receive` with each chunk, and no
-   other Python code runs, except for a log of connections. This requires that messages are at most counted, not
-   observed, that there are no layers, pushes or pull producers, and no rate limit. What is counted, the core
-   counts where it happens, in the words of the metrics (`native/counters.c`).
+   other Python code runs, except for a log of connections. This requires that messages are at most counted,
+   not observed, that there are no layers, pushes or pull producers, and no rate limit. What is counted, the
+   core counts where it happens, in the words of the metrics (`native/counters.c`).
 3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
    transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
 4. The core accepts the connections of plain conversations, up to the connection limit. It asks `admission.py`
