@@ -52,10 +52,23 @@ static void schedule_reconnect(Run *run, Connection *connection)
     run->reconnecting++;
 }
 
+/* The fault that a failed connect is, by its errno. */
+static enum fault fault_of_connect(int error)
+{
+    switch (error) {
+    case ETIMEDOUT:
+        return FAULT_SILENT;
+    case EADDRNOTAVAIL: /* no local port is free: not the server's fault */
+        return FAULT_OUT_OF_PORTS;
+    default:
+        return FAULT_REFUSED;
+    }
+}
+
 /* Process a failed connect, an errno. */
 void on_connect_failed(Run *run, Connection *connection, int error)
 {
-    run->faults[error == ETIMEDOUT ? FAULT_SILENT : FAULT_REFUSED]++;
+    run->faults[fault_of_connect(error)]++;
     run->last_error = error;
     close_connection(connection);
     schedule_reconnect(run, connection);

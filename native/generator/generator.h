@@ -42,6 +42,7 @@ enum fault {
     FAULT_DUPLICATED,
     FAULT_REORDERED,
     FAULT_LATE,
+    FAULT_OUT_OF_PORTS,
     FAULT_COUNT
 };
 

@@ -41,7 +41,8 @@ class Faults(msgspec.Struct):
     """Counts of faults, by kind.
 
     Connections: `refused` (connect failed: ECONNREFUSED and other errors), `reset` (RST or another error on
-    an open connection), `silent` (no connection or handshake within the timeout).
+    an open connection), `silent` (no connection or handshake within the timeout), `out_of_ports` (connect
+    failed with EADDRNOTAVAIL: no local port is free, which is not the server's fault).
     Requests: `timed_out` (no response within the timeout, streams), `lost` (the same for datagrams, and
     requests pending on a stream that ended), `short` (truncated response), `wrong` (other bytes, or
     unsolicited bytes), `duplicated`, `reordered` (RFC 4737: after a later response), `late` (after the
@@ -58,6 +59,7 @@ class Faults(msgspec.Struct):
     duplicated: Count = 0
     reordered: Count = 0
     late: Count = 0
+    out_of_ports: Count = 0
 
     @property
     def total(self) -> int:

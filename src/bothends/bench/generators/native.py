@@ -31,9 +31,7 @@ from bothends.bench.results import Faults
 from bothends.bench.schedule import SECOND, Schedule
 
 # In the order of `enum fault` in native/generator/generator.h.
-_FAULTS: Final = (
-    *("refused", "reset", "silent", "timed_out", "lost", "short", "wrong", "duplicated", "reordered", "late"),
-)
+_FAULTS: Final = Faults.__struct_fields__
 
 
 def unavailable_reason() -> str:

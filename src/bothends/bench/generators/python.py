@@ -484,6 +484,8 @@ class _Run:
         """Handle a failed connect or handshake."""
         if error.errno == errno.ETIMEDOUT:
             self.faults.silent += 1
+        elif error.errno == errno.EADDRNOTAVAIL:
+            self.faults.out_of_ports += 1
         else:
             self.faults.refused += 1
         self.last_error = error_name(error)

@@ -11,7 +11,7 @@ import io
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, LatencySummary, Round
+from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, Faults, LatencySummary, Round
 from bothends.escaping import escape_controls, escape_line
 from bothends.foreign_text import csv_cell
 
@@ -205,7 +205,7 @@ CSV_COLUMNS = (
     *(f"{name}_us" for name in PERCENTILES),
     *("max_us", "generator", "generator_cpu_share", "generator_limit", "server_us_per_request"),
     *("switches_per_request", "memory_kib_per_connection"),
-    *("refused", "reset", "silent", "timed_out", "lost", "short", "wrong", "duplicated", "reordered", "late"),
+    *Faults.__struct_fields__,
     *("ended", "skipped"),
 )
 
