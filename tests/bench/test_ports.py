@@ -18,8 +18,8 @@ echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse
 "$0" -m bothends serve -q upper tcp://127.0.0.1:12000 2>/dev/null &
 server=$!
 until "$0" -m bothends connect tcp://127.0.0.1:12000 --send x -q 1 >/dev/null 2>&1; do :; done
-"$0" -m bothends bench tcp://127.0.0.1:12000 --reconnect --connections 2 --warmup 0 --duration 0.3 --expect upper \
-    --generator "$1" || status=$?
+"$0" -m bothends bench tcp://127.0.0.1:12000 --reconnect --connections 2 --warmup 0 --duration 0.3 \
+    --expect upper --generator "$1" || status=$?
 kill "$server"
 wait "$server" || true
 exit "${status:-0}"
