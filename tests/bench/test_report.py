@@ -103,6 +103,20 @@ def test_table_ratios_and_empty_columns() -> None:
     assert text.table(document, document.entries[3:])[0] == ("target", "load", "KiB/connection")
 
 
+@pytest.mark.parametrize(
+    ("limit", "by"),
+    [("", "by the server, with these connections"), ("busy", "by the generator or by the server")],
+)
+def test_rate_that_is_not_held_is_said_with_what_was_held(limit: str, by: str) -> None:
+    load = Load("upper", "tcp", 50, rate=9000.0)
+    result = make_round(2500, limit=limit, corrected=True)
+    held = dict(text.summary_lines(BenchEntry("held", "a", load, [result])))
+    assert "rate" not in held
+    result.unsent = 6500
+    found = dict(text.summary_lines(BenchEntry("not held", "a", load, [result])))
+    assert found["rate"].startswith(f"not held {by}: 2,500/s of 9,000/s; 6,500 requests that were due ")
+
+
 def test_summary_lines_show_corrected_and_uncorrected() -> None:
     found = dict(text.summary_lines(single_document().entries[0]))
     assert "max 9,003 us" in found["latency, corrected"]

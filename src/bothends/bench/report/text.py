@@ -11,6 +11,7 @@ import io
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from bothends.bench.rate_search import is_fully_sent
 from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, Faults, LatencySummary, Round
 from bothends.escaping import escape_controls, escape_line
 from bothends.foreign_text import csv_cell
@@ -32,11 +33,9 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     yield "load", ", ".join(parts)
     span = f"{load.duration_s:g} s after {load.warmup_s:g} s of warm-up"
     yield "measured", f"{len(rounds)} rounds of {span}" if len(rounds) > 1 else span
-    unsent = sum(each.unsent for each in rounds)
-    rate = f"{format_number(entry.median(per_s))} requests/s{spread(entry)}"
-    if load.rate is not None and unsent:
-        rate += f"; {unsent:,} due requests were not sent because no connection was free"
-    yield "answered", rate
+    yield "answered", f"{format_number(entry.median(per_s))} requests/s{spread(entry)}"
+    if load.rate is not None and not all(map(is_fully_sent, rounds)):
+        yield "rate", _explain_rate_not_held(entry, load.rate)
     corrected = [each.corrected for each in rounds if each.corrected is not None]
     if corrected:
         yield "latency, corrected", format_latency(LatencySummary.merge(corrected))
@@ -50,6 +49,16 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     for each in rounds:
         if each.ended:
             yield "ended early", each.ended
+
+
+def _explain_rate_not_held(entry: BenchEntry, rate: float) -> str:
+    """Say that a rate was not held, what was, and by whom."""
+    unsent = sum(each.unsent for each in entry.rounds)
+    limited = any(each.own.limit for each in entry.rounds)
+    by = "by the generator or by the server" if limited else "by the server, with these connections"
+    held = f"{format_number(entry.median(per_s))}/s of {rate:,.0f}/s"
+    waiting = f"{unsent:,} requests that were due had no free connection"
+    return f"not held {by}: {held}; {waiting}, so the latencies grow with the duration"
 
 
 def format_generator(rounds: Sequence[Round]) -> str:
@@ -66,7 +75,7 @@ def format_generator(rounds: Sequence[Round]) -> str:
 def format_latency(latency: LatencySummary) -> str:
     """Format a latency summary: `p50 139  p90 201  p99 262  max 1,204 us, n 328,113`."""
     if not latency.n:
-        return "no responses in the measured time"
+        return "no response to a request that was due in the measured time"
     found = "  ".join(f"{name} {format_number(value)}" for name, value in latency.percentiles_us.items())
     return f"{found}  max {format_number(latency.max_us)} us, n {latency.n:,}".strip()
 
