@@ -148,6 +148,11 @@ def _parse_number(text: str, field: str) -> int:
     return int(text)
 
 
+def _quote(text: str, safe: str = "") -> str:
+    """Percent-encode a text that may hold bytes as surrogate escapes (PEP 383)."""
+    return quote(text.encode("utf-8", "surrogateescape"), safe=safe)
+
+
 def _unquote(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise InvalidValue("'%' must be followed by two hexadecimal digits", "write a literal % as %25")
@@ -207,7 +212,7 @@ def format_value(name: str, value: OptionValue) -> str:
     rule = OPTIONS[name]
     if isinstance(value, str):
         # RFC 3986 section 3.4 allows / : , in a query; lists of networks consist of them.
-        return quote(value, safe="/:," if rule.kind == "networks" else "")
+        return _quote(value, "/:," if rule.kind == "networks" else "")
     return format_number(rule, value)
 
 
@@ -216,14 +221,14 @@ def format_host(host: str) -> str:
     if ":" not in host:
         return host
     address, percent, zone = host.partition("%")
-    return f"[{address}{'%25' if percent else ''}{quote(zone, safe='')}]"
+    return f"[{address}{'%25' if percent else ''}{_quote(zone)}]"
 
 
 def format_path(path: str) -> str:
     """Percent-encode a UNIX path, or "@" and an abstract name."""
-    return quote(path.encode("utf-8", "surrogateescape"), safe=_PATH_SAFE)
+    return _quote(path, _PATH_SAFE)
 
 
 def format_name(name: str) -> str:
     """Percent-encode the name of a systemd:// endpoint."""
-    return quote(name, safe="")
+    return _quote(name)

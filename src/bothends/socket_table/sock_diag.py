@@ -11,9 +11,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -52,11 +54,13 @@ _INET_REQUEST: Final = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, p
 _INET_MESSAGE: Final = struct.Struct("=BBBB")  # family, state, timer, retransmissions
 _SOCKET_ID: Final = struct.Struct("!HH16s16s")  # ports and addresses
 _INET_REST: Final = struct.Struct("=I8xIIIII")  # interface, cookie, expires, both queues, uid, inode
+_INET_SIZE: Final = _INET_MESSAGE.size + _SOCKET_ID.size + _INET_REST.size
 _INFO, _CONGESTION, _MEMORY, _SHUTDOWN, _V6ONLY = 2, 4, 7, 8, 11
 _EXTENSIONS: Final = 1 << (_INFO - 1) | 1 << (_CONGESTION - 1) | 1 << (_MEMORY - 1)
 _TIMERS: Final = {1: "retransmit", 2: "keepalive", 3: "time-wait", 4: "probe"}  # net/ipv4/inet_diag.c
 # linux/sock_diag.h, SK_MEMINFO_*: receive queue and limit, send queue and limit, ..., drops
 _SOCKET_MEMORY: Final = struct.Struct("=4I16xI")
+_QUEUED_OFFSET: Final = 20  # SK_MEMINFO_WMEM_QUEUED
 _REQUEST_PROTOCOL: Final = 3  # INET_DIAG_REQ_PROTOCOL: for protocols above 255, such as Multipath TCP
 _RAW: Final = 255  # IPPROTO_RAW: raw sockets of every protocol
 
@@ -64,6 +68,7 @@ _RAW: Final = 255  # IPPROTO_RAW: raw sockets of every protocol
 _UNIX_REQUEST: Final = struct.Struct("=BBHIIIII")  # family, protocol, -, states, inode, what to show, cookie
 _UNIX_MESSAGE: Final = struct.Struct("=BBBxI8x")  # family, type, state, inode, cookie
 _UNIX_SHOW: Final = 0x01 | 0x04 | 0x10 | 0x20 | 0x40  # name, peer, queues, memory, uid
+_UNIX_SHOW_MEMORY: Final = 0x20
 _UNIX_NAME, _UNIX_PEER, _UNIX_QUEUES, _UNIX_MEMORY, _UNIX_SHUTDOWN, _UNIX_UID = 0, 2, 4, 5, 6, 7
 
 # linux/packet_diag.h, linux/vm_sockets_diag.h
@@ -176,6 +181,24 @@ def tcp_send_queues(sock: socket.socket, family: int, states: int) -> list[tuple
     ]
 
 
+def buffer_memory(sock: socket.socket, *, tcp_only: bool = False) -> int:
+    """Return the bytes in the buffers of all sockets of a network namespace, or of its TCP sockets.
+
+    `sock` is one of `open_socket`. Raises OSError, as `query` does.
+    """
+    families, protocols = (socket.AF_INET, socket.AF_INET6), (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+    total = 0
+    for family, protocol in itertools.product(families, protocols[:1] if tcp_only else protocols):
+        request = _INET_REQUEST.pack(family, protocol, 1 << (_MEMORY - 1), _ALL_STATES)
+        for body in query(sock, request):
+            total += _buffered(attributes(body[_INET_SIZE:]).get(_MEMORY, b""))
+    if not tcp_only:
+        request = _UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, _ALL_STATES, 0, _UNIX_SHOW_MEMORY, 0, 0)
+        for body in query(sock, request):
+            total += _buffered(attributes(body[_UNIX_MESSAGE.size :]).get(_UNIX_MEMORY, b""))
+    return total
+
+
 def _query(request: bytes, *, required: bool = False) -> Iterator[bytes]:
     try:
         with open_socket() as sock:
@@ -250,6 +273,15 @@ def parse_inet(protocol: int, body: bytes) -> SocketEntry:
 def parse_memory(data: bytes) -> SocketMemory | None:
     """Parse the values of SK_MEMINFO; None if the kernel did not send them, or sent too few."""
     return SocketMemory(*_SOCKET_MEMORY.unpack_from(data)) if len(data) >= _SOCKET_MEMORY.size else None
+
+
+def _buffered(data: bytes) -> int:
+    """Return the bytes received and not read, and sent and not acknowledged, of the values of SK_MEMINFO."""
+    memory = parse_memory(data)
+    if memory is None:
+        return 0
+    queued = int.from_bytes(data[_QUEUED_OFFSET : _QUEUED_OFFSET + 4], sys.byteorder)
+    return memory.received + max(memory.sent, queued)
 
 
 def parse_tcp_info(attrs: dict[int, bytes]) -> TcpInfo | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from bothends import http1
 from bothends.server import Server
 from bothends.services.http_pages import HttpPage, HttpPages
 from tests.hostile.api.calls import exchange, running_api
@@ -88,3 +90,48 @@ def test_what_follows_a_malformed_request_is_not_served(ports: list[int]) -> Non
 def test_unusual_but_valid_request_is_served(ports: list[int], request_: bytes) -> None:
     for port in ports:
         assert exchange(port, request_)[0] == 200
+
+
+class CountingPattern:
+    """A pattern that counts the bytes that it is given to search or to match."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self.pattern = pattern
+        self.bytes = 0
+
+    def search(self, data: bytearray, start: int, end: int) -> re.Match[bytes] | None:
+        self.bytes += min(len(data), end) - start
+        return self.pattern.search(data, start, end)
+
+    def match(self, data: bytearray, start: int, end: int) -> re.Match[bytes] | None:
+        self.bytes += min(len(data), end) - start
+        return self.pattern.match(data, start, end)
+
+
+FILLER = (b"X: " + b"a" * 123 + b"\r\n") * 90  # below the limits of fields and of bytes
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\n" + HOST + FILLER + b"\r\n",
+        b"GET / HTTP/1.1\n" + HOST + FILLER.replace(b"\r\n", b"\n") + b"\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + FILLER + b"\r\n",
+        b"POST / HTTP/1.1\r\n"
+        + HOST
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\na\r\n" * 2000
+        + b"0\r\n\r\n",
+    ],
+    ids=["head", "head with LF", "trailer", "many chunks"],
+)
+def test_request_of_single_bytes_is_searched_in_linear_time(
+    request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patterns = {name: CountingPattern(getattr(http1, name)) for name in ("_HEAD_END", "_LAST_CHUNK")}
+    for name, pattern in patterns.items():
+        monkeypatch.setattr(http1, name, pattern)
+    parser = http1.RequestParser()
+    requests = [each for byte in request_bytes for each in parser.feed(bytes([byte]))]
+    assert [each.path for each in requests] == ["/"]
+    assert sum(pattern.bytes for pattern in patterns.values()) <= 6 * len(request_bytes)

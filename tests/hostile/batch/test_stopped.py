@@ -65,3 +65,28 @@ def test_stopped_batch_writes_rows_and_leaves_nothing(
             assert [row["name"] for row in csv.DictReader(table)] == ["first"]
         assert not [pid for pid in tagged if has_tag(pid, [f"BOTHENDS_BATCH={batch.pid}-".encode()])]
     assert not list((tmp_path / "tmp").glob("bothends-*"))
+
+
+def test_next_batch_removes_sources_of_a_killed_one_although_it_judges_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "one").mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "bothends",
+        "check",
+        "batch",
+        "--contract",
+        "upper-udp",
+        "--no-sandbox",
+        "one",
+    ]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    for _ in range(2):  # the second one reuses the results of the first one
+        leftover = tmp_path / "tmp" / f"bothends-batch-{os.getuid()}-x"
+        leftover.mkdir(mode=0o700)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        assert not leftover.exists()

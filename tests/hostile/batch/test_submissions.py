@@ -103,3 +103,10 @@ def test_pack_refuses_more_entries_than_the_limit(tmp_path: Path, monkeypatch: p
         (tmp_path / str(number)).mkdir()
     with pytest.raises(SystemCallFailed, match="at most 10 files and folders"):
         pack(tmp_path)
+
+
+def test_build_of_many_commands_ends_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bothends.check.batch.grading.BUILD_TOTAL", 0.0)
+    (tmp_path / "check.toml").write_text("build = [" + '"true", ' * 5000 + "]\nrun = 'true {port}'\n")
+    found = judge_one("one", pack(tmp_path), BatchSettings("server", "upper-udp", sandbox=False))
+    assert found["outcomes"][0]["happened"] == "the build failed: its commands did not finish within 0 s"

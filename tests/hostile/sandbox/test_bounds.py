@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,52 @@ for number in range(48):
     ctypes.memset(address, 1, 16 << 20)
     libc.shmdt(ctypes.c_void_p(address))
     print(number, flush=True)
+"""
+# Shared pages that are in no page table any more: discarded, or written by a child that has exited.
+DISCARDED_HOG = """
+import mmap, os
+parts = []
+for number in range(48):
+    parts.append(mmap.mmap(-1, 16 << 20))
+    if number % 2 == 0:
+        parts[-1].write(bytes(b"x") * (16 << 20))
+        parts[-1].madvise(mmap.MADV_DONTNEED)
+    elif os.fork() == 0:
+        parts[-1].write(bytes(b"x") * (16 << 20))
+        os._exit(0)
+    else:
+        os.wait()
+    print(number, flush=True)
+import signal
+signal.pause()
+"""
+SOCKET_HOG = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+sockets = []
+total = 0
+while total < 768 << 20:
+    if KIND == "unix":
+        pair = socket.socketpair()
+    else:
+        pair = socket.create_connection(listener.getsockname()), listener.accept()[0]
+    sockets += pair
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        sock.setblocking(False)
+        try:
+            while True:
+                total += sock.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+import signal
+signal.pause()
+"""
+MESSAGES_HOG = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(*(ctypes.get_errno() if call() < 0 else 0 for call in (
+    lambda: libc.msgget(0, 0o1600), lambda: libc.semget(0, 1, 0o1600))))
 """
 MAPPED_HOG = """
 import mmap, time
@@ -134,6 +181,24 @@ def test_unmapped_memory_is_counted_or_refused(program: str, user: str, tmp_path
     else:
         assert outcome.stdout == "", outcome
         assert outcome.status != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("user", users())
+@pytest.mark.parametrize(
+    "program",
+    [DISCARDED_HOG, SOCKET_HOG.replace("KIND", "'unix'"), SOCKET_HOG.replace("KIND", "'tcp'")],
+    ids=["discarded", "unix", "tcp"],
+)
+def test_memory_of_the_kernel_is_bounded(program: str, user: str, tmp_path: Path) -> None:
+    outcome = run(program, tmp_path / "own", user)
+    assert is_killed_for_memory(outcome), outcome
+
+
+@pytest.mark.parametrize("user", users())
+def test_system_v_ipc_is_counted_or_refused(user: str, tmp_path: Path) -> None:
+    outcome = run(MESSAGES_HOG, tmp_path / "own", user)
+    assert outcome.stdout.split() == (["0", "0"] if outcome.counted else [str(errno.ENOSYS)] * 2), outcome
 
 
 @pytest.mark.parametrize("user", users())

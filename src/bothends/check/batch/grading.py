@@ -57,7 +57,8 @@ MAX_ARCHIVE_SIZE: Final = 16 << 20  # bytes of a packed submission, which should
 MAX_DEPTH: Final = 64  # folders inside each other; far above any real submission
 MAX_ENTRIES: Final = 32_768  # files and folders; an archive of more exceeds MAX_ARCHIVE_SIZE by its headers
 MAX_NAME_SIZE: Final = 200  # bytes: a file name has at most 255 (NAME_MAX), and results are named NAME.json
-BUILD_TIMEOUT: Final = 60.0  # seconds
+BUILD_TIMEOUT: Final = 60.0  # seconds: one command of a build
+BUILD_TOTAL: Final = 180.0  # seconds: all commands of a build, of which a submission may list thousands
 JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite
 _TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
 _GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL, for a check to end its processes
@@ -387,14 +388,18 @@ def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str]
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
         "GOCACHE": str(folder / ".cache"),
     }
+    end = time.monotonic() + BUILD_TOTAL
     for command in recipe.build:
+        timeout = min(BUILD_TIMEOUT, end - time.monotonic())
+        if timeout <= 0:
+            return f"the build failed: its commands did not finish within {BUILD_TOTAL:g} s", ""
         wrapper = self_command("bothends.check.batch.build") if sandbox else []
         try:
-            status, _, stderr = _children.run([*wrapper, *command], folder, BUILD_TIMEOUT, **caches)
+            status, _, stderr = _children.run([*wrapper, *command], folder, timeout, **caches)
         except OSError as error:
             return f"{command[0]}: {error.strerror}", ""
         if status is None:
-            return f"the build failed: {command[0]} did not finish within {BUILD_TIMEOUT:g} s", ""
+            return f"the build failed: {command[0]} did not finish within {timeout:.3g} s", ""
         if status:
             head = "\n".join(map(escape, stderr.strip().splitlines()[:12]))
             return f"the build failed: {command[0]} exited with status {status}", head

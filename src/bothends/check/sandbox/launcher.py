@@ -163,7 +163,7 @@ class Sandbox:
         by = (
             f"by control groups (version {self.groups.version})"
             if self.groups
-            else "polled, because no control group is delegated; no memfd_create() and shmget()"
+            else "polled, because no control group is delegated; no memfd_create() and System V IPC"
         )
         return (
             "each program ran confined in namespaces: loopback only, only the toolchain and its own folder, "

@@ -88,8 +88,13 @@ MISSING: Final[dict[str, tuple[int, int]]] = {
     "memfd_secret": (447, 447),
     "statmount": (457, 457),
 }
-# Memory that belongs to no process while it is not mapped, so that only a cgroup counts it.
-UNCOUNTED: Final[dict[str, tuple[int, int]]] = {"memfd_create": (319, 279), "shmget": (29, 194)}
+# Memory that belongs to no process (memfds, System V IPC), so that only a cgroup counts it.
+UNCOUNTED: Final[dict[str, tuple[int, int]]] = {
+    "memfd_create": (319, 279),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "shmget": (29, 194),
+}
 
 CLONE: Final = (56, 220)
 SOCKET: Final = (41, 198)
@@ -120,8 +125,8 @@ def build_filter(machine: str = "", *, memory_is_counted: bool = True) -> bytes:
 
     Args:
         machine: the machine of uname(2), by default this one's.
-        memory_is_counted: whether a cgroup bounds the program's memory. If not, memfd_create(2) and shmget(2)
-            fail too.
+        memory_is_counted: whether a cgroup bounds the program's memory. If not, memfd_create(2), msgget(2),
+            semget(2) and shmget(2) fail too.
 
     Raises:
         KeyError: there is no table of system calls for this machine.

@@ -88,6 +88,7 @@ def batch(
     from bothends.check.batch.contract_copy import find_files
     from bothends.check.batch.grading import BatchSettings, judge_all, submission_name
     from bothends.check.reports.batch_report import as_csv, as_html, common_failures
+    from bothends.osutil.scratch import remove_leftovers
 
     agreed = contracts.load(contract, allow_code=allow_code)
     if agreed.needs_reference:
@@ -119,6 +120,7 @@ def batch(
         _write_students(out, judged, formats)
 
     workers = workers or os.cpu_count() or 1
+    remove_leftovers()  # of a batch that was killed; this one may reuse all results and make no folder
     with raise_exit_on_signals():
         found = judge_all(
             folders, settings, out, workers=workers, cluster=cluster, progress=progress, stopped=write_tables,
