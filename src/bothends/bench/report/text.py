@@ -52,7 +52,7 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
 
 
 def _explain_rate_not_held(entry: BenchEntry, rate: float) -> str:
-    """Say that a rate was not held, what was, and by whom."""
+    """Say that a rate was not held, what was held instead, and what limited it."""
     unsent = sum(each.unsent for each in entry.rounds)
     limited = any(each.own.limit for each in entry.rounds)
     by = "by the generator or by the server" if limited else "by the server, with these connections"
