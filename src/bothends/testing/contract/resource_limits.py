@@ -168,8 +168,11 @@ class ResourceLimitContract(ContractBase):
         started = latest = time.monotonic()
         pause = 0.0
         while latest < started + 1.25 * _IDLE:
-            received += client.receive_exactly(4000)
-            closed = client.is_hung_up(_IDLE / 50)
+            try:
+                received += client.receive_exactly(4000)
+                closed = client.is_hung_up(_IDLE / 50)
+            except ConnectionResetError:
+                closed = True
             pause = max(pause, time.monotonic() - latest)
             latest = time.monotonic()
             if closed and pause > _IDLE / 3:
