@@ -16,6 +16,7 @@ The author of a contract may be untrusted, so the Python code that it names runs
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
@@ -226,6 +227,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     folder: str = "."
     """The folder that `file.py:name` is relative to: the contract's own (set when it is read)."""
+
+    @property
+    def max_resends(self) -> int:
+        """How often a datagram is sent again, if the program may drop some: almost certainly one arrives."""
+        return math.ceil(math.log(_UNLIKELY, self.loss)) if self.loss else 0
 
     @property
     def is_datagram(self) -> bool:
@@ -473,6 +479,7 @@ def _check_speed(pattern: re.Pattern[bytes], file: str, table: str, example: str
 
 
 # Key -> the framing that needs it.
+_UNLIKELY: Final = 1e-7  # the probability that a correct program drops all that is sent again
 _FRAMING_KEYS: Final = {
     "line_end": "lines",
     "length_bytes": "length",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.reporting import ProgressLine, write_report
+from bothends.cli.reporting import ProgressLine, parse_reports, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.errors import UnknownName, UsageError
 from bothends.foreign_text import json_text
@@ -106,7 +106,7 @@ def attack(
         rows = [(each.id, each.kind, each.does) for each in registry.ATTACKS.values()]
         terminal.table(("attack", "endpoints", "what the attacker does"), rows)
         return
-    wanted = _parse_reports((*reports, "json") if as_json else reports or ("text",))
+    wanted = parse_reports((*reports, "json") if as_json else reports or ("text",), _REPORT_FORMATS)
     plan = _build_plan(command, args, _select(only), **given)
     result, interrupted = _run(plan)
     for name, file in wanted:
@@ -188,18 +188,6 @@ def _run(plan: CampaignPlan) -> tuple[AttackResult, bool]:
             return asyncio.run(run_until_signal(campaign.run())), False
         except KeyboardInterrupt:
             return campaign.result(), True
-
-
-def _parse_reports(texts: tuple[str, ...]) -> list[tuple[str, Path | None]]:
-    found = []
-    for text in texts:
-        name, _, file = text.partition("=")
-        if name not in _REPORT_FORMATS:
-            raise UsageError(f"there is no report format {name!r}; there is {', '.join(_REPORT_FORMATS)}")
-        if file and not Path(file).absolute().parent.is_dir():  # fail before the attacks, not after them
-            raise UsageError(f"--report {text}: its folder does not exist")
-        found.append((name, Path(file) if file else None))
-    return found
 
 
 def _write(result: AttackResult, name: str, file: Path | None) -> None:

@@ -1,12 +1,14 @@
-"""What the commands that test and attack programs share: a progress line, and the files of reports."""
+"""What the commands that test and attack programs share: a progress line, and the option --report."""
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bothends.cli import terminal
-from bothends.errors import SystemCallFailed
+from bothends.errors import SystemCallFailed, UsageError
 
 
 class ProgressLine:
@@ -48,3 +50,21 @@ def write_report(text: str, format_name: str, file: Path | None) -> None:
     except OSError as error:
         raise SystemCallFailed("write", str(file), error.errno or 0) from error
     terminal.note(f"{format_name}: {file}")
+
+
+def parse_reports(texts: Sequence[str], formats: Sequence[str]) -> list[tuple[str, Path | None]]:
+    """Return the formats that are asked for, with the file of each; None for standard output.
+
+    Raises:
+        UsageError: a format is not one of `formats`.
+        SystemCallFailed: the folder of a file doesn't exist. Better now than when the work is done.
+    """
+    found = []
+    for text in texts:
+        name, _, file = text.partition("=")
+        if name not in formats:
+            raise UsageError(f"there is no report format {name!r}; there is {', '.join(formats)}")
+        if file and not Path(file).absolute().parent.is_dir():
+            raise SystemCallFailed("write", file, errno.ENOENT)
+        found.append((name, Path(file) if file else None))
+    return found

@@ -7,7 +7,6 @@ clients receive: data that arrives after its last line is a failure, too.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,7 +42,6 @@ _SETTLE: Final = 0.1  # seconds of silence after which a pattern has matched all
 _SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends nothing
 _CLOSED: Final = "the server closed the connection"
 _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
-_BAD_LUCK: Final = 1e-7  # the probability that a correct program loses all that is sent again
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
 
 
@@ -300,8 +298,7 @@ class ScenePlayer:
 
     def _tries(self, client: _Participant) -> int:
         """Return how often a client sends, so that a program that loses as much as it may replies to one."""
-        loss = self._ctx.contract.loss
-        return math.ceil(math.log(_BAD_LUCK, loss)) if loss and self._scene.is_datagram(client.name) else 1
+        return 1 + self._ctx.contract.max_resends * self._scene.is_datagram(client.name)
 
     async def _expect_in_any_order(self, step: ExpectInAnyOrder) -> None:
         for name in dict.fromkeys(each.client for each in step.expected):

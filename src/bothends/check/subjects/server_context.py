@@ -6,7 +6,6 @@ The stimuli of `suites/` are made of these methods. The `expect_` methods raise 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import signal
 import socket
@@ -36,7 +35,6 @@ from bothends.sockets.options import reset_on_close
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
 _SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
 _CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
-_UNLIKELY: Final = 1e-6  # the probability of a false failure, if the program may drop datagrams
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -177,15 +175,9 @@ class ServerContext:
         if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
             sock.bind("")  # to a unique abstract address (unix(7)), to which the server can reply
         client = kind_of_socket(sock, name, self.transcript, timeout)
-        client.max_resends = self.max_resends
+        client.max_resends = self.contract.max_resends
         self._sockets.append(client)
         return client, address
-
-    @property
-    def max_resends(self) -> int:
-        """How often a datagram is sent again: until it is as good as certain that not all were dropped."""
-        loss = self.contract.loss
-        return math.ceil(math.log(_UNLIKELY) / math.log(loss)) if loss else 0
 
     def new_socket(self, family: int, kind: int) -> socket.socket:
         """Return a non-blocking socket in the server's network namespace."""

@@ -154,7 +154,7 @@ async def reply_source_address(ctx: ServerContext) -> Note | None:
     with ctx.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         ctx.transcript.add("client", f"sends {quote_bytes(ctx.message(2))} to {_SECOND_ADDRESS}#{port}")
-        for resends_left in range(ctx.max_resends, -1, -1):
+        for resends_left in range(ctx.contract.max_resends, -1, -1):
             sock.sendto(ctx.message(2), (_SECOND_ADDRESS, port))
             limit = probe.resend_interval if resends_left else ctx.timeout
             try:

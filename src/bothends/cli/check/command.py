@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,7 +17,7 @@ from bothends.cli.check.batch import batch
 from bothends.cli.check.class_tools import classroom, gradescope
 from bothends.cli.check.options import REPORT_FORMATS, allow_code_option, split_command
 from bothends.cli.check.record import record
-from bothends.cli.reporting import ProgressLine, write_report
+from bothends.cli.reporting import ProgressLine, parse_reports, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
 from bothends.errors import SystemCallFailed, UnknownName, UsageError
@@ -278,7 +277,7 @@ def _judge(
         remove_inside_option()
     elif wire:
         _rerun_on_wire(wire, run, sandbox=sandbox)
-    wanted = _parse_reports((*reports, "json") if as_json else reports or ("text",))
+    wanted = parse_reports((*reports, "json") if as_json else reports or ("text",), REPORT_FORMATS)
     run.only, run.thorough, run.trace = only, thorough, trace
     if trace is not None:
         from bothends.trace.capture.tracees import find_strace
@@ -324,18 +323,6 @@ def _rerun_on_wire(toxics: str, run: Any, *, sandbox: bool) -> None:
         reason = "a datagram lost or duplicated by the wire cannot be told apart from one by the program"
         raise UsageError(f"{reason}; use delay, jitter and rate only")
     rerun_on_wire(path, "host", quiet=True)
-
-
-def _parse_reports(texts: Sequence[str]) -> list[tuple[str, Path | None]]:
-    found = []
-    for text in texts:
-        name, _, file = text.partition("=")
-        if name not in REPORT_FORMATS:
-            raise UsageError(f"there is no report format {name!r}; there is {', '.join(REPORT_FORMATS)}")
-        if file and not Path(file).absolute().parent.is_dir():  # fail before the tests, not after them
-            raise SystemCallFailed("write", file, errno.ENOENT)
-        found.append((name, Path(file) if file else None))
-    return found
 
 
 def _make_folder(folder: Path) -> None:
