@@ -9,8 +9,8 @@
 3. Lines that could not be written are counted. The next line that can be written follows a line with their
    number; at the end, the last lines of a full file give way to it.
 4. The first failure is reported once. `close` returns the error to report at the end.
-5. The processes of a server share one file after a fork: the counters are in shared memory, and a lock on the
-   file (fcntl(2)) orders the writes. The kernel releases it if its process dies.
+5. The processes of a server share one file after a fork: the counters are in shared memory, and from then on
+   a lock on the file (fcntl(2)) orders the writes. The kernel releases it if its process dies.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class ObserverFile:
         self._report: Callable[[str], object] | None = None
         self._descriptor = descriptor
         self._missing_line = missing_line
-        self._is_shared = is_shared
+        self._may_be_shared = is_shared
+        self._is_shared = False  # until the first fork
         self._queue_bytes = queue_bytes
         self._is_binary = is_binary
         self._owned = [descriptor] if owns_descriptor else []
@@ -92,7 +93,7 @@ class ObserverFile:
         self._note_start = self._note_lines = 0
         self._depth = 0
         self._reset_in_child()
-        os.register_at_fork(after_in_child=self._reset_in_child)
+        os.register_at_fork(before=self._before_fork, after_in_child=self._reset_in_child)
         if first_line and not self.write(first_line):
             number = self._errno
             self.close()
@@ -219,6 +220,10 @@ class ObserverFile:
                 fcntl.lockf(self._descriptor, operation)
             except OSError:
                 pass  # ENOLCK, or a file system without locks
+
+    def _before_fork(self) -> None:
+        with self._lock:  # not while another thread writes
+            self._is_shared = self._may_be_shared
 
     def _reset_in_child(self) -> None:
         self._lock = threading.RLock()  # a thread of the parent may have held it during fork()
