@@ -1,0 +1,203 @@
+"""Run tests against mutants, in copies of the tree: the checkout is never edited."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.mutants.mutation import ROOT, Mutation
+
+TIME_LIMIT: Final = 180.0  # seconds for the tests of one mutant: a mutant that hangs is noticed, too
+BASELINE_LIMIT: Final = 1800.0
+
+_SKIPPED: Final = {
+    ".git", ".venv", "build", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
+    "__pycache__",
+}  # fmt: skip
+_PASSED: Final = re.compile(r"^PASSED (.*)$", re.MULTILINE)
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+
+
+class RunFailed(Exception):
+    """The tests cannot be run as they should: they fail without a mutation, or the C code isn't built."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tests made of one mutant. `by` names the test that failed, or why there was no end."""
+
+    mutation: Mutation
+    noticed: bool
+    by: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    status: int | None  # None: the time limit passed
+    output: str
+
+
+class Tree:
+    """A copy of the checkout in a scratch folder."""
+
+    def __init__(self, path: Path, source: Path = ROOT) -> None:
+        self.path = path
+        self._edits = 0
+        shutil.copytree(source, path, ignore=shutil.ignore_patterns(*_SKIPPED), symlinks=True)
+
+    def build(self) -> None:
+        """Build the C extensions. Raises RunFailed if they are not there afterwards."""
+        for old in self._extensions():
+            old.unlink()
+        environment = self._environment() | {"CFLAGS": "-O1 -g0"}
+        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--force"]
+        built = subprocess.run(
+            command, cwd=self.path, env=environment, capture_output=True, text=True, check=False
+        )
+        if len(self._extensions()) != 2:  # they are optional, so the status is 0
+            raise RunFailed(f"the C extensions cannot be built:\n{built.stderr[-2000:]}")
+
+    def run_tests(self, tests: Iterable[str], *options: str, limit: float) -> _Run:
+        """Run pytest in a process group of its own, which is killed at the time limit."""
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
+        process = subprocess.Popen(
+            command, cwd=self.path, env=self._environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return _Run(None, "")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return _Run(process.returncode, output)
+
+    @contextlib.contextmanager
+    def mutated(self, mutation: Mutation) -> Iterator[None]:
+        """Apply a mutation, and restore the file."""
+        path = self.path / mutation.file
+        text = path.read_text(encoding="utf-8")
+        built = {each: each.read_bytes() for each in self._extensions()} if mutation.is_native else {}
+        self._write(path, mutation.apply(text))
+        try:
+            if mutation.is_native:
+                self.build()
+            yield
+        finally:
+            self._write(path, text)
+            for extension, data in built.items():
+                extension.write_bytes(data)
+
+    def _write(self, path: Path, text: str) -> None:
+        # Python compares the time, in seconds, and the size of a source file with those in its cache.
+        self._edits += 1
+        path.write_text(text, encoding="utf-8")
+        changed = time.time() - 1_000_000 + 2 * self._edits
+        os.utime(path, (changed, changed))
+
+    def _extensions(self) -> list[Path]:
+        return sorted((self.path / "src").rglob("*.so"))
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return kept | {"PYTHONPATH": str(self.path / "src")}
+
+
+def markers(mutation: Mutation) -> tuple[str, ...]:
+    """Return the options of pytest that select slow tests, if the mutation names some."""
+    return ("-m", "") if mutation.slow else ()
+
+
+def check_baseline(tree: Tree, mutations: Iterable[Mutation], jobs: int) -> set[str]:
+    """Run all tests named without a mutation. Returns the ids of those that passed.
+
+    Raises RunFailed if one failed.
+    """
+    passed: set[str] = set()
+    for slow in (False, True):
+        chosen = [each for each in mutations if each.slow is slow]
+        named = sorted({test for each in chosen for test in each.tests.split()})
+        if not named:
+            continue
+        parallel = ("-n", str(jobs), "--dist", "worksteal") if jobs > 1 else ()
+        run = tree.run_tests(named, *markers(chosen[0]), *parallel, "-rpfE", limit=BASELINE_LIMIT)
+        if run.status != 0:
+            raise RunFailed(f"the tests fail without a mutation:\n{run.output[-4000:]}")
+        passed.update(_PASSED.findall(run.output))
+    return passed
+
+
+def has_passed(mutation: Mutation, passed: set[str]) -> bool:
+    """Whether some test that each name of the mutation selects has run here, rather than been skipped."""
+    return all(
+        any(each == name or each.startswith((f"{name}::", f"{name}[", f"{name}/")) for each in passed)
+        for name in mutation.tests.split()
+    )
+
+
+def judge(tree: Tree, mutation: Mutation) -> Outcome:
+    """Run the tests named against one mutant."""
+    started = time.monotonic()
+    try:
+        with tree.mutated(mutation):
+            run = tree.run_tests(mutation.tests.split(), "-x", *markers(mutation), limit=TIME_LIMIT)
+    except RunFailed as error:
+        raise RunFailed(f"{mutation.name}: {error}") from error
+    seconds = time.monotonic() - started
+    if run.status is None:
+        return Outcome(mutation, True, f"no end after {TIME_LIMIT:.0f} s", seconds)
+    failed = _FAILED.search(run.output)
+    by = failed[1] if failed else f"pytest's status {run.status}"
+    return Outcome(mutation, run.status not in (0, 5), by, seconds)
+
+
+def judge_all(mutations: list[Mutation], scratch: Path, jobs: int) -> Iterator[Outcome]:
+    """Judge mutants, `jobs` at a time, and yield the outcomes as they come.
+
+    Raises:
+        RunFailed: the tests fail without a mutation, or the C code can't be built.
+        StaleMutation: the text of one is not found exactly once.
+    """
+    for each in mutations:
+        each.apply((ROOT / each.file).read_text(encoding="utf-8"))
+    first = Tree(scratch / "0")
+    if any(each.is_native for each in mutations):
+        first.build()
+    passed = check_baseline(first, mutations, jobs)
+    trees: queue.Queue[Tree] = queue.Queue()
+    trees.put(first)
+    for number in range(1, min(jobs, len(mutations))):
+        trees.put(Tree(scratch / str(number), first.path))
+
+    def judge_one(mutation: Mutation) -> Outcome:
+        tree = trees.get()
+        try:
+            return judge(tree, mutation)
+        finally:
+            trees.put(tree)
+
+    skipped = [each for each in mutations if not has_passed(each, passed)]
+    yield from (Outcome(each, False, "its tests are skipped here", 0.0) for each in skipped)
+    with ThreadPoolExecutor(jobs) as pool:
+        work = [pool.submit(judge_one, each) for each in mutations if each not in skipped]
+        try:
+            for done in as_completed(work):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
