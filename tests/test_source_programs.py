@@ -40,6 +40,7 @@ def all_tools(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.py", "#!/usr/bin/env -S python3 -u\n", False, ("python3", "{}")),
         ("a.py", "#!/usr/bin/python3\r\nprint()\r\n", True, ("/usr/bin/python3", "{}")),
         ("a", "#! /bin/awk -f\n", False, ("/bin/awk", "-f", "{}")),
+        ("a", "#!/bin/awk -f\r\n", True, ("/bin/awk", "-f", "{}")),
         ("a", "\x7fELF", True, ("{}",)),
     ],
 )

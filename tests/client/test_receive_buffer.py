@@ -35,6 +35,32 @@ def test_take_line_is_independent_of_chunking(data: bytes, splits: list[int]) ->
     assert buffer.size == 0
 
 
+_STEPS = st.one_of(
+    st.tuples(st.just("feed"), st.text("ab\n", min_size=1, max_size=5)),
+    st.tuples(st.sampled_from(["take", "take_exactly"]), st.integers(1, 6)),
+    st.tuples(st.just("take_line"), st.none()),
+)
+
+
+@given(st.lists(_STEPS, max_size=30))
+def test_every_mix_of_calls_takes_what_is_there(steps: list[tuple[str, str | int | None]]) -> None:
+    buffer, there = stream_buffer(), b""
+    for name, argument in steps:
+        if isinstance(argument, str):
+            buffer.feed(argument.encode())
+            there += argument.encode()
+        elif argument is None:
+            line, end, rest = there.partition(b"\n")
+            assert buffer.take_line() == (line if end else None)
+            there = rest if end else there
+        else:
+            enough = len(there) >= (argument if name == "take_exactly" else 1)
+            taken = buffer.take(argument) if name == "take" else buffer.take_exactly(argument)
+            assert taken == (there[:argument] if enough else None)
+            there = there[argument:] if enough else there
+        assert buffer.size == len(there)
+
+
 @given(st.lists(st.binary(min_size=1, max_size=5)), st.lists(st.integers(1, 7)))
 def test_take_mixed_calls_lose_no_bytes(chunks: list[bytes], sizes: list[int]) -> None:
     buffer = stream_buffer()

@@ -26,9 +26,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="make mutants", description="Run the tests against small mutations of the source."
     )
-    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this mutation; repeatable")
-    parser.add_argument("--package", metavar="P", action="append", default=[], help="mutations of this package")
-    parser.add_argument("-j", "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="this mutation; repeatable"
+    )
+    parser.add_argument(
+        "--package", metavar="P", action="append", default=[], help="mutations of this package"
+    )
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time"
+    )
     parser.add_argument("--list", action="store_true", help="print the mutations, and run nothing")
     options = parser.parse_args(arguments)
     chosen = choose(options.only, options.package)

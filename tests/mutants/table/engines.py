@@ -37,8 +37,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-linger-resets-idle",
         file="src/bothends/engines/connection_state.py",
-        old="        if self.state is not _OPEN:\n            return b\"\"\n        self.last_activity = now",
-        new="        self.last_activity = now\n        if self.state is not _OPEN:\n            return b\"\"",
+        old='        if self.state is not _OPEN:\n            return b""\n        self.last_activity = now',
+        new='        self.last_activity = now\n        if self.state is not _OPEN:\n            return b""',
         breaks="a peer that goes on sending after the last answer prolongs its connection",
         tests="tests/engines/test_connection_state.py",
     ),

@@ -45,7 +45,7 @@ MUTATIONS: Final = (
     Mutation(
         name="client-does-not-read-while-sending",
         file="src/bothends/client/_core.py",
-        old='        yield from self.send(data, read_while_sending=1 << 62)',
+        old="        yield from self.send(data, read_while_sending=1 << 62)",
         new="        yield from self.send(data)",
         breaks="exchange() with an echo server waits for ever once all buffers are full",
         tests=_CLIENTS,
@@ -233,8 +233,8 @@ MUTATIONS: Final = (
     Mutation(
         name="layers-proxy-port-65536",
         file="src/bothends/layers/proxy_protocol.py",
-        old='port) or int(port) > 65535:',
-        new='port):',
+        old="port) or int(port) > 65535:",
+        new="port):",
         breaks="a header with port 70000 is accepted",
         tests="tests/layers/test_proxy_protocol.py",
     ),
