@@ -14,7 +14,8 @@ MUTATIONS: Final = (
     Mutation(
         name="trace-cut-line-is-a-blocked-call",
         file="src/bothends/trace/capture/strace.py",
-        old="        if len(self._buffer) % STDIO_BUFFER == 0 or self._buffer.count(b'\"') % 2:\n            return None\n",
+        old="        if len(self._buffer) % STDIO_BUFFER == 0 or self._buffer.count(b'\"') % 2:\n"
+        "            return None\n",
         new="",
         breaks="a line of which strace has written a part is drawn as a blocked call",
         tests="tests/trace/test_strace.py",
@@ -47,8 +48,10 @@ MUTATIONS: Final = (
     Mutation(
         name="trace-loopback-packets-twice",
         file="src/bothends/trace/capture/packets.py",
-        old="        (_JEQ, 1, 0, _PACKET_OUTGOING),\n        _DROP,\n        (_LD_B, 0, 0, 0),  # the IP version",
-        new="        (_JEQ, 1, 1, _PACKET_OUTGOING),\n        _DROP,\n        (_LD_B, 0, 0, 0),  # the IP version",
+        old="        (_JEQ, 1, 0, _PACKET_OUTGOING),\n        _DROP,\n"
+        "        (_LD_B, 0, 0, 0),  # the IP version",
+        new="        (_JEQ, 1, 1, _PACKET_OUTGOING),\n        _DROP,\n"
+        "        (_LD_B, 0, 0, 0),  # the IP version",
         breaks="each packet on loopback is drawn twice",
         tests="tests/trace/test_life.py",
         facts=(1,),
@@ -74,7 +77,8 @@ MUTATIONS: Final = (
     Mutation(
         name="trace-later-fragment-has-ports",
         file="src/bothends/trace/capture/packets.py",
-        old='        if int.from_bytes(raw[6:8], "big") & 0x1FFF:\n            return None  # a later fragment\n',
+        old='        if int.from_bytes(raw[6:8], "big") & 0x1FFF:\n'
+        "            return None  # a later fragment\n",
         new="",
         breaks="the data of a later fragment is taken for ports",
         tests="tests/trace/test_merge.py tests/trace/test_life.py tests/hostile/fuzz/test_fuzz.py",
@@ -93,7 +97,8 @@ MUTATIONS: Final = (
     Mutation(
         name="trace-failed-send-without-rst",
         file="src/bothends/trace/correlation/correlator.py",
-        old="                    self._link_sent_span(socket, span)\n            if call.error in _RESET_ERRORS:\n"
+        old="                    self._link_sent_span(socket, span)\n"
+        "            if call.error in _RESET_ERRORS:\n"
         "                self._on_reset_error(call, socket)",
         new="                    self._link_sent_span(socket, span)",
         breaks="a failed send() has no link to the RST that made it fail",

@@ -370,6 +370,7 @@ MUTATIONS: Final = (
         new="            pass\n        else:",
         breaks="one of several servers that crashes is not started again",
         tests="tests/e2e/test_many_servers.py",
+        slow=True,
     ),
     Mutation(
         name="cli-note-of-two-lines",

@@ -77,7 +77,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-rate-burst-doubles",
         file="src/bothends/engines/client_limits.py",
-        old="        self._tokens = min(self._rate, self._tokens + (now - self._updated_at) * self._rate) - size",
+        old="        self._tokens = min(self._rate, self._tokens + (now - self._updated_at) * "
+        "self._rate) - size",
         new="        self._tokens = self._tokens + (now - self._updated_at) * self._rate - size",
         breaks="a peer that was silent for a minute may send a minute's worth at once",
         tests="tests/engines/test_client_limits.py",
@@ -165,7 +166,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-epoll-always-writable",
         file="src/bothends/engines/nonblocking.py",
-        old="        if self._write_queue or (pulling and core.state <= State.STOPPED):\n            interest |= POLLOUT",
+        old="        if self._write_queue or (pulling and core.state <= State.STOPPED):\n"
+        "            interest |= POLLOUT",
         new="        interest |= POLLOUT",
         breaks="an idle connection, which can always be written, uses a whole CPU",
         tests=f"{_CONTRACT}::TestEpoll",
@@ -338,7 +340,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-hung-worker-survives",
         file="src/bothends/engines/processes.py",
-        old="        self._children.signal(signal.SIGKILL)\n        self._children.wait(None)\n\n    def reload_all",
+        old="        self._children.signal(signal.SIGKILL)\n        self._children.wait(None)\n\n"
+        "    def reload_all",
         new="        self._children.wait(None)\n\n    def reload_all",
         breaks="a worker that hangs while it drains keeps the server from exiting",
         tests="tests/engines/test_processes.py tests/engines/test_prefork.py",
@@ -347,7 +350,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-datagram-error-ends-batch",
         file="src/bothends/engines/datagrams.py",
-        old="                # An ICMP error about an earlier answer, which the kernel reports in this call (udp(7)).\n"
+        old="                # An ICMP error about an earlier answer, which the kernel reports in "
+        "this call (udp(7)).\n"
         "                continue",
         new="                raise",
         breaks="a client that is gone ends the server, by an ICMP error",

@@ -30,7 +30,8 @@ MUTATIONS: Final = (
     Mutation(
         name="bench-script-broken-not-counted",
         file="src/bothends/bench/request_tracker.py",
-        old="            if self.pending:\n                self.pending.popleft()\n            self._counters.outcome.faults.wrong += 1\n"
+        old="            if self.pending:\n                self.pending.popleft()\n"
+        "            self._counters.outcome.faults.wrong += 1\n"
         "        self.desynced",
         new="            if self.pending:\n                self.pending.popleft()\n        self.desynced",
         breaks="a script without line ends never counts a connection whose answers break off",
@@ -88,7 +89,8 @@ MUTATIONS: Final = (
     Mutation(
         name="check-flaky-fails",
         file="src/bothends/check/runner.py",
-        old="            failure, verdict=Verdict.NON_STRICT, attempts=_MAX_ATTEMPTS, points=failure.max_points,",
+        old="            failure, verdict=Verdict.NON_STRICT, attempts=_MAX_ATTEMPTS, "
+        "points=failure.max_points,",
         new="            failure, verdict=Verdict.NON_STRICT, attempts=_MAX_ATTEMPTS, points=0.0,",
         breaks="a case that failed once in three attempts costs its points",
         tests="tests/check/test_flaky.py",

@@ -49,7 +49,8 @@ MUTATIONS: Final = (
     Mutation(
         name="native-linger-unlimited",
         file="native/connection.c",
-        old="    if (self->state == STATE_LINGERING)\n        connection_step(self, INPUT_LINGER_EXPIRED);\n    else if (self->queue",
+        old="    if (self->state == STATE_LINGERING)\n"
+        "        connection_step(self, INPUT_LINGER_EXPIRED);\n    else if (self->queue",
         new="    if (self->state == STATE_LINGERING)\n        ;\n    else if (self->queue",
         breaks="a peer that never closes after our FIN keeps its connection for ever",
         tests=f"{_CONTRACT} {_NATIVE}",
@@ -154,7 +155,8 @@ MUTATIONS: Final = (
         name="native-uring-busy-poll-blind",
         file="native/ring.c",
         old="    return ring_has_completion(ring)\n"
-        "           || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);",
+        "           || __atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & (IORING_SQ_TASKRUN | "
+        "IORING_SQ_CQ_OVERFLOW);",
         new="    return ring_has_completion(ring);",
         breaks="busy polling does not notice that there are completions to ask for",
         tests=f"{_NATIVE} {_URING}",

@@ -77,7 +77,8 @@ MUTATIONS: Final = (
     Mutation(
         name="client-scan-refused-hides-open",
         file="src/bothends/client/port_scan.py",
-        old="        if attempt.best is None or _STATE_PRIORITY[state] < _STATE_PRIORITY[attempt.best.state]:",
+        old="        if attempt.best is None or _STATE_PRIORITY[state] < "
+        "_STATE_PRIORITY[attempt.best.state]:",
         new="        if True:",
         breaks="the last address of a host decides, and not the best result",
         tests="tests/client/test_port_scan.py",
@@ -241,7 +242,8 @@ MUTATIONS: Final = (
     Mutation(
         name="layers-tls-truncation-accepted",
         file="src/bothends/layers/tls.py",
-        old="        elif not self._close_notify_received and not self.done:\n            self._send_close_notify()",
+        old="        elif not self._close_notify_received and not self.done:\n"
+        "            self._send_close_notify()",
         new="        elif False:\n            self._send_close_notify()",
         breaks="a stream that an attacker truncated looks whole",
         tests="tests/layers/test_tls.py",

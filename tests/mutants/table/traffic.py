@@ -38,7 +38,8 @@ MUTATIONS: Final = (
         name="toxics-removed-toxic-drops",
         file="src/bothends/toxics/pipeline.py",
         old="                self._push(index, [(now, item) for item in released if item is not None], out)",
-        new="                self._push(index, [(now, item) for item in released[:-1][:1] if item is not None], out)",
+        new="                self._push(index, [(now, item) for item in released[:-1][:1] if item "
+        "is not None], out)",
         breaks="removing a toxic loses what it held",
         tests="tests/toxics/test_pipeline.py",
     ),
@@ -80,7 +81,8 @@ MUTATIONS: Final = (
         old="        self.is_bad = bool(total) and random.random() < enter / total",
         new="        self.is_bad = bool(total) and random.random() < 0",
         breaks="short runs are biased towards the good state",
-        tests="tests/toxics/test_random_processes.py tests/toxics/test_statistics.py tests/toxics/test_loss.py",
+        tests="tests/toxics/test_random_processes.py tests/toxics/test_statistics.py "
+        "tests/toxics/test_loss.py",
     ),
     Mutation(
         name="toxics-slicer-milliseconds",
@@ -94,7 +96,8 @@ MUTATIONS: Final = (
     Mutation(
         name="impair-early-datagrams-unlimited",
         file="src/bothends/impair/sessions.py",
-        old="        elif len(self._pending_datagrams) < _MAX_PENDING:\n            self._pending_datagrams.append(data)",
+        old="        elif len(self._pending_datagrams) < _MAX_PENDING:\n"
+        "            self._pending_datagrams.append(data)",
         new="        else:\n            self._pending_datagrams.append(data)",
         breaks="datagrams that arrive before the server is known fill the memory",
         tests=_SESSIONS,
@@ -118,7 +121,8 @@ MUTATIONS: Final = (
     Mutation(
         name="impair-reset-becomes-eof",
         file="src/bothends/impair/connection.py",
-        old="        if any(end.is_reset for end in self._ends()):\n            self.reset()\n            return\n",
+        old="        if any(end.is_reset for end in self._ends()):\n            self.reset()\n"
+        "            return\n",
         new="",
         breaks="a reset of one end reaches the other end as EOF",
         tests="tests/impair/test_streams.py",
