@@ -1,4 +1,4 @@
-"""The reasons in events are different from each other: to programs by their names, to people by their texts."""
+"""The reasons in events differ from each other: for programs by their names, for people by their texts."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import open_listeners
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import BroadcastChat, EchoService, pattern
+from bothends.testing.services import BroadcastChat, EchoService, Greeting, pattern
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 from tests.tools import needs_tool
@@ -564,6 +564,39 @@ def test_time_limits_without_observer(engine: type[NativeEngine]) -> None:
             assert client.request(b"hello") == b"hello"
             assert client.receive_until_eof() == b""
             assert time.monotonic() - began >= 0.15
+
+
+def test_connection_ends_with_the_peers_eof_after_our_own(engine: type[NativeEngine]) -> None:
+    """After our FIN, the peer's EOF ends the connection, and not the linger timeout."""
+    with running(Greeting(), engine, limits=Limits(linger=1000 * TIMEOUT)) as server:
+        with Client(server.endpoints[0]) as client:
+            assert client.receive_until_eof() == b"welcome and goodbye\n"
+            assert core_of(server).connections == 1
+        wait_for(lambda: core_of(server).connections == 0)
+
+
+def test_event_of_a_descriptor_that_is_not_watched_any_more_is_dropped(engine: type[NativeEngine]) -> None:
+    """Its slot may have been reused by then, for another descriptor."""
+    called = []
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(contextlib.closing(ShutdownFlags()))
+        loop = native.NativeLoop(EngineContext(EchoService(), [], stop), engine.backend == "io_uring", {})
+        core: Any = stack.enter_context(contextlib.closing(loop))._core
+        pairs = [[stack.enter_context(sock) for sock in socket.socketpair()] for _ in range(3)]
+        first, second, quiet = (ours for ours, _ in pairs)
+
+        def callback(name: str, own: socket.socket, other: socket.socket) -> None:
+            called.append(name)
+            core.unwatch(own.fileno())
+            core.unwatch(other.fileno())
+            core.watch(quiet.fileno(), lambda _events: called.append("quiet"), 1, False)
+
+        for name, own, other in (("first", first, second), ("second", second, first)):
+            core.watch(own.fileno(), lambda _events, each=(name, own, other): callback(*each), 1, False)
+        for _, theirs in pairs[:2]:
+            theirs.send(b"x")
+        core.run(0.05)
+    assert called in (["first"], ["second"])
 
 
 # Push and reload ----------------------------------------------------------------------------------

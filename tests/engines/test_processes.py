@@ -297,6 +297,27 @@ def test_worker_pool_backs_off_on_repeated_crash() -> None:
     assert all(minimum <= pause for minimum, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=True))
 
 
+def test_worker_pool_backoff_is_short_again_after_a_healthy_life() -> None:
+    lines = run("""
+        processes._STABLE_AFTER = 0.5
+        def main(stop):
+            if len(times) == 3:  # of the fourth worker
+                time.sleep(0.7)
+            os._exit(1)
+        times = []
+        def record(event):
+            times.append(time.monotonic())
+            if len(times) == 6:
+                stop.draining.set()
+        WorkerPool(1, main, stop, record, grace=5).run()
+        write(*[round(late - early, 2) for early, late in zip(times, times[1:])])
+    """)
+    pauses = [float(word) for word in lines[0].split()]
+    assert sum(pauses[:3]) >= 0.1 + 0.2 + 0.4 + 0.7
+    # 0.1 s together, and not 0.4 + 0.8 or more.
+    assert sum(pauses[3:]) < 1.2
+
+
 def test_worker_pool_kills_after_grace() -> None:
     with running("""
         def main(stop):

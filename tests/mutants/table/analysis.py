@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutants.mutation import Mutation
 
-_MERGE: Final = "tests/trace/test_merge.py tests/trace/test_pairs.py tests/trace/test_timeline.py"
+_MERGE: Final = "tests/trace/test_correlator.py tests/trace/test_timeline.py tests/trace/test_merge.py"
 _PROBLEMS: Final = "tests/why/test_problems.py"
 
 MUTATIONS: Final = (

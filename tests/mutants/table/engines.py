@@ -225,7 +225,7 @@ MUTATIONS: Final = (
         old="        self._paused_until = None if self._paused_until is None else 0.0\n",
         new="",
         breaks="accept() is not tried again when a descriptor is free, but only after the pause",
-        tests=f"{_CONTRACT}::TestEpoll tests/engines/test_acceptor.py",
+        tests="tests/engines/test_descriptor_limit.py",
         facts=(3,),
     ),
     Mutation(

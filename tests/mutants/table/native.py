@@ -36,7 +36,7 @@ MUTATIONS: Final = (
         old="        core->accept_retry_at = core->now; /* a descriptor",
         new="        (void)0; /* a descriptor",
         breaks="accept() is not tried again when a descriptor is free, but only after the pause",
-        tests=_NATIVE,
+        tests="tests/engines/test_descriptor_limit.py",
     ),
     Mutation(
         name="native-reads-not-resumed",
@@ -85,7 +85,7 @@ MUTATIONS: Final = (
         old="    case EMFILE:\n    case ENFILE:",
         new="    case ENFILE:",
         breaks="at the descriptor limit accept() is called again and again, without a pause",
-        tests=_NATIVE,
+        tests=f"{_NATIVE}::test_descriptor_limit_pauses_accepting",
     ),
     # io_uring
     Mutation(
