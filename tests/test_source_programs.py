@@ -91,6 +91,15 @@ def test_java_compiles_only_what_the_file_uses(tmp_path: Path) -> None:
     assert done.stdout == "used\n"
 
 
+@pytest.mark.usefixtures("all_tools")
+@pytest.mark.parametrize("suffix", [".c", ".cpp", ".cc", ".java", ".rs"])
+def test_programs_are_built_with_debugging_information(suffix: str, tmp_path: Path) -> None:
+    """A traced call names its line, and variables are not optimised away."""
+    recipe = find_file_recipe(write(tmp_path / f"A{suffix}", ""), tmp_path / "out")
+    assert "-g" in recipe.build[0]
+    assert not {"-O", "-O1", "-O2"} & {*recipe.build[0]}
+
+
 @needs_tool("cc")
 def test_c_program_runs(tmp_path: Path) -> None:
     path = write(tmp_path / "a.c", '#include <stdio.h>\nint main(void) { puts("built"); }\n')

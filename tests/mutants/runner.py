@@ -23,6 +23,7 @@ from tests.mutants.mutation import ROOT, Mutation
 
 TIME_LIMIT: Final = 180.0  # seconds for the tests of one mutant: a mutant that hangs is noticed, too
 BASELINE_LIMIT: Final = 1800.0
+LONG: Final = 25.0  # seconds: after a run that hung for so long, its test is not run again
 
 _SKIPPED: Final = {
     ".git", ".venv", "build", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
@@ -51,6 +52,7 @@ class Outcome:
 class _Run:
     status: int | None  # None: the time limit passed
     output: str
+    seconds: float
 
 
 class Tree:
@@ -76,6 +78,7 @@ class Tree:
 
     def run_tests(self, tests: Iterable[str], *options: str, limit: float) -> _Run:
         """Run pytest in a process group of its own, which is killed at the time limit."""
+        started = time.monotonic()
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
         process = subprocess.Popen(
             command, cwd=self.path, env=self._environment(), stdin=subprocess.DEVNULL,
@@ -85,12 +88,12 @@ class Tree:
         try:
             output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            return _Run(None, "")
+            return _Run(None, "", limit)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        return _Run(process.returncode, output)
+        return _Run(process.returncode, output, time.monotonic() - started)
 
     @contextlib.contextmanager
     def mutated(self, mutation: Mutation) -> Iterator[None]:
@@ -169,7 +172,7 @@ def judge(tree: Tree, mutation: Mutation) -> Outcome:
                     break
                 failed = _FAILED.search(run.output)
                 by = failed[1] if failed else "a run that never ended, or not as it should"
-                if failed and ("::" in by):
+                if failed and "::" in by and run.seconds < LONG:
                     run = tree.run_tests([by], *markers(mutation), limit=TIME_LIMIT)
                 if noticed := run.status != 0:
                     break

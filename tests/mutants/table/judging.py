@@ -209,6 +209,7 @@ MUTATIONS: Final = (
         new="                found += []",
         breaks="the contract suite passes an engine that leaks descriptors",
         tests="tests/testing/test_suite_catches.py tests/testing/test_harness.py",
+        slow=True,
     ),
     Mutation(
         name="testing-reset-looks-like-eof",
