@@ -1,4 +1,4 @@
-"""Causal links of sends that fail or send less than they were given."""
+"""Causal links at the edges: sends that fail or are short, segments out of order, a part that was lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from bothends.trace.capture.arguments import time_limit
 from bothends.trace.correlation.correlator import Correlator
+from bothends.trace.correlation.retransmissions import find_retransmissions
 from bothends.trace.correlation.timeline import Timeline
 from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
 
@@ -110,3 +112,74 @@ def test_position_after_several_short_sends(sizes: tuple[int, ...]) -> None:
     edges = [0, *itertools.accumulate(sizes)]
     packets = [segment(10 + n, start, end) for n, (start, end) in enumerate(itertools.pairwise(edges))]
     assert causes(correlate(*points, *packets), [10, 11, 12]) == {10: [1], 11: [2], 12: [3]}
+
+
+def test_close_and_not_shutdown_of_reading_sends_the_fin() -> None:
+    shutdown = Call(1, 1, 7, "shutdown", 10, 11, ("3", "SHUT_RD"), 0, socket=1)
+    close = Call(2, 1, 7, "close", 20, 21, ("3",), 0, socket=1)
+    fin = Point(Packet(10, 25, "tcp", CLIENT, SERVER, 0, b"", ("FIN", "ACK"), FIRST))
+    both = [Point(shutdown), Point(shutdown, is_end=True), Point(close), Point(close, is_end=True)]
+    assert causes(correlate(*both, fin), [10]) == {10: [2]}
+
+
+@pytest.mark.parametrize("first", [FIRST, 10, 2**32 - 20])
+def test_offsets_of_segments_out_of_order_are_those_from_the_first_one(first: int) -> None:
+    """Without a SYN the first captured packet begins the stream; earlier bytes may follow it."""
+    trace = Trace()
+    correlator = Correlator(trace, Timeline())
+    for number, start in ((1, 0), (2, -50), (3, 100), (4, 50)):
+        sequence = (first + start) % 2**32
+        packet = Packet(number, number, "tcp", CLIENT, SERVER, 50, b"x" * 50, ("ACK",), sequence)
+        correlator.add(Point(packet))
+        assert packet.offset == start
+
+
+@pytest.mark.parametrize(
+    ("arrived", "was_lost"),
+    [
+        ([(0, 100), (100, 200)], False),
+        ([(100, 200)], True),
+        ([(0, 100)], True),
+        ([(0, 120), (90, 200)], False),
+    ],
+)
+def test_retransmission_of_two_segments_of_which_one_may_have_arrived(
+    arrived: list[tuple[int, int]], was_lost: bool
+) -> None:
+    packets = [
+        Packet(
+            number,
+            number,
+            "tcp",
+            CLIENT,
+            SERVER,
+            end - start,
+            b"",
+            ("ACK",),
+            offset=start,
+            reaches="server",
+            until=number + 5,
+            lost="" if (start, end) in arrived else "loss",
+        )
+        for number, (start, end) in enumerate(sorted({(0, 100), (100, 200), *arrived}), 1)
+        if (start, end) in arrived or len(arrived) < 2
+    ]
+    again = Packet(
+        9, 90, "tcp", CLIENT, SERVER, 200, b"", ("ACK",), offset=0, reaches="server", until=95, resent=True
+    )
+    [found], _ = find_retransmissions([*packets, again])
+    assert found.was_lost is was_lost
+
+
+@pytest.mark.parametrize(
+    ("argument", "nanoseconds"),
+    [
+        ("{tv_sec=1, tv_nsec=500000000}", 1_500_000_000),
+        ("{tv_sec=1, tv_usec=500000}", 1_500_000_000),
+        ("250", 250_000_000),
+        ("-1", None),
+        ("NULL", None),
+    ],
+)
+def test_time_limit_units(argument: str, nanoseconds: int | None) -> None:
+    assert time_limit(argument) == nanoseconds

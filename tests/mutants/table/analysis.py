@@ -150,7 +150,7 @@ MUTATIONS: Final = (
         old='* (1 if found[2] == "n" else 1000)',
         new="* 1",
         breaks="a time limit in microseconds is read as nanoseconds",
-        tests="tests/trace/test_strace.py tests/trace/test_quiet_calls.py tests/trace/test_findings.py",
+        tests="tests/trace/test_correlator.py",
     ),
     Mutation(
         name="trace-retransmission-of-a-part",
@@ -158,7 +158,7 @@ MUTATIONS: Final = (
         old="        if low <= start < high:",
         new="        if start < high:",
         breaks="a lost segment counts as delivered if a later one was",
-        tests="tests/trace/test_path_findings.py tests/trace/test_merge.py",
+        tests="tests/trace/test_correlator.py",
     ),
     # why
     Mutation(
