@@ -8,6 +8,9 @@ from tests.mutants.mutation import Mutation
 
 _CONTRACT: Final = "tests/engines/test_native_contract.py"
 _URING: Final = f"{_CONTRACT}::TestUring"
+# With an observer of problems only, conversations run in C.
+_IN_C: Final = "tests/engines/test_native_fallback.py::TestUringWithoutTrafficObserver"
+_LIMITS: Final = "tests/engines/test_native_limits.py"
 _EPOLL: Final = f"{_CONTRACT}::TestEpoll"
 _NATIVE: Final = "tests/engines/test_native.py"
 _GENERATOR: Final = "tests/bench/test_faults.py tests/bench/test_transports.py"
@@ -20,7 +23,7 @@ MUTATIONS: Final = (
         old="slot->kind == SLOT_FREE || slot->generation != ((user_data >> 32) & (GENERATIONS - 1)))",
         new="slot->kind == SLOT_FREE)",
         breaks="a late report on a closed connection is taken for one on the connection that reuses its slot",
-        tests=_NATIVE,
+        tests=f"{_NATIVE}::test_event_of_a_descriptor_that_is_not_watched_any_more_is_dropped",
     ),
     Mutation(
         name="native-cut-off-sends-fin",
@@ -28,7 +31,7 @@ MUTATIONS: Final = (
         old="(reset ? RESET_ON_CLOSE : 0)",
         new="0",
         breaks="an answer that is cut off ends with FIN, as if it were whole",
-        tests=_CONTRACT,
+        tests=f"{_LIMITS} {_IN_C}",
     ),
     Mutation(
         name="native-accept-waits-out-the-pause",
@@ -44,7 +47,7 @@ MUTATIONS: Final = (
         old="        self->flags &= ~(uint32_t)READ_PAUSED;\n}",
         new="        ;\n}",
         breaks="a connection that paused reading, because its answers were not read, never reads again",
-        tests=_CONTRACT,
+        tests=f"{_LIMITS} {_IN_C}",
     ),
     Mutation(
         name="native-linger-unlimited",
@@ -53,7 +56,7 @@ MUTATIONS: Final = (
         "        connection_step(self, INPUT_LINGER_EXPIRED);\n    else if (self->queue",
         new="    if (self->state == STATE_LINGERING)\n        ;\n    else if (self->queue",
         breaks="a peer that never closes after our FIN keeps its connection for ever",
-        tests=f"{_CONTRACT} {_NATIVE}",
+        tests=_LIMITS,
     ),
     Mutation(
         name="native-lifetime-from-last-activity",
@@ -61,7 +64,7 @@ MUTATIONS: Final = (
         old="self->timeout_start + core->max_lifetime)",
         new="self->last_activity + core->max_lifetime)",
         breaks="the lifetime of a connection never expires as long as its peer sends",
-        tests=_CONTRACT,
+        tests=_LIMITS,
     ),
     Mutation(
         name="native-flushing-resets",
@@ -95,7 +98,7 @@ MUTATIONS: Final = (
         new="    if (cqe->res == 0)\n"
         "        return connection->state == STATE_LINGERING ? 0 : connection_on_eof(connection);",
         breaks="the peer's EOF after our FIN is ignored: the connection is closed two seconds later",
-        tests=_NATIVE,
+        tests=f"{_NATIVE}::test_connection_ends_with_the_peers_eof_after_our_own",
     ),
     Mutation(
         name="native-uring-receive-not-rearmed",
@@ -103,7 +106,7 @@ MUTATIONS: Final = (
         old="        connection->flags &= ~(uint32_t)(RECV_ARMED | RECV_CANCEL_SENT);\n",
         new="        connection->flags &= ~(uint32_t)RECV_CANCEL_SENT;\n",
         breaks="a receive that ended, for example because no buffer was free, is never armed again",
-        tests=f"{_URING} {_NATIVE}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(1,),
     ),
     Mutation(
@@ -112,7 +115,7 @@ MUTATIONS: Final = (
         old="== RECV_ARMED && !wants_read\n        && !(self->flags & EOF_RECEIVED)) {",
         new="== RECV_ARMED && !wants_read\n        && self->flags & EOF_RECEIVED) {",
         breaks="a peer that never reads its answers is read without a limit",
-        tests=_URING,
+        tests=f"{_LIMITS} {_IN_C}",
         facts=(2,),
     ),
     Mutation(
@@ -121,7 +124,7 @@ MUTATIONS: Final = (
         old="        if (!(self->flags & (RECV_ARMED | SEND_INFLIGHT)))\n            return",
         new="        if (true)\n            return",
         breaks="a descriptor is closed while requests refer to its file, so that no FIN is sent",
-        tests=f"{_URING} {_NATIVE}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(3,),
     ),
     Mutation(
@@ -130,7 +133,7 @@ MUTATIONS: Final = (
         old="} else if (self->queue.unsent && !(self->flags & SEND_INFLIGHT) && submitted)",
         new="} else if (self->queue.unsent && submitted)",
         breaks="bytes that are being sent are sent again",
-        tests=_URING,
+        tests=f"{_LIMITS} {_IN_C}",
         facts=(4,),
     ),
     Mutation(
@@ -148,7 +151,7 @@ MUTATIONS: Final = (
         old="IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument",
         new="(min_complete ? IORING_ENTER_GETEVENTS : 0) | IORING_ENTER_EXT_ARG, &argument",
         breaks="calls that do not wait take no completions",
-        tests=f"{_NATIVE} {_URING}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(1,),
     ),
     Mutation(
@@ -159,7 +162,7 @@ MUTATIONS: Final = (
         "IORING_SQ_CQ_OVERFLOW);",
         new="    return ring_has_completion(ring);",
         breaks="busy polling does not notice that there are completions to ask for",
-        tests=f"{_NATIVE} {_URING}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(2,),
     ),
     Mutation(
@@ -169,7 +172,7 @@ MUTATIONS: Final = (
         new="    if (ring->buffer_ring_tail <= ring->sizes.buffers)\n"
         "        __atomic_store_n(&ring->buffer_ring->tail, ring->buffer_ring_tail, __ATOMIC_RELEASE);",
         breaks="buffers are used once, and then nothing is received any more",
-        tests=f"{_NATIVE} {_URING}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(3,),
     ),
     Mutation(
@@ -178,7 +181,7 @@ MUTATIONS: Final = (
         old="    return ring->buffers + (size_t)index * (ring->sizes.buffer_size + BUFFER_PADDING);",
         new="    return ring->buffers + (size_t)index * BUFFER_PADDING;",
         breaks="buffers overlap, so that one peer's bytes overwrite those of another",
-        tests=f"{_NATIVE} {_URING}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(4,),
     ),
     Mutation(
@@ -187,7 +190,7 @@ MUTATIONS: Final = (
         old="IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW",
         new="IORING_SQ_TASKRUN",
         breaks="completions that did not fit into the queue are not asked for",
-        tests=f"{_NATIVE} {_URING}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(5,),
     ),
     # epoll
@@ -215,7 +218,7 @@ MUTATIONS: Final = (
         new="    for (int i = 0; i < count - (count == DATAGRAM_BATCH) && status == 0; i++)\n"
         "        status = answer_one",
         breaks="the last datagram of a full batch gets no answer",
-        tests=f"{_NATIVE} {_CONTRACT}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(1,),
     ),
     Mutation(
@@ -224,7 +227,7 @@ MUTATIONS: Final = (
         old="        if (next_size < size)\n            break;",
         new="",
         breaks="answers of different sizes to one peer are cut at other places than their ends",
-        tests=f"{_NATIVE} {_CONTRACT}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(2,),
     ),
     Mutation(
@@ -233,7 +236,7 @@ MUTATIONS: Final = (
         old="    for (size_t i = first; i < first + count; i++) {\n        struct msghdr message;",
         new="    for (size_t i = first; i < first; i++) {\n        struct msghdr message;",
         breaks="answers that exceed the path MTU together are lost, where each alone is sent",
-        tests=f"{_NATIVE} {_CONTRACT}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(2,),
     ),
     Mutation(
@@ -242,7 +245,7 @@ MUTATIONS: Final = (
         old="server->wildcard ? reply_pktinfo(&received_msg->msg_hdr) : NULL;",
         new="NULL;",
         breaks="an answer comes from another address than the one that was asked",
-        tests=f"{_NATIVE} {_CONTRACT}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(3,),
     ),
     Mutation(
@@ -251,7 +254,7 @@ MUTATIONS: Final = (
         old="    return report_reply_dropped(server, reply, error);",
         new="    return 0;",
         breaks="nobody learns of an answer that could not be sent",
-        tests=f"{_NATIVE} {_CONTRACT}",
+        tests=f"{_NATIVE} {_IN_C}",
         facts=(4,),
     ),
     Mutation(
@@ -260,7 +263,7 @@ MUTATIONS: Final = (
         old="    guard->drops_left = LOOP_DROPS - 1;\n    return true;",
         new="    return false;",
         breaks="two services that answer any datagram answer each other for ever",
-        tests=_CONTRACT,
+        tests=_IN_C,
         facts=(5,),
     ),
     # The load generator
