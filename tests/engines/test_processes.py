@@ -137,10 +137,12 @@ def test_fork_prints_bothends_error_without_traceback() -> None:
 
 def test_fork_flushes_stdio_once() -> None:
     lines = run("""
+        sys.stdout = open(1, "w", buffering=65536, closefd=False)  # also if PYTHONUNBUFFERED is set
         sys.stdout.write("before\\n")
         children.add(fork("one", lambda: sys.stdout.write("child\\n")), lambda child: None)
         children.wait(None)
         sys.stdout.write("after\\n")
+        sys.stdout.flush()
     """)
     assert lines == ["before", "child", "exited one 0", "after"]
 
@@ -197,6 +199,7 @@ def test_child_set_does_not_reap_foreign_children() -> None:
     lines = run("""
         import subprocess
         other = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has exited, and is not reaped
         children.add(fork("one", lambda: os.waitid(os.P_PID, os.getppid(), os.WEXITED) if 0 else None),
                      lambda child: None)
         children.wait(None)

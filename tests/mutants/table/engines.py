@@ -35,12 +35,12 @@ MUTATIONS: Final = (
         tests=f"{_CONTRACT}::TestPool {_CONTRACT}::TestThreads tests/engines/test_blocking.py",
     ),
     Mutation(
-        name="engines-linger-resets-idle",
+        name="engines-discarded-input-is-activity",
         file="src/bothends/engines/connection_state.py",
         old='        if self.state is not _OPEN:\n            return b""\n        self.last_activity = now',
         new='        self.last_activity = now\n        if self.state is not _OPEN:\n            return b""',
-        breaks="a peer that goes on sending after the last answer prolongs its connection",
-        tests="tests/engines/test_connection_state.py",
+        breaks="a peer that goes on sending, and does not read the last answer, prolongs its connection",
+        tests="tests/engines/test_answer_limits.py",
     ),
     Mutation(
         name="engines-resumes-too-late",
@@ -197,7 +197,7 @@ MUTATIONS: Final = (
         old="interest | (select.EPOLLEXCLUSIVE if shared else 0)",
         new="interest",
         breaks="each connection wakes every worker",
-        tests="tests/engines/test_prefork.py tests/e2e tests/test_server.py",
+        tests="tests/engines/test_epoll.py",
         facts=(4,),
     ),
     # admission.py
@@ -216,7 +216,7 @@ MUTATIONS: Final = (
         old="                continue  # an error of the connection (fact 2)",
         new="                raise",
         breaks="a client that resets its connection in the accept queue ends the server",
-        tests="tests/engines/test_acceptor.py tests/engines/test_iterative.py",
+        tests="tests/engines/test_admission.py",
         facts=(2,),
     ),
     Mutation(
@@ -248,11 +248,11 @@ MUTATIONS: Final = (
         facts=(1,),
     ),
     Mutation(
-        name="engines-blocking-timeout-in-seconds",
+        name="engines-blocking-timeout-in-milliseconds",
         file="src/bothends/engines/blocking.py",
         old="milliseconds // 1000, milliseconds % 1000 * 1000)",
-        new="milliseconds // 1000, milliseconds % 1000)",
-        breaks="a time limit below a second ends a thousand times too early",
+        new="milliseconds, 0)",
+        breaks="a time limit ends a thousand times too late",
         tests="tests/engines/test_blocking.py",
         facts=(1,),
     ),
