@@ -568,7 +568,7 @@ def test_time_limits_without_observer(engine: type[NativeEngine]) -> None:
 
 def test_connection_ends_with_the_peers_eof_after_our_own(engine: type[NativeEngine]) -> None:
     """After our FIN, the peer's EOF ends the connection, and not the linger timeout."""
-    with running(Greeting(), engine, limits=Limits(linger=1000 * TIMEOUT)) as server:
+    with running(Greeting(), engine, limits=Limits(linger=3 * TIMEOUT)) as server:
         with Client(server.endpoints[0]) as client:
             assert client.receive_until_eof() == b"welcome and goodbye\n"
             assert core_of(server).connections == 1
@@ -583,7 +583,7 @@ def test_event_of_a_descriptor_that_is_not_watched_any_more_is_dropped(engine: t
         loop = native.NativeLoop(EngineContext(EchoService(), [], stop), engine.backend == "io_uring", {})
         core: Any = stack.enter_context(contextlib.closing(loop))._core
         pairs = [[stack.enter_context(sock) for sock in socket.socketpair()] for _ in range(3)]
-        first, second, quiet = (ours for ours, _ in pairs)
+        first, second, quiet = (watched for watched, _ in pairs)
 
         def callback(name: str, own: socket.socket, other: socket.socket) -> None:
             called.append(name)
@@ -593,8 +593,8 @@ def test_event_of_a_descriptor_that_is_not_watched_any_more_is_dropped(engine: t
 
         for name, own, other in (("first", first, second), ("second", second, first)):
             core.watch(own.fileno(), lambda _events, each=(name, own, other): callback(*each), 1, False)
-        for _, theirs in pairs[:2]:
-            theirs.send(b"x")
+        for _, peer in pairs[:2]:
+            peer.send(b"x")
         core.run(0.05)
     assert called in (["first"], ["second"])
 

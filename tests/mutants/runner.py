@@ -21,7 +21,7 @@ from typing import Final
 
 from tests.mutants.mutation import ROOT, Mutation
 
-TIME_LIMIT: Final = 180.0  # seconds for the tests of one mutant: a mutant that hangs is noticed, too
+TIME_LIMIT: Final = 100.0  # seconds for the tests of one mutant: a mutant that hangs is noticed, too
 BASELINE_LIMIT: Final = 1800.0
 LONG: Final = 25.0  # seconds: after a run that hung for so long, its test is not run again
 
