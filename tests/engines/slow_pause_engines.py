@@ -19,7 +19,7 @@ class _SlowPause(Engine):
         """Serve. Each engine runs in a process of its own (`Harness`)."""
         for module in (admission, native):
             module.__dict__["ACCEPT_PAUSE"] = PAUSE
-        super().run()
+        super().run()  # type: ignore[safe-super]  # of the engine that it is combined with
 
 
 class SlowPauseSelect(_SlowPause, SelectEngine):

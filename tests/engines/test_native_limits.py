@@ -87,9 +87,9 @@ def test_silent_peer_is_not_waited_for_after_our_fin(serve: Serving) -> None:
             send_for(client, TIMEOUT)
 
 
-@pytest.mark.parametrize("limit", ["idle", "life"])
-def test_limit_of_a_peer_that_reads_ends_with_eof(serve: Serving, limit: str) -> None:
-    running = serve(EchoService, Limits(**{limit: SHORT}))
+@pytest.mark.parametrize("limits", [Limits(idle=SHORT), Limits(life=SHORT)], ids=["idle", "life"])
+def test_limit_of_a_peer_that_reads_ends_with_eof(serve: Serving, limits: Limits) -> None:
+    running = serve(EchoService, limits)
     with Client(running.endpoints[0]) as client:
         assert client.request(b"hello") == b"hello"
         began = time.monotonic()
@@ -110,14 +110,16 @@ def test_activity_prolongs_the_idle_timeout_but_not_the_lifetime(serve: Serving)
             assert (received == b"") is ends
 
 
-@pytest.mark.parametrize("limit", ["idle", "life", "drain"])
-def test_answer_that_is_cut_off_ends_with_a_reset(serve: Serving, limit: str) -> None:
+@pytest.mark.parametrize(
+    "limits", [Limits(idle=SHORT), Limits(life=SHORT), Limits(drain=SHORT)], ids=["idle", "life", "drain"]
+)
+def test_answer_that_is_cut_off_ends_with_a_reset(serve: Serving, limits: Limits) -> None:
     service: ServiceMaker = functools.partial(LargeReply, 8_000_000)
-    running = serve(service, Limits(**{limit: SHORT}))
+    running = serve(service, limits)
     with Client(running.endpoints[0], rcvbuf=SMALL) as client:
         client.send(b"go")
         assert client.is_readable(TIMEOUT)
-        if limit == "drain":
+        if limits.drain == SHORT:
             running.drain()
         assert client.is_hung_up(TIMEOUT)
         with pytest.raises(ConnectionResetError):
