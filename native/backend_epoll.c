@@ -15,9 +15,6 @@
 /* Events per epoll_wait(): more than are ready at once on any but a very busy server. */
 enum { EVENT_BATCH = 256 };
 
-/* Returned in place of a count of events: Python code raised an exception. */
-enum { EXCEPTION_SET = -2 };
-
 /* Send the queue until it is empty or the socket's send buffer is full. */
 static int send_queued(Connection *self)
 {
@@ -134,7 +131,7 @@ static int process_events(Core *core, const struct epoll_event *events, int coun
     }
     core->now = clock_now();
     for (int i = 0; i < count; i++)
-        if (on_event(core, &events[i]) < 0 || !core_check_owner_process(core)
+        if (on_event(core, &events[i]) < 0 || core_check_owner_process(core) < 0
             || (core->backend->flushes_after_event && core_flush_pending(core) < 0))
             return -1;
     return 0;
@@ -149,23 +146,23 @@ int epoll_poll_once(Core *core)
     return process_events(core, events, count);
 }
 
-/* Poll without blocking until something is ready, `busy_poll` seconds at most. Returns the number of events,
- * -1 with errno set, or EXCEPTION_SET. */
-static int epoll_busy_poll(Core *core, struct epoll_event *events, double timeout)
+/* Poll without blocking until something is ready, `busy_poll` seconds at most. `count` is set to the result of the
+ * last epoll_wait(), 0 if datagrams were answered instead. 0, or -1 with an exception set. */
+static int epoll_busy_poll(Core *core, struct epoll_event *events, double timeout, int *count)
 {
     double deadline = clock_now() + fmin(core->busy_poll, timeout);
-    int count;
 
     do {
         int received = 0;
 
+        *count = 0;
         if (datagram_servers_poll(core, &received) < 0)
-            return EXCEPTION_SET;
+            return -1;
         if (received)
             return 0;
-        count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, 0);
-    } while (count == 0 && clock_now() < deadline);
-    return count;
+        *count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, 0);
+    } while (*count == 0 && clock_now() < deadline);
+    return 0;
 }
 
 static int epoll_wait_and_process(Core *core, double timeout)
@@ -173,9 +170,7 @@ static int epoll_wait_and_process(Core *core, double timeout)
     struct epoll_event events[EVENT_BATCH];
     int count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, 0);
 
-    if (count == 0 && core->busy_poll > 0 && timeout > 0)
-        count = epoll_busy_poll(core, events, timeout);
-    if (count == EXCEPTION_SET)
+    if (count == 0 && core->busy_poll > 0 && timeout > 0 && epoll_busy_poll(core, events, timeout, &count) < 0)
         return -1;
     if (count == 0 && timeout > 0) {
         /* Rounded up: a wakeup before the deadline would find no timer due and cost an iteration. */

@@ -149,7 +149,7 @@ static void arm_accepts(Core *core)
     for (Listener *listener = core->listeners; listener != NULL; listener = listener->next) {
         struct io_uring_sqe *sqe;
 
-        if (listener->in_epoll_set || listener->armed || isfinite(core->accept_retry_at))
+        if (listener->by_epoll || listener->armed || isfinite(core->accept_retry_at))
             continue;
         sqe = get_sqe(core->ring, IORING_OP_ACCEPT, listener->fd,
                       user_data_encode(OP_ACCEPT, listener->generation, listener->slot));
@@ -184,8 +184,11 @@ static int on_send(Connection *connection, int result)
 {
     connection->flags &= ~(uint32_t)(SEND_INFLIGHT | SEND_CANCEL_SENT);
     connection_mark_pending(connection);
-    if (connection->flags & CLOSE_PENDING)
+    if (connection->flags & CLOSE_PENDING) {
+        if (result > 0) /* before it was cancelled */
+            connection_count_sent(connection, (size_t)result);
         return 0;
+    }
     if (result >= 0)
         return connection_on_written(connection, (size_t)result);
     if (result != -ECANCELED && result != -EINTR && result != -EAGAIN)
@@ -275,7 +278,7 @@ static int drain_completions(Core *core)
     struct io_uring_cqe cqe;
 
     while (ring_pop_cqe(core->ring, &cqe))
-        if (on_completion(core, &cqe) < 0 || !core_check_owner_process(core))
+        if (on_completion(core, &cqe) < 0 || core_check_owner_process(core) < 0)
             return -1;
     return 0;
 }
@@ -323,12 +326,12 @@ static int uring_cancel_accepts(Core *core)
     int status = 0;
 
     for (listener = core->listeners; listener != NULL; listener = listener->next)
-        if (listener->armed && !listener->in_epoll_set)
+        if (listener->armed && !listener->by_epoll)
             while (!submit_cancel(core->ring, user_data_encode(OP_ACCEPT, listener->generation, listener->slot))
                    && status == 0)
                 status = drain_completions(core);
     for (listener = core->listeners; listener != NULL && status == 0; listener = listener->next) {
-        while (listener->armed && !listener->in_epoll_set && status == 0) {
+        while (listener->armed && !listener->by_epoll && status == 0) {
             status = check_enter(ring_enter(core->ring, 1, INFINITY));
             if (status == 0)
                 status = drain_completions(core);

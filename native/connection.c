@@ -60,6 +60,7 @@ Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer
         double limit = fmin(core->idle_timeout, core->max_lifetime);
 
         core->conversations++;
+        core_count_up(core, COUNT_ACCEPTED, 1);
         core->next_timeout_check = fmin(core->next_timeout_check, core->now + limit);
     }
     connection_mark_pending(self);
@@ -100,6 +101,14 @@ static void connection_step(Connection *self, enum connection_input input)
     }
 }
 
+/* End the connection now. The reason of a complete conversation, which only lingers, stays. */
+static void connection_end(Connection *self, enum connection_input input, enum close_reason reason)
+{
+    if (self->state != STATE_LINGERING)
+        self->reason = reason;
+    connection_step(self, input);
+}
+
 /* The conversation sends nothing more. */
 static void connection_finish(Connection *self)
 {
@@ -108,10 +117,10 @@ static void connection_finish(Connection *self)
 }
 
 /* Report the exception that is set, as core_report_service_error() does. */
-static bool connection_report_error(Core *core, Connection *self)
+static int connection_report_error(Core *core, Connection *self)
 {
     PyObject *peer = Py_XNewRef(self->peer), *type, *value, *traceback;
-    bool status;
+    int status;
 
     if (peer == NULL && self->peer_address.local != NULL) {
         PyErr_Fetch(&type, &value, &traceback);
@@ -126,8 +135,9 @@ static bool connection_report_error(Core *core, Connection *self)
 /* Handle an exception raised by the service: it ends this conversation only. */
 static int connection_on_service_error(Connection *self)
 {
+    self->reason = CLOSED_FAILED;
     connection_finish(self);
-    return connection_report_error(self->core, self) ? 0 : -1;
+    return connection_report_error(self->core, self);
 }
 
 /* Report the conversation's `failure`: the error of one that ended with a last reply. */
@@ -174,6 +184,8 @@ static int check_done(Connection *self)
         return connection_on_service_error(self);
     if (!truth)
         return 0;
+    if (self->state == STATE_OPEN)
+        self->reason = CLOSED_BY_SERVICE;
     connection_finish(self);
     return report_failure(self);
 }
@@ -191,6 +203,7 @@ static int handle_reply(Connection *self, PyObject *reply)
 int connection_start(Connection *self)
 {
     if (self->handler == NULL) { /* opening the conversation failed */
+        self->reason = CLOSED_FAILED;
         connection_finish(self);
         connection_update(self);
         return 0;
@@ -219,6 +232,8 @@ int connection_on_read(Connection *self, const char *data, size_t size)
         Py_DECREF(data_bytes);
         return status;
     }
+    core_count_up(self->core, COUNT_READS, 1);
+    core_count_up(self->core, COUNT_RECEIVED, size);
     reply = PyObject_CallMethodOneArg(self->handler, names.receive, data_bytes);
     Py_DECREF(data_bytes);
     return handle_reply(self, reply);
@@ -253,6 +268,15 @@ int connection_on_eof(Connection *self)
     return self->state == STATE_CLOSED ? 0 : finish_conversation(self, names.end);
 }
 
+/* Count a send that the kernel accepted. */
+void connection_count_sent(Connection *self, size_t size)
+{
+    if (self->flags & PROTOCOL)
+        return;
+    core_count_up(self->core, COUNT_WRITES, 1);
+    core_count_up(self->core, COUNT_SENT, size);
+}
+
 /* Process the sending of `size` bytes of the queue. */
 int connection_on_written(Connection *self, size_t size)
 {
@@ -260,6 +284,7 @@ int connection_on_written(Connection *self, size_t size)
 
     write_queue_consume(&self->queue, size);
     self->last_activity = self->core->now;
+    connection_count_sent(self, size);
     if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
         self->flags &= ~(uint32_t)WRITE_PAUSED;
         status = call_method(self->handler, names.resume_writing, NULL);
@@ -271,7 +296,7 @@ int connection_on_written(Connection *self, size_t size)
 /* From now on only the linger timeout applies. */
 static void start_linger_timeout(Connection *self)
 {
-    self->flags |= LIMIT_EXPIRED;
+    self->flags |= LINGER_TIMEOUT;
     self->timeout_start = self->core->now;
     self->core->next_timeout_check =
         fmin(self->core->next_timeout_check, self->timeout_start + self->core->linger_timeout);
@@ -324,7 +349,7 @@ void connection_on_error(Connection *self, int error)
     if (self->flags & PROTOCOL)
         connection_begin_close(self, false);
     else
-        connection_step(self, INPUT_LOST);
+        connection_end(self, INPUT_LOST, CLOSED_BY_RESET);
 }
 
 /* End the connection now. */
@@ -335,7 +360,7 @@ void connection_abort(Connection *self)
     if (self->flags & PROTOCOL)
         connection_begin_close(self, true);
     else
-        connection_step(self, INPUT_CUT);
+        connection_end(self, INPUT_CUT, CLOSED_ABORTED);
 }
 
 static PyObject *make_oserror(int error)
@@ -386,8 +411,11 @@ int connection_close_now(Connection *self)
         core->conversations--;
         if (handler != NULL)
             status = call_method(handler, names.closed, NULL);
-        if (status < 0 && connection_report_error(core, self))
-            status = 0;
+        if (status < 0) {
+            self->reason = CLOSED_FAILED;
+            status = connection_report_error(core, self);
+        }
+        core_count_up(core, COUNT_CLOSED + self->reason, 1);
         if (status == 0 && self->flags & IN_PYTHON) {
             PyObject *result = PyObject_CallOneArg(core->on_connection_closed, self->peer);
 
@@ -413,9 +441,11 @@ void connection_detach_in_child(Connection *self)
     Py_DECREF(self); /* the slot's reference */
 }
 
-/* Read nothing more, and let the conversation send its last answer. */
-static int stop_conversation(Connection *self)
+/* Read nothing more, because of `reason`, and let the conversation send its last answer. */
+static int stop_conversation(Connection *self, enum close_reason reason)
 {
+    if (self->state == STATE_OPEN)
+        self->reason = reason;
     connection_step(self, INPUT_STOP);
     return finish_conversation(self, names.close);
 }
@@ -424,24 +454,29 @@ static int stop_conversation(Connection *self)
 int connection_check_timeouts(Connection *self)
 {
     Core *core = self->core;
-    double deadline;
+    double idle_deadline, life_deadline, deadline;
+    enum close_reason reason;
 
     if (self->flags & CLOSE_PENDING)
         return 0;
-    deadline = self->flags & LIMIT_EXPIRED
-                   ? self->timeout_start + core->linger_timeout
-                   : fmin(self->last_activity + core->idle_timeout, self->timeout_start + core->max_lifetime);
+    idle_deadline = self->last_activity + core->idle_timeout;
+    life_deadline = self->timeout_start + core->max_lifetime;
+    reason = idle_deadline <= life_deadline ? CLOSED_IDLE : CLOSED_LIFE;
+    deadline = self->flags & LINGER_TIMEOUT ? self->timeout_start + core->linger_timeout
+                                            : fmin(idle_deadline, life_deadline);
     if (core->now < deadline) {
         core->next_timeout_check = fmin(core->next_timeout_check, deadline);
         return 0;
     }
     if (self->state == STATE_LINGERING)
         connection_step(self, INPUT_LINGER_EXPIRED);
-    else if (self->queue.unsent || self->flags & LIMIT_EXPIRED)
+    else if (self->flags & LINGER_TIMEOUT)
         connection_step(self, INPUT_CUT); /* the peer does not read */
+    else if (self->queue.unsent)
+        connection_end(self, INPUT_CUT, reason);
     else {
         start_linger_timeout(self);
-        return stop_conversation(self);
+        return stop_conversation(self, reason);
     }
     return 0;
 }
@@ -454,7 +489,7 @@ int connection_drain(Connection *self, double last_check)
         return 0;
     if (self->state == STATE_LINGERING)
         connection_step(self, INPUT_LINGER_EXPIRED);
-    return self->state > STATE_STOPPED || self->queue.unsent ? 0 : stop_conversation(self);
+    return self->state > STATE_STOPPED || self->queue.unsent ? 0 : stop_conversation(self, CLOSED_DRAINED);
 }
 
 /* Methods of an asyncio transport ------------------------------------------------------------------ */

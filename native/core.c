@@ -14,15 +14,13 @@ double clock_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Return false, with an exception set, in a forked child: it shares the ring and the epoll set with its
- * parent. */
-bool core_check_owner_process(const Core *core)
+/* Raise in a forked child: it shares the ring and the epoll set with its parent. 0, or -1 with an exception set. */
+int core_check_owner_process(const Core *core)
 {
     if (core->fork_generation == current_fork_generation)
-        return true;
-    if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_RuntimeError, "this core belongs to the parent process (fork)");
-    return false;
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "this core belongs to the parent process (fork)");
+    return -1;
 }
 
 /* Wake the loop if it is blocked in epoll_wait() or io_uring_enter(). */
@@ -116,13 +114,13 @@ int core_flush_pending(Core *core)
 /* Errors of services --------------------------------------------------------------------------------- */
 
 /* Report the exception that is set to `on_service_error` and clear it, provided a service may raise it: an
- * Exception, not KeyboardInterrupt or SystemExit. Returns whether no exception is set afterwards. */
-bool core_report_service_error(Core *core, PyObject *peer)
+ * Exception, not KeyboardInterrupt or SystemExit. 0, or -1 if an exception is still set. */
+int core_report_service_error(Core *core, PyObject *peer)
 {
     PyObject *type, *value, *traceback, *result;
 
     if (!PyErr_ExceptionMatches(PyExc_Exception))
-        return false;
+        return -1;
     PyErr_Fetch(&type, &value, &traceback);
     if (core->on_service_error == NULL || peer == NULL)
         result = Py_NewRef(Py_None);
@@ -136,5 +134,5 @@ bool core_report_service_error(Core *core, PyObject *peer)
     Py_XDECREF(value);
     Py_XDECREF(traceback);
     Py_XDECREF(result);
-    return result != NULL;
+    return result == NULL ? -1 : 0;
 }

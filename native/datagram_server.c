@@ -21,7 +21,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/un.h>
-#include <time.h>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -125,14 +124,6 @@ static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_stora
 
 static const double LOOP_PAUSE = 0.1; /* seconds */
 
-static double monotonic_seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* Return a hash other than 0: a multiplication for every eight bytes. */
 static uint32_t content_hash(const char *bytes, size_t size)
 {
@@ -166,7 +157,7 @@ static bool loop_check(LoopGuard *guard, const char *bytes, size_t size)
     bool dropped;
 
     if (guard->drops_left) {
-        now = monotonic_seconds();
+        now = clock_now();
         guard->drops_left = now - guard->last < LOOP_PAUSE ? guard->drops_left - 1 : 0;
         dropped = now - guard->last < LOOP_PAUSE;
         guard->last = now;
@@ -177,7 +168,7 @@ static bool loop_check(LoopGuard *guard, const char *bytes, size_t size)
         guard->score -= guard->score > 0;
         return false;
     }
-    now = monotonic_seconds();
+    now = clock_now();
     guard->score = LOOP_MATCH_SCORE + (now - guard->last < LOOP_PAUSE ? guard->score : 0);
     guard->last = now;
     if (guard->score < guard->matches * LOOP_MATCH_SCORE)
@@ -306,6 +297,13 @@ static void fill_msghdr(struct msghdr *message, const Reply *reply, struct iovec
     message->msg_controllen = used;
 }
 
+static void count_sent(DatagramServer *server, const Reply *replies, size_t number)
+{
+    core_count_up(server->core, COUNT_DATAGRAMS_SENT, number);
+    for (size_t i = 0; i < number; i++)
+        core_count_up(server->core, COUNT_DATAGRAM_BYTES_SENT, (size_t)PyBytes_GET_SIZE(replies[i].bytes));
+}
+
 /* Process the errno of a reply: send it without a source address if that is the cause, else drop it. */
 static int retry_reply(DatagramServer *server, const Reply *reply, int error)
 {
@@ -319,8 +317,10 @@ static int retry_reply(DatagramServer *server, const Reply *reply, int error)
 
         without_source.source = NULL;
         fill_msghdr(&message, &without_source, &iov, 1, control);
-        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
+            count_sent(server, reply, 1);
             return 0;
+        }
         error = errno;
     }
     return report_reply_dropped(server, reply, error);
@@ -338,8 +338,9 @@ static int send_individually(DatagramServer *server, size_t first, size_t count,
         _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
 
         fill_msghdr(&message, &server->replies[i], &server->send_iov[i], 1, control);
-        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0
-            && retry_reply(server, &server->replies[i], errno) < 0)
+        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+            count_sent(server, &server->replies[i], 1);
+        else if (retry_reply(server, &server->replies[i], errno) < 0)
             return -1;
     }
     return 0;
@@ -363,15 +364,17 @@ static int send_replies(DatagramServer *server)
         i += run;
     }
     for (size_t sent = 0; sent < message_count;) {
-        int count = sendmmsg(server->fd, server->send_msgs + sent, (unsigned)(message_count - sent),
+        int taken = sendmmsg(server->fd, server->send_msgs + sent, (unsigned)(message_count - sent),
                              MSG_DONTWAIT | MSG_NOSIGNAL);
 
-        if (count < 0) {
+        if (taken < 0) {
             if (send_individually(server, first_reply_of[sent], server->send_msgs[sent].msg_hdr.msg_iovlen, errno))
                 status = -1;
-            count = 1;
+            sent++;
+            continue;
         }
-        sent += (size_t)count;
+        for (; taken > 0; taken--, sent++)
+            count_sent(server, &server->replies[first_reply_of[sent]], server->send_msgs[sent].msg_hdr.msg_iovlen);
     }
     for (size_t i = 0; i < server->reply_count; i++)
         Py_DECREF(server->replies[i].bytes);
@@ -381,15 +384,16 @@ static int send_replies(DatagramServer *server)
 
 /* Answering --------------------------------------------------------------------------------------- */
 
-static bool is_rejected(DatagramServer *server, PyObject *peer)
+/* Ask the engine whether a peer's datagram must not be answered. 0 or 1, or -1 with an exception set. */
+static int is_rejected(DatagramServer *server, PyObject *peer)
 {
     PyObject *result;
-    bool rejected;
+    int rejected;
 
     if (server->reject == NULL)
-        return false;
+        return 0;
     result = PyObject_CallOneArg(server->reject, peer);
-    rejected = result != Py_None;
+    rejected = result == NULL ? -1 : result != Py_None;
     Py_XDECREF(result);
     return rejected;
 }
@@ -402,12 +406,14 @@ static int answer_one(DatagramServer *server, size_t index)
     PyObject *peer, *data, *reply = NULL;
     LoopGuard *guard;
     Reply *queued;
-    int status = 0;
+    int status = 0, rejected;
 
     peer = sender_peer(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
     if (peer == NULL)
         return -1;
     Py_INCREF(peer); /* the cache may drop it during the calls */
+    core_count_up(server->core, COUNT_DATAGRAMS_RECEIVED, 1);
+    core_count_up(server->core, COUNT_DATAGRAM_BYTES_RECEIVED, received_msg->msg_len);
     if (received_msg->msg_hdr.msg_flags & MSG_TRUNC) {
         status = report_dropped(server, peer, TOO_LARGE, (long)server->max_datagram);
         goto end;
@@ -417,8 +423,9 @@ static int answer_one(DatagramServer *server, size_t index)
         status = report_dropped(server, peer, LOOP, 0);
         goto end;
     }
-    if (is_rejected(server, peer)) {
-        status = PyErr_Occurred() ? -1 : 0;
+    rejected = is_rejected(server, peer);
+    if (rejected) {
+        status = rejected < 0 ? -1 : 0;
         goto end;
     }
     data = PyBytes_FromStringAndSize(server->recv_iov[index].iov_base, received_msg->msg_len);
@@ -427,7 +434,7 @@ static int answer_one(DatagramServer *server, size_t index)
     if (reply != NULL && reply != Py_None && !PyBytes_CheckExact(reply))
         Py_SETREF(reply, PyBytes_FromObject(reply));
     if (reply == NULL) {
-        status = core_report_service_error(server->core, peer) ? 0 : -1;
+        status = core_report_service_error(server->core, peer);
     } else if (reply != Py_None && received_msg->msg_hdr.msg_namelen <= sizeof(sa_family_t)) {
         status = report_dropped(server, peer, NO_SOURCE_ADDRESS, 0); /* an unbound UNIX socket */
     } else if (reply != Py_None) {

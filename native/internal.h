@@ -5,6 +5,7 @@
  *   write_queue.c      a connection's unsent bytes
  *   ring.c             io_uring's system calls
  *   core.c             slots, the list of pending connections, wakeup, clock, fork check
+ *   counters.c         counting connections, reads, writes and datagrams
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
  *   connection_state.c the table of a connection's states
@@ -23,6 +24,7 @@
  *    kernel. Other threads may call `Connection.write` and `Core.stop`, nothing else.
  *    A free-threaded Python enables the GIL when it imports this module, because the module does not declare
  *    that it runs without (Py_MOD_GIL_NOT_USED), and it cannot: nothing here is protected by a lock of its own.
+ *    If the GIL is forced off (PYTHON_GIL=0), these calls from other threads are data races.
  * 2. Each object the kernel may report on has a slot. The user_data of a request, or epoll's data, holds the
  *    slot's index and generation, so a late report on a freed object is recognized, even if the slot and the
  *    descriptor have been reused.
@@ -95,11 +97,40 @@ typedef struct {
     struct sockaddr_in6 address; /* or a sockaddr_in */
 } PeerAddress;
 
+/* Why a conversation was closed: CloseReason in events.py. */
+enum close_reason {
+    CLOSED_BY_PEER,
+    CLOSED_BY_SERVICE,
+    CLOSED_BY_RESET,
+    CLOSED_IDLE,
+    CLOSED_LIFE,
+    CLOSED_FAILED,
+    CLOSED_DRAINED,
+    CLOSED_ABORTED,
+    CLOSE_REASONS,
+};
+
+/* What is counted: in the words of `Core.count`, or nowhere. Bytes and calls of conversations only; what a protocol
+ * moves is observed in Python. counters.c has the names. */
+enum counter {
+    COUNT_ACCEPTED,
+    COUNT_READS,
+    COUNT_RECEIVED, /* bytes */
+    COUNT_WRITES,
+    COUNT_SENT, /* bytes */
+    COUNT_DATAGRAMS_RECEIVED,
+    COUNT_DATAGRAM_BYTES_RECEIVED,
+    COUNT_DATAGRAMS_SENT,
+    COUNT_DATAGRAM_BYTES_SENT,
+    COUNT_CLOSED, /* + enum close_reason */
+    COUNTERS = COUNT_CLOSED + CLOSE_REASONS,
+};
+
 /* Flags of a connection. A conversation's state is in `state`. */
 enum {
     PROTOCOL = 1 << 0,            /* the handler is an asyncio protocol, not a conversation */
     EOF_RECEIVED = 1 << 1,        /* the peer has shut down its side */
-    LIMIT_EXPIRED = 1 << 2,       /* conversation: only the linger timeout applies, from `timeout_start` */
+    LINGER_TIMEOUT = 1 << 2,      /* conversation: only the linger timeout applies, from `timeout_start` */
     WR_SHUTDOWN = 1 << 3,         /* protocol: our side is shut down */
     WR_SHUTDOWN_PENDING = 1 << 4, /* protocol: shut down our side once the queue is empty */
     CLOSE_WHEN_FLUSHED = 1 << 5,  /* protocol: close once the queue is empty */
@@ -138,6 +169,7 @@ struct Connection {
     int fd;
     int error;                   /* errno of the failure that closed it, or 0 */
     enum connection_state state; /* of a conversation; STATE_OPEN with a protocol, which has its own */
+    enum close_reason reason;    /* of a conversation: why it is closed, as far as is known */
 };
 
 struct Listener {
@@ -145,8 +177,8 @@ struct Listener {
     PyObject *local; /* our Address, or NULL if it differs between connections */
     uint32_t slot, generation;
     int fd;
-    bool in_epoll_set; /* accepted from when epoll reports it, even with io_uring */
-    bool armed;
+    bool by_epoll; /* accepted from when epoll reports it, even with io_uring */
+    bool armed;    /* in the epoll set, or an accept request is in flight */
 };
 
 struct Core {
@@ -191,6 +223,10 @@ struct Core {
     bool last_type_wants_pull; /* and its `wants_pull` */
     char *recv_buffer;         /* epoll: `read_size` bytes */
 
+    Py_buffer counted; /* the words of `counters`; counted.obj is NULL if nothing is counted */
+    uint64_t *counters[COUNTERS];
+    uint64_t uncounted; /* where they point then: counting or not, it is the same code */
+
     unsigned long long iterations, chunks, rearmed_receives; /* counters for tests */
 };
 
@@ -203,14 +239,28 @@ size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t 
 /* core.c */
 extern unsigned current_fork_generation; /* how many forks lie between the first process and this one */
 double clock_now(void);
-bool core_check_owner_process(const Core *core);
+int core_check_owner_process(const Core *core);
 void core_wake(Core *core);
 uint32_t slot_alloc(Core *core, enum slot_kind kind, void *object, uint32_t *generation);
 void slot_free(Core *core, uint32_t slot);
 void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *kind);
 void core_append_pending(Core *core, Connection *connection);
 int core_flush_pending(Core *core);
-bool core_report_service_error(Core *core, PyObject *peer);
+int core_report_service_error(Core *core, PyObject *peer);
+
+/* counters.c */
+void counters_init(Core *core);
+void counters_release(Core *core);
+PyObject *core_count(Core *core, PyObject *args);
+PyObject *counter_names(void);
+
+/* Only this thread writes the word; other processes read it at any time. */
+static inline void core_count_up(Core *core, enum counter counter, size_t number)
+{
+    uint64_t *word = core->counters[counter];
+
+    __atomic_store_n(word, *word + number, __ATOMIC_RELAXED);
+}
 
 /* epoll_set.c */
 int epoll_set_open(Core *core);
@@ -231,6 +281,7 @@ int connection_start(Connection *self);
 int connection_on_read(Connection *self, const char *data, size_t size);
 int connection_on_eof(Connection *self);
 int connection_on_written(Connection *self, size_t size);
+void connection_count_sent(Connection *self, size_t size);
 void connection_on_error(Connection *self, int error);
 void connection_begin_close(Connection *self, bool reset);
 int connection_close_now(Connection *self);

@@ -103,8 +103,11 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
         goto end;
     conversation = PyObject_CallFunctionObjArgs(core->open_conversation, peer, core->push, NULL);
     wants_pull = conversation == NULL ? 0 : is_pull_producer(core, conversation);
-    if ((conversation == NULL || wants_pull < 0) && !core_report_service_error(core, peer))
-        goto end;
+    if (conversation == NULL || wants_pull < 0) {
+        if (core_report_service_error(core, peer) < 0)
+            goto end;
+        Py_CLEAR(conversation); /* the connection is closed */
+    }
     if (wants_pull > 0) {
         PyObject *result = PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation);
 
@@ -140,7 +143,7 @@ end:
 static void listeners_disarm(Core *core)
 {
     for (Listener *listener = core->listeners; listener != NULL; listener = listener->next) {
-        if (!listener->in_epoll_set)
+        if (!listener->by_epoll)
             continue;
         if (listener->armed)
             epoll_set_remove(core, listener->fd);
@@ -195,7 +198,7 @@ int listener_accept_batch(Core *core, Listener *listener)
 /* Put a listener into the epoll set, unless the backend accepts from it. 0, or -1 with errno set. */
 static int listener_arm(Core *core, Listener *listener)
 {
-    if (!listener->in_epoll_set || listener->armed)
+    if (!listener->by_epoll || listener->armed)
         return 0;
     /* EPOLLEXCLUSIVE: of several processes that wait for the listener, waking one is enough (epoll_ctl(2)). */
     if (epoll_set_register(core, listener->fd, EPOLLIN | EPOLLEXCLUSIVE, listener->slot, listener->generation,
@@ -228,7 +231,7 @@ PyObject *core_listen(Core *core, PyObject *args)
     if (listener == NULL)
         return PyErr_NoMemory();
     listener->fd = fd;
-    listener->in_epoll_set = shared || !core->backend->accepts;
+    listener->by_epoll = shared || !core->backend->accepts;
     listener->slot = slot_alloc(core, SLOT_LISTENER, listener, &listener->generation);
     if (listener->slot == UINT32_MAX || listener_arm(core, listener) < 0) {
         if (listener->slot == UINT32_MAX)
@@ -270,7 +273,7 @@ PyObject *core_stop_listening(Core *core, PyObject *Py_UNUSED(ignored))
         for (int i = 0; status >= 0 && i < FINAL_ACCEPT_BATCHES; i++)
             if ((status = listener_accept_batch(core, listener)) <= 0)
                 break;
-        if (listener->in_epoll_set && listener->armed)
+        if (listener->by_epoll && listener->armed)
             epoll_set_remove(core, listener->fd);
         free_listener(core, listener);
     }

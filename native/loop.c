@@ -44,7 +44,7 @@ static int run_iteration(Core *core, double deadline)
 {
     double timeout;
 
-    if (!core_check_owner_process(core) || PyErr_CheckSignals() < 0 || core_flush_pending(core) < 0)
+    if (core_check_owner_process(core) < 0 || PyErr_CheckSignals() < 0 || core_flush_pending(core) < 0)
         return -1;
     if (core->stop_requested)
         return 0;
@@ -59,13 +59,13 @@ static int run_iteration(Core *core, double deadline)
     return core->now >= core->next_timeout_check ? check_timeouts(core) : 0;
 }
 
-/* Return false, with an exception set, if the core has been closed or belongs to the parent process. */
-static bool check_usable(Core *core)
+/* Raise if the core has been closed or belongs to the parent process. 0, or -1 with an exception set. */
+static int check_usable(Core *core)
 {
     if (core->epoll_fd >= 0 && !core->closing)
         return core_check_owner_process(core);
     PyErr_SetString(PyExc_RuntimeError, "this core is closed");
-    return false;
+    return -1;
 }
 
 PyDoc_STRVAR(run_doc, "run(timeout)\n\nServe for `timeout` seconds (None: no limit), or until `stop` is called.");
@@ -74,7 +74,7 @@ static PyObject *core_run(Core *core, PyObject *timeout)
     double deadline = INFINITY;
     int status = 0;
 
-    if (!check_usable(core))
+    if (check_usable(core) < 0)
         return NULL;
     if (core->running) {
         PyErr_SetString(PyExc_RuntimeError, "this core is already running");
@@ -114,7 +114,7 @@ static PyObject *core_attach_protocol(Core *core, PyObject *args)
     PyObject *protocol;
     int fd;
 
-    if (!PyArg_ParseTuple(args, "iO:attach_protocol", &fd, &protocol) || !check_usable(core))
+    if (!PyArg_ParseTuple(args, "iO:attach_protocol", &fd, &protocol) || check_usable(core) < 0)
         return NULL;
     return (PyObject *)connection_new(core, fd, protocol, NULL, PROTOCOL);
 }
@@ -129,7 +129,7 @@ static PyObject *core_start_conversation(Core *core, PyObject *args)
     Connection *connection;
     int fd, status;
 
-    if (!PyArg_ParseTuple(args, "iOO:start_conversation", &fd, &conversation, &peer) || !check_usable(core))
+    if (!PyArg_ParseTuple(args, "iOO:start_conversation", &fd, &conversation, &peer) || check_usable(core) < 0)
         return NULL;
     connection = connection_new(core, fd, conversation == Py_None ? NULL : conversation, peer, IN_PYTHON);
     if (connection == NULL)
@@ -327,6 +327,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     core->epoll_fd = core->wakeup_fd = -1;
     core->first_free = UINT32_MAX;
     core->pending_end = &core->pending;
+    counters_init(core);
     core->next_timeout_check = core->accept_retry_at = INFINITY;
     return (PyObject *)core;
 }
@@ -339,6 +340,7 @@ static void release_memory(Core *core)
     core->watch_by_fd_size = 0;
     PyMem_Free(core->recv_buffer);
     core->recv_buffer = NULL;
+    counters_release(core);
 }
 
 PyDoc_STRVAR(close_doc, "close()\n\nReset all connections and release all resources. Idempotent. In a child after "
@@ -456,6 +458,9 @@ static PyMethodDef methods[] = {
      "None if it differs between connections. `shared`: other processes accept from the socket too."},
     {"stop_listening", (PyCFunction)core_stop_listening, METH_NOARGS,
      "stop_listening()\n\nAccept the connections that are in the accept queues, then no more."},
+    {"count", (PyCFunction)core_count, METH_VARARGS,
+     "count(words, offsets)\n\nCount from now on in a writable buffer of 64-bit words, until close(). `offsets`: a "
+     "tuple with the word of each of `COUNTERS`."},
     {"watch", (PyCFunction)core_watch, METH_VARARGS,
      "watch(fd, callback, events, shared)\n\nCall callback(events) whenever the descriptor is ready for `events` "
      "(poll(2)'s bits). `shared`: other processes wait for it too, and waking one of them is enough."},

@@ -83,7 +83,9 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "bothends.engines._native",
-    .m_doc = "The C core of the engine `native`. Use it through engines/native.py.",
+    .m_doc =
+        "The C core of the engine `native`. Use it through engines/native.py.\n\nNeeds the GIL: a free-threaded "
+        "Python enables it when it imports this module. With PYTHON_GIL=0, use another engine.",
     .m_size = -1,
     .m_methods = functions,
 };
@@ -95,7 +97,7 @@ static void count_fork(void)
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    PyObject *module;
+    PyObject *module, *counters;
 
     if (pthread_atfork(NULL, NULL, count_fork)) {
         PyErr_NoMemory();
@@ -106,10 +108,11 @@ PyMODINIT_FUNC PyInit__native(void)
     module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    if (PyModule_AddObjectRef(module, "Core", (PyObject *)&CoreType) < 0
-        || PyModule_AddObjectRef(module, "Connection", (PyObject *)&ConnectionType) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
+    counters = counter_names();
+    if (counters == NULL || PyModule_AddObjectRef(module, "COUNTERS", counters) < 0
+        || PyModule_AddObjectRef(module, "Core", (PyObject *)&CoreType) < 0
+        || PyModule_AddObjectRef(module, "Connection", (PyObject *)&ConnectionType) < 0)
+        Py_CLEAR(module);
+    Py_XDECREF(counters);
     return module;
 }

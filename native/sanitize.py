@@ -19,6 +19,7 @@ NATIVE = Path(__file__).resolve().parent
 TESTS = NATIVE.parent / "tests"
 TESTED = [
     *sorted((TESTS / "engines").glob("test_native*.py")),
+    TESTS / "engines" / "test_connection_state.py",
     *(
         TESTS / "bench" / f"test_{name}.py"
         for name in ("faults", "histogram", "request_tracker", "schedule", "transports")

@@ -25,19 +25,26 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Apply the marker `spread`: tests that differ in its parameters only are a group."""
+    """Apply the marker `spread`: tests that differ in its parameters only are a group.
+
+    Classes with the same attribute `spread_over` share their groups: a test runs in one of them.
+    """
     groups: dict[str, list[pytest.Item]] = defaultdict(list)
     shares: dict[str, int] = {}
     for item in items:
         marker = item.get_closest_marker("spread")
         others = dict(item.callspec.params) if marker and hasattr(item, "callspec") else {}
-        if marker and [others.pop(each) for each in marker.args if each in others]:
-            group = f"{item.nodeid.partition('[')[0]} {others}"
+        differs = [others.pop(each) for each in marker.args if each in others] if marker else []
+        if marker and (differs or hasattr(getattr(item, "cls", None), "spread_over")):
+            cls = getattr(item, "cls", None)
+            test_class = getattr(cls, "spread_over", cls and cls.__name__)
+            group = f"{item.location[0]} {test_class} {getattr(item, 'originalname', item.name)} {others}"
             groups[group].append(item)
             shares[group] = marker.kwargs["one_in"]
     for name, alike in groups.items():
         one_in = min(shares[name], len(alike))
-        # Groups begin at different parameters, which are the same in each run and each worker.
-        for position, item in enumerate(alike, start=zlib.crc32(alike[0].nodeid.encode())):
+        # In the order of a hash, which is the same in each run and each worker.
+        alike.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for position, item in enumerate(alike):
             if position % one_in:
                 item.add_marker(pytest.mark.slow)

@@ -12,13 +12,12 @@ from tests.pages import Page
 from tests.tools import needs_tool
 
 ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["README.md", "docs/tutorial/first-server.md", "docs/how-to/add-a-service.md"]
 PAGES = [
-    "README.md",
-    "docs/tutorial/first-server.md",
+    *QUICK,
     "docs/reference/endpoints.md",
     "docs/reference/services.md",
     "docs/reference/command-line.md",
-    "docs/how-to/add-a-service.md",
     "docs/explanation/native.md",
     "docs/explanation/sockets.md",
 ]
@@ -28,7 +27,8 @@ def pages() -> Iterator[object]:
     """Yield a parameter for each page, skipped if a program that it uses is missing."""
     for name in PAGES:
         used = "$ curl" in (ROOT / name).read_text(encoding="utf-8")
-        yield pytest.param(name, marks=needs_tool("curl") if used else ())
+        marks = [needs_tool("curl")] * used + [pytest.mark.slow] * (name not in QUICK)
+        yield pytest.param(name, marks=marks)
 
 
 @pytest.mark.parametrize("name", list(pages()))

@@ -11,7 +11,9 @@
  * a bug in one cannot be hidden by the same bug in the other.
  *
  * 1. One thread, without the GIL: it is acquired only to report progress and to fetch the next times of a
- *    schedule.
+ *    schedule. All state belongs to one call of run(), so calls in several threads don't share any. A
+ *    free-threaded Python enables the GIL when it imports the module all the same (no Py_MOD_GIL_NOT_USED),
+ *    because nothing is tested without.
  * 2. Requests and answers are rings of messages stored back to back, so several are sent from there by one
  *    system call, and received data is compared with the answers in place.
  * 3. Times are nanoseconds of CLOCK_MONOTONIC.

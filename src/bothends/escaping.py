@@ -37,6 +37,7 @@ _INVISIBLE: Final = (
 )
 _INVISIBLE_CHARACTER: Final = re.compile(f"[{_INVISIBLE}]")
 _NOT_PLAIN: Final = re.compile("[^\t\n\x20-\x7e]+")  # everything but printable ASCII, TAB and LF
+_NOT_SIMPLE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]+")  # all but printable ASCII, and the backslash
 _NEEDS_ESCAPING: Final = re.compile(f"[\\\\{_INVISIBLE}]")
 
 
@@ -49,7 +50,7 @@ def escape_text(text: str) -> str:
     """Escape decoded text as `escape` does bytes. Lone surrogates represent bytes (PEP 383)."""
     if text.isprintable() and not _NEEDS_ESCAPING.search(text):
         return text
-    return "".join(map(_escape_character, text))
+    return _escape_runs(_NOT_SIMPLE, text)
 
 
 def escape_controls(text: str) -> str:
@@ -57,12 +58,17 @@ def escape_controls(text: str) -> str:
 
     For outputs of several lines. A backslash is not doubled again.
     """
-    return _NOT_PLAIN.sub(lambda match: "".join(map(_escape_character, match[0])), text)
+    return _escape_runs(_NOT_PLAIN, text)
 
 
 def escape_line(text: str) -> str:
     """Escape text as `escape_controls` does, and LF too. For outputs of one line: a log, a cell, a name."""
     return escape_controls(text).replace("\n", "\\n")
+
+
+def _escape_runs(pattern: re.Pattern[str], text: str) -> str:
+    """Escape the characters that a pattern matches; most text has few of them."""
+    return pattern.sub(lambda match: "".join(map(_escape_character, match[0])), text)
 
 
 def _escape_character(character: str) -> str:

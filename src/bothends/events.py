@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 from bothends.endpoints import Address, Endpoint
 
@@ -29,6 +29,7 @@ __all__ = [
     "ConnectFailed",
     "Connected",
     "ConnectionRejected",
+    "CountedTraffic",
     "DatagramDropped",
     "Draining",
     "Event",
@@ -45,6 +46,7 @@ __all__ = [
     "Reloaded",
     "Sent",
     "ServiceFailed",
+    "SharedCounters",
     "Stopped",
     "WriteShutdown",
 ]
@@ -306,3 +308,37 @@ class ProblemsOnly:
         """Forward an event, unless it is excluded."""
         if type(event) not in self.EXCLUDED:
             self._observe(event)
+
+
+class SharedCounters(Protocol):
+    """An observer that only counts, in memory that it can hand out."""
+
+    def __call__(self, event: Event) -> None:
+        """Count one event."""
+
+    def counter_words(self) -> tuple[memoryview, Mapping[str, int]]:
+        """Return the words that this process counts in, and the position of each counter by its name.
+
+        The names are those of the core in C (native/counters.c). A word holds 64 bits. Only this process
+        writes to it, and only in the thread that would emit the events.
+        """
+
+
+class CountedTraffic:
+    """An observer that counts connections and messages, and forwards problems only.
+
+    An engine may count them itself, in `counters.counter_words()`, and then creates no events for them.
+
+    Args:
+        counters: counts all events.
+        problems: gets the problems.
+    """
+
+    def __init__(self, counters: SharedCounters, problems: ProblemsOnly) -> None:
+        self.counters = counters
+        self._problems = problems
+
+    def __call__(self, event: Event) -> None:
+        """Count an event, and forward it if it is a problem."""
+        self.counters(event)
+        self._problems(event)

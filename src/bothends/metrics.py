@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,6 +167,20 @@ _SENT_OFFSETS: Final = (
     (_OFFSETS["bothends_sent_bytes", "stream"], _OFFSETS["bothends_writes", ""]),
 )
 
+# The names of the core in C (native/counters.c), with their counters here.
+_COUNTER_WORDS: Final = {
+    "accepted": _OFFSETS["bothends_connections", ""],
+    "reads": _OFFSETS["bothends_reads", ""],
+    "received_bytes": _OFFSETS["bothends_received_bytes", "stream"],
+    "writes": _OFFSETS["bothends_writes", ""],
+    "sent_bytes": _OFFSETS["bothends_sent_bytes", "stream"],
+    "datagrams_received": _OFFSETS["bothends_datagrams_received", ""],
+    "datagram_bytes_received": _OFFSETS["bothends_received_bytes", "datagram"],
+    "datagrams_sent": _OFFSETS["bothends_datagrams_answered", ""],
+    "datagram_bytes_sent": _OFFSETS["bothends_sent_bytes", "datagram"],
+    **{f"closed {reason}": _OFFSETS["bothends_connections_closed", reason] for reason in _CLOSE_REASONS},
+}
+
 # Slot 0 has no owner. Its word 0 is 1 if a process found no free slot.
 _INCOMPLETE_FLAG: Final = 0
 
@@ -191,10 +205,17 @@ class Metrics:
         count = _HANDLERS.get(type(event))
         if count is not None:
             with self._lock:
-                if self._slot_base is None:
-                    self._slot_base = self._claim_slot()
-                if self._slot_base:
-                    count(self, self._slot_base, event)
+                base = self._own_slot()
+                if base:
+                    count(self, base, event)
+
+    def counter_words(self) -> tuple[memoryview, Mapping[str, int]]:
+        """See SharedCounters. Release the memory view before `close()`."""
+        with self._lock:
+            base = self._own_slot()
+        if not base:  # no slot is free, so `complete` is False
+            return memoryview(bytearray(_SLOT_WORDS * _WORD_SIZE)).cast("Q"), _COUNTER_WORDS
+        return self._words[base : base + _SLOT_WORDS], _COUNTER_WORDS
 
     def set_server_process(self) -> None:
         """Mark this process as the server. Only its reloads are counted, not those of its workers."""
@@ -226,6 +247,12 @@ class Metrics:
         self._lock = threading.Lock()
         self._reclaim_lock = threading.Lock()
         self._slot_base = None
+
+    def _own_slot(self) -> int:
+        """Return where the slot of this process begins, or 0 if there is none. Call with the lock."""
+        if self._slot_base is None:
+            self._slot_base = self._claim_slot()
+        return self._slot_base
 
     def _claim_slot(self) -> int:
         """Lock a slot for this process. Returns where it begins, or 0 if none is free."""

@@ -81,6 +81,7 @@ def test_datagram_server_is_attacked_with_every_size() -> None:
     assert result["outcomes"][0]["counts"]["sizes"] > 50
 
 
+@pytest.mark.slow
 def test_interrupt_ends_at_once_and_leaves_nothing_running() -> None:
     command = [*self_command(), "attack", "--only", "idle-crowd", "--duration", "60", "--", *UPPER]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -95,6 +96,7 @@ def test_interrupt_ends_at_once_and_leaves_nothing_running() -> None:
     assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
 
 
+@pytest.mark.spread("arguments", "complaint", one_in=3)
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

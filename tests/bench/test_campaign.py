@@ -53,6 +53,7 @@ def test_reference_servers_match_files() -> None:
     }
 
 
+@pytest.mark.spread("name", one_in=3)
 @pytest.mark.parametrize("name", [each.name for each in reference_servers()])
 def test_reference_server_answers_upper(name: str) -> None:
     target = reference_server(name)

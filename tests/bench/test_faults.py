@@ -87,6 +87,7 @@ def run(
     return measure(plan, generator=load_generator)
 
 
+@pytest.mark.spread("connections", one_in=2)
 @pytest.mark.parametrize("connections", [1, 300])
 def test_stalled_generator_reads_responses_before_timing_out(
     load_generator: Generator, connections: int
@@ -222,6 +223,7 @@ def test_timed_out_and_late_responses_are_counted(load_generator: Generator) -> 
     assert found.faults == Faults(timed_out=found.faults.timed_out, late=found.faults.late)
 
 
+@pytest.mark.spread("load_generator", one_in=2)
 def test_script_uses_no_connection_after_a_fault(load_generator: Generator) -> None:
     """Responses of a script have no common end, so that what follows a fault cannot be assigned."""
     script = parse_script("> one\n< ONE\n> two\n< TWO\n", newline=True)
@@ -244,6 +246,7 @@ def test_script_uses_no_connection_after_a_fault(load_generator: Generator) -> N
     assert found.connections_made >= found.faults.wrong
 
 
+@pytest.mark.spread("load_generator", one_in=2)
 def test_script_uses_no_connection_after_a_timeout(load_generator: Generator) -> None:
     script = parse_script("> one\n< ONE\n> two\n< TWO\n", newline=True)
     lines_after_timeout: list[bytes] = []
@@ -263,6 +266,7 @@ def test_script_uses_no_connection_after_a_timeout(load_generator: Generator) ->
     assert found.connections_made >= found.faults.timed_out
 
 
+@pytest.mark.spread("load_generator", one_in=2)
 def test_reset_connections_are_counted(load_generator: Generator) -> None:
     def handle(connection: socket.socket) -> None:
         for line in itertools.islice(lines(connection), 3):
@@ -279,6 +283,7 @@ def test_reset_connections_are_counted(load_generator: Generator) -> None:
     assert found.completed >= 6
 
 
+@pytest.mark.spread("load_generator", one_in=2)
 def test_eof_within_response_is_counted_short(load_generator: Generator) -> None:
     def handle(connection: socket.socket) -> None:
         for number, line in enumerate(lines(connection)):
@@ -300,6 +305,7 @@ def test_refused_first_connection_raises(load_generator: Generator) -> None:
         run(load_generator, Endpoint("tcp", host="127.0.0.1", port=port))
 
 
+@pytest.mark.spread("rate", "reconnect", one_in=4)
 @pytest.mark.parametrize("rate", [None, 200.0])
 @pytest.mark.parametrize("reconnect", [False, True])
 def test_target_exit_during_run_ends_it_early(
@@ -372,6 +378,7 @@ def test_datagram_faults_are_counted(load_generator: Generator) -> None:
     assert faults.total == faults.lost + faults.duplicated + faults.reordered + faults.wrong + faults.short
 
 
+@pytest.mark.spread("load_generator", one_in=2)
 def test_stall_appears_only_in_corrected_latency(load_generator: Generator) -> None:
     stall, rate = 0.2, 1000
 

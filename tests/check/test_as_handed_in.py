@@ -121,7 +121,7 @@ def judge(folder: Path, files: dict[str, str], out: Path) -> JudgedSubmission:
     return found
 
 
-@pytest.mark.spread("case", one_in=3)
+@pytest.mark.spread("case", one_in=6)
 @pytest.mark.parametrize(
     "case", [pytest.param(each, marks=needs_tool(TOOLS[each]) if each in TOOLS else ()) for each in CASES]
 )

@@ -98,6 +98,7 @@ def test_hostile_build_is_confined(build: str, tmp_path: Path) -> None:
     assert message in outcome.stderr_tail
 
 
+@pytest.mark.spread("sandbox", one_in=2)
 @pytest.mark.parametrize("sandbox", [pytest.param(True, marks=needs_sandbox), False])
 def test_submission_modules_do_not_shadow_checker_imports(sandbox: bool, tmp_path: Path) -> None:
     made = make_starter("server", "python", "udp")
@@ -134,6 +135,7 @@ def test_pack_omits_symlinks_and_hidden_files(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "again").rglob("*") if path.is_file()] == ["server.py"]
 
 
+@pytest.mark.slow
 def test_batch_reports_all_and_reuses_results(tmp_path: Path) -> None:
     minimal = make_starter("server", "python", "udp", style="minimal")
     folders = [

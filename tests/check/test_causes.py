@@ -44,7 +44,7 @@ while True:
 """
 
 
-@pytest.mark.spread("first", "read", "reply", "cause", one_in=3)
+@pytest.mark.spread("first", "read", "reply", "cause", one_in=6)
 @pytest.mark.parametrize(
     ("first", "read", "reply", "cause"),
     [
@@ -85,6 +85,7 @@ def test_datagram_without_capitals_is_seen(tmp_path: Path) -> None:
     assert result.outcomes[0].likely_cause == "sends the message back unchanged"
 
 
+@pytest.mark.slow
 def test_same_exception_is_one_failure(tmp_path: Path) -> None:
     # Both a reset in the middle and one before accept() end it at recv().
     only = ("tcp-reset", "tcp-reset-before-accept", "tcp-binary", "tcp-half-close")
@@ -184,6 +185,7 @@ while True:
 """
 
 
+@pytest.mark.spread("end", "passes", one_in=3)
 @pytest.mark.parametrize(
     ("end", "passes"),
     [

@@ -69,6 +69,7 @@ def test_each_student_gets_a_page_of_their_own(tmp_path: Path) -> None:
     assert [test["status"] for test in classroom["tests"]] == ["fail", "fail"]
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared(tmp_path: Path) -> None:
     folders = write_class(tmp_path / "class")
     run_batch(folders, tmp_path / "first")
@@ -240,6 +241,7 @@ def test_workflow_judges_as_its_steps_say(tmp_path: Path) -> None:
 # A cluster -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of dask, about its event loops and sockets
 def test_cluster_without_workers_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed: Any = pytest.importorskip("distributed")

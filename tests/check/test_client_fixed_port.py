@@ -182,6 +182,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.spread("contract", "text", "points", one_in=3)
 @pytest.mark.parametrize(
     ("contract", "text", "points"),
     [

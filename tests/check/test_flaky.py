@@ -29,6 +29,7 @@ while True:
 """
 
 
+@pytest.mark.spread("wrong", "verdict", "attempts", one_in=2)
 @pytest.mark.parametrize(
     ("wrong", "verdict", "attempts"),
     [

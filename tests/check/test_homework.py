@@ -33,7 +33,7 @@ from tests.check.helpers import format_failures
 from tests.tools import find_tool
 
 HOMEWORK: Final = Path(__file__).parent / "homework"
-QUICK: Final = ("discard", "does-not-compile", "greets-first", "python-2", "swaps-case")
+QUICK: Final = ("does-not-compile", "greets-first", "swaps-case")
 TOOLS: Final = {".c": "cc", ".java": "javac", ".js": "node"}
 
 

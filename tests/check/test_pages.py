@@ -15,6 +15,7 @@ from tests.tools import needs_tool
 HOW_TO = ROOT / "docs" / "how-to"
 
 
+@pytest.mark.spread("page", one_in=4)
 @pytest.mark.parametrize(
     "page", ["judge.md", "judge-a-proxy.md", "write-a-contract.md", "write-a-dialogue.md"]
 )

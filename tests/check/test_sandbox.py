@@ -157,6 +157,7 @@ def test_sandboxed_server_passes_and_is_confined(tmp_path: Path) -> None:
     assert not wait_leftover_processes(path)
 
 
+@pytest.mark.spread("number", "status", "options", one_in=4)
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )

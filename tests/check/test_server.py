@@ -142,6 +142,7 @@ def _command_of(entry: Path) -> bytes:
         return b""
 
 
+@pytest.mark.spread("arguments", "message", one_in=3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

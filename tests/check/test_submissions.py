@@ -344,6 +344,7 @@ def test_project_is_built_with_its_tool(language: str, files: dict[str, str | by
     assert (judged.language, judged.remark) == (language, "")
 
 
+@pytest.mark.slow
 @needs_sandbox
 @pytest.mark.skipif(not find_tool("cmake"), reason="cmake is not installed")
 def test_project_is_built_in_the_sandbox(tmp_path: Path) -> None:

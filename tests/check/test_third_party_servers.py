@@ -146,6 +146,7 @@ each_server = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.spread("name", one_in=3)
 @each_server
 def test_third_party_server_passes_basic_cases(name: str, tmp_path: Path) -> None:
     server = THIRD_PARTY_SERVERS[name]

@@ -40,6 +40,7 @@ def test_failed_case_with_trace_writes_page_and_trace_file(tmp_path: Path) -> No
     assert "finding  The port is in use" in opened.stdout
 
 
+@pytest.mark.slow
 @needs_tool("strace")
 def test_passing_case_writes_no_trace(tmp_path: Path) -> None:
     folder = tmp_path / "seen"

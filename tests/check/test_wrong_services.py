@@ -39,7 +39,7 @@ def server(folder: Path, reply: str) -> list[str]:
     return write_server_script(folder, SERVER.replace("{reply}", reply))
 
 
-@pytest.mark.spread("contract", "reply", "case", one_in=3)
+@pytest.mark.spread("contract", "reply", "case", one_in=6)
 @pytest.mark.parametrize(
     ("contract", "reply", "case"),
     [

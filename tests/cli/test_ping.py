@@ -161,6 +161,7 @@ def test_interrupt_prints_summary(replies: bool, status: int) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.spread("words", "message", one_in=3)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -218,6 +219,7 @@ needs_own_network = pytest.mark.skipif(
 )
 
 
+@pytest.mark.spread("kind", "version", one_in=2)
 @needs_own_network
 @pytest.mark.parametrize("kind", ["ping", "raw"])
 @pytest.mark.parametrize("version", [4, 6])

@@ -69,6 +69,7 @@ def test_quiet_keeps_print_messages() -> None:
             assert "connected" not in str(server.stderr)
 
 
+@pytest.mark.spread("arguments", "status", "words", one_in=3)
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -90,6 +90,7 @@ def test_two_files_are_server_and_client(folder: Path) -> None:
     assert "│ listen(3, " in finished.stdout
 
 
+@pytest.mark.slow
 @needs_tool("strace")
 def test_options_take_files_with_arguments(folder: Path) -> None:
     finished = run_trace(folder, "--server", "server.py 0", "--client", "client.py {port} one")
@@ -134,6 +135,7 @@ def test_interrupted_compiler_leaves_no_files(number: signal.Signals, folder: Pa
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.spread("arguments", "message", one_in=3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -156,6 +156,7 @@ def test_taken_over_twenty_times_under_load(engine: str, tmp_path: Path) -> None
     assert not socket_path.exists()
 
 
+@pytest.mark.spread("engine", one_in=3)
 @pytest.mark.parametrize("engine", ["epoll", "uvloop", "native", "threads", "prefork", "fork", "iterative"])
 def test_reload_uses_new_version_and_keeps_old_on_error(engine: str, tmp_path: Path) -> None:
     if reason := registry.load(engine).unavailable_reason():

@@ -37,11 +37,11 @@ class MonitoredServer:
         self.port = int(running.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
         self.endpoint = f"tcp://127.0.0.1:{self.port}"
         shown = rb"  metrics http://127\.0\.0\.1:(\d+)/metrics, health http://127\.0\.0\.1:\d+/health"
-        self._pages = int(running.error_line(shown)[1])
+        self.pages_port = int(running.error_line(shown)[1])
 
     def page(self, path: str) -> tuple[int, str, str]:
         """Return status, media type and body of a page."""
-        with connect(f"tcp://127.0.0.1:{self._pages}", timeout=TIMEOUT) as connection:
+        with connect(f"tcp://127.0.0.1:{self.pages_port}", timeout=TIMEOUT) as connection:
             answer = connection.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()).decode()
         head, _, body = answer.partition("\r\n\r\n")
         kind = re.search(r"^Content-Type: (.*?)\r?$", head, re.MULTILINE)
@@ -162,7 +162,7 @@ def test_connection_that_is_closed_for_another_is_counted_as_evicted() -> None:
 
 def test_hostile_metrics_requests_are_bounded() -> None:
     with monitored_server("upper") as server, contextlib.ExitStack() as stack:
-        port = server._pages
+        port = server.pages_port
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(32)]
         assert server.page("/health")[0] == 200  # the first idle one was closed for it
         with pytest.raises(ConnectionResetError):

@@ -28,6 +28,7 @@ def rows(page: str, section: str = "") -> dict[str, str]:
     return dict(re.findall(r"^\| `([\w/]+)` \|(.*)\|$", text, re.MULTILINE))
 
 
+@pytest.mark.spread("page", one_in=2)
 @needs_tool("curl")
 @pytest.mark.parametrize("page", ["metrics.md", "log.md", "configuration.md"])
 def test_reference_page_commands(page: str, tmp_path: Path) -> None:

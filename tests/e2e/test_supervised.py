@@ -218,6 +218,7 @@ def test_check_lists_servers_without_binding(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["servers.toml", "who.py"]
 
 
+@pytest.mark.spread("more", "status", "message", one_in=3)
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [

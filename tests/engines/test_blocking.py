@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from bothends.endpoints import Address, Endpoint
+from bothends.engines.acceptor import AcceptedConnection
 from bothends.engines.base import DRAIN_IDLE, EngineContext, Limits
 from bothends.engines.blocking import Watchdog, run_conversation
-from bothends.engines.driver import ConversationDriver
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.errors import MessageTooLong
 from bothends.events import Closed, CloseReason, Event, PeerEof, Received, Sent, ServiceFailed
@@ -96,14 +96,12 @@ class ConversationThread:
         context = EngineContext(
             SingleConversationService(conversation), [listener], stop, limits, self.events.append
         )
-        driver = ConversationDriver(
-            context, listener, Peer(address, address, message_oriented=kind == "seqpacket", connection=1)
-        )
+        peer = Peer(address, address, message_oriented=kind == "seqpacket", connection=1)
         self.error: BaseException | None = None
 
         def run() -> None:
             try:
-                run_conversation(self.server, driver, limits, watchdog)
+                run_conversation(context, AcceptedConnection(self.server, peer, listener), watchdog)
             except BaseException as error:
                 self.error = error
 
@@ -210,12 +208,7 @@ def test_syscalls_are_one_recv_and_send_per_chunk() -> None:
     with Watchdog(stop, context.limits) as watchdog, client:
         thread = threading.Thread(
             target=run_conversation,
-            args=(
-                recorder,
-                ConversationDriver(context, listener, Peer(address, address)),
-                context.limits,
-                watchdog,
-            ),
+            args=(context, AcceptedConnection(recorder, Peer(address, address), listener), watchdog),
         )
         thread.start()
         for word in (b"one", b"two"):

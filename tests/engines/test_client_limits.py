@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,8 +55,20 @@ def test_access_per_address_count_is_released() -> None:
     assert access_control.rejection(other) is None
     access_control.remove(one)
     assert access_control.rejection(one) is None
-    access_control.remove(one)
-    assert not access_control._open_by_address
+
+
+def test_access_address_without_connections_uses_no_memory() -> None:
+    access_control = AccessControl(Limits(per_address=2))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(10_000):
+            address = inet(f"192.0.{number >> 8}.{number & 255}")
+            access_control.add(address)
+            access_control.remove(address)
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000  # ten bytes for each
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=100), st.integers(1, 10_000))

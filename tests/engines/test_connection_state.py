@@ -495,3 +495,39 @@ def test_rate_limit_pauses_reading_until_its_deadline() -> None:
     assert socket.core.next_deadline(socket.now) == until
     socket.wait(until - socket.now + 0.01)
     assert socket.core.wants_read
+
+
+class Handshake(Conversation):
+    """Takes its first chunk as its handshake."""
+
+    def __init__(self) -> None:
+        self.handshaking = True
+
+    def receive(self, data: bytes) -> bytes:
+        self.handshaking = False
+        return b""
+
+
+def core_with_limits(conversation: Conversation, **values: float) -> ConnectionState:
+    """Return the state of a connection that was established at 10.0, and last active at 12.0."""
+    limits = Limits(**values)  # type: ignore[arg-type]
+    context = EngineContext(OnlyService(conversation), [], stop=None, limits=limits)  # type: ignore[arg-type]
+    core = ConnectionState(ConversationDriver(context, LISTENER, PEER), limits, now=10.0)
+    core.last_activity = 12.0
+    return core
+
+
+def test_deadline_is_that_of_the_first_limit() -> None:
+    core = core_with_limits(Handshake(), handshake=5, idle=1, life=100)
+    assert core.deadline() == (15, CloseReason.HANDSHAKE)
+    assert core.next_deadline(12.0) == 13  # the handshake may be complete by then
+    core.receive(b"hi", 12.0)
+    assert core.deadline() == (13, CloseReason.IDLE)
+    core.last_activity = 109.5
+    assert core.deadline() == (110, CloseReason.LIFE)
+
+
+def test_deadline_without_limits_is_none() -> None:
+    core = core_with_limits(ScriptedConversation(Script()))
+    assert core.deadline() is None
+    assert core.next_deadline(12.0) is None

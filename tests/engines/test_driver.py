@@ -251,26 +251,6 @@ def test_driver_stop_reading_closes_without_eof(cause: CloseReason) -> None:
     assert driver.cause is cause
 
 
-def test_driver_next_limit() -> None:
-    def limits_of(conversation: HandshakeConversation, **limits: float) -> ConversationDriver:
-        context = EngineContext(FactoryService(lambda: conversation), [], stop=None, limits=Limits(**limits))  # type: ignore[arg-type]
-        return ConversationDriver(context, LISTENER, PEER)
-
-    driver = limits_of(HandshakeConversation(), handshake=5, idle=1, life=100)
-    assert driver.next_limit(opened_at=10, last_activity=12) == (15, CloseReason.HANDSHAKE)
-    assert (
-        driver.next_deadline(opened_at=10, last_activity=12, now=12) == 13
-    )  # the handshake may be complete by then
-    driver.receive(b"hi")
-    assert driver.next_limit(opened_at=10, last_activity=12) == (13, CloseReason.IDLE)
-    assert driver.next_limit(opened_at=10, last_activity=109.5) == (110, CloseReason.LIFE)
-    conversation = HandshakeConversation()
-    conversation.handshaking = False
-    driver = limits_of(conversation)
-    assert driver.next_limit(opened_at=10, last_activity=12) is None
-    assert driver.next_deadline(opened_at=10, last_activity=12, now=12) is None
-
-
 def test_driver_rate_limit_is_reported_once() -> None:
     events: list[Event] = []
     context = EngineContext(

@@ -29,9 +29,10 @@ CONNECTIONS = 100_000
 WARM_UP_CONNECTIONS = 5_000
 TIMEOUT = 30.0
 
-# Sequential connections from many addresses, each with random actions.
+# Sequential connections from many addresses, each with random actions: a request in up to three chunks, a
+# half-close, a reset. The server ends some of the connections while they send.
 CLIENT_PROGRAM = """
-import random, socket, struct, sys
+import contextlib, random, socket, struct, sys
 port, count, seed = map(int, sys.argv[1:])
 rng = random.Random(seed)
 reset = struct.pack("ii", 1, 0)
@@ -40,9 +41,14 @@ for number in range(count):
         client.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
         client.bind((f"127.0.{seed}.{1 + number % 250}", 0))
         client.connect(("127.0.0.1", port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         action = rng.random()
         if action > 0.1:
-            client.send(b"x" * rng.choice([1, 64, 5000]))
+            data = b"x" * rng.choice([1, 64, 5000])
+            cuts = sorted(rng.choices(range(1, len(data) + 1), k=rng.randrange(3)))
+            with contextlib.suppress(ConnectionError):
+                for begin, end in zip([0, *cuts], [*cuts, len(data)]):
+                    client.send(data[begin:end])
         if action > 0.4:
             client.recv(8192)
         if action > 0.8:

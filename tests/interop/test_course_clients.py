@@ -235,7 +235,7 @@ CLIENT_RUNS = [
 ]
 
 
-@pytest.mark.spread("servers", one_in=3)
+@pytest.mark.spread("servers", "exchange", one_in=3)
 @pytest.mark.parametrize(
     "exchange",
     [pytest.param(each, id=str(each), marks=needs_compiler(each.client.split()[0])) for each in CLIENT_RUNS],

@@ -127,6 +127,7 @@ def endpoint_of(running: Running, scheme: str) -> str:
     return f"{scheme}://127.0.0.1:{port}"
 
 
+@pytest.mark.spread("server", one_in=3)
 def test_one_request(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
         endpoint = endpoint_of(running, server.scheme)
@@ -135,6 +136,7 @@ def test_one_request(server: CourseServer, programs: Programs, short_path: Path)
             running.line(server.shown)
 
 
+@pytest.mark.spread("server", one_in=3)
 def test_a_pipe(server: CourseServer, programs: Programs, short_path: Path) -> None:
     with start(server.program, programs, short_path) as running:
         endpoint = endpoint_of(running, server.scheme)

@@ -158,6 +158,7 @@ def test_connect_to_interactive_external_server(external: ExternalServer, short_
             assert client.wait() == 0
 
 
+@pytest.mark.spread("external", one_in=3)
 @pytest.mark.parametrize("external", server_params(ECHO_SERVERS))
 def test_connect_to_external_echo_server(external: ExternalServer, short_path: Path) -> None:
     with listening(external, short_path) as (_, endpoint):

@@ -194,3 +194,17 @@ def test_reference_lists_every_close_and_reject_reason(kinds: type[CloseReason] 
     text = REFERENCE.read_text(encoding="utf-8")
     names = {kind: str(kind) if kinds is RejectReason else kind.name.lower() for kind in kinds}
     assert [kind for kind, name in names.items() if f"`{name}`" not in text] == []
+
+
+@given(st.binary(max_size=500), st.text(max_size=40), st.sampled_from(CloseReason), st.booleans())
+def test_events_formatted_by_hand_are_as_the_others(
+    data: bytes, host: str, cause: CloseReason, named: bool
+) -> None:
+    peer, name = Address("unix", host), 'a"b' * named
+    for event in (
+        Accepted(7, peer, PEER), Received(7, peer, data), Sent(0, peer, data), Closed(7, peer, cause, 3, 4)
+    ):  # fmt: skip
+        [by_hand] = logged(event, name=name)
+        [by_encoder] = logged(event, name=name, dump=True)  # which formats nothing by hand
+        by_encoder.pop("hex", None)
+        assert list(by_hand.items()) == list(by_encoder.items())

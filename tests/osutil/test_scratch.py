@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bothends.osutil import scratch
 from bothends.osutil.scratch import (
-    make_scratch_folder,
     remove_leftovers,
-    remove_scratch_folder,
     scratch_folder,
 )
 
@@ -71,10 +68,13 @@ def test_folder_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -
         remove_leftovers()
         assert (folder / "secret").exists()  # its process runs
         process.kill()
-    scratch._cleaned.clear()
-    own = make_scratch_folder("batch")  # the first one of a process looks for leftovers
-    assert names(tmp_path) == {own.name}
-    remove_scratch_folder(own)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        own = Path(other.stdout.readline().strip())  # the first folder of a process: it looks for leftovers
+        assert names(tmp_path) == {own.name}
+        other.kill()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's folder")

@@ -30,7 +30,8 @@ def run_loop(guard: LoopGuard, clock: Clock, circulating: int, round_trip: float
             guard.sent(datagram)
             on_the_way.append(datagram)
             answers += 1
-            assert answers < 10 * MATCHES, "the loop goes on"
+            # With 500 in 256 slots about one in seven is recognized, and hash() differs in each process.
+            assert answers < 30 * MATCHES, "the loop goes on"
     return answers
 
 

@@ -95,7 +95,8 @@ def test_happy_eyeballs_first_connected_wins_over_pending() -> None:
 def test_connect_times_out() -> None:
     with unresponsive_address() as address, pytest.raises(TimeoutExpired) as caught:
         open_connection(FAKE_HOST, resolver=FakeResolver(address), timeout=0.02)
-    assert str(caught.value) == "tcp://somewhere:1: timed out after 0.02 s while connecting"
+    error = caught.value
+    assert (error.target, error.operation, error.seconds) == ("tcp://somewhere:1", "connecting", 0.02)
     assert caught.value.exit_status == 124
 
 

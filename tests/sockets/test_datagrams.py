@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import cast
 
 import pytest
 
-from bothends.sockets import datagrams, enable_pktinfo, open_connection, receive_datagram, send_datagram
+from bothends.sockets import enable_pktinfo, open_connection, receive_datagram, send_datagram
 from tests.sockets.tools import listening, needs_ipv6
+
+IP_PKTINFO = 8  # linux/in.h; not in the socket module
 
 
 @pytest.mark.parametrize(
@@ -85,15 +88,30 @@ def test_send_datagram_falls_back_when_source_is_unusable() -> None:
     broadcast = struct.pack("=i4s4s", 0, socket.inet_aton("255.255.255.255"), bytes(4))
     with listening("udp://0.0.0.0:0") as listener, socket.socket(type=socket.SOCK_DGRAM) as client:
         client.bind(("127.0.0.1", 0))
-        ancillary = [(socket.IPPROTO_IP, datagrams._IP_PKTINFO, broadcast)]
+        ancillary = [(socket.IPPROTO_IP, IP_PKTINFO, broadcast)]
         send_datagram(listener.socket, b"a", client.getsockname(), ancillary)
         assert client.recv(10) == b"a"
+
+
+class SocketWithAncillary:
+    """A socket that receives a datagram with this ancillary data."""
+
+    def __init__(self, *ancillary: tuple[int, int, bytes]) -> None:
+        self.ancillary = list(ancillary)
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, str]:
+        return b"", self.ancillary, 0, ""
+
+
+def ancillary_for(received: tuple[int, int, bytes]) -> list[tuple[int, int, bytes]]:
+    """Return the ancillary data for the reply to a datagram."""
+    return receive_datagram(cast(socket.socket, SocketWithAncillary(received)), wildcard=True)[3]
 
 
 def test_reply_pktinfo_for_multicast_and_link_local() -> None:
     def reply_ancillary(address: str) -> list[tuple[int, int, bytes]]:
         value = struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, address), 7)
-        return datagrams._reply_ancillary([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, value)])
+        return ancillary_for((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, value))
 
     def interface(address: str) -> int:
         ((_, _, value),) = reply_ancillary(address)
@@ -102,4 +120,4 @@ def test_reply_pktinfo_for_multicast_and_link_local() -> None:
     assert reply_ancillary("ff02::1") == []
     assert interface("fe80::1") == 7
     assert interface("2001:db8::1") == 0
-    assert datagrams._reply_ancillary([(socket.SOL_SOCKET, 1, b"")]) == []
+    assert ancillary_for((socket.SOL_SOCKET, 1, b"")) == []

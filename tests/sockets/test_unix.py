@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -136,9 +137,13 @@ def test_concurrent_stale_replacement_has_one_winner(workdir: Path, _attempt: in
 def test_stale_file_is_kept_when_directory_is_locked(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create_stale_socket(workdir / "a")
     monkeypatch.setattr(unix, "_LOCK_TIMEOUT", 0)
-    with unix._directory_lock(b"a") as locked:
-        assert locked
+    directory = os.open(workdir, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(directory, fcntl.LOCK_EX)  # as another server does while it binds
+    try:
         assert "remove the file manually" in expect_address_in_use("unix://a").hint
+        assert (workdir / "a").is_socket()
+    finally:
+        os.close(directory)
     with listening("unix://a"):
         pass
 

@@ -62,6 +62,8 @@ PAIRS: Final = {
     "java-select": Pair("SelectServer.java", "LineClient.java"),
     "java-threads": Pair("ThreadedServer.java", "LineClient.java", clients=2),
 }
+# The others run with `make slow` only.
+QUICK: Final = {"python-tcp", "python-udp", "python-select", "c-tcp", "c-fork"}
 # Both ends in one program, data of several packets, and an empty datagram.
 BOTH_ENDS_SOURCE: Final = f"""
 from socket import *
@@ -219,7 +221,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 
 
 def _pair_param(name: str, pair: Pair) -> object:
-    marks = needs_compiler(pair.server) + [pytest.mark.slow] * name.startswith("java")
+    marks = needs_compiler(pair.server) + [pytest.mark.slow] * (name not in QUICK)
     return pytest.param(pair, id=name, marks=marks)
 
 

@@ -21,6 +21,7 @@ from tests.trace.running import has_packets, run_traced
 PAGE = ROOT / "docs" / "how-to" / "trace.md"
 
 
+@pytest.mark.slow
 @needs_tool("strace")
 def test_howto_page_commands_show_documented_output(tmp_path: Path) -> None:
     if not has_packets():

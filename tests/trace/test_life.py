@@ -175,6 +175,7 @@ def test_pcapng_to_pipe_is_flushed_per_packet() -> None:
             assert running.wait() == 0
 
 
+@pytest.mark.spread("option", one_in=4)
 @pytest.mark.parametrize("option", ["--save", "--svg", "--html", "--pcapng"])
 def test_output_file_enospc_is_reported(option: str) -> None:
     """A trace is saved while the program runs, and fails before it; a picture is written at the end."""
@@ -201,6 +202,7 @@ def test_program_stdout_is_kept_apart_from_json() -> None:
     assert b"mine" not in finished.stdout
 
 
+@pytest.mark.spread("arguments", "status", "line", one_in=3)
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [

@@ -64,6 +64,7 @@ def one_call(*lines: str) -> Call:
             "poll([{fd=3<TCP:[1]>, events=POLLIN}], 1, 10) = 0 (Timeout) <0.000000002>",
             CallEnded(7, AT, "poll", "[{fd=3<TCP:[1]>, events=POLLIN}], 1, 10", AT + 2, 0, "", "", "Timeout"),
         ),
+        ("umask(022) = 077 <0.000000003>", CallEnded(7, AT, "umask", "022", AT + 3, 0o77)),  # in octal
         ("exit_group(0) = ?", CallEnded(7, AT, "exit_group", "0", None, None)),
         (
             "accept(3<TCP:[1]>, <unfinished ...>) = ?",

@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from bothends.socket_table import EntryAddress, SocketEntry
+from bothends.sockets.free_port import free_port
 from bothends.why import Problem, Snapshot, make_report, take_snapshot
 from bothends.why.explain import Subject
 from bothends.why.model import KernelLimits
@@ -204,17 +205,18 @@ def test_server_that_answers_and_leaves_the_connection_open(programs: Programs) 
     ("listen", "text"),
     [
         (
-            "listener = socket.create_server(('127.0.0.1', 0))",
+            "listener = socket.create_server(('127.0.0.1', {free}))",
             "listens on 127.0.0.1:{port} only: connect() from",
         ),
         (
-            "listener = socket.create_server(('::', 0), family=socket.AF_INET6)",
+            "listener = socket.create_server(('::', {free}), family=socket.AF_INET6)",
             "listens on [::]:{port} only with IPV6_V6ONLY: connect() to an IPv4 address",
         ),
     ],
     ids=["loopback", "v6only"],
 )
 def test_reach_is_the_answer_about_a_port_without_clients(programs: Programs, listen: str, text: str) -> None:
+    listen = listen.format(free=free_port())  # which is no ephemeral port of another test
     code = f"import socket\n{listen}\nprint(listener.getsockname()[1], flush=True)\n"
     code += "kept = listener.accept()\ninput()\n"
     pid, port = programs.start("server.py", code)

@@ -79,6 +79,7 @@ STATUS = {
 }
 
 
+@pytest.mark.spread("termination", one_in=3)
 @pytest.mark.parametrize("termination", TERMINATIONS)
 def test_wire_terminated_leaves_no_process(termination: str) -> None:
     mark = f"mark-{os.getpid()}-{termination}"

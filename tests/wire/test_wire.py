@@ -63,6 +63,7 @@ def test_tcp_with_loss_is_retransmitted_and_complete(options: list[str]) -> None
     assert int(dropped[1]) > 0
 
 
+@pytest.mark.spread("options", one_in=2)
 @pytest.mark.parametrize("options", DEVICE_KINDS)
 def test_same_seed_loses_same_datagrams(options: list[str], tmp_path: Path) -> None:
     lost = []
@@ -127,6 +128,7 @@ def test_line_topology_routes_and_decrements_ttl() -> None:
     assert "from 10.0.0.2: seq=1 time exceeded" in done.stdout
 
 
+@pytest.mark.spread("options", one_in=2)
 @pytest.mark.parametrize("options", DEVICE_KINDS)
 def test_loop_topology_delays_local_traffic(options: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 --json %s; "
@@ -167,6 +169,7 @@ def test_line_topology_eight_hosts() -> None:
     assert "64 bytes from 10.0.0.1: seq=1 ttl=58 " in done.stdout  # six routers
 
 
+@pytest.mark.spread("options", one_in=2)
 @pytest.mark.parametrize("options", DEVICE_KINDS)
 def test_interface_down_and_up(options: list[str]) -> None:
     ping = f"{BOTHENDS} ping -c 1 -W 5 server > /dev/null && echo there"
@@ -189,6 +192,7 @@ def test_scheduled_toxic_is_added_and_removed(tmp_path: Path) -> None:
     assert {each["toxic"] for each in from_client if each["event"] == "lost"} <= {"hole"}
 
 
+@pytest.mark.spread("options", one_in=2)
 @pytest.mark.parametrize("options", DEVICE_KINDS)
 def test_toxic_added_to_fast_forwarded_stream(options: list[str]) -> None:
     client = program("source.py", "server", 7000, 60_000_000)

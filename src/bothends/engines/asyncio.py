@@ -29,13 +29,12 @@ from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
 from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
-from bothends.engines.connection_state import Action, ConnectionState, State
-from bothends.engines.driver import ConversationDriver
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.connection_state import State
+from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.engines.timers import TICK
 from bothends.events import CloseReason
-from bothends.services.base import Peer, discard_push
+from bothends.services.base import Peer
 from bothends.sockets import Listener
 from bothends.sockets.options import reset_on_close
 
@@ -61,72 +60,30 @@ class AsyncioEngine(Engine):
             runner.run(AsyncioLoop(self.context, buffered=self.buffered).run())
 
 
-class LoopContext(Protocol):
+class TransportLoop(ConnectionLoop, Protocol):
     """The event loop, as a ConversationProtocol sees it."""
 
     @property
-    def context(self) -> EngineContext:
-        """The engine's context."""
-
-    @property
-    def connections(self) -> set[ConversationProtocol | NonblockingConnection]:
+    def connections(self) -> set[LoopConnection]:
         """The open connections."""
-
-    @property
-    def now(self) -> float:
-        """Seconds on the loop's clock."""
-
-    def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
-        """Call `item.on_timer(now)` at `deadline` or soon after."""
-
-    def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
-        """Called when a connection is closed: forget it."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call `callback` in the next iteration."""
 
 
-class ConversationProtocol(asyncio.Protocol):
-    """One connection on an asyncio transport. States and limits are those of `connection_state.py`.
+class ConversationProtocol(LoopConnection, asyncio.Protocol):
+    """One connection on an asyncio transport."""
 
-    Args:
-        loop: the event loop.
-        listener: the listener that accepted the connection.
-        peer: the peer.
-        context: the context of this connection. Default: that of the loop.
-    """
+    __slots__ = ("_last_buffer_size", "_notified_when_empty", "_reading", "_transport")
 
-    __slots__ = (
-        "_last_buffer_size",
-        "_loop",
-        "_notified_when_empty",
-        "_pending_abort",
-        "_posted_limit",
-        "_pushed_early",
-        "_reading",
-        "_transport",
-        "core",
-        "driver",
-        "slot",
-    )
-
+    _loop: TransportLoop
     _transport: asyncio.Transport
 
-    def __init__(
-        self, loop: LoopContext, listener: Listener, peer: Peer, context: EngineContext | None = None
-    ) -> None:
-        context = context or loop.context
-        self.slot: int | None = None
-        self._loop = loop
-        self._posted_limit = context.limits.posted
+    def __init__(self, loop: TransportLoop, context: EngineContext, listener: Listener, peer: Peer) -> None:
         self._last_buffer_size = 0
         self._reading = True
         self._notified_when_empty = False
-        self._pending_abort = False
-        self._pushed_early: list[bytes] | None = []  # while the conversation is being opened
-        push = self._push if context.service.pushes else discard_push
-        self.driver = ConversationDriver(context, listener, peer, push)
-        self.core = ConnectionState(self.driver, context.limits, loop.now)
+        super().__init__(loop, context, listener, peer)
 
     # Called by the transport -----------------------------------------------------------------
 
@@ -135,22 +92,18 @@ class ConversationProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
         self._transport.set_write_buffer_limits(high=self.core.high_water, low=self.core.low_water)
         self._loop.connections.add(self)
-        self._schedule()
-        early, self._pushed_early = b"".join(self._pushed_early or ()), None
-        self._write(early + self.driver.start(), self._loop.now)
+        self.start()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        now = self._loop.now
-        reply = self.core.receive(data, now)
+        reply = self.core.receive(data, self._loop.now)
         if self.core.paused_until is not None:
             self._schedule()
-        self._write(reply, now)
+        self._write(reply)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. Returns True to keep the transport open for replies."""
-        now = self._loop.now
-        self._write(self.core.receive_eof(now), now)
+        self._write(self.core.receive_eof(self._loop.now))
         return True
 
     def pause_writing(self) -> None:
@@ -169,66 +122,50 @@ class ConversationProtocol(asyncio.Protocol):
             self.core.lose(CloseReason.RESET)
         self.core.closed()
 
-    # Called by the loop ----------------------------------------------------------------------
+    # LoopConnection --------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> float | None:
-        """Apply the time limits. Returns the next deadline, or None if there is none."""
-        if self._transport.is_closing():
-            return None
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._last_buffer_size:
-            self._last_buffer_size = unsent
+        """See LoopConnection. The transport does not report what it sends, so compare its buffer."""
+        if self.unsent != self._last_buffer_size:
+            self._last_buffer_size = self.unsent
             self.core.last_activity = now
-        self._write(self.core.expire(now, unsent), now)
-        return self.core.next_deadline(now)
+        return super().on_timer(now)
 
-    def drain(self, last_check: float) -> None:
-        """See ConnectionState.drain."""
-        if not self._transport.is_closing():
-            unsent = self._transport.get_write_buffer_size()
-            self._write(self.core.drain(last_check, unsent), self._loop.now)
+    @property
+    def unsent(self) -> int:
+        """See LoopConnection."""
+        return self._transport.get_write_buffer_size()
 
-    def close(self, cause: CloseReason) -> None:
-        """End the connection now."""
-        self.core.abort(cause)
-        self._settle()
+    @property
+    def is_closing(self) -> bool:
+        """See LoopConnection."""
+        return self._transport.is_closing()
 
-    # Writing ---------------------------------------------------------------------------------
+    def _send(self, data: bytes) -> bool:
+        if self._transport.is_closing():
+            return False
+        self.core.last_activity = self._loop.now
+        self._queue(data)
+        return self._reading and self._transport.get_write_buffer_size() <= self.core.high_water
 
-    def _write(self, data: bytes, now: float) -> None:
-        transport = self._transport
-        if data and not transport.is_closing():
-            core, driver = self.core, self.driver
-            core.last_activity = now
-            transport.write(data)
-            driver.bytes_sent(data)
-            if (
-                self._reading
-                and not (driver.finished or driver.wants_pull)
-                and core.paused_until is None
-                and transport.get_write_buffer_size() <= core.high_water
-            ):
-                return  # nothing has changed that `_settle` would act on
-        self._settle()
+    def _queue(self, data: bytes) -> None:
+        self._transport.write(data)
+        self.driver.bytes_sent(data)
 
-    def _settle(self) -> None:
-        """Call the pull producer, do what the core says, and pause or resume reading."""
-        core, transport = self.core, self._transport
-        if transport.is_closing():
-            return
-        unsent = transport.get_write_buffer_size()
-        if self.driver.wants_pull and not unsent and (data := core.produce()):
-            transport.write(data)
-            self.driver.bytes_sent(data)
-            unsent = transport.get_write_buffer_size()
-            if not unsent:
-                # The socket took everything. One piece in each iteration, so that others are served, too.
-                self._loop.call_soon(self._settle)
-        action = core.settle(self._loop.now, unsent)
-        if action is not Action.NONE:
-            self._act(action)
-            if action is not Action.SHUTDOWN:
-                return
+    def _send_fin(self) -> None:
+        self._transport.write_eof()
+
+    def _close_socket(self, *, reset: bool) -> None:
+        if reset:
+            reset_on_close(self._transport.get_extra_info("socket"))
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def _watch(self, *, produced: bool) -> None:
+        unsent, core = self.unsent, self.core
+        if produced and not unsent:
+            self._loop.call_soon(self._settle)
         if (
             unsent
             and not self._notified_when_empty
@@ -236,46 +173,13 @@ class ConversationProtocol(asyncio.Protocol):
         ):
             # Then resume_writing() is called when everything has been sent, for the next piece or the FIN.
             self._notified_when_empty = True
-            transport.set_write_buffer_limits(high=0)
+            self._transport.set_write_buffer_limits(high=0)
         if core.wants_read is not self._reading:
             self._reading = not self._reading
             if self._reading:
-                transport.resume_reading()
+                self._transport.resume_reading()
             else:
-                transport.pause_reading()
-
-    def _act(self, action: Action) -> None:
-        if action is Action.SHUTDOWN:
-            self._transport.write_eof()
-            self._schedule()
-        elif action is Action.CLOSE:
-            self._transport.close()
-        else:
-            self._reset()
-
-    def _reset(self) -> None:
-        """Close with RST."""
-        reset_on_close(self._transport.get_extra_info("socket"))
-        self._transport.abort()
-
-    def _schedule(self) -> None:
-        now = self._loop.now
-        deadline = self.core.next_deadline(now)
-        if deadline is not None:
-            self._loop.schedule(self, deadline)
-
-    def _push(self, data: bytes) -> None:
-        if self._pushed_early is not None:
-            self._pushed_early.append(data)
-            return
-        if self._pending_abort or not data or not self.core.wants_push or self._transport.is_closing():
-            return
-        self._transport.write(data)
-        self.driver.bytes_sent(data)
-        if self._transport.get_write_buffer_size() > self._posted_limit:
-            # Not at once, because closing this conversation may push to others, which may close in turn.
-            self._pending_abort = True
-            self._loop.call_soon(lambda: self.close(CloseReason.STALLED))
+                self._transport.pause_reading()
 
 
 class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtocol):
@@ -283,8 +187,8 @@ class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtoco
 
     __slots__ = ("_buffer",)
 
-    def __init__(self, loop: AsyncioLoop, listener: Listener, peer: Peer) -> None:
-        super().__init__(loop, listener, peer)
+    def __init__(self, loop: AsyncioLoop, context: EngineContext, listener: Listener, peer: Peer) -> None:
+        super().__init__(loop, context, listener, peer)
         self._buffer = loop.buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -296,14 +200,12 @@ class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtoco
         self.data_received(self._buffer[:nbytes].tobytes())
 
 
-class AsyncioLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
+class AsyncioLoop(ServerLoop):
     """The server loop on asyncio: its watches are readers, its ticks timers of the event loop."""
 
     def __init__(self, context: EngineContext, *, buffered: bool) -> None:
         self.buffer = memoryview(bytearray(context.limits.chunk))
-        self._protocol_factory: Callable[[AsyncioLoop, Listener, Peer], ConversationProtocol] = (
-            BufferedConversationProtocol if buffered else ConversationProtocol
-        )
+        self._protocol_class = BufferedConversationProtocol if buffered else ConversationProtocol
         self._connecting: set[asyncio.Task[None]] = set()
         self._accept_retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -327,54 +229,47 @@ class AsyncioLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
             for flag in (self.context.stop.draining, self.context.stop.aborting):
                 self._loop.remove_reader(flag.fileno())
 
-    # LoopContext and nonblocking.ConnectionLoop --------------------------------------------------
-
-    def update_interest(self, connection: NonblockingConnection) -> None:
-        """See ConnectionLoop."""
-        descriptor = connection.socket.fileno()
-        if connection.interest & POLLIN:
-            self._loop.add_reader(descriptor, connection.on_ready, POLLIN)
-        else:
-            self._loop.remove_reader(descriptor)
-        if connection.interest & POLLOUT:
-            self._loop.add_writer(descriptor, connection.on_ready, POLLOUT)
-        else:
-            self._loop.remove_writer(descriptor)
-
-    def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
-        """See LoopContext."""
-        self.timer_wheel.schedule(item, deadline)
-        self._arm_timer()
-
     def call_soon(self, callback: Callable[[], object], /) -> object:
-        """See LoopContext."""
+        """See TransportLoop."""
         return self._loop.call_soon(callback)
-
-    def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
-        """See LoopContext."""
-        if isinstance(item, NonblockingConnection):
-            self._loop.remove_reader(item.socket.fileno())
-            self._loop.remove_writer(item.socket.fileno())
-        self.timer_wheel.cancel(item)
-        self.connections.discard(item)
-        self._release(item.driver.accepted_peer)
-
-    def _release(self, peer: Peer) -> None:
-        self.admission.release(peer)
-        # Not at once, because the descriptor is closed only after this callback returns.
-        self._loop.call_soon(self.update_listeners)
-        self._loop.call_soon(self._check_finished)
 
     # ServerLoop ----------------------------------------------------------------------------------
 
-    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+    def watch(
+        self,
+        descriptor: int,
+        handler: Callable[[int], object],
+        interest: int = POLLIN,
+        *,
+        shared: bool = False,
+    ) -> None:
         """See ServerLoop.watch. asyncio cannot watch a shared socket exclusively."""
-        self._loop.add_reader(descriptor, handler, POLLIN)
+        if interest & POLLIN:
+            self._loop.add_reader(descriptor, handler, POLLIN)
+        else:
+            self._loop.remove_reader(descriptor)
+        if interest & POLLOUT:
+            self._loop.add_writer(descriptor, handler, POLLOUT)
+        else:
+            self._loop.remove_writer(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
         """See ServerLoop.unwatch."""
         if descriptor >= 0:
             self._loop.remove_reader(descriptor)
+            self._loop.remove_writer(descriptor)
+
+    def schedule(self, connection: LoopConnection, deadline: float) -> None:
+        """See ConnectionLoop."""
+        super().schedule(connection, deadline)
+        self._arm_timer()
+
+    def release(self, peer: Peer) -> None:
+        """See ServerLoop.release."""
+        super().release(peer)
+        # Not at once, because the descriptor is closed only after this callback returns.
+        self._loop.call_soon(self.update_listeners)
+        self._loop.call_soon(self._check_finished)
 
     def update_listeners(self) -> None:
         """See ServerLoop.update_listeners. Called after each change, and again after a pause."""
@@ -390,31 +285,24 @@ class AsyncioLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
         self.update_listeners()
         return accepted
 
-    def open_count(self) -> int:
-        """See ServerLoop.open_count. Some have no transport yet."""
-        return self.admission.open_count
-
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        """See ServerLoop.start_connection."""
+        """See ServerLoop.start_connection. With a transport, if asyncio has one for the socket."""
         if connection.family in _TRANSPORT_FAMILIES and connection.type == socket.SOCK_STREAM:
             task = self._loop.create_task(self._attach_transport(listener, connection, peer))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
-            return
-        nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
-        self.connections.add(nonblocking)
-        self.update_interest(nonblocking)
-        nonblocking.start()
+        else:
+            super().start_connection(listener, connection, peer)
 
     async def _attach_transport(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         connection.setblocking(False)
-        protocol = self._protocol_factory(self, listener, peer)
+        protocol = self._protocol_class(self, self.context, listener, peer)
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:
             connection.close()
             protocol.driver.close(CloseReason.RESET)
-            self._release(peer)
+            self.release(peer)
 
     # Shutting down -------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ Rank 2: imports `services/base.py` only, and no service by name.
    support one service on one endpoint.
 
 Modules that the engines share: `driver.py` (one conversation without a socket), `connection_state.py` (the
-states and limits of its connection), `admission.py` (accepting under limits), `server_loop.py` (accepting and
-shutdown of the event loops), `nonblocking.py` and `blocking.py` (one connection on a socket of that mode),
-`datagrams.py`.
+states and limits of its connection), `admission.py` (accepting under limits), `server_loop.py` and
+`loop_connection.py` (the event loops and their connections), `nonblocking.py` and `blocking.py` (moving the
+bytes on a socket of that mode), `datagrams.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 from bothends.endpoints import Endpoint
 from bothends.engines.shutdown import ShutdownFlags
 from bothends.errors import UnsupportedCombination
-from bothends.events import Observer, ProblemsOnly
+from bothends.events import CountedTraffic, Observer, ProblemsOnly, SharedCounters
 from bothends.services.base import Conversation, Peer, Push, Service, discard_push
 from bothends.sockets import Listener
 
@@ -140,6 +140,11 @@ class EngineContext:
         Creating an event for each message takes longer than answering it.
         """
         return None if isinstance(self.observe, ProblemsOnly) else self.observe
+
+    @property
+    def counters(self) -> SharedCounters | None:
+        """What counts connections and messages, if nothing else observes them: an engine may count itself."""
+        return self.observe.counters if isinstance(self.observe, CountedTraffic) else None
 
     def open_conversation(self, listener: Listener, peer: Peer, push: Push = discard_push) -> Conversation:
         """Open a conversation with a peer that connected to `listener`."""

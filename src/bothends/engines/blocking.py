@@ -35,7 +35,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, Limits
+from bothends.engines.acceptor import AcceptedConnection
+from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, EngineContext, Limits
 from bothends.engines.connection_state import Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE
@@ -47,40 +48,6 @@ from bothends.sockets.options import reset_now, reset_on_close
 # Maximum size of one send(), in bytes: a fraction of an autotuned send buffer (4 MB, net.ipv4.tcp_wmem), so
 # that a send() that blocks for a second means a slow peer, not a large buffer.
 MAX_SEND_SIZE: Final = 256 * 1024
-
-
-class WatchedConnection:
-    """An open connection, as shared by its thread and the Watchdog. Created by `Watchdog.watch`.
-
-    Attributes, written by the connection's thread:
-        idle: it waits for the peer, so it may be closed while draining.
-        has_unsent: returns whether data of this connection is unsent.
-        last_received: when data last arrived (time.monotonic).
-        fin_sent: everything has been sent, and our FIN, so an abort needs no RST.
-
-    Attributes, written by the Watchdog:
-        drain_requested: the receiving direction was shut down, so send the final data and close.
-        abort_cause: why the connection was aborted, or None.
-    """
-
-    __slots__ = (
-        "abort_cause",
-        "connection",
-        "drain_requested",
-        "fin_sent",
-        "has_unsent",
-        "idle",
-        "last_received",
-    )
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.idle = False
-        self.has_unsent: Callable[[], bool] = _nothing_unsent
-        self.last_received = time.monotonic()
-        self.fin_sent = False
-        self.drain_requested = False
-        self.abort_cause: CloseReason | None = None
 
 
 class Watchdog:
@@ -104,9 +71,9 @@ class Watchdog:
         self._stop = stop
         self._on_drain = on_drain
         self._drain = limits.drain
-        self._watched: set[WatchedConnection] = set()
-        # Held during shutdown() of a watched socket, and in `release`. Otherwise the descriptor could be
-        # closed, and its number reused for another connection, between the check and the call.
+        self._connections: set[BlockingConnection] = set()
+        # Held during shutdown() of a socket, and in `release`. Otherwise the descriptor could be closed, and
+        # its number reused for another connection, between the check and the call.
         self._lock = threading.Lock()
         self._aborting = False
         self._exit_flag = ShutdownFlag()
@@ -125,31 +92,29 @@ class Watchdog:
         self._thread.join()
         self._exit_flag.close()
 
-    def watch(self, connection: socket.socket) -> WatchedConnection:
-        """Watch a connection. Call `release` before closing it."""
-        watched = WatchedConnection(connection)
+    def watch(self, connection: BlockingConnection) -> None:
+        """Watch a connection. Call `release` before closing its socket."""
         with self._lock:
-            self._watched.add(watched)
+            self._connections.add(connection)
             aborting = self._aborting
         if aborting:
-            self.abort(watched, CloseReason.ABORTED)
-        return watched
+            self.abort(connection, CloseReason.ABORTED)
 
-    def release(self, watched: WatchedConnection) -> None:
-        """Stop watching a connection, which is about to be closed."""
+    def release(self, connection: BlockingConnection) -> None:
+        """Stop watching a connection, whose socket is about to be closed."""
         with self._lock:
-            self._watched.discard(watched)
+            self._connections.discard(connection)
 
-    def abort(self, watched: WatchedConnection, cause: CloseReason) -> None:
+    def abort(self, connection: BlockingConnection, cause: CloseReason) -> None:
         """Abort a connection, so that calls that block on it return (fact 3). Safe from any thread."""
         with self._lock:
-            if watched in self._watched and watched.abort_cause is None:
-                watched.abort_cause = cause
-                if watched.fin_sent:
-                    _shutdown(watched.connection, socket.SHUT_RD)
-                elif not reset_now(watched.connection):
-                    reset_on_close(watched.connection)
-                    _shutdown(watched.connection, socket.SHUT_RDWR)
+            if connection in self._connections and connection.abort_cause is None:
+                connection.abort_cause = cause
+                if connection.fin_sent:
+                    _shutdown(connection.socket, socket.SHUT_RD)
+                elif not reset_now(connection.socket):
+                    reset_on_close(connection.socket)
+                    _shutdown(connection.socket, socket.SHUT_RDWR)
 
     def _run(self) -> None:
         poller = select.poll()
@@ -174,29 +139,28 @@ class Watchdog:
     def _drain_idle_connections(self) -> None:
         now = time.monotonic()
         with self._lock:
-            for watched in self._watched:
-                is_idle = watched.idle and now - watched.last_received >= DRAIN_IDLE
-                if is_idle and not watched.drain_requested and not watched.has_unsent():
-                    watched.drain_requested = True
-                    _shutdown(watched.connection, socket.SHUT_RD)
+            for each in self._connections:
+                is_idle = each.idle and now - each.core.last_received >= DRAIN_IDLE
+                if is_idle and not each.drain_requested and not each.unsent:
+                    each.drain_requested = True
+                    _shutdown(each.socket, socket.SHUT_RD)
 
     def _abort_all(self) -> None:
         with self._lock:
             self._aborting = True
-            connections = list(self._watched)
-        for watched in connections:
-            self.abort(watched, CloseReason.ABORTED)
+            connections = list(self._connections)
+        for connection in connections:
+            self.abort(connection, CloseReason.ABORTED)
 
 
-def run_conversation(
-    connection: socket.socket, driver: ConversationDriver, limits: Limits, watchdog: Watchdog
-) -> None:
-    """Run a conversation on a connection until it ends, then close the connection and the driver.
+def run_conversation(context: EngineContext, accepted: AcceptedConnection, watchdog: Watchdog) -> None:
+    """Open a conversation on a connection, and run it until the connection is closed.
 
     Returns when the peer, the service, a limit or the watchdog has ended the conversation. Exceptions of the
     service end it, too; only a BaseException (KeyboardInterrupt, SystemExit) propagates.
     """
-    BlockingConnection(connection, driver, limits, watchdog).run()
+    driver = ConversationDriver(context, accepted.listener, accepted.peer)
+    BlockingConnection(accepted.connection, driver, context.limits, watchdog).run()
 
 
 class ConversationEnded(Exception):
@@ -208,20 +172,33 @@ class ConversationEnded(Exception):
 
 
 class BlockingConnection:
-    """One conversation on a blocking socket, in the thread that calls `run`."""
+    """One conversation on a blocking socket, in the thread that calls `run`.
+
+    Attributes, written by that thread:
+        idle: it waits for the peer, so it may be closed while draining.
+        fin_sent: everything has been sent, and our FIN, so an abort needs no RST.
+
+    Attributes, written by the Watchdog:
+        drain_requested: the receiving direction was shut down, so send the final data and close.
+        abort_cause: why the connection was aborted, or None.
+    """
 
     def __init__(
         self, connection: socket.socket, driver: ConversationDriver, limits: Limits, watchdog: Watchdog
     ) -> None:
-        self.connection = connection
+        self.socket = connection
         self.driver = driver
         self.limits = limits
         self.watchdog = watchdog
-        self.watched = watchdog.watch(connection)
-        self.core = ConnectionState(driver, limits, self.watched.last_received)
+        self.core = ConnectionState(driver, limits, time.monotonic())
+        self.idle = False
+        self.fin_sent = False
+        self.drain_requested = False
+        self.abort_cause: CloseReason | None = None
         self._read_size = min(limits.chunk, limits.rate or limits.chunk)
         self._applied_timeouts = {socket.SO_RCVTIMEO: 0, socket.SO_SNDTIMEO: 0}
         self._reset = False
+        watchdog.watch(self)
 
     def run(self) -> None:
         """Run the conversation until the socket is closed."""
@@ -239,14 +216,14 @@ class BlockingConnection:
             raise
         finally:
             if self._reset:
-                reset_on_close(self.connection)
-            elif not self.watched.fin_sent:
+                reset_on_close(self.socket)
+            elif not self.fin_sent:
                 # Not left to close(): if another process or descriptor also holds the connection, only
                 # shutdown() sends FIN.
-                _shutdown(self.connection, socket.SHUT_WR)
+                _shutdown(self.socket, socket.SHUT_WR)
             self.stop_writer()
-            self.watchdog.release(self.watched)
-            self.connection.close()
+            self.watchdog.release(self)
+            self.socket.close()
             self.core.closed()
 
     def serve(self) -> None:
@@ -278,11 +255,11 @@ class BlockingConnection:
         """Pass on what `_receive` returned."""
         core = self.core
         if data:
-            self.write(core.receive(data, self.watched.last_received))
+            self.write(core.receive(data, time.monotonic()))
             if core.paused_until is not None and not self.driver.finished:
                 self._pause_reading(core.paused_until)
         elif data is not None:
-            if self.watched.drain_requested and core.state is State.OPEN:
+            if self.drain_requested and core.state is State.OPEN:
                 self.write(core.stop(CloseReason.DRAINED))
             else:
                 self.write(core.receive_eof(time.monotonic()))
@@ -294,8 +271,8 @@ class BlockingConnection:
             self.flush()
             action = self.core.settle(time.monotonic(), 0)
         if action is Action.SHUTDOWN:
-            self.watched.fin_sent = True
-            _shutdown(self.connection, socket.SHUT_WR)
+            self.fin_sent = True
+            _shutdown(self.socket, socket.SHUT_WR)
             return True
         self._reset = action is Action.RESET
         return action is Action.NONE
@@ -322,8 +299,7 @@ class BlockingConnection:
 
     def _receive(self, *, wait: bool) -> bytes | None:
         """Return a chunk, b"" at EOF, or None: nothing has arrived yet, or nothing more will be read."""
-        watched = self.watched
-        watched.idle = True
+        self.idle = True
         try:
             data = self._read(wait=wait)
         except BlockingIOError:
@@ -334,22 +310,20 @@ class BlockingConnection:
             raise self._classify_error(error) from error
         finally:
             # A pull producer has unsent data until it is stopped, so it may be stopped at any time.
-            watched.idle = self.driver.wants_pull
-        if watched.abort_cause is not None:
-            raise ConversationEnded(watched.abort_cause)
-        if data:
-            watched.last_received = time.monotonic()
+            self.idle = self.driver.wants_pull
+        if self.abort_cause is not None:
+            raise ConversationEnded(self.abort_cause)
         return data
 
     def _read(self, *, wait: bool) -> bytes | None:
         flags = 0 if wait else socket.MSG_DONTWAIT
         if wait:
-            self._set_timeout(socket.SO_RCVTIMEO, self._timeout())
+            self._set_timeout(socket.SO_RCVTIMEO, self.core.blocking_timeout(time.monotonic()))
         while True:
             try:
                 if self.driver.peer.message_oriented:
                     return self._read_message(flags)
-                return self.connection.recv(self._read_size, flags)
+                return self.socket.recv(self._read_size, flags)
             except BlockingIOError:
                 if not (wait and self._may_retry(socket.SO_RCVTIMEO)):
                     raise
@@ -357,7 +331,7 @@ class BlockingConnection:
     def _read_message(self, flags: int) -> bytes | None:
         # recvmsg() returns the same for an empty message as for EOF, so an empty message counts as EOF.
         max_size = self.limits.message or MAX_PACKET_SIZE
-        data, _, message_flags, _ = self.connection.recvmsg(max_size, 0, flags)
+        data, _, message_flags, _ = self.socket.recvmsg(max_size, 0, flags)
         if message_flags & socket.MSG_TRUNC:
             self.driver.fail(MessageTooLong(max_size, len(data) + 1))
             return None
@@ -381,10 +355,10 @@ class BlockingConnection:
                 raise ConversationEnded(limit[1])
 
     def _send_piece(self, piece: memoryview) -> int:
-        self._set_timeout(socket.SO_SNDTIMEO, self._timeout())
+        self._set_timeout(socket.SO_SNDTIMEO, self.core.blocking_timeout(time.monotonic()))
         while True:
             try:
-                return self.connection.send(piece, socket.MSG_NOSIGNAL)
+                return self.socket.send(piece, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 if not self._may_retry(socket.SO_SNDTIMEO):
                     limit = self.core.deadline()
@@ -393,8 +367,8 @@ class BlockingConnection:
                 raise self._classify_error(error) from error
 
     def _classify_error(self, error: OSError) -> ConversationEnded:
-        if self.watched.abort_cause is not None:
-            return ConversationEnded(self.watched.abort_cause)
+        if self.abort_cause is not None:
+            return ConversationEnded(self.abort_cause)
         if error.errno in CONNECTION_LOST:
             return ConversationEnded(CloseReason.RESET)
         self.driver.fail(error)
@@ -405,14 +379,10 @@ class BlockingConnection:
     def _pause_reading(self, until: float) -> None:
         """Pause reading because of the rate limit. A reset ends the pause early."""
         poller = select.poll()
-        poller.register(self.connection, 0)  # POLLERR and POLLHUP are always reported (poll(2))
-        self.watched.idle = True
+        poller.register(self.socket, 0)  # POLLERR and POLLHUP are always reported (poll(2))
+        self.idle = True
         poller.poll(max(0.0, until - time.monotonic()) * 1000)
         self.core.paused_until = None
-
-    def _timeout(self) -> float | None:
-        """Return how long the next call may block, in seconds, or None for no limit."""
-        return self.core.blocking_timeout(time.monotonic())
 
     def _may_retry(self, option: int) -> bool:
         """Whether to repeat a call that timed out, with the rest of the time limit as the new timeout.
@@ -435,16 +405,12 @@ class BlockingConnection:
             self._applied_timeouts[option] = milliseconds
             timeval = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
             with contextlib.suppress(OSError):  # the connection is lost, which the next call reports
-                self.connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+                self.socket.setsockopt(socket.SOL_SOCKET, option, timeval)
 
 
 def _shutdown(connection: socket.socket, how: int) -> None:
     with contextlib.suppress(OSError):  # ENOTCONN: the peer has reset the connection
         connection.shutdown(how)
-
-
-def _nothing_unsent() -> bool:
-    return False
 
 
 def _poll(poller: select.poll, timeout: float | None) -> set[int]:

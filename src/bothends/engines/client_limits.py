@@ -76,19 +76,19 @@ class TokenBucket:
     sends block.
     """
 
-    __slots__ = ("_rate", "_tokens", "_updated_at")
+    __slots__ = ("_tokens", "_updated_at", "rate")
 
     def __init__(self, rate: int, now: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._tokens = float(rate)
         self._updated_at = now
 
     def consume(self, size: int, now: float) -> float:
         """Count `size` bytes as read. Returns the seconds to pause before the next read, 0 for none."""
-        self._tokens = min(self._rate, self._tokens + (now - self._updated_at) * self._rate) - size
+        self._tokens = min(self.rate, self._tokens + (now - self._updated_at) * self.rate) - size
         self._updated_at = now
-        return max(0.0, -self._tokens / self._rate)
+        return max(0.0, -self._tokens / self.rate)
 
     def is_full(self, now: float) -> bool:
         """Whether the peer has been below the rate for long enough to refill the bucket."""
-        return self._tokens + (now - self._updated_at) * self._rate >= self._rate
+        return self._tokens + (now - self._updated_at) * self.rate >= self.rate

@@ -30,10 +30,12 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Final
 
 from bothends.engines.acceptor import AcceptedConnection
 from bothends.engines.base import EngineContext
+from bothends.engines.loop_connection import LoopConnection
 from bothends.engines.nonblocking import NonblockingConnection
 from bothends.engines.processes import KILL_GRACE, flush_stdio
 from bothends.engines.shutdown import ShutdownFlag
@@ -129,7 +131,7 @@ class CommandConversation(Conversation):
 
 
 class CommandRelay:
-    """Relays one connection, in its own process, which leads a process group. A `nonblocking.ConnectionLoop`.
+    """Relays one connection, in its own process, which leads a process group. A `nonblocking.DescriptorLoop`.
 
     Args:
         context: the engine's context. Its CommandService starts the command and sets `command`.
@@ -176,16 +178,19 @@ class CommandRelay:
         status = process.wait()
         return status if status >= 0 else 128 - status
 
-    # nonblocking.ConnectionLoop ------------------------------------------------------------------
+    # nonblocking.DescriptorLoop ------------------------------------------------------------------
 
-    def update_interest(self, connection: NonblockingConnection) -> None:
-        """See ConnectionLoop. Does nothing, because each wait reads `connection.interest`."""
+    def watch(self, descriptor: int, handler: Callable[[int], object], interest: int) -> None:
+        """See DescriptorLoop. Does nothing, because each wait reads `connection.interest`."""
 
-    def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
+    def unwatch(self, descriptor: int) -> None:
+        """See DescriptorLoop. Does nothing, as `watch`."""
+
+    def schedule(self, connection: LoopConnection, deadline: float) -> None:
         """See ConnectionLoop."""
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
-    def connection_closed(self, connection: NonblockingConnection) -> None:
+    def connection_closed(self, connection: LoopConnection) -> None:
         """See ConnectionLoop."""
         self._closed = True
 
@@ -200,7 +205,7 @@ class CommandRelay:
         if input_fd is not None:
             interests[input_fd] = select.POLLOUT
             interest &= ~select.POLLIN
-        if output_fd is not None and not connection.write_buffer_size:
+        if output_fd is not None and not connection.unsent:
             interests[output_fd] = select.POLLIN
         if interest:  # with an empty mask poll() would still report POLLHUP, in every iteration
             interests[connection.socket.fileno()] = interest

@@ -14,8 +14,9 @@ Rules:
 4. Above `limits.unsent` unsent bytes nothing is read from the peer, until half of them are sent. So the
    peer's sends block in turn, and the memory for each connection stays bounded.
 
-An adapter (`nonblocking.py`, `asyncio.py`, `blocking.py`) moves the bytes. It passes to the core what it has
-received and sent, sends what the core returns, and after each step calls `settle()` and does what it says.
+An adapter (`loop_connection.py` with `nonblocking.py` or `asyncio.py`, and `blocking.py`) moves the bytes. It
+passes to the core what it has received and sent, sends what the core returns, and after each step calls
+`settle()` and does what it says.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class ConnectionState:
         "_action",
         "_cause",
         "_cut_at",
-        "_linger",
+        "_limits",
         "_opened_at",
         "driver",
         "high_water",
@@ -159,7 +160,7 @@ class ConnectionState:
         self.reading_paused = False
         self.paused_until: float | None = None
         self.last_received = self.last_activity = self._opened_at = now
-        self._linger = limits.linger
+        self._limits = limits
         self.high_water = limits.unsent
         self.low_water = limits.unsent // 2
         self._action = _NONE
@@ -200,14 +201,14 @@ class ConnectionState:
             if now >= self._cut_at:
                 self._step(Input.LINGER_EXPIRED if self.state is _LINGERING else Input.CUT)
             return b""
-        limit = self.driver.next_limit(self._opened_at, self.last_activity)
+        limit = self.deadline()
         if limit is None or now < limit[0]:
             return b""
         if unsent or (self.driver.has_more and self.state <= _STOPPED):
             self.abort(limit[1])
             return b""
         # The last answer of the conversation gets as long as the peer's EOF after it.
-        self._cut_at = now + self._linger
+        self._cut_at = now + self._limits.linger
         return self.stop(limit[1])
 
     def drain(self, last_check: float, unsent: int) -> bytes:
@@ -238,19 +239,18 @@ class ConnectionState:
 
     def abort(self, cause: CloseReason) -> None:
         """End the connection now."""
-        if self.state is _CLOSED:
-            return
-        if self.state is not _LINGERING:
-            self._cause = cause
-        self._step(Input.CUT)
+        self._end(Input.CUT, cause)
 
     def lose(self, cause: CloseReason) -> None:
         """The connection has failed: nothing more can be received or sent."""
+        self._end(Input.LOST, cause)
+
+    def _end(self, what: Input, cause: CloseReason) -> None:
         if self.state is _CLOSED:
             return
         if self.state is not _LINGERING:
             self._cause = cause
-        self._step(Input.LOST)
+        self._step(what)
 
     # What to do next -------------------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class ConnectionState:
                 self._step(Input.FINISHED)
         if not unsent and (self.state is _FLUSHING or self.state is _CLOSING):
             self._step(Input.FLUSHED)
-            self._cut_at = now + self._linger
+            self._cut_at = now + self._limits.linger
         if unsent > self.high_water:
             self.reading_paused = True
         elif unsent <= self.low_water:
@@ -286,14 +286,24 @@ class ConnectionState:
         """Whether pushed data is still sent: not after the conversation's last answer."""
         return self.state <= _STOPPED and not self.driver.finished
 
+    def deadline(self) -> tuple[float, CloseReason] | None:
+        """Return when the next limit expires, and the reason to close the connection then, or None."""
+        if self._cut_at is not None:
+            return self._cut_at, self.driver.cause
+        return self._next_limit(self.last_activity)
+
     def next_deadline(self, now: float) -> float | None:
         """Return when to call `expire` next, or None for never."""
         if self.state is _CLOSED:
             return None
         if self._cut_at is not None:
             return self._cut_at
-        limit = self.driver.next_deadline(self._opened_at, self.last_activity, now)
-        return min((each for each in (limit, self.paused_until) if each is not None), default=None)
+        deadlines = [] if (limit := self._next_limit(self.last_activity)) is None else [limit[0]]
+        if self.driver.handshaking and self._limits.idle is not None:
+            deadlines.append(now + self._limits.idle)  # applies once the handshake is done
+        if self.paused_until is not None:
+            deadlines.append(self.paused_until)
+        return min(deadlines, default=None)
 
     def blocking_timeout(self, now: float) -> float | None:
         """Return for how many seconds a call that begins now may block, or None for no limit.
@@ -303,14 +313,20 @@ class ConnectionState:
         """
         if self._cut_at is not None:
             return self._cut_at - now
-        limit = self.driver.next_limit(self._opened_at, now)
+        limit = self._next_limit(now)
         return None if limit is None else limit[0] - now
 
-    def deadline(self) -> tuple[float, CloseReason] | None:
-        """Return when the next limit expires, and the reason to close the connection then, or None."""
-        if self._cut_at is not None:
-            return self._cut_at, self.driver.cause
-        return self.driver.next_limit(self._opened_at, self.last_activity)
+    def _next_limit(self, last_activity: float) -> tuple[float, CloseReason] | None:
+        limits = self._limits
+        deadlines: list[tuple[float, CloseReason]] = []
+        if self.driver.handshaking:
+            # From the start of the connection, so that a peer cannot prolong it by sending single bytes.
+            deadlines.append((self._opened_at + limits.handshake, CloseReason.HANDSHAKE))
+        elif limits.idle is not None:
+            deadlines.append((last_activity + limits.idle, CloseReason.IDLE))
+        if limits.life is not None:
+            deadlines.append((self._opened_at + limits.life, CloseReason.LIFE))
+        return min(deadlines, default=None)
 
     def closed(self) -> None:
         """End the conversation. Call once the socket is closed."""

@@ -36,6 +36,7 @@ class ConversationDriver:
         peer: the peer, as a PROXY header has it if there is one.
         accepted_peer: the peer as accept() reported it.
         finished: the conversation sends nothing more. Send the unsent data, then close.
+        handshaking: the handshake timeout applies, and not the idle timeout.
         cause: why the connection is closed.
         read_pause: seconds to pause reading after the last `receive` (rate limit), or 0.
         wants_pull: call `produce` whenever all data has been sent.
@@ -46,8 +47,6 @@ class ConversationDriver:
 
     __slots__ = (
         "_conversation",
-        "_handshaking",
-        "_limits",
         "_observe",
         "_peer_eof",
         "_rate_limited",
@@ -56,6 +55,7 @@ class ConversationDriver:
         "accepted_peer",
         "cause",
         "finished",
+        "handshaking",
         "has_more",
         "peer",
         "read_pause",
@@ -76,7 +76,6 @@ class ConversationDriver:
         self._peer_eof = False
         self._observe = context.observe
         self._traffic_observer = context.traffic_observer
-        self._limits = context.limits
         self._rate_limited = False
         self.read_pause = 0.0
         self._token_bucket = (
@@ -87,19 +86,14 @@ class ConversationDriver:
         self._conversation: Conversation = _NOT_OPEN
         self.wants_pull = self.has_more = False
         self.truncated = False
-        self._handshaking = False
+        self.handshaking = False
         try:
             self._conversation = context.open_conversation(listener, peer, push)
         except Exception as error:
             self.fail(error)
         else:
             self.wants_pull = self.has_more = self._conversation.wants_pull
-            self._handshaking = self._conversation.handshaking
-
-    @property
-    def handshaking(self) -> bool:
-        """Whether the handshake timeout applies, and not the idle timeout."""
-        return self._handshaking
+            self.handshaking = self._conversation.handshaking
 
     def start(self) -> bytes:
         """Called once, when the connection is established."""
@@ -124,40 +118,13 @@ class ConversationDriver:
             data = self._conversation.receive(data)
         except Exception as error:
             return self.fail(error)
-        if self._handshaking and not self._conversation.handshaking:
+        if self.handshaking and not self._conversation.handshaking:
             self._handshake_done()
         if self._conversation.inner_traffic:
             self._emit_inner_traffic()
         if self._conversation.done:
             self._on_conversation_done()
         return data
-
-    def next_limit(self, opened_at: float, last_activity: float) -> tuple[float, CloseReason] | None:
-        """Return the time limit that expires next: its deadline, and the reason to close the connection then.
-
-        Args:
-            opened_at: when the connection was established. All times are on the caller's clock.
-            last_activity: when data was last sent or received.
-        """
-        limits = self._limits
-        deadlines: list[tuple[float, CloseReason]] = []
-        if self._handshaking:
-            # From the start of the connection, so that a peer cannot prolong it by sending single bytes.
-            deadlines.append((opened_at + limits.handshake, CloseReason.HANDSHAKE))
-        elif limits.idle is not None:
-            deadlines.append((last_activity + limits.idle, CloseReason.IDLE))
-        if limits.life is not None:
-            deadlines.append((opened_at + limits.life, CloseReason.LIFE))
-        return min(deadlines, default=None)
-
-    def next_deadline(self, opened_at: float, last_activity: float, now: float) -> float | None:
-        """Return when to check the time limits again, or None for never. Arguments as `next_limit`."""
-        limit = self.next_limit(opened_at, last_activity)
-        if self._handshaking and self._limits.idle is not None and limit is not None:
-            return min(
-                limit[0], now + self._limits.idle
-            )  # the idle timeout applies once the handshake is done
-        return None if limit is None else limit[0]
 
     def receive_eof(self) -> bytes:
         """Called when a read returns EOF: the peer has finished sending."""
@@ -242,7 +209,7 @@ class ConversationDriver:
 
     def _handshake_done(self) -> None:
         """Record the results of the handshake: a PROXY header may have changed the peer's address."""
-        self._handshaking = False
+        self.handshaking = False
         self.wants_pull = self.has_more = self._conversation.wants_pull
         was = self.peer.address
         self.peer = self._conversation.proxied_peer or self.peer
@@ -279,8 +246,7 @@ class ConversationDriver:
         if self.read_pause and not self._rate_limited:
             self._rate_limited = True
             if self._observe is not None:
-                rate = self._limits.rate or 0
-                self._observe(RateLimited(self.peer.connection, self.peer.address, rate))
+                self._observe(RateLimited(self.peer.connection, self.peer.address, bucket.rate))
 
     def _on_conversation_done(self) -> None:
         self.finished = True

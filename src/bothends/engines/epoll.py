@@ -58,10 +58,7 @@ class EpollEngine(ReadinessEngine):
 
     name = "epoll"
     summary = "one thread waits in epoll_wait(), which returns only the descriptors that are ready"
-
-    def make_poller(self) -> Poller:
-        """See ReadinessEngine.make_poller."""
-        return EpollPoller()
+    poller = EpollPoller
 
     @classmethod
     def unavailable_reason(cls) -> str | None:

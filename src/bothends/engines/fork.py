@@ -20,7 +20,6 @@ from bothends.engines.acceptor import AcceptedConnection, Acceptor
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine
 from bothends.engines.blocking import Watchdog, run_conversation
-from bothends.engines.driver import ConversationDriver
 from bothends.engines.processes import KILL_GRACE, Child, ChildSet, fork
 from bothends.errors import errno_text
 from bothends.events import ConnectionRejected, RejectReason
@@ -127,7 +126,6 @@ class ForkEngine(ChildPerConnection):
             acceptor.close_in_child()
             context.stop.detach_in_child()
             with Watchdog(context.stop, context.limits) as watchdog:
-                driver = ConversationDriver(context, accepted.listener, accepted.peer)
-                run_conversation(accepted.connection, driver, context.limits, watchdog)
+                run_conversation(context, accepted, watchdog)
 
         return fork("connection", serve)

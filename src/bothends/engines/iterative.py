@@ -15,7 +15,6 @@ from bothends.engines.acceptor import Acceptor
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine
 from bothends.engines.blocking import Watchdog, run_conversation
-from bothends.engines.driver import ConversationDriver
 
 
 class IterativeEngine(Engine):
@@ -45,8 +44,6 @@ class IterativeEngine(Engine):
             Acceptor(context, admission, one_at_a_time=True) as acceptor,
             Watchdog(context.stop, context.limits, on_drain=acceptor.close_listeners_now) as watchdog,
         ):
-            for connection, peer, listener in acceptor.accepted():
-                run_conversation(
-                    connection, ConversationDriver(context, listener, peer), context.limits, watchdog
-                )
-                admission.release(peer)
+            for accepted in acceptor.accepted():
+                run_conversation(context, accepted, watchdog)
+                admission.release(accepted.peer)

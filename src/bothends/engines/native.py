@@ -6,8 +6,9 @@ Facts, and what follows:
    batches, which io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
    containers, the same core uses epoll (`native/backend_epoll.c`), and `backend_info()` says so.
 2. A plain conversation runs in C from accept() to close(): the core calls `receive` with each chunk, and no
-   other Python code runs. This requires that only problems are observed, that there are no layers, pushes or
-   pull producers, and no rate limit.
+   other Python code runs. This requires that traffic is at most counted, not observed, that there are no
+   layers, pushes or pull producers, and no rate limit. What is counted, the core counts where it happens, in
+   the words of the metrics (`native/counters.c`).
 3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
    transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
 4. The core accepts connections if there is nothing to check, and `admission.py` does otherwise.
@@ -22,7 +23,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import errno
-import functools
 import math
 import os
 import socket
@@ -36,6 +36,7 @@ from bothends.engines.asyncio import ConversationProtocol
 from bothends.engines.base import DRAIN_IDLE, Engine, EngineContext
 from bothends.engines.client_limits import AccessControl
 from bothends.engines.datagrams import max_datagram_size
+from bothends.engines.loop_connection import LoopConnection
 from bothends.engines.nonblocking import NonblockingConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.errors import errno_text
@@ -176,12 +177,14 @@ class NativeConversationProtocol(ConversationProtocol):
 
     __slots__ = ()
 
-    def _reset(self) -> None:
-        # The core's abort() sends RST.
-        self._transport.abort()
+    def _close_socket(self, *, reset: bool) -> None:
+        if reset:
+            self._transport.abort()  # the core's abort() sends RST
+        else:
+            self._transport.close()
 
 
-class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
+class NativeLoop(ServerLoop):
     """The server loop on the core, which serves some of the listeners and datagram sockets itself."""
 
     def __init__(self, context: EngineContext, io_uring: bool, ring_sizes: Mapping[str, int]) -> None:
@@ -210,13 +213,16 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
             open_conversation=context.service.open,
             push=discard_push,
             answer_datagram=context.service.answer,
-            on_connection_closed=self._release,
+            on_connection_closed=self.release,
             on_pull_conversation=self._on_pull_conversation,
             on_service_error=None if context.observe is None else self._on_service_error,
             on_accept_paused=None if context.observe is None else self._on_accept_paused,
             on_datagram_dropped=None if context.observe is None else self._on_datagram_dropped,
             **ring_sizes,
         )
+        if context.counters is not None:
+            words, positions = context.counters.counter_words()
+            self._core.count(words, tuple(positions[name] for name in _native.COUNTERS))
         self._core_listeners = [each for each in self.listeners if self._accept_in_c(each)]
 
     @property
@@ -255,34 +261,9 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
         if self._core_listeners and not self._can_run_in_c():
             self.call_soon(self._accept_in_python)
 
-    # asyncio.LoopContext and nonblocking.ConnectionLoop -------------------------------------------
-
-    def update_interest(self, connection: NonblockingConnection) -> None:
-        """See ConnectionLoop."""
-        self._core.watch(connection.socket.fileno(), connection.on_ready, connection.interest, False)
-
-    def schedule(self, item: ConversationProtocol | NonblockingConnection, deadline: float) -> None:
-        """See LoopContext."""
-        self.timer_wheel.schedule(item, deadline)
-        if self._wakeup_at is None or deadline < self._wakeup_at:
-            self._core.stop()
-
-    def connection_closed(self, item: ConversationProtocol | NonblockingConnection) -> None:
-        """See LoopContext."""
-        if isinstance(item, NonblockingConnection):
-            self._core.unwatch(item.socket.fileno())
-        self.timer_wheel.cancel(item)
-        self.connections.discard(item)
-        # Not at once, because the socket is closed only after this callback returns.
-        self.call_soon(functools.partial(self._release, item.driver.accepted_peer))
-
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call `callback` in the next iteration. Safe from any thread."""
         self._callbacks.append(callback)
-        self._core.stop()
-
-    def _release(self, peer: Peer) -> None:
-        self.admission.release(peer)
         self._core.stop()
 
     # Accepting -----------------------------------------------------------------------------------
@@ -290,9 +271,13 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
     def _can_run_in_c(self) -> bool:
         """Whether conversations can run in C (2 above)."""
         context = self.context
-        return context.traffic_observer is None and not (
-            context.opener or context.service.pushes or context.limits.rate
+        return not (
+            self._observes_traffic() or context.opener or context.service.pushes or context.limits.rate
         )
+
+    def _observes_traffic(self) -> bool:
+        """Whether events of connections and messages are needed: to count them, they are not."""
+        return self.context.traffic_observer is not None and self.context.counters is None
 
     def _accept_in_c(self, listener: Listener) -> bool:
         """Whether the core can accept the connections of this listener (4 above)."""
@@ -312,18 +297,36 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
 
     # ServerLoop ----------------------------------------------------------------------------------
 
-    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+    def watch(
+        self,
+        descriptor: int,
+        handler: Callable[[int], object],
+        interest: int = POLLIN,
+        *,
+        shared: bool = False,
+    ) -> None:
         """See ServerLoop.watch."""
-        self._core.watch(descriptor, handler, POLLIN, shared)
+        self._core.watch(descriptor, handler, interest, shared)
 
     def unwatch(self, descriptor: int) -> None:
         """See ServerLoop.unwatch."""
         self._core.unwatch(descriptor)
 
+    def schedule(self, connection: LoopConnection, deadline: float) -> None:
+        """See ConnectionLoop."""
+        super().schedule(connection, deadline)
+        if self._wakeup_at is None or deadline < self._wakeup_at:
+            self._core.stop()
+
+    def release(self, peer: Peer) -> None:
+        """See ServerLoop.release."""
+        super().release(peer)
+        self._core.stop()
+
     def datagram_listeners(self) -> list[Listener]:
         """See ServerLoop.datagram_listeners."""
         # An observer of traffic receives an event for each datagram, so Python handles them one by one then.
-        return [] if self.context.traffic_observer is None else super().datagram_listeners()
+        return super().datagram_listeners() if self._observes_traffic() else []
 
     def watched_listeners(self) -> list[Listener]:
         """See ServerLoop.watched_listeners."""
@@ -344,10 +347,7 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         """See ServerLoop.start_connection."""
         if connection.type != socket.SOCK_STREAM or self.context.limits.rate is not None:
-            nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
-            self.connections.add(nonblocking)
-            self.update_interest(nonblocking)
-            nonblocking.start()
+            super().start_connection(listener, connection, peer)
         elif not self._can_run_in_c():
             self._attach_protocol(self.context, listener, connection.detach(), peer)
         else:
@@ -375,7 +375,7 @@ class NativeLoop(ServerLoop["ConversationProtocol | NonblockingConnection"]):
     def _attach_protocol(
         self, context: EngineContext, listener: Listener, descriptor: int, peer: Peer
     ) -> None:
-        protocol = NativeConversationProtocol(self, listener, peer, context)
+        protocol = NativeConversationProtocol(self, context, listener, peer)
         connection = self._core.attach_protocol(descriptor, protocol)
         # It has the methods of a transport that ConversationProtocol uses.
         protocol.connection_made(cast("asyncio.Transport", connection))

@@ -1,8 +1,7 @@
 """One connection on a non-blocking socket.
 
-Connects a ConversationDriver to a non-blocking socket, for every engine whose event loop reports ready
+Moves the bytes of a connection (`loop_connection.py`) for every engine whose event loop reports ready
 descriptors: select, poll and epoll, and asyncio for the socket families that its transports do not support.
-The states and limits are those of `connection_state.py`; this module moves the bytes.
 
 What the kernel does, and what follows:
 
@@ -19,15 +18,16 @@ from __future__ import annotations
 import collections
 import errno
 import socket
+from collections.abc import Callable
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_state import AT_EOF, Action, ConnectionState, State
-from bothends.engines.driver import ConversationDriver
+from bothends.engines.connection_state import AT_EOF
+from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
-from bothends.services.base import Peer, discard_push
+from bothends.services.base import Peer
 from bothends.sockets import Listener
 from bothends.sockets.options import reset_on_close
 
@@ -52,46 +52,38 @@ CONNECTION_LOST: Final = frozenset(
 )
 
 
-class ConnectionLoop(Protocol):
+class DescriptorLoop(ConnectionLoop, Protocol):
     """The event loop, as a NonblockingConnection sees it."""
 
-    @property
-    def now(self) -> float:
-        """Seconds on the loop's clock, read once in each iteration."""
+    def watch(self, descriptor: int, handler: Callable[[int], object], interest: int, /) -> None:
+        """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
 
-    def update_interest(self, connection: NonblockingConnection) -> None:
-        """Watch the connection for the events in `connection.interest`, which has changed."""
+        Replaces what it was watched for before.
+        """
 
-    def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
-        """Call `connection.on_timer(now)` at `deadline` or soon after."""
-
-    def connection_closed(self, connection: NonblockingConnection) -> None:
-        """Called just before the connection closes its socket: stop watching it."""
+    def unwatch(self, descriptor: int, /) -> None:
+        """Stop watching a descriptor. Called before it is closed."""
 
 
-class NonblockingConnection:
+class NonblockingConnection(LoopConnection):
     """One connection of an event loop that reports ready descriptors."""
 
     __slots__ = (
-        "_closed",
-        "_limits",
-        "_loop",
+        "_max_message",
         "_message_oriented",
-        "_pending_abort",
         "_read_size",
-        "_started",
         "_write_queue",
-        "core",
-        "driver",
         "interest",
-        "slot",
         "socket",
-        "write_buffer_size",
+        "unsent",
     )
+
+    unsent: int
+    _loop: DescriptorLoop
 
     def __init__(
         self,
-        loop: ConnectionLoop,
+        loop: DescriptorLoop,
         context: EngineContext,
         listener: Listener,
         connection: socket.socket,
@@ -100,34 +92,25 @@ class NonblockingConnection:
         connection.setblocking(False)
         self.socket = connection
         self.interest = POLLIN
-        self.write_buffer_size = 0
-        self.slot: int | None = None
-        self._loop = loop
+        self.unsent = 0
         self._message_oriented = peer.message_oriented
-        self._limits = context.limits
+        self._max_message = context.limits.message or MAX_PACKET_SIZE
         # With a rate limit, one read takes at most one second's worth.
         self._read_size = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
         self._write_queue: collections.deque[memoryview | bytes] = collections.deque()
-        self._pending_abort: CloseReason | None = None
-        self._closed = False
-        self._started = False
-        self.driver = ConversationDriver(
-            context, listener, peer, self._push if context.service.pushes else discard_push
-        )
-        self.core = ConnectionState(self.driver, context.limits, loop.now)
+        super().__init__(loop, context, listener, peer)
 
     def start(self) -> None:
-        """Start the conversation. Call once the loop watches the connection."""
-        self._started = True
-        self._schedule()
-        self._write(self.driver.start())
+        """Watch the connection, and start the conversation."""
+        self._update_interest(POLLIN)
+        super().start()
 
     @property
-    def last_activity(self) -> float:
-        """When data was last received or sent, on the loop's clock."""
-        return self.core.last_activity
+    def is_closing(self) -> bool:
+        """See LoopConnection."""
+        return self.socket.fileno() < 0
 
-    # Called by the loop ----------------------------------------------------------------------
+    # Reading ---------------------------------------------------------------------------------
 
     def on_ready(self, ready: int) -> None:
         """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
@@ -137,29 +120,8 @@ class NonblockingConnection:
                 return
         elif ready & (POLLERR | POLLHUP) and not self._write_queue:
             self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
-        if ready & ~POLLIN and not self._closed:
+        if ready & ~POLLIN:
             self._on_writable()
-
-    def on_timer(self, now: float) -> float | None:
-        """Apply the time limits. Returns the next deadline, or None if there is none."""
-        if self._closed:
-            return None
-        if self._pending_abort is not None:
-            self.close(self._pending_abort)
-            return None
-        self._write(self.core.expire(now, self.write_buffer_size))
-        return self.core.next_deadline(now)
-
-    def drain(self, last_check: float) -> None:
-        """See ConnectionState.drain."""
-        self._write(self.core.drain(last_check, self.write_buffer_size))
-
-    def close(self, cause: CloseReason) -> None:
-        """End the connection now."""
-        self.core.abort(cause)
-        self._settle()
-
-    # Reading ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
         try:
@@ -182,27 +144,23 @@ class NonblockingConnection:
 
     def _read_message(self) -> bytes | None:
         """Return a message, or None if it was too long, which ends the conversation."""
-        max_size = self._limits.message or MAX_PACKET_SIZE
-        data, _, flags, _ = self.socket.recvmsg(max_size)
+        data, _, flags, _ = self.socket.recvmsg(self._max_message)
         if not flags & socket.MSG_TRUNC:
             return data
         if not self.driver.finished:
-            self.driver.fail(MessageTooLong(max_size, len(data) + 1))
+            self.driver.fail(MessageTooLong(self._max_message, len(data) + 1))
         return None
 
     # Writing ---------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        if data:
-            if self._write_queue:
-                self._enqueue(data)
-            elif self._send(data) and self.interest == POLLIN and self.core.paused_until is None:
-                driver = self.driver
-                if not (driver.finished or driver.wants_pull):
-                    return  # everything is sent, and nothing else has changed
-        self._settle()
+    def _send(self, data: bytes) -> bool:
+        """See LoopConnection. Does not overtake what is queued."""
+        if self._write_queue:
+            self._enqueue(data)
+            return False
+        return self._send_now(data) and self.interest == POLLIN
 
-    def _send(self, data: bytes | memoryview) -> bool:
+    def _send_now(self, data: bytes | memoryview) -> bool:
         """Send as much as the kernel takes, and queue the rest. Returns whether everything was sent."""
         try:
             count = self.socket.send(data, socket.MSG_NOSIGNAL)
@@ -223,64 +181,54 @@ class NonblockingConnection:
 
     def _enqueue(self, data: bytes | memoryview) -> None:
         self._write_queue.append(data)
-        self.write_buffer_size += len(data)
+        self.unsent += len(data)
 
     def _on_writable(self) -> None:
         queue = self._write_queue
-        while queue and not self._closed:
+        while queue:
             data = queue.popleft()
-            self.write_buffer_size -= len(data)
-            if not self._send(data):
-                if queue and not self._closed:
-                    queue.rotate(1)  # _send() appended the rest, which belongs in front
+            self.unsent -= len(data)
+            if not self._send_now(data):
+                if queue:
+                    queue.rotate(1)  # _send_now() appended the rest, which belongs in front
                 break
         self._settle()
 
-    def _settle(self) -> None:
-        """Call the pull producer, do what the core says, and watch for the events it waits for."""
-        if self._closed:
-            return
-        core = self.core
-        pulling = False
-        if self.driver.wants_pull and not self._write_queue and (data := core.produce()):
-            # One piece in each iteration, so that a fast reader does not monopolize the loop.
-            pulling = True
-            self._send(data)
-            if self._closed:
-                return
-        action = core.settle(self._loop.now, self.write_buffer_size)
-        if action is not Action.NONE:
-            self._act(action)
-            if self._closed:
-                return
-        interest = POLLIN if core.wants_read else 0
-        if self._write_queue or (pulling and core.state <= State.STOPPED):
-            interest |= POLLOUT
-        if interest != self.interest:
-            self.interest = interest
-            self._loop.update_interest(self)
+    def _queue(self, data: bytes) -> None:
+        # Not sent at once, because a failed send would close this conversation, which may push to another one
+        # whose peer is gone as well, and so on: the recursion would be as deep as there are members.
+        self._enqueue(data)
+        if not self.interest & POLLOUT:
+            self._update_interest(self.interest | POLLOUT)
 
-    def _act(self, action: Action) -> None:
-        if action is Action.SHUTDOWN:
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                self._lose(error)
-            else:
-                self._schedule()
-            return
-        self._closed = True
-        if action is Action.RESET:
+    # The socket ------------------------------------------------------------------------------
+
+    def _send_fin(self) -> None:
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._lose(error)
+
+    def _close_socket(self, *, reset: bool) -> None:
+        if reset:
             reset_on_close(self.socket)
-        self._loop.connection_closed(self)
-        self.socket.close()
+        self._loop.unwatch(self.socket.fileno())
         self._write_queue.clear()
+        self.unsent = 0
+        self.socket.close()
+        self._loop.connection_closed(self)
         self.core.closed()
 
-    def _schedule(self) -> None:
-        deadline = self.core.next_deadline(self._loop.now)
-        if deadline is not None:
-            self._loop.schedule(self, deadline)
+    def _watch(self, *, produced: bool) -> None:
+        interest = POLLIN if self.core.wants_read else 0
+        if self._write_queue or produced:
+            interest |= POLLOUT
+        if interest != self.interest:
+            self._update_interest(interest)
+
+    def _update_interest(self, interest: int) -> None:
+        self.interest = interest
+        self._loop.watch(self.socket.fileno(), self.on_ready, interest)
 
     def _lose(self, error: OSError) -> None:
         if error.errno in CONNECTION_LOST:
@@ -288,25 +236,4 @@ class NonblockingConnection:
         else:
             self.driver.fail(error)
             self.core.abort(CloseReason.FAILED)
-        self._act(self.core.settle(self._loop.now, 0))
-
-    # Pushes ----------------------------------------------------------------------------------
-
-    def _push(self, data: bytes) -> None:
-        # Queued, not sent at once, because a failed send would close this conversation, which may push to
-        # another one whose peer is gone as well, and so on: the recursion would be as deep as there are
-        # members.
-        if not data:
-            return
-        if not self._started:  # pushed while the conversation is being opened
-            self._enqueue(data)
-            return
-        if self._pending_abort is not None or not self.core.wants_push:
-            return
-        self._enqueue(data)
-        if self.write_buffer_size > self._limits.posted:
-            self._pending_abort = CloseReason.STALLED
-            self._loop.schedule(self, self._loop.now)
-        elif not self.interest & POLLOUT:
-            self.interest |= POLLOUT
-            self._loop.update_interest(self)
+        self._settle()

@@ -32,16 +32,10 @@ class PollPoller(Poller):
         # poll() takes milliseconds. Round up, because rounding down would spin for the last fraction of one.
         return self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1))
 
-    def close(self) -> None:
-        """See Poller.close. There is no descriptor to close."""
-
 
 class PollEngine(ReadinessEngine):
     """One thread that waits in poll(): O(open descriptors) for each call."""
 
     name = "poll"
     summary = "one thread waits in poll(), which checks every open descriptor in each call"
-
-    def make_poller(self) -> Poller:
-        """See ReadinessEngine.make_poller."""
-        return PollPoller()
+    poller = PollPoller

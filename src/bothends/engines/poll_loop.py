@@ -7,12 +7,14 @@ processes, and the supervisor of `--workers`. The engines that wait for all thei
 
 from __future__ import annotations
 
+import collections
 import select
 import time
 from collections.abc import Callable
 from typing import Final
 
 from bothends.engines.shutdown import ShutdownFlags
+from bothends.osutil.wakeup import WakeupPipe
 
 # Seconds between calls of the callbacks that have no descriptor to wait for.
 POLL_INTERVAL: Final = 0.1
@@ -67,3 +69,28 @@ class PollLoop:
     def _on_aborting(self) -> None:
         self.remove(self._stop.aborting.fileno())
         self.aborting_since = time.monotonic()
+
+
+class ThreadCallbacks:
+    """Callbacks that other threads pass to the thread of a PollLoop."""
+
+    def __init__(self, poll_loop: PollLoop) -> None:
+        self._poll_loop = poll_loop
+        self._wakeup = WakeupPipe()
+        self._callbacks: collections.deque[Callable[[], object]] = collections.deque()
+        poll_loop.add(self._wakeup.fileno(), self._run)
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in the loop's thread. Safe from any thread; has no effect after `close`."""
+        self._callbacks.append(callback)
+        self._wakeup.wake()
+
+    def close(self) -> None:
+        """Close the pipe that wakes the loop."""
+        self._poll_loop.remove(self._wakeup.fileno())
+        self._wakeup.close()
+
+    def _run(self) -> None:
+        self._wakeup.drain()
+        while self._callbacks:
+            self._callbacks.popleft()()

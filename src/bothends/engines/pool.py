@@ -14,7 +14,6 @@ delays later datagrams of that socket, but neither connections nor other sockets
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import queue
@@ -28,10 +27,9 @@ from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import Engine, EngineContext
 from bothends.engines.blocking import Watchdog, run_conversation
 from bothends.engines.datagrams import DatagramServer
-from bothends.engines.driver import ConversationDriver
+from bothends.engines.poll_loop import ThreadCallbacks
 from bothends.engines.threads import ABORT_GRACE
 from bothends.errors import SystemCallFailed
-from bothends.osutil.wakeup import WakeupPipe
 
 # Enough for a classroom, or for some slow peers beside fast ones. In CPython more threads do not compute
 # faster; they only let more peers be idle at once.
@@ -73,25 +71,21 @@ class _Pool:
         self._context = context
         self._size = size
         self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        # Callbacks of completed tasks, for the main thread.
-        self._completions: collections.deque[Callable[[], object]] = collections.deque()
 
     def run(self) -> None:
         context = self._context
-        with (
-            contextlib.closing(WakeupPipe()) as self._wakeup,
-            Watchdog(context.stop, context.limits) as self._watchdog,
-        ):
+        with Watchdog(context.stop, context.limits) as self._watchdog:
             threads = self._start_threads()
             self._admission = AdmissionControl(context, max_connections=len(threads))
-            with Acceptor(
-                context, self._admission, serve_datagrams=self._dispatch_datagrams
-            ) as self._acceptor:
-                self._acceptor.poll_loop.add(self._wakeup.fileno(), self._run_completions)
+            with (
+                Acceptor(
+                    context, self._admission, serve_datagrams=self._dispatch_datagrams
+                ) as self._acceptor,
+                contextlib.closing(ThreadCallbacks(self._acceptor.poll_loop)) as self._main_thread,
+            ):
                 for accepted in self._acceptor.accepted():
                     self._tasks.put(lambda accepted=accepted: self._serve_connection(accepted))  # type: ignore[misc]
                 all_closed = self._acceptor.run_until(lambda: self._admission.open_count == 0, ABORT_GRACE)
-                self._acceptor.poll_loop.remove(self._wakeup.fileno())
             for _ in threads:
                 self._tasks.put(None)
             for thread in threads:
@@ -123,31 +117,20 @@ class _Pool:
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _serve_connection(self, accepted: AcceptedConnection) -> None:
-        connection, peer, listener = accepted
         try:
-            driver = ConversationDriver(self._context, listener, peer)
-            run_conversation(connection, driver, self._context.limits, self._watchdog)
+            run_conversation(self._context, accepted, self._watchdog)
         finally:
-            connection.close()
-            self._complete(lambda: self._admission.release(peer))
+            accepted.connection.close()
+            self._main_thread.post(lambda: self._admission.release(accepted.peer))
 
     def _serve_datagrams(self, server: DatagramServer) -> None:
         try:
             server.serve()
         finally:
-            self._complete(lambda: self._acceptor.resume(server))
-
-    def _complete(self, callback: Callable[[], object]) -> None:
-        self._completions.append(callback)
-        self._wakeup.wake()
+            self._main_thread.post(lambda: self._acceptor.resume(server))
 
     # In the main thread ---------------------------------------------------------------------------------
 
     def _dispatch_datagrams(self, server: DatagramServer) -> None:
         self._acceptor.suspend(server)
         self._tasks.put(lambda: self._serve_datagrams(server))
-
-    def _run_completions(self) -> None:
-        self._wakeup.drain()
-        while self._completions:
-            self._completions.popleft()()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -22,11 +21,8 @@ from select import POLLIN
 from typing import ClassVar
 
 from bothends.engines.base import Engine, EngineContext
-from bothends.engines.nonblocking import NonblockingConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.events import CloseReason
-from bothends.services.base import Peer
-from bothends.sockets import Listener
 
 
 class Poller(ABC):
@@ -53,9 +49,8 @@ class Poller(ABC):
         Returns: pairs of a descriptor and its events.
         """
 
-    @abstractmethod
     def close(self) -> None:
-        """Close the poller's own descriptors."""
+        """Close the poller's own descriptors, if it has any."""
 
 
 class ReadinessEngine(Engine):
@@ -67,17 +62,17 @@ class ReadinessEngine(Engine):
     fd_limit: ClassVar[int | None] = None
     """The lowest descriptor that the poller cannot watch, or None if there is no such limit."""
 
-    @abstractmethod
-    def make_poller(self) -> Poller:
-        """Create the poller."""
+    poller: ClassVar[Callable[[], Poller]]
+    """Creates the poller."""
 
     def run(self) -> None:
         """Serve until asked to stop."""
-        with contextlib.closing(ReadinessLoop(self.context, self.make_poller(), self.fd_limit)) as loop:
+        poller = type(self).poller()
+        with contextlib.closing(ReadinessLoop(self.context, poller, self.fd_limit)) as loop:
             loop.run()
 
 
-class ReadinessLoop(ServerLoop[NonblockingConnection]):
+class ReadinessLoop(ServerLoop):
     """The event loop of one engine: calls the handlers of ready descriptors, then the expired timers."""
 
     now = 0.0
@@ -110,41 +105,22 @@ class ReadinessLoop(ServerLoop[NonblockingConnection]):
         self.abort()
         self._poller.close()
 
-    # nonblocking.ConnectionLoop ------------------------------------------------------------------
-
-    def update_interest(self, connection: NonblockingConnection) -> None:
-        """See ConnectionLoop."""
-        self._poller.watch(connection.socket.fileno(), connection.interest)
-
-    def schedule(self, connection: NonblockingConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
-        self.timer_wheel.schedule(connection, deadline)
-
-    def connection_closed(self, connection: NonblockingConnection) -> None:
-        """See ConnectionLoop."""
-        self.unwatch(connection.socket.fileno())
-        self.timer_wheel.cancel(connection)
-        self.connections.discard(connection)
-        self.admission.release(connection.driver.accepted_peer)
-
-    # ServerLoop ----------------------------------------------------------------------------------
-
-    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
+    def watch(
+        self,
+        descriptor: int,
+        handler: Callable[[int], object],
+        interest: int = POLLIN,
+        *,
+        shared: bool = False,
+    ) -> None:
         """See ServerLoop.watch."""
         self._handlers[descriptor] = handler
-        self._poller.watch(descriptor, POLLIN, shared=shared)
+        self._poller.watch(descriptor, interest, shared=shared)
 
     def unwatch(self, descriptor: int) -> None:
         """See ServerLoop.unwatch."""
         if self._handlers.pop(descriptor, None) is not None:
             self._poller.unwatch(descriptor)
-
-    def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        """See ServerLoop.start_connection."""
-        nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
-        self.connections.add(nonblocking)
-        self.watch(connection.fileno(), nonblocking.on_ready)
-        nonblocking.start()
 
     def _evict_idle(self) -> bool:
         """Close the connection that has been idle for longest, of the address with the most connections."""
@@ -154,6 +130,6 @@ class ReadinessLoop(ServerLoop[NonblockingConnection]):
         most = max(hosts.values())
         min(
             (each for each in self.connections if hosts[each.driver.accepted_peer.address.host] == most),
-            key=lambda each: (each.last_activity, each.driver.accepted_peer.connection),
+            key=lambda each: (each.core.last_activity, each.driver.accepted_peer.connection),
         ).close(CloseReason.EVICTED)
         return True

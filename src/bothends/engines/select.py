@@ -49,9 +49,6 @@ class SelectPoller(Poller):
             ready[descriptor] = ready.get(descriptor, 0) | POLLOUT
         return list(ready.items())
 
-    def close(self) -> None:
-        """See Poller.close. There is no descriptor to close."""
-
 
 class SelectEngine(ReadinessEngine):
     """One thread that waits in select(): descriptors below 1,024 only, O(open descriptors) for each call."""
@@ -59,7 +56,4 @@ class SelectEngine(ReadinessEngine):
     name = "select"
     summary = "one thread waits in select(): descriptors below 1,024 only"
     fd_limit = FD_SETSIZE
-
-    def make_poller(self) -> Poller:
-        """See ReadinessEngine.make_poller."""
-        return SelectPoller()
+    poller = SelectPoller

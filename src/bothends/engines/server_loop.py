@@ -17,34 +17,19 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from select import POLLIN
-from typing import Generic, Protocol, TypeVar
 
 from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, EngineContext
 from bothends.engines.datagrams import DatagramServer
-from bothends.engines.driver import ConversationDriver
-from bothends.engines.timers import TimerItem, TimerWheel
+from bothends.engines.loop_connection import LoopConnection
+from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.timers import TimerWheel
 from bothends.events import CloseReason, Draining
 from bothends.services.base import Peer
 from bothends.sockets import Listener
 
 
-class LoopConnection(TimerItem, Protocol):
-    """A connection, as the loop sees it."""
-
-    driver: ConversationDriver
-
-    def drain(self, last_check: float) -> None:
-        """See ConnectionState.drain."""
-
-    def close(self, cause: CloseReason) -> None:
-        """End the connection now."""
-
-
-C = TypeVar("C", bound=LoopConnection)
-
-
-class ServerLoop(ABC, Generic[C]):
+class ServerLoop(ABC):
     """Listeners, datagram sockets, connections and timers of one engine, and their shutdown.
 
     Args:
@@ -63,9 +48,9 @@ class ServerLoop(ABC, Generic[C]):
         make_room: Callable[[], bool] | None = None,
     ) -> None:
         self.context = context
-        self.connections: set[C] = set()
+        self.connections: set[LoopConnection] = set()
         self.admission = AdmissionControl(context, fd_limit=fd_limit, make_room=make_room)
-        self.timer_wheel: TimerWheel[C] = TimerWheel()
+        self.timer_wheel: TimerWheel[LoopConnection] = TimerWheel()
         self.listeners = [each for each in context.listeners if each.role == "listener"]
         self.datagram_servers = [DatagramServer(context, each) for each in self.datagram_listeners()]
         self._accepting = False
@@ -80,19 +65,29 @@ class ServerLoop(ABC, Generic[C]):
         """Seconds on the loop's clock."""
 
     @abstractmethod
-    def watch(self, descriptor: int, handler: Callable[[int], object], *, shared: bool = False) -> None:
-        """Call `handler` with the events whenever the descriptor is readable.
+    def watch(
+        self,
+        descriptor: int,
+        handler: Callable[[int], object],
+        interest: int = POLLIN,
+        *,
+        shared: bool = False,
+    ) -> None:
+        """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
 
-        `shared`: other processes watch the same socket, and only one of them should be woken.
+        Replaces what it was watched for before. Event masks use the bits of poll(). `shared`: other processes
+        watch the same socket, and only one of them should be woken.
         """
 
     @abstractmethod
     def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor. Does nothing if it is not watched."""
 
-    @abstractmethod
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        """Start the conversation with a peer that was accepted."""
+        """Start the conversation with a peer that was accepted. By default on the non-blocking socket."""
+        nonblocking = NonblockingConnection(self, self.context, listener, connection, peer)
+        self.connections.add(nonblocking)
+        nonblocking.start()
 
     def datagram_listeners(self) -> list[Listener]:
         """Return the datagram sockets that are served here."""
@@ -104,7 +99,11 @@ class ServerLoop(ABC, Generic[C]):
 
     def open_count(self) -> int:
         """Return the number of open connections."""
-        return len(self.connections)
+        return self.admission.open_count
+
+    def release(self, peer: Peer) -> None:
+        """Stop counting a connection that was accepted, because it is closed."""
+        self.admission.release(peer)
 
     def stop_serving(self) -> None:
         """Called when draining starts, before the listeners are closed."""
@@ -153,6 +152,18 @@ class ServerLoop(ABC, Generic[C]):
         if self._abort_at is not None:
             timeouts.append(DRAIN_TICK)
         return min((timeout for timeout in timeouts if timeout is not None), default=None)
+
+    # Called by the connections --------------------------------------------------------------------
+
+    def schedule(self, connection: LoopConnection, deadline: float) -> None:
+        """See ConnectionLoop."""
+        self.timer_wheel.schedule(connection, deadline)
+
+    def connection_closed(self, connection: LoopConnection) -> None:
+        """See ConnectionLoop."""
+        self.timer_wheel.cancel(connection)
+        self.connections.discard(connection)
+        self.release(connection.driver.accepted_peer)
 
     # Shutting down --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
 import socket
 import threading
 from collections.abc import Callable
@@ -33,8 +34,8 @@ from bothends.engines.blocking import (
     run_conversation,
 )
 from bothends.engines.driver import ConversationDriver
+from bothends.engines.poll_loop import ThreadCallbacks
 from bothends.events import CloseReason, ConnectionRejected, RejectReason
-from bothends.osutil.wakeup import WakeupPipe
 from bothends.services.base import Peer, Push
 from bothends.sockets import Listener
 
@@ -64,28 +65,26 @@ class ThreadsEngine(Engine):
         context = self.context
         admission = AdmissionControl(context)
         with (
-            contextlib.closing(WakeupPipe()) as wakeup,
             Watchdog(context.stop, context.limits) as watchdog,
             Acceptor(context, admission) as acceptor,
+            contextlib.closing(ThreadCallbacks(acceptor.poll_loop)) as main_thread,
         ):
-            # Only this thread uses `admission`. The others queue their closed connections and wake it.
-            closed: collections.deque[tuple[Peer, threading.Thread]] = collections.deque()
 
-            def release_closed() -> None:
-                wakeup.drain()
-                while closed:
-                    peer, thread = closed.popleft()
-                    thread.join()  # it is about to exit: on_closed() is the last thing it does
-                    admission.release(peer)
+            def release(peer: Peer, thread: threading.Thread) -> None:
+                thread.join()  # it is about to exit
+                admission.release(peer)
 
-            def on_closed(peer: Peer) -> None:
-                closed.append((peer, threading.current_thread()))
-                wakeup.wake()
+            def serve(accepted: AcceptedConnection) -> None:
+                try:
+                    if lock is None:
+                        run_conversation(context, accepted, watchdog)
+                    else:
+                        run_pushing_conversation(context, accepted, watchdog, lock)
+                finally:
+                    accepted.connection.close()
+                    main_thread.post(functools.partial(release, accepted.peer, threading.current_thread()))
 
-            acceptor.poll_loop.add(wakeup.fileno(), release_closed)
-            serve = (_PushConnectionThread if context.service.pushes else _ConnectionThread)(
-                context, watchdog, on_closed
-            )
+            lock = threading.RLock() if context.service.pushes else None
             for accepted in acceptor.accepted():
                 thread = threading.Thread(target=serve, args=(accepted,), daemon=True)
                 thread.name = f"bothends-connection-{accepted.peer.connection}"
@@ -103,50 +102,19 @@ class ThreadsEngine(Engine):
                 else:
                     admission.resume()
             acceptor.run_until(lambda: admission.open_count == 0, ABORT_GRACE)
-            acceptor.poll_loop.remove(wakeup.fileno())
 
 
-class _ConnectionThread:
-    """The target of a connection's thread."""
+def run_pushing_conversation(
+    context: EngineContext, accepted: AcceptedConnection, watchdog: Watchdog, lock: Any
+) -> None:
+    """As `run_conversation`, for a service that pushes. `lock`: an RLock, the same for all conversations.
 
-    def __init__(
-        self, context: EngineContext, watchdog: Watchdog, on_closed: Callable[[Peer], object]
-    ) -> None:
-        self.context = context
-        self.watchdog = watchdog
-        self._on_closed = on_closed
-
-    def __call__(self, accepted: AcceptedConnection) -> None:
-        try:
-            self.serve(*accepted)
-        finally:
-            accepted.connection.close()
-            self._on_closed(accepted.peer)
-
-    def serve(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
-        """Run the conversation until the connection is closed."""
-        driver = ConversationDriver(self.context, listener, peer)
-        run_conversation(connection, driver, self.context.limits, self.watchdog)
-
-
-class _PushConnectionThread(_ConnectionThread):
-    """The target of a connection's thread for a service that pushes.
-
-    A second thread sends, so that pushed data reaches the peer while the first one waits in recv().
+    A second thread sends, so that pushed data reaches the peer while this one waits in recv().
     """
-
-    def __init__(
-        self, context: EngineContext, watchdog: Watchdog, on_closed: Callable[[Peer], object]
-    ) -> None:
-        super().__init__(context, watchdog, on_closed)
-        self._lock = threading.RLock()
-
-    def serve(self, connection: socket.socket, peer: Peer, listener: Listener) -> None:
-        """Run the conversation until the connection is closed."""
-        limits = self.context.limits
-        send_queue = SendQueue(limits)
-        driver = SerializedDriver(self._lock, self.context, listener, peer, send_queue.push)
-        BlockingConnectionWithWriter(connection, driver, limits, self.watchdog, send_queue).run()
+    connection, peer, listener = accepted
+    send_queue = SendQueue(context.limits)
+    driver = SerializedDriver(lock, context, listener, peer, send_queue.push)
+    BlockingConnectionWithWriter(connection, driver, context.limits, watchdog, send_queue).run()
 
 
 class SerializedDriver(ConversationDriver):
@@ -283,11 +251,10 @@ class BlockingConnectionWithWriter(BlockingConnection):
         watchdog: Watchdog,
         send_queue: SendQueue,
     ) -> None:
-        super().__init__(connection, driver, limits, watchdog)
         self._send_queue = send_queue
         self._writer = threading.Thread(target=self._run_writer, daemon=True, name="bothends-writer")
-        self.watched.has_unsent = lambda: send_queue.unsent > 0
-        send_queue.on_overflow = lambda: watchdog.abort(self.watched, CloseReason.STALLED)
+        super().__init__(connection, driver, limits, watchdog)
+        send_queue.on_overflow = lambda: watchdog.abort(self, CloseReason.STALLED)
         if send_queue.overflowed:
             send_queue.on_overflow()
 
@@ -307,7 +274,7 @@ class BlockingConnectionWithWriter(BlockingConnection):
         # A pull producer is called only when everything has been sent.
         high, low = (0, 0) if self.driver.wants_pull else (self.core.high_water, self.core.low_water)
         if self._send_queue.unsent > high and not self._send_queue.wait_until_below(low):
-            raise ConversationEnded(self.watched.abort_cause or CloseReason.RESET)
+            raise ConversationEnded(self.abort_cause or CloseReason.RESET)
 
     @property
     def unsent(self) -> int:
@@ -319,14 +286,14 @@ class BlockingConnectionWithWriter(BlockingConnection):
         self._send_queue.close()
         if self._writer.is_alive():
             self._writer.join()
-        if self.watched.abort_cause is not None:
-            raise ConversationEnded(self.watched.abort_cause)
+        if self.abort_cause is not None:
+            raise ConversationEnded(self.abort_cause)
 
     def stop_writer(self) -> None:
         """See BlockingConnection."""
         self._send_queue.discard()
         if self._writer.is_alive():
-            self.watchdog.abort(self.watched, CloseReason.ABORTED)
+            self.watchdog.abort(self, CloseReason.ABORTED)
             self._writer.join()
 
     def _run_writer(self) -> None:
@@ -340,7 +307,7 @@ class BlockingConnectionWithWriter(BlockingConnection):
                 self.send(data)
                 self._send_queue.mark_sent(len(data), pushed)
         except ConversationEnded as ended:
-            self.watchdog.abort(self.watched, ended.cause)
+            self.watchdog.abort(self, ended.cause)
             self._send_queue.discard()
 
 

@@ -15,10 +15,15 @@
    must not destroy a response that was sent before the reset.
 5. If the server side is a datagram socket, only the client can end the connection: by a reset, or by EOF,
    after which replies are awaited for the idle timeout of datagram sessions.
+
+The table of states of `engines/connection_state.py` does not fit. It is about one socket, which ends when a
+conversation has finished and its answer is sent. Here each of two sockets ends the other, one direction at a
+time and when the toxics let it, and a reset is passed on, not decided. The directions are in `link.py`.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import select
 import socket
@@ -38,6 +43,15 @@ LINGER: Final = 2.0  # seconds of discarding input after a toxic has closed the 
 _HANGUP: Final = select.EPOLLHUP | select.EPOLLERR
 
 
+class ProxyState(enum.Enum):
+    """The state of a proxied connection; see the diagram above."""
+
+    DIALING = enum.auto()
+    OPEN = enum.auto()
+    LINGERING = enum.auto()
+    CLOSED = enum.auto()
+
+
 class ProxyConnection:
     """A client's connection, and the proxy's connection to the server for it."""
 
@@ -51,8 +65,7 @@ class ProxyConnection:
         self._server_end: SocketEnd | None = None
         is_plain = sock.type == socket.SOCK_STREAM and context.framing is None
         self._medium = Medium.STREAM if is_plain else Medium.MESSAGES
-        self._is_closing = False
-        self._is_closed = False
+        self._state = ProxyState.DIALING
         self._finished_links: list[ToxicLink] = []
         self.upstream: ToxicLink | None = None
         self.downstream: ToxicLink | None = None
@@ -62,6 +75,10 @@ class ProxyConnection:
     def links(self) -> tuple[ToxicLink, ...]:
         """The upstream and downstream links; empty until the connection to the server is open."""
         return tuple(each for each in (self.upstream, self.downstream) if each is not None)
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._state is ProxyState.CLOSED
 
     # Called by the links (link.LinkOwner) -----------------------------------------------------------
 
@@ -74,12 +91,12 @@ class ProxyConnection:
 
     def close(self) -> None:
         """Shut down both ends and linger, discarding input; reset both if one has been reset."""
-        if self._is_closing or self._is_closed:
+        if self._state in (ProxyState.LINGERING, ProxyState.CLOSED):
             return
         if any(end.is_reset for end in self._ends()):
             self.reset()
             return
-        self._is_closing = True
+        self._state = ProxyState.LINGERING
         for each in self.links:
             each.discard()
         for end in self._ends():
@@ -125,6 +142,7 @@ class ProxyConnection:
             self._client_end.reset_on_close()
             self._close("no server")
             return
+        self._state = ProxyState.OPEN
         self._server_end = wrap_socket(sock, self._context.framing)
         up, down = self._context.new_pipelines(self.number, self.client, self._medium)
         self.upstream, self.downstream = (
@@ -177,7 +195,7 @@ class ProxyConnection:
         except MessageTooLong:
             self.reset()
             return
-        if self._is_closing:
+        if self._state is ProxyState.LINGERING:
             if messages is None:
                 end.eof_received = True
                 if all(each.eof_received for each in self._ends()):
@@ -193,7 +211,7 @@ class ProxyConnection:
         """Handle the reset of an end: discard the data for it, and queue the reset to the other end."""
         if self._is_closed or end.is_reset:
             return
-        if self._is_closing or self.upstream is None or self.downstream is None:
+        if self._state is ProxyState.LINGERING or self.upstream is None or self.downstream is None:
             self._close("reset")
             return
         end.is_reset = True
@@ -213,7 +231,10 @@ class ProxyConnection:
     def _watch(self, end: SocketEnd, reading: ToxicLink, writing: ToxicLink) -> None:
         if end.is_reset:
             return
-        wants = not end.eof_received if self._is_closing else not reading.source_eof and reading.wants_more
+        if self._state is ProxyState.LINGERING:
+            wants = not end.eof_received
+        else:
+            wants = not reading.source_eof and reading.wants_more
         interest = IN if wants else 0
         if writing.is_blocked or end.has_pending:
             interest |= OUT
@@ -238,7 +259,7 @@ class ProxyConnection:
     def _close(self, reason: str) -> None:
         if self._is_closed:
             return
-        self._is_closed = True
+        self._state = ProxyState.CLOSED
         self.wake_at = math.inf
         if self._dialer is not None:
             self._dialer.cancel()

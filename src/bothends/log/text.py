@@ -108,11 +108,10 @@ class TextLog:
         self._write_lines(stream, self._styled(stream, parts))
 
     def _styled(self, stream: LineStream, parts: Iterable[tuple[str, str]]) -> str:
+        if not self._colour.get(id(stream)):
+            return f"{self._name}{escape_line(''.join(text for _, text in parts))}\n"
         parts = [(style, escape_line(text)) for style, text in parts]  # names and reasons of others too
-        if self._colour.get(id(stream)):
-            line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
-        else:
-            line = "".join(text for _, text in parts)
+        line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
         return f"{self._name}{line}\n"
 
     def _write_lines(self, stream: LineStream, lines: str) -> None:

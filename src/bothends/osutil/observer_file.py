@@ -123,8 +123,13 @@ class ObserverFile:
         """
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         count = data.count(b"\n") if records is None else records
-        with self._reporting():
+        # By hand, not by the context managers below, which take as long as write(2).
+        self._acquire()
+        before = self._missing
+        try:
             return self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
+        finally:
+            self._release_and_report(before)
 
     def wait_for_reader(self, timeout: float) -> None:
         """Wait until a slow reader has read everything, or has read nothing for `timeout` seconds."""
@@ -166,38 +171,54 @@ class ObserverFile:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock between threads and that between processes. Reentrant."""
-        with self._lock:
-            if not self._depth:
-                self._lock_file(fcntl.LOCK_EX)
-                (
-                    self._missing, self._unreported, self._errno, self._queued, self._start, self._end,
-                    self._note_start, self._note_lines,
-                ) = _COUNTERS.unpack(self._shared)  # fmt: skip
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if not self._depth:
-                    counts = (self._missing, self._unreported, self._errno, self._queued)
-                    places = (self._start, self._end, self._note_start, self._note_lines)
-                    _COUNTERS.pack_into(self._shared, 0, *counts, *places)
-                    self._lock_file(fcntl.LOCK_UN)
+        self._acquire()
+        try:
+            yield
+        finally:
+            self._release()
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """Hold the lock, and report the first failure when it is free again."""
-        with self.locked():
-            before = self._missing
+        self._acquire()
+        before = self._missing
+        try:
             yield
-            is_first, reason = not before and self._missing > 0, _reason(self._errno)
+        finally:
+            self._release_and_report(before)
+
+    def _acquire(self) -> None:
+        self._lock.acquire()
+        if not self._depth:
+            self._lock_file(fcntl.LOCK_EX)
+            (
+                self._missing, self._unreported, self._errno, self._queued, self._start, self._end,
+                self._note_start, self._note_lines,
+            ) = _COUNTERS.unpack(self._shared)  # fmt: skip
+        self._depth += 1
+
+    def _release(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            _COUNTERS.pack_into(
+                self._shared, 0, self._missing, self._unreported, self._errno, self._queued, self._start,
+                self._end, self._note_start, self._note_lines,
+            )  # fmt: skip
+            self._lock_file(fcntl.LOCK_UN)
+        self._lock.release()
+
+    def _release_and_report(self, missing_before: int) -> None:
+        is_first, number = not missing_before and self._missing > 0, self._errno
+        self._release()
         if is_first and self._report is not None:
-            self._report(f"{self.name}: {reason}; what cannot be written is counted and left out")
+            self._report(f"{self.name}: {_reason(number)}; what cannot be written is counted and left out")
 
     def _lock_file(self, operation: int) -> None:
         if self._is_shared:
-            with contextlib.suppress(OSError):  # ENOLCK, or a file system without locks
+            try:
                 fcntl.lockf(self._descriptor, operation)
+            except OSError:
+                pass  # ENOLCK, or a file system without locks
 
     def _reset_in_child(self) -> None:
         self._lock = threading.RLock()  # a thread of the parent may have held it during fork()

@@ -437,7 +437,7 @@ def read(lines: Iterable[str], file: str, on_point: Callable[[Point], None], tra
     for number, line in enumerate(lines, 1):
         try:
             point = _read_line(trace, line, first=number == 1)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             if number > 1 and not line.endswith("\n"):
                 trace.notes.append("the trace ends within a line: its writer was interrupted")
                 break

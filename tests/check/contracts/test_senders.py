@@ -29,6 +29,7 @@ def test_right_sender_passes(contract: str) -> None:
     assert result.points == len(scenes) == 2
 
 
+@pytest.mark.spread("contract", "mistake", "scene", "happened", one_in=4)
 @pytest.mark.parametrize(
     ("contract", "mistake", "scene", "happened"),
     [

@@ -112,6 +112,7 @@ each_server = pytest.mark.parametrize(
 )  # fmt: skip
 
 
+@pytest.mark.spread("first", "server", one_in=3)
 @each_server
 def test_server_passes_first_scene(first: str, server: ThirdPartyServer, tmp_path: Path) -> None:
     result = judge(server.command_line(tmp_path), server.contract, f"scene-{first}")

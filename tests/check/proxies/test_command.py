@@ -43,6 +43,7 @@ def test_template_is_filled_in_and_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.spread("words", "message", one_in=3)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

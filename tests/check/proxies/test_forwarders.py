@@ -139,6 +139,7 @@ def transport_of(name: str) -> Literal["tcp", "udp"]:
     return "udp" if name == "datagrams" else "tcp"
 
 
+@pytest.mark.spread("name", one_in=3)
 @each_forwarder
 def test_forwarder_passes_basic_cases(name: str, tmp_path: Path) -> None:
     only = QUICK_DATAGRAMS if name == "datagrams" else QUICK
@@ -173,6 +174,7 @@ def test_third_party_proxy_fails_only_documented_cases(name: str) -> None:
     assert all(f"`{case}`" in page for case in found)
 
 
+@pytest.mark.slow
 def test_proxy_that_exits_after_one_client_fails_once(tmp_path: Path) -> None:
     starter = forwarder("threads")
     line = (

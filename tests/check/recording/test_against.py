@@ -70,6 +70,7 @@ def test_right_server_passes_each_with_its_own_values() -> None:
     assert outcome(result, "scene-words-gone").verdict is Verdict.PASS
 
 
+@pytest.mark.spread("old", "new", "expected", "happened", one_in=8)
 @pytest.mark.parametrize(
     ("old", "new", "expected", "happened"),
     [
@@ -119,6 +120,7 @@ def test_replies_to_datagrams() -> None:
     assert result.points >= 3
 
 
+@pytest.mark.spread("text", "words", "message", one_in=4)
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [

@@ -56,6 +56,7 @@ def test_datagrams(tmp_path: Path) -> None:
     assert (done.returncode, "ann> Ab\nann< AB\nann> c\\n\nann< C\\n\n" in done.stdout) == (0, True), done
 
 
+@pytest.mark.slow
 @needs_tool("curl")
 def test_http(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello\n")
@@ -87,6 +88,7 @@ def test_own_clients_until_interrupt(tmp_path: Path) -> None:
     assert output.read_text().count("[[scene]]") == 2
 
 
+@pytest.mark.spread("words", "status", "message", one_in=3)
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

@@ -77,6 +77,7 @@ def test_right_client_passes() -> None:
     assert "line 2: ann< TOKEN {odd=x{100}}: write examples = { odd" in outcome(result, "scene-odd").detail
 
 
+@pytest.mark.spread("mistake", "expected", "happened", one_in=8)
 @pytest.mark.parametrize(
     ("mistake", "expected", "happened"),
     [

@@ -75,6 +75,7 @@ a< (within 2 s) (eventually) LAST
     assert play(tmp_path, talk)[0] is Verdict.PASS, play(tmp_path, talk)
 
 
+@pytest.mark.spread("talk", "verdict", "text", one_in=6)
 @pytest.mark.parametrize(
     ("talk", "verdict", "text"),
     [

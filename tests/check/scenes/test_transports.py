@@ -57,6 +57,7 @@ ann< (closes)
 """
 
 
+@pytest.mark.spread("mistake", one_in=2)
 @pytest.mark.parametrize("mistake", ["", "other-port"])
 def test_datagrams_beside_a_stream_without_framing(mistake: str) -> None:
     result = judge(command("counter.py", mistake), contract(COUNTER))
@@ -64,6 +65,7 @@ def test_datagrams_beside_a_stream_without_framing(mistake: str) -> None:
     assert "no framing" in outcome(result, "scene-sum-cut").detail
 
 
+@pytest.mark.spread("mistake", "expected", "happened", one_in=3)
 @pytest.mark.parametrize(
     ("mistake", "expected", "happened"),
     [
@@ -98,6 +100,7 @@ def test_server_with_a_fixed_port_is_started_again_for_each_scene() -> None:
     assert outcome(result, "scene-to-the-others-cut").verdict is Verdict.PASS, format_failures(result)
 
 
+@pytest.mark.slow
 def test_running_server() -> None:
     port = free_port()
     endpoint = f"tcp://127.0.0.1:{port}"

@@ -90,6 +90,7 @@ def compare(
     return status, output, errors
 
 
+@pytest.mark.spread("seed", one_in=4)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_compare_mutated_results(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = random.Random(seed)

@@ -42,6 +42,7 @@ def run_check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
+@pytest.mark.spread("verb", "line", one_in=3)
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
 @pytest.mark.parametrize("line", CODE)
 def test_contract_with_code_is_refused_without_option(

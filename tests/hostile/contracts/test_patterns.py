@@ -37,6 +37,7 @@ while True:
 """
 
 
+@pytest.mark.spread("form", "pattern", one_in=3)
 @pytest.mark.parametrize("form", [ANSWER, SCENE], ids=["answer", "scene"])
 @pytest.mark.parametrize("pattern", SLOW)
 def test_slow_pattern_is_refused(form: str, pattern: str, tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ def test_device_without_space(kind: str, upstream: str) -> None:
         assert "cannot write /dev/full: ENOSPC" in str(server.stderr)
 
 
+@pytest.mark.spread("kind", one_in=3)
 @pytest.mark.parametrize("kind", MISSING)
 def test_stopped_reader_does_not_block_the_service(kind: str, tmp_path: Path, upstream: str) -> None:
     path = tmp_path / "fifo"
@@ -210,6 +211,7 @@ def test_stopped_reader_does_not_block_the_service(kind: str, tmp_path: Path, up
         os.close(reader)
 
 
+@pytest.mark.spread("kind", one_in=3)
 @pytest.mark.parametrize("kind", MISSING)
 def test_closed_pipe_ends_nothing(kind: str, tmp_path: Path, upstream: str) -> None:
     path = tmp_path / "fifo"

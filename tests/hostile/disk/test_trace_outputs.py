@@ -118,6 +118,7 @@ def test_pipe_that_is_closed_later_under_json(tmp_path: Path) -> None:
     assert errors.count("bothends: cannot write everything to standard output: EPIPE") == 1
 
 
+@pytest.mark.spread("option", one_in=4)
 @pytest.mark.parametrize("option", ["--json", "--html"])
 def test_stopped_reader_does_not_block_the_programs(option: str, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"

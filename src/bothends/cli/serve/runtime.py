@@ -19,7 +19,7 @@ from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
 from bothends.engines.selection import choose_engine
-from bothends.events import Event, Observer, ProblemsOnly, ServiceFailed
+from bothends.events import CountedTraffic, Event, Observer, ProblemsOnly, ServiceFailed
 from bothends.layers import TlsSettings
 from bothends.log import JsonLog, LineCoalescer, RepeatThrottle, TextLog, missing_record
 from bothends.metrics import Metrics, prometheus_exporter
@@ -231,9 +231,11 @@ def build_observer(
         )
         log = log if options.hex else LineCoalescer(log)
     throttled = RepeatThrottle(log)
+    if options.quiet and not service.log_messages and options.trace is None:
+        problems = ProblemsOnly(throttled)
+        return problems if metrics is None else CountedTraffic(metrics, problems)
     if not observers:
-        return ProblemsOnly(throttled) if options.quiet and not service.log_messages else throttled
-
+        return throttled
     observers.append(throttled)
 
     def observe_all(event: Event) -> None:

@@ -96,7 +96,7 @@ _CALL: Final = re.compile(r"(\w+)\((.*)", re.DOTALL)
 _RESUMED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 _UNFINISHED: Final = re.compile(r" ?<(?:unfinished|detached) \.\.\.>$")
 _RETURN: Final = re.compile(
-    r"""(?P<text>.*)\)\ +=\ (?P<result>-?\d+|0x[0-9a-f]+|\?)
+    r"""(?P<text>.*)\)\ +=\ (?P<result>0x[0-9a-f]+|0[0-7]+|0|-?[1-9]\d*|\?)
         (?P<label><.*?>)?                       # the label of a returned descriptor
         (?:\ (?P<error>E[A-Z0-9_]+)\ \(.*?\))?
         (?:\ \((?P<result_text>.*)\))?
@@ -207,7 +207,7 @@ class StraceParser:
         if duration is not None and duration != "unavailable":
             seconds, _, fraction = duration.partition(".")
             until = at + int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
-        value = None if result == "?" else int(result, 0)
+        value = None if result == "?" else int(result, _base_of(result))
         return CallEnded(
             pid, at, name, found["text"], until, value,
             (found["label"] or "")[1:-1], found["error"] or "", found["result_text"] or "",
@@ -230,3 +230,10 @@ class StraceParser:
 
 def _timestamp(head: re.Match[str]) -> int:
     return int(head[2]) * 1_000_000_000 + int(head[3])
+
+
+def _base_of(result: str) -> int:
+    """Return the base of a result: strace prints addresses in hexadecimal, and that of umask(2) in octal."""
+    if result.startswith("0x"):
+        return 16
+    return 8 if result.startswith("0") else 10
