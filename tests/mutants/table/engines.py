@@ -13,7 +13,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-cut-off-sends-fin",
         file="src/bothends/engines/nonblocking.py",
-        old="        if action is Action.RESET:\n            reset_on_close(self.socket)\n",
+        old="        if reset:\n            reset_on_close(self.socket)\n",
         new="",
         breaks="an answer that is cut off ends with FIN, as if it were whole",
         tests=f"{_CONTRACT}::TestEpoll",
@@ -29,7 +29,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-cut-off-sends-fin-blocking",
         file="src/bothends/engines/blocking.py",
-        old="            if self._reset:\n                reset_on_close(self.connection)\n            elif",
+        old="            if self._reset:\n                reset_on_close(self.socket)\n            elif",
         new="            if",
         breaks="an answer that is cut off ends with FIN, as if it were whole",
         tests=f"{_CONTRACT}::TestPool {_CONTRACT}::TestThreads tests/engines/test_blocking.py",
@@ -60,11 +60,11 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="engines-handshake-from-last-byte",
-        file="src/bothends/engines/driver.py",
-        old="            deadlines.append((opened_at + limits.handshake, CloseReason.HANDSHAKE))",
+        file="src/bothends/engines/connection_state.py",
+        old="            deadlines.append((self._opened_at + limits.handshake, CloseReason.HANDSHAKE))",
         new="            deadlines.append((last_activity + limits.handshake, CloseReason.HANDSHAKE))",
         breaks="a peer that sends a byte now and then prolongs its handshake for ever",
-        tests=f"tests/engines/test_driver.py {_CONTRACT}::TestEpoll",
+        tests=f"tests/engines/test_connection_state.py {_CONTRACT}::TestEpoll",
     ),
     Mutation(
         name="engines-timer-loses-items",
@@ -77,9 +77,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-rate-burst-doubles",
         file="src/bothends/engines/client_limits.py",
-        old="        self._tokens = min(self._rate, self._tokens + (now - self._updated_at) * "
-        "self._rate) - size",
-        new="        self._tokens = self._tokens + (now - self._updated_at) * self._rate - size",
+        old="min(self.rate, self._tokens + (now - self._updated_at) * self.rate) - size",
+        new="self._tokens + (now - self._updated_at) * self.rate - size",
         breaks="a peer that was silent for a minute may send a minute's worth at once",
         tests="tests/engines/test_client_limits.py",
     ),
@@ -112,7 +111,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-partial-send-out-of-order",
         file="src/bothends/engines/nonblocking.py",
-        old="                    queue.rotate(1)  # _send() appended the rest, which belongs in front\n",
+        old="                    queue.rotate(1)  # _send_now() appended the rest, which belongs in front\n",
         new="                    pass\n",
         breaks="the rest of a chunk is sent after the next chunks",
         tests=f"{_CONTRACT}::TestEpoll",
@@ -128,10 +127,18 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="engines-push-unlimited",
-        file="src/bothends/engines/nonblocking.py",
-        old="        if self.write_buffer_size > self._limits.posted:",
-        new="        if False:",
+        file="src/bothends/engines/loop_connection.py",
+        old="            if self.unsent > self._pushed_limit:",
+        new="            if False:",
         breaks="pushes to a peer that does not read fill the memory",
+        tests=f"{_CONTRACT}::TestEpoll",
+    ),
+    Mutation(
+        name="engines-queue-not-counted",
+        file="src/bothends/engines/nonblocking.py",
+        old="        self._write_queue.append(data)\n        self.unsent += len(data)",
+        new="        self._write_queue.append(data)",
+        breaks="what a peer that does not read leaves unsent is not limited",
         tests=f"{_CONTRACT}::TestEpoll",
         facts=(2,),
     ),
@@ -166,8 +173,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-epoll-always-writable",
         file="src/bothends/engines/nonblocking.py",
-        old="        if self._write_queue or (pulling and core.state <= State.STOPPED):\n"
-        "            interest |= POLLOUT",
+        old="        if self._write_queue or produced:\n            interest |= POLLOUT",
         new="        interest |= POLLOUT",
         breaks="an idle connection, which can always be written, uses a whole CPU",
         tests=f"{_CONTRACT}::TestEpoll",
@@ -241,7 +247,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-blocking-no-receive-timeout",
         file="src/bothends/engines/blocking.py",
-        old="            self._set_timeout(socket.SO_RCVTIMEO, self._timeout())",
+        old="            self._set_timeout(socket.SO_RCVTIMEO, self.core.blocking_timeout(time.monotonic()))",
         new="            pass",
         breaks="a peer that sends nothing is never idle for too long",
         tests=f"{_CONTRACT}::TestPool",
@@ -259,8 +265,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-blocking-drain-cuts-unsent",
         file="src/bothends/engines/blocking.py",
-        old="and not watched.drain_requested and not watched.has_unsent():",
-        new="and not watched.drain_requested:",
+        old="and not each.drain_requested and not each.unsent:",
+        new="and not each.drain_requested:",
         breaks="a connection with unsent data is drained, so that its peer gets RST for what it sends",
         tests=f"tests/engines/test_threads.py {_CONTRACT}::TestThreads",
         facts=(2,),
@@ -268,7 +274,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-blocking-abort-sends-fin",
         file="src/bothends/engines/blocking.py",
-        old="                elif not reset_now(watched.connection):",
+        old="                elif not reset_now(connection.socket):",
         new="                else:",
         breaks="a blocked sender that is aborted sends FIN after a truncated answer",
         tests=f"tests/engines/test_blocking.py {_CONTRACT}::TestPool",
@@ -286,7 +292,7 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-blocking-no-send-timeout",
         file="src/bothends/engines/blocking.py",
-        old="        self._set_timeout(socket.SO_SNDTIMEO, self._timeout())",
+        old="        self._set_timeout(socket.SO_SNDTIMEO, self.core.blocking_timeout(time.monotonic()))",
         new="        pass",
         breaks="a peer that sends without end, and never reads, is never idle for too long",
         tests=f"tests/engines/test_blocking.py {_CONTRACT}::TestPool",
