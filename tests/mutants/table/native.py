@@ -12,6 +12,7 @@ _URING: Final = f"{_CONTRACT}::TestUring"
 _IN_C: Final = "tests/engines/test_native_fallback.py::TestUringWithoutTrafficObserver"
 _LIMITS: Final = "tests/engines/test_native_limits.py"
 _EPOLL: Final = f"{_CONTRACT}::TestEpoll"
+_COUNTED: Final = "tests/engines/test_counted.py"
 _NATIVE: Final = "tests/engines/test_native.py"
 _GENERATOR: Final = "tests/bench/test_faults.py tests/bench/test_transports.py"
 
@@ -265,6 +266,47 @@ MUTATIONS: Final = (
         breaks="two services that answer any datagram answer each other for ever",
         tests=_IN_C,
         facts=(5,),
+    ),
+    # Counting
+    Mutation(
+        name="native-counts-lives-as-idle",
+        file="native/connection.c",
+        old="reason = idle_deadline <= life_deadline ? CLOSED_IDLE : CLOSED_LIFE;",
+        new="reason = CLOSED_IDLE;",
+        breaks="a connection that reached its greatest age is counted as closed for being idle",
+        tests=_COUNTED,
+    ),
+    Mutation(
+        name="native-counts-reset-after-the-end",
+        file="native/connection.c",
+        old="    if (self->state != STATE_LINGERING)\n        self->reason = reason;",
+        new="    self->reason = reason;",
+        breaks="a client that resets after the last answer is counted as a connection that was lost",
+        tests=_COUNTED,
+    ),
+    Mutation(
+        name="native-counts-service-as-peer",
+        file="native/connection.c",
+        old="        self->reason = CLOSED_BY_SERVICE;\n",
+        new="        ;\n",
+        breaks="a conversation that the service ended is counted as ended by the peer",
+        tests=_COUNTED,
+    ),
+    Mutation(
+        name="native-counts-last-word-twice",
+        file="native/counters.c",
+        old="        counters[i] = (uint64_t *)core->counted.buf + offset;",
+        new="        counters[i] = (uint64_t *)core->counted.buf + (offset & ~(size_t)1);",
+        breaks="two counters that are next to each other share a word",
+        tests=_COUNTED,
+    ),
+    Mutation(
+        name="native-counts-no-datagram-bytes",
+        file="native/datagram_server.c",
+        old="    for (size_t i = 0; i < number; i++)\n        core_count_up(",
+        new="    for (size_t i = 1; i < number; i++)\n        core_count_up(",
+        breaks="the bytes of the first answer of each batch are not counted",
+        tests=_COUNTED,
     ),
     # The load generator
     Mutation(
