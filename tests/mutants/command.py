@@ -6,7 +6,9 @@ Exit status: 1 if the tests notice less than 90 % of the mutants, 2 if they can'
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -45,9 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{each.name:44} {each.breaks}")
         return 0
     outcomes = []
+    signal.signal(signal.SIGTERM, _exit)
     try:
-        with tempfile.TemporaryDirectory(prefix="bothends-mutants-") as scratch:
-            for outcome in judge_all(chosen, Path(scratch), max(1, options.jobs)):
+        with (
+            tempfile.TemporaryDirectory(prefix="bothends-mutants-") as scratch,
+            contextlib.closing(judge_all(chosen, Path(scratch), max(1, options.jobs))) as judged,
+        ):
+            for outcome in judged:
                 outcomes.append(outcome)
                 word = "noticed" if outcome.noticed else "MISSED "
                 print(f"{word} {outcome.seconds:5.1f} s  {outcome.mutation.name}: {outcome.by}", flush=True)
@@ -56,6 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(*report(outcomes), sep="\n")
     return 0 if share(outcomes) >= ENOUGH else 1
+
+
+def _exit(number: int, _frame: object) -> None:
+    """End the runs and remove the scratch folder, instead of leaving both, as SIGTERM would."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def choose(names: Iterable[str], packages: Iterable[str]) -> list[Mutation]:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,8 @@ class Tree:
 
     def __init__(self, path: Path, source: Path = ROOT) -> None:
         self.path = path
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
         shutil.copytree(source, path, ignore=shutil.ignore_patterns(*_SKIPPED), symlinks=True)
         # Tests limit the size of files, so that Python could not write its cache completely.
         compileall.compile_dir(path / "src", quiet=2)
@@ -77,7 +79,10 @@ class Tree:
             raise RunFailed(f"the C extensions cannot be built:\n{built.stderr[-2000:]}")
 
     def run_tests(self, tests: Iterable[str], *options: str, limit: float) -> _Run:
-        """Run pytest in a process group of its own, which is killed at the time limit."""
+        """Run pytest in a process group of its own, which is killed at the time limit.
+
+        Raises RunFailed after `stop`.
+        """
         started = time.monotonic()
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
         process = subprocess.Popen(
@@ -85,15 +90,24 @@ class Tree:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             start_new_session=True,
         )  # fmt: skip
+        self._process = process
         try:
-            output, _ = process.communicate(timeout=limit)
+            if not self._stopped:
+                output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             return _Run(None, "", limit)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             process.wait()
+        if self._stopped:
+            raise RunFailed("it was stopped")
         return _Run(process.returncode, output, time.monotonic() - started)
+
+    def stop(self) -> None:
+        """End the run of another thread, and all later ones."""
+        self._stopped = True
+        if self._process is not None and self._process.returncode is None:
+            _kill(self._process)
 
     @contextlib.contextmanager
     def mutated(self, mutation: Mutation) -> Iterator[None]:
@@ -123,6 +137,11 @@ class Tree:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return kept | {"PYTHONPATH": str(self.path / "src")}
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def markers(mutation: Mutation) -> tuple[str, ...]:
@@ -182,7 +201,7 @@ def judge(tree: Tree, mutation: Mutation) -> Outcome:
     return Outcome(mutation, noticed, by, time.monotonic() - started)
 
 
-def judge_all(mutations: list[Mutation], scratch: Path, jobs: int) -> Iterator[Outcome]:
+def judge_all(mutations: list[Mutation], scratch: Path, jobs: int) -> Generator[Outcome]:
     """Judge mutants, `jobs` at a time, and yield the outcomes as they come.
 
     Raises:
@@ -195,17 +214,17 @@ def judge_all(mutations: list[Mutation], scratch: Path, jobs: int) -> Iterator[O
     if any(each.is_native for each in mutations):
         first.build()
     passed = check_baseline(first, mutations, jobs)
-    trees: queue.Queue[Tree] = queue.Queue()
-    trees.put(first)
-    for number in range(1, min(jobs, len(mutations))):
-        trees.put(Tree(scratch / str(number), first.path))
+    trees = [first, *(Tree(scratch / str(n), first.path) for n in range(1, min(jobs, len(mutations))))]
+    unused: queue.Queue[Tree] = queue.Queue()
+    for tree in trees:
+        unused.put(tree)
 
     def judge_one(mutation: Mutation) -> Outcome:
-        tree = trees.get()
+        tree = unused.get()
         try:
             return judge(tree, mutation)
         finally:
-            trees.put(tree)
+            unused.put(tree)
 
     skipped = [each for each in mutations if not has_passed(each, passed)]
     yield from (Outcome(each, False, "its tests are skipped here", 0.0) for each in skipped)
@@ -215,4 +234,6 @@ def judge_all(mutations: list[Mutation], scratch: Path, jobs: int) -> Iterator[O
             for done in as_completed(work):
                 yield done.result()
         finally:
+            for tree in trees:
+                tree.stop()
             pool.shutdown(cancel_futures=True)
