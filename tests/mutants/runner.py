@@ -22,8 +22,9 @@ from typing import Final
 from tests.mutants.mutation import ROOT, Mutation
 
 TIME_LIMIT: Final = 100.0  # seconds for the tests of one mutant: a mutant that hangs is noticed, too
+HANGS: Final = 20  # seconds for one quick test
 BASELINE_LIMIT: Final = 1800.0
-LONG: Final = 25.0  # seconds: after a run that hung for so long, its test is not run again
+LONG: Final = 19.0  # seconds: after a run that hung for so long, its test is not run again
 
 _SKIPPED: Final = {
     ".git", ".venv", "build", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
@@ -181,18 +182,19 @@ def has_passed(mutation: Mutation, passed: set[str]) -> bool:
 
 def judge(tree: Tree, mutation: Mutation) -> Outcome:
     """Run the tests named against one mutant. It is noticed if one test fails twice."""
+    options = (*markers(mutation), *(() if mutation.slow else (f"--timeout={HANGS}",)))
     started = time.monotonic()
     noticed, by = False, "all tests passed"
     try:
         with tree.mutated(mutation):
             for _ in range(_ATTEMPTS):
-                run = tree.run_tests(mutation.tests.split(), "-x", *markers(mutation), limit=TIME_LIMIT)
+                run = tree.run_tests(mutation.tests.split(), "-x", *options, limit=TIME_LIMIT)
                 if run.status in (0, 5):
                     break
                 failed = _FAILED.search(run.output)
                 by = failed[1] if failed else "a run that never ended, or not as it should"
                 if failed and "::" in by and run.seconds < LONG:
-                    run = tree.run_tests([by], *markers(mutation), limit=TIME_LIMIT)
+                    run = tree.run_tests([by], *options, limit=TIME_LIMIT)
                 if noticed := run.status != 0:
                     break
                 by = f"{by} failed once only"
