@@ -6,7 +6,7 @@ import errno
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bothends.client.receive_buffer import ReceiveBuffer, retry_timeouts, translate_oserror
@@ -43,6 +43,7 @@ _STEPS = st.one_of(
 
 
 @given(st.lists(_STEPS, max_size=30))
+@example([("feed", "aaa"), ("take_line", None), ("take", 3), ("feed", "b\n"), ("take_line", None)])
 def test_every_mix_of_calls_takes_what_is_there(steps: list[tuple[str, str | int | None]]) -> None:
     buffer, there = stream_buffer(), b""
     for name, argument in steps:

@@ -1,4 +1,4 @@
-"""The poller on epoll: of several that wait for one listener, a connection wakes one."""
+"""epoll: a connection wakes one of several that wait for its listener; broken ones are reported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import threading
 import pytest
 
 from bothends.engines.epoll import EpollPoller
+from bothends.engines.native import NativeEpollEngine
+from bothends.events import Closed, CloseReason, PeerEof
+from bothends.services.base import Conversation, Peer, Push, Service
+from bothends.testing.clients import Client
+from bothends.testing.harness import Harness
 
 WAITING = 4
 
@@ -38,3 +43,38 @@ def test_connection_wakes_one_of_the_pollers_that_share_a_listener(shared: bool)
         for thread in threads:
             thread.join()
     assert len(woken) < WAITING if shared else len(woken) == WAITING
+
+
+class Waiting(Service):
+    """Its conversations have nothing to send yet, as the relay of a command that computes."""
+
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _Waiting()
+
+
+class _Waiting(Conversation):
+    @property
+    def more_later(self) -> bool:
+        return True
+
+    def receive(self, data: bytes) -> bytes:
+        return data
+
+    def produce(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("engine", ["epoll", "poll", "bothends.engines.native:NativeEpollEngine"])
+def test_reset_is_noticed_while_neither_reading_nor_writing(engine: str) -> None:
+    """After the peer's EOF nothing is read any more. Only POLLERR and POLLHUP tell of its reset."""
+    if "native" in engine and (reason := NativeEpollEngine.unavailable_reason()) is not None:
+        pytest.skip(reason)
+    with (
+        Harness(engine, Waiting, ["tcp://127.0.0.1:0"]) as running,
+        Client(running.endpoints[0]) as client,
+    ):
+        assert client.request(b"x") == b"x"
+        client.shutdown_write()
+        running.wait_event(PeerEof)
+        client.reset()
+        assert running.wait_event(Closed).cause is CloseReason.RESET

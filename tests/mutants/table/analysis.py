@@ -53,7 +53,7 @@ MUTATIONS: Final = (
         new="        (_JEQ, 1, 1, _PACKET_OUTGOING),\n        _DROP,\n"
         "        (_LD_B, 0, 0, 0),  # the IP version",
         breaks="each packet on loopback is drawn twice",
-        tests="tests/trace/test_life.py",
+        tests="tests/trace/test_packets.py",
         facts=(1,),
     ),
     Mutation(
@@ -62,7 +62,7 @@ MUTATIONS: Final = (
         old="            self._wait_for_kernel_timestamps()\n",
         new="",
         breaks="the first packets have the time at which they were read",
-        tests="tests/trace/test_life.py",
+        tests="tests/trace/test_packets.py",
         facts=(2,),
     ),
     Mutation(
@@ -71,7 +71,7 @@ MUTATIONS: Final = (
         old="            max(length - start - header, 0), body[header",
         new="            max(len(body) - header, 0), body[header",
         breaks="a segment of 64 KiB counts with the bytes that are kept of it only",
-        tests=f"{_MERGE} tests/trace/test_life.py",
+        tests="tests/trace/test_packets.py",
         facts=(3,),
     ),
     Mutation(
@@ -81,7 +81,7 @@ MUTATIONS: Final = (
         "            return None  # a later fragment\n",
         new="",
         breaks="the data of a later fragment is taken for ports",
-        tests="tests/trace/test_merge.py tests/trace/test_life.py tests/hostile/fuzz/test_fuzz.py",
+        tests="tests/trace/test_packets.py",
         facts=(4,),
     ),
     Mutation(
@@ -90,7 +90,7 @@ MUTATIONS: Final = (
         old="            step = 8 if following == _FRAGMENT else (raw[start + 1] + 1) * 8",
         new="            step = 8",
         breaks="ports after a long IPv6 extension header are read at the wrong place",
-        tests="tests/trace/test_merge.py tests/trace/test_life.py tests/hostile/fuzz/test_fuzz.py",
+        tests="tests/trace/test_packets.py",
         facts=(4,),
     ),
     # trace: correlation

@@ -157,7 +157,7 @@ MUTATIONS: Final = (
         old="        elif ready & (POLLERR | POLLHUP) and not self._write_queue:",
         new="        elif False:",
         breaks="a connection that breaks while it is neither read nor written uses a whole CPU",
-        tests=f"{_CONTRACT}::TestEpoll {_CONTRACT}::TestPoll",
+        tests="tests/engines/test_epoll.py",
         facts=(4,),
     ),
     # epoll.py
@@ -268,7 +268,7 @@ MUTATIONS: Final = (
         old="and not each.drain_requested and not each.unsent:",
         new="and not each.drain_requested:",
         breaks="a connection with unsent data is drained, so that its peer gets RST for what it sends",
-        tests=f"tests/engines/test_threads.py {_CONTRACT}::TestThreads",
+        tests="tests/engines/test_threads.py::test_drain_leaves_a_member_with_unsent_data_open",
         facts=(2,),
     ),
     Mutation(
@@ -354,14 +354,16 @@ MUTATIONS: Final = (
     ),
     # Datagrams, pools and threads
     Mutation(
-        name="engines-datagram-error-ends-batch",
+        name="engines-datagram-not-sent-ends-server",
         file="src/bothends/engines/datagrams.py",
-        old="                # An ICMP error about an earlier answer, which the kernel reports in "
-        "this call (udp(7)).\n"
-        "                continue",
-        new="                raise",
-        breaks="a client that is gone ends the server, by an ICMP error",
-        tests=f"{_CONTRACT}::TestEpoll",
+        old="            send_datagram(self.socket, answer, sender, ancillary)\n"
+        "        except OSError as error:",
+        new="            send_datagram(self.socket, answer, sender, ancillary)\n"
+        "        except BlockingIOError as error:",
+        breaks="an answer that is too long for a datagram ends the server",
+        tests=f"{_CONTRACT}::TestEpoll::test_oversized_answer_is_dropped_and_reported "
+        f"{_CONTRACT}::TestPoll::test_oversized_answer_is_dropped_and_reported",
+        slow=True,
     ),
     Mutation(
         name="engines-truncated-datagram-answered",

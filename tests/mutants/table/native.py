@@ -13,8 +13,10 @@ _IN_C: Final = "tests/engines/test_native_fallback.py::TestUringWithoutTrafficOb
 _LIMITS: Final = "tests/engines/test_native_limits.py"
 _EPOLL: Final = f"{_CONTRACT}::TestEpoll"
 _COUNTED: Final = "tests/engines/test_counted.py"
+_POLLING: Final = "tests/engines/test_native_polling.py"
 _NATIVE: Final = "tests/engines/test_native.py"
-_GENERATOR: Final = "tests/bench/test_faults.py tests/bench/test_transports.py"
+_FAULTS: Final = "tests/bench/test_faults.py"
+_GENERATOR: Final = f"{_FAULTS} tests/bench/test_transports.py"
 
 MUTATIONS: Final = (
     # Of the core
@@ -120,12 +122,12 @@ MUTATIONS: Final = (
         facts=(2,),
     ),
     Mutation(
-        name="native-uring-closed-in-flight",
+        name="native-uring-receive-of-closed-kept",
         file="native/backend_uring.c",
-        old="        if (!(self->flags & (RECV_ARMED | SEND_INFLIGHT)))\n            return",
-        new="        if (true)\n            return",
-        breaks="a descriptor is closed while requests refer to its file, so that no FIN is sent",
-        tests=f"{_NATIVE} {_IN_C}",
+        old="RECV_ARMED && !wants_read\n        && !(self->flags & EOF_RECEIVED)) {",
+        new="RECV_ARMED && !wants_read\n        && !(self->flags & (EOF_RECEIVED | CLOSE_PENDING))) {",
+        breaks="a connection waits for its receive, which nobody cancels, and is never closed",
+        tests=_LIMITS,
         facts=(3,),
     ),
     Mutation(
@@ -152,7 +154,7 @@ MUTATIONS: Final = (
         old="IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument",
         new="(min_complete ? IORING_ENTER_GETEVENTS : 0) | IORING_ENTER_EXT_ARG, &argument",
         breaks="calls that do not wait take no completions",
-        tests=f"{_NATIVE} {_IN_C}",
+        tests=_POLLING,
         facts=(1,),
     ),
     Mutation(
@@ -163,7 +165,7 @@ MUTATIONS: Final = (
         "IORING_SQ_CQ_OVERFLOW);",
         new="    return ring_has_completion(ring);",
         breaks="busy polling does not notice that there are completions to ask for",
-        tests=f"{_NATIVE} {_IN_C}",
+        tests=_POLLING,
         facts=(2,),
     ),
     Mutation(
@@ -186,12 +188,13 @@ MUTATIONS: Final = (
         facts=(4,),
     ),
     Mutation(
-        name="native-uring-overflow-not-required",
+        name="native-uring-overflow-not-taken",
         file="native/ring.c",
-        old="IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW",
-        new="IORING_SQ_TASKRUN",
-        breaks="completions that did not fit into the queue are not asked for",
-        tests=f"{_NATIVE} {_IN_C}",
+        old="                IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument",
+        new="                (*ring->sq_flags & IORING_SQ_CQ_OVERFLOW ? 0 : IORING_ENTER_GETEVENTS) | "
+        "IORING_ENTER_EXT_ARG, &argument",
+        breaks="completions that did not fit into the queue are never taken",
+        tests=f"{_NATIVE}::test_full_completion_queue",
         facts=(5,),
     ),
     # epoll
@@ -201,7 +204,7 @@ MUTATIONS: Final = (
         old="    else if (events & (EPOLLERR | EPOLLHUP) && !self->queue.unsent) {",
         new="    else if (false) {",
         breaks="a connection that breaks while it is neither read nor written uses a whole CPU",
-        tests=_EPOLL,
+        tests="tests/engines/test_epoll.py",
     ),
     Mutation(
         name="native-epoll-write-interest-lost",
@@ -237,7 +240,7 @@ MUTATIONS: Final = (
         old="    for (size_t i = first; i < first + count; i++) {\n        struct msghdr message;",
         new="    for (size_t i = first; i < first; i++) {\n        struct msghdr message;",
         breaks="answers that exceed the path MTU together are lost, where each alone is sent",
-        tests=f"{_NATIVE} {_IN_C}",
+        tests=f"{_NATIVE}::test_answers_longer_than_the_mtu_are_sent_one_by_one",
         facts=(2,),
     ),
     Mutation(
@@ -315,7 +318,8 @@ MUTATIONS: Final = (
         old="    connection->partial_size = 0;\n    connection->desynced = true;\n}\n\n/* Split",
         new="    connection->partial_size = 0;\n}\n\n/* Split",
         breaks="after a wrong answer of a script, which has no line ends, its connection is used on",
-        tests=_GENERATOR,
+        tests=f"{_FAULTS}::test_script_uses_no_connection_after_a_fault",
+        slow=True,
     ),
     Mutation(
         name="native-generator-lost-not-counted",
@@ -339,6 +343,7 @@ MUTATIONS: Final = (
         old="            histogram_add(run->corrected, received_at - request.due);",
         new="            histogram_add(run->corrected, received_at - request.sent);",
         breaks="the corrected latency leaves out the time that a request waited for its turn",
-        tests=f"{_GENERATOR} tests/bench/test_request_tracker.py",
+        tests=f"{_FAULTS}::test_stall_appears_only_in_corrected_latency",
+        slow=True,
     ),
 )
