@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
+from typing import Any
 
 import pytest
 
+from bothends.osutil.blocked_calls import BlockedCall, CallKind, DescriptorWait, Need
+from bothends.socket_table.entry import EntryAddress, SocketEntry, SocketOwner, TcpInfo
 from bothends.why import Snapshot, make_report
-from bothends.why.model import ObservedProcess
+from bothends.why.model import ObservedProcess, ObservedThread
 from tests.why.programs import find
 
 
@@ -39,3 +43,22 @@ def test_dropped_datagrams_of_the_past_are_information() -> None:
         emptied = find("drops", os.getpid(), condition=lambda problem: f":{here}" in problem.text)
     assert (full.is_wrong, emptied.is_wrong) == (True, False)
     assert "It is not full now" in emptied.text
+
+
+@pytest.mark.parametrize(("waits", "reported"), [(False, ["close-wait"]), (True, [])])
+def test_connection_that_the_peer_closed_leaks_unless_a_thread_waits_for_it(
+    waits: bool, reported: list[str]
+) -> None:
+    zeros: dict[str, Any] = {
+        each.name: 0 for each in dataclasses.fields(TcpInfo) if each.default is dataclasses.MISSING
+    }
+    ends = EntryAddress("10.0.0.1", 80), EntryAddress("10.0.0.2", 5000)
+    entry = SocketEntry("inet", "stream", "tcp", "CLOSE-WAIT", *ends, 77, send_queue=0)
+    entry = dataclasses.replace(
+        entry, tcp=TcpInfo(**zeros, last_ack_received_ms=90_000), owners=[SocketOwner(5, "server.py", 4)]
+    )
+    call = BlockedCall("recv", CallKind.DESCRIPTORS, (DescriptorWait(4, Need.DATA, 77),)) if waits else None
+    thread = ObservedThread(5, 5, "python", "S", call)
+    processes = {5: ObservedProcess(5, "server.py", [thread])}
+    problems = make_report(Snapshot([entry], processes)).problems
+    assert [each.kind for each in problems if each.kind == "close-wait"] == reported

@@ -401,8 +401,7 @@ MUTATIONS: Final = (
         old="            self._schedule_restart(runtime, child)\n        else:",
         new="            pass\n        else:",
         breaks="one of several servers that crashes is not started again",
-        tests="tests/e2e/test_many_servers.py",
-        slow=True,
+        tests="tests/e2e/test_supervised.py::test_dead_server_is_restarted_without_refusing_connections",
     ),
     Mutation(
         name="cli-note-of-two-lines",
