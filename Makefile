@@ -73,6 +73,12 @@ FUZZ_SECONDS = 600
 fuzz: $(READY) ## fuzz all that reads input of others, for ten minutes
 	@$(BIN)/python -m tests.hostile.fuzz --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
 
+# Some of them: make mutants PACKAGE=toxics, or make mutants ONLY=native-generation-unchecked
+.PHONY: mutants
+mutants: $(READY) ## run the tests against small mutations of the source, in copies of it
+	@$(BIN)/python -m tests.mutants $(addprefix --package ,$(PACKAGE)) $(addprefix --only ,$(ONLY)) \
+		$(addprefix --jobs ,$(JOBS))
+
 # One engine, or shorter: make attack-hour ENGINE=epoll SECONDS=120
 .PHONY: attack-hour
 attack-hour: $(READY) ## attack each engine for an hour, and measure an honest client

@@ -18,7 +18,7 @@ from bothends import Endpoint, message, serve
 from bothends.client.blocking import connect
 from bothends.engines import registry
 from bothends.engines.base import Limits
-from bothends.errors import SystemCallFailed, UnknownName, UnsupportedCombination, UsageError
+from bothends.errors import ConnectionLost, SystemCallFailed, UnknownName, UnsupportedCombination, UsageError
 from bothends.events import Event, Listening, Stopped
 from bothends.server import Server
 
@@ -173,6 +173,35 @@ def test_signal_drains_and_run_returns(number: int) -> None:
         assert process.stdout is not None
         assert process.stdout.read() == "stopped\n"
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("engine", ["epoll", "asyncio", "threads", "pool"])
+def test_abort_resets_connections_and_closes_listeners(engine: str) -> None:
+    with serve(shout, "tcp://127.0.0.1:0", engine=engine, limits=Limits(drain=60)) as server:
+        with connect(server.endpoints[0], timeout=20) as connection:
+            assert connection.request(b"hello") == b"HELLO!"
+            server.abort()
+            assert server.is_draining
+            with pytest.raises(ConnectionLost):
+                connection.receive_line()
+        assert server._thread is not None
+        server._thread.join(20)
+        with pytest.raises(SystemCallFailed):
+            connect(server.endpoints[0])
+
+
+def test_error_of_a_background_server_is_raised_at_its_end() -> None:
+    class Broken(registry.load("epoll")):  # type: ignore[misc]
+        name = "broken"
+
+        def run(self) -> None:
+            raise RuntimeError("the engine is broken")
+
+    with (
+        pytest.raises(RuntimeError, match="the engine is broken"),
+        serve(shout, "tcp://127.0.0.1:0", engine=Broken),
+    ):
+        pass
 
 
 def test_second_signal_aborts() -> None:

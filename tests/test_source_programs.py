@@ -40,6 +40,7 @@ def all_tools(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.py", "#!/usr/bin/env -S python3 -u\n", False, ("python3", "{}")),
         ("a.py", "#!/usr/bin/python3\r\nprint()\r\n", True, ("/usr/bin/python3", "{}")),
         ("a", "#! /bin/awk -f\n", False, ("/bin/awk", "-f", "{}")),
+        ("a", "#!/bin/awk -f\r\n", True, ("/bin/awk", "-f", "{}")),
         ("a", "\x7fELF", True, ("{}",)),
     ],
 )
@@ -88,6 +89,15 @@ def test_java_compiles_only_what_the_file_uses(tmp_path: Path) -> None:
     for command in (*recipe.build, recipe.run):
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == "used\n"
+
+
+@pytest.mark.usefixtures("all_tools")
+@pytest.mark.parametrize("suffix", [".c", ".cpp", ".cc", ".java", ".rs"])
+def test_programs_are_built_with_debugging_information(suffix: str, tmp_path: Path) -> None:
+    """A traced call names its line, and variables are not optimised away."""
+    recipe = find_file_recipe(write(tmp_path / f"A{suffix}", ""), tmp_path / "out")
+    assert "-g" in recipe.build[0]
+    assert not {"-O", "-O1", "-O2"} & {*recipe.build[0]}
 
 
 @needs_tool("cc")

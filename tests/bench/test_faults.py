@@ -17,7 +17,7 @@ from bothends.bench.generators.base import Generator, Progress, RunPlan
 from bothends.bench.load import measure, select_generator
 from bothends.bench.results import Faults, Round
 from bothends.bench.schedule import Schedule
-from bothends.bench.workload import numbered
+from bothends.bench.workload import numbered, parse_script
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemCallFailed
 from tests.bench.faulty_servers import datagram_server, lines, reset, stream_server
@@ -221,6 +221,49 @@ def test_timed_out_and_late_responses_are_counted(load_generator: Generator) -> 
     # One response is held back; on a busy machine others may be late too.
     assert 1 <= found.faults.late <= found.faults.timed_out
     assert found.faults == Faults(timed_out=found.faults.timed_out, late=found.faults.late)
+
+
+@pytest.mark.spread("load_generator", one_in=2)
+def test_script_uses_no_connection_after_a_fault(load_generator: Generator) -> None:
+    """Responses of a script have no common end, so that what follows a fault cannot be assigned."""
+    script = parse_script("> one\n< ONE\n> two\n< TWO\n", newline=True)
+    lines_after_fault: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        received = lines(connection)
+        for line in itertools.islice(received, 5):
+            connection.sendall(line.upper())
+        if next(received, b""):
+            connection.sendall(b"wrong\n")
+            lines_after_fault.extend(received)
+
+    with stream_server(handle) as endpoint:
+        plan = RunPlan(endpoint, script, connections=1, depth=1, duration=0.5, timeout=5.0)
+        found = measure(plan, generator=load_generator)
+    assert not lines_after_fault
+    assert found.faults.wrong >= 2
+    assert found.faults == Faults(wrong=found.faults.wrong)
+    assert found.connections_made >= found.faults.wrong
+
+
+@pytest.mark.spread("load_generator", one_in=2)
+def test_script_uses_no_connection_after_a_timeout(load_generator: Generator) -> None:
+    script = parse_script("> one\n< ONE\n> two\n< TWO\n", newline=True)
+    lines_after_timeout: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        received = lines(connection)
+        for line in itertools.islice(received, 5):
+            connection.sendall(line.upper())
+        if next(received, b""):
+            lines_after_timeout.extend(received)
+
+    with stream_server(handle) as endpoint:
+        plan = RunPlan(endpoint, script, connections=1, depth=1, duration=0.8, timeout=0.15)
+        found = measure(plan, generator=load_generator)
+    assert not lines_after_timeout
+    assert found.faults.timed_out >= 2
+    assert found.connections_made >= found.faults.timed_out
 
 
 @pytest.mark.spread("load_generator", one_in=2)

@@ -177,6 +177,15 @@ def test_script_desyncs_at_first_difference() -> None:
     assert (exchange.correct, exchange.faults, exchange.tracker.desynced) == (1, Faults(wrong=1), True)
 
 
+@pytest.mark.parametrize("newline", [True, False])
+def test_timeout_desyncs_only_without_line_ends(newline: bool) -> None:
+    script = parse_script("> a\n< one\n> b\n< two\n", newline=True)
+    exchange = Exchange(lines() if newline else script)
+    exchange.send()
+    assert exchange.tracker.expire(exchange.now + 1) == 1
+    assert exchange.tracker.desynced is not newline
+
+
 def test_eof_within_response_is_short() -> None:
     exchange = Exchange(lines())
     exchange.send(3)

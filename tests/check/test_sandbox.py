@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bothends.check.sandbox.launcher import SandboxLimits
+from bothends.check.sandbox.monitor import ResourceMonitor
 from bothends.cli.check.options import REPORT_FORMATS
 from tests.check.helpers import BOTHENDS_COMMAND
 
@@ -234,3 +237,16 @@ def test_program_output_is_escaped_in_every_report(tmp_path: Path) -> None:
         assert not set(text) & {chr(code) for code in (*range(10), *range(11, 32), 127, 0x9B)}, form
         assert "0;gone" in text, form
         assert "<script" not in text or form not in ("html", "junit"), form
+
+
+def test_memory_is_summed_up_without_a_control_group() -> None:
+    async def monitored() -> str:
+        exceeded: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        limits = SandboxLimits(memory=1 << 20)
+        monitor = ResourceMonitor(limits, lambda: [os.getpid()], exceeded.set_result, None)
+        try:
+            return await asyncio.wait_for(exceeded, 5)
+        finally:
+            await monitor.stop()
+
+    assert asyncio.run(monitored()) == "over the limit of 1 MiB of memory"

@@ -155,6 +155,13 @@ def echo(connection: socket.socket) -> None:
         connection.sendall(data)
 
 
+def echo_with_small_buffers(connection: socket.socket) -> None:
+    """As `echo`. A client that only sends is blocked once a few MB are on their way."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        connection.setsockopt(socket.SOL_SOCKET, option, 64 * 1024)
+    echo(connection)
+
+
 def upper_lines(connection: socket.socket) -> None:
     """Reply to each line in upper case, until the client's EOF."""
     while line := read_line(connection):

@@ -69,7 +69,7 @@ def test_half_close_still_receives_until_eof() -> None:
 
 def test_exchange_large_echo_does_not_deadlock() -> None:
     data = os.urandom(8_000_000)
-    with peers.tcp_peer(peers.echo) as endpoint, connect(endpoint) as connection:
+    with peers.tcp_peer(peers.echo_with_small_buffers) as endpoint, connect(endpoint) as connection:
         assert connection.exchange(data) == data
 
 

@@ -6,7 +6,7 @@ import errno
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bothends.client.receive_buffer import ReceiveBuffer, retry_timeouts, translate_oserror
@@ -33,6 +33,33 @@ def test_take_line_is_independent_of_chunking(data: bytes, splits: list[int]) ->
     expected = data.split(b"\n")
     assert lines == [line.removesuffix(b"\r") for line in (expected if expected[-1] else expected[:-1])]
     assert buffer.size == 0
+
+
+_STEPS = st.one_of(
+    st.tuples(st.just("feed"), st.text("ab\n", min_size=1, max_size=5)),
+    st.tuples(st.sampled_from(["take", "take_exactly"]), st.integers(1, 6)),
+    st.tuples(st.just("take_line"), st.none()),
+)
+
+
+@given(st.lists(_STEPS, max_size=30))
+@example([("feed", "aaa"), ("take_line", None), ("take", 3), ("feed", "b\n"), ("take_line", None)])
+def test_every_mix_of_calls_takes_what_is_there(steps: list[tuple[str, str | int | None]]) -> None:
+    buffer, there = stream_buffer(), b""
+    for name, argument in steps:
+        if isinstance(argument, str):
+            buffer.feed(argument.encode())
+            there += argument.encode()
+        elif argument is None:
+            line, end, rest = there.partition(b"\n")
+            assert buffer.take_line() == (line if end else None)
+            there = rest if end else there
+        else:
+            enough = len(there) >= (argument if name == "take_exactly" else 1)
+            taken = buffer.take(argument) if name == "take" else buffer.take_exactly(argument)
+            assert taken == (there[:argument] if enough else None)
+            there = there[argument:] if enough else there
+        assert buffer.size == len(there)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=5)), st.lists(st.integers(1, 7)))

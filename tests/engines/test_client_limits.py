@@ -87,3 +87,11 @@ def test_token_bucket_within_rate_never_pauses() -> None:
     assert bucket.consume(1000, 10.0) > 0
     assert not bucket.is_full(10.5)
     assert bucket.is_full(30.0)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.5, 1.0, 60.0])
+def test_bucket_bursts_are_one_second_after_any_silence(silence: float) -> None:
+    bucket = TokenBucket(1000, now=0.0)
+    assert bucket.consume(1000, 0.0) == 0
+    kept = min(1000, round(1000 * silence))
+    assert bucket.consume(3000, silence) == pytest.approx((3000 - kept) / 1000)

@@ -66,6 +66,12 @@ def reset(client: Client, server: Server) -> None:
     client.reset()
 
 
+def reset_after_the_end(client: Client, _server: Server) -> None:
+    client.send(b"!\n")
+    assert client.receive_until_eof() == b"bye\n"
+    client.reset()
+
+
 def drain(client: Client, server: Server) -> None:
     request(client, server)
     server.drain()
@@ -112,6 +118,7 @@ TRAFFIC = [
     Traffic(request, UppercaseLines, "peer"),
     Traffic(ask_and_half_close, EchoService, "peer"),
     Traffic(end_by_service, UppercaseLines, "service"),
+    Traffic(reset_after_the_end, UppercaseLines, "service"),
     Traffic(wait_for_end, lambda: LargeReply(3_000_000, done=True), "service"),
     Traffic(wait_for_end, ErrorReply, "failed"),
     Traffic(read_all, lambda: PullProducer(200_000), "service"),

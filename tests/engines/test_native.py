@@ -37,7 +37,7 @@ from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import open_listeners
 from bothends.testing.clients import Client
 from bothends.testing.harness import Harness
-from bothends.testing.services import BroadcastChat, EchoService, pattern
+from bothends.testing.services import BroadcastChat, EchoService, Greeting, pattern
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running
 from tests.tools import needs_tool
@@ -205,12 +205,12 @@ def test_busy_poll_unsupported_engine_is_rejected() -> None:
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"])
 def test_busy_poll_answers(engine: type[NativeEngine], url: str) -> None:
-    with running(EchoService(), engine, url, Limits(busy_poll=0.0005)) as server:
-        with Client(server.endpoints[0]) as client:
-            for number in range(200):
-                assert client.request(b"%d" % number) == b"%d" % number
-        spent = time.thread_time()
-        assert time.thread_time() - spent < 1
+    with (
+        running(EchoService(), engine, url, Limits(busy_poll=0.0005)) as server,
+        Client(server.endpoints[0]) as client,
+    ):
+        for number in range(200):
+            assert client.request(b"%d" % number) == b"%d" % number
 
 
 # Exhausted buffers, full queues ---------------------------------------------------------------------
@@ -566,6 +566,39 @@ def test_time_limits_without_observer(engine: type[NativeEngine]) -> None:
             assert time.monotonic() - began >= 0.15
 
 
+def test_connection_ends_with_the_peers_eof_after_our_own(engine: type[NativeEngine]) -> None:
+    """After our FIN, the peer's EOF ends the connection, and not the linger timeout."""
+    with running(Greeting(), engine, limits=Limits(linger=3 * TIMEOUT)) as server:
+        with Client(server.endpoints[0]) as client:
+            assert client.receive_until_eof() == b"welcome and goodbye\n"
+            assert core_of(server).connections == 1
+        wait_for(lambda: core_of(server).connections == 0)
+
+
+def test_event_of_a_descriptor_that_is_not_watched_any_more_is_dropped(engine: type[NativeEngine]) -> None:
+    """Its slot may have been reused by then, for another descriptor."""
+    called = []
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(contextlib.closing(ShutdownFlags()))
+        loop = native.NativeLoop(EngineContext(EchoService(), [], stop), engine.backend == "io_uring", {})
+        core: Any = stack.enter_context(contextlib.closing(loop))._core
+        pairs = [[stack.enter_context(sock) for sock in socket.socketpair()] for _ in range(3)]
+        first, second, quiet = (watched for watched, _ in pairs)
+
+        def callback(name: str, own: socket.socket, other: socket.socket) -> None:
+            called.append(name)
+            core.unwatch(own.fileno())
+            core.unwatch(other.fileno())
+            core.watch(quiet.fileno(), lambda _events: called.append("quiet"), 1, False)
+
+        for name, own, other in (("first", first, second), ("second", second, first)):
+            core.watch(own.fileno(), lambda _events, each=(name, own, other): callback(*each), 1, False)
+        for _, peer in pairs[:2]:
+            peer.send(b"x")
+        core.run(0.05)
+    assert called in (["first"], ["second"])
+
+
 # Push and reload ----------------------------------------------------------------------------------
 
 
@@ -632,6 +665,49 @@ def test_datagram_boundaries_with_gso(url: str) -> None:
                 client.send(data)
         received = [client.receive_message() for _ in sent]
     assert collections.Counter(received) == collections.Counter(sent)
+
+
+# In a network namespace of its own, where the loopback interface has the MTU of Ethernet.
+MTU_PROGRAM = """
+import subprocess, sys, threading
+from bothends.server import Server
+from bothends.services.base import Peer
+from bothends.testing.clients import Client
+from bothends.testing.services import EchoService
+
+subprocess.run(["ip", "link", "set", "lo", "up", "mtu", "1500"], check=True)
+sent = threading.Event()
+
+
+class Echo(EchoService):
+    def answer(self, data, peer):
+        sent.wait()
+        return data
+
+
+messages = [bytes([number]) * 2000 for number in range(20)]
+with Server(Echo(), ["udp://127.0.0.1:0"], engine="native") as server:
+    with Client(server.endpoints[0], rcvbuf=1_000_000) as client:
+        for message in messages:
+            client.send(message)
+        sent.set()
+        assert [client.receive_message() for _ in messages] == messages
+"""
+
+
+@needs_tool("ip")
+def test_answers_longer_than_the_mtu_are_sent_one_by_one() -> None:
+    """The kernel rejects GSO for segments that are longer than the MTU, but fragments single datagrams."""
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--net", sys.executable, "-c", MTU_PROGRAM],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare failed" in done.stderr or "unshare: " in done.stderr:
+        pytest.skip("no user namespaces here")
+    assert done.returncode == 0, done.stderr
 
 
 def test_datagrams_from_concurrent_clients() -> None:

@@ -137,10 +137,12 @@ def test_fork_prints_bothends_error_without_traceback() -> None:
 
 def test_fork_flushes_stdio_once() -> None:
     lines = run("""
+        sys.stdout = open(1, "w", buffering=65536, closefd=False)  # also if PYTHONUNBUFFERED is set
         sys.stdout.write("before\\n")
         children.add(fork("one", lambda: sys.stdout.write("child\\n")), lambda child: None)
         children.wait(None)
         sys.stdout.write("after\\n")
+        sys.stdout.flush()
     """)
     assert lines == ["before", "child", "exited one 0", "after"]
 
@@ -197,6 +199,7 @@ def test_child_set_does_not_reap_foreign_children() -> None:
     lines = run("""
         import subprocess
         other = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has exited, and is not reaped
         children.add(fork("one", lambda: os.waitid(os.P_PID, os.getppid(), os.WEXITED) if 0 else None),
                      lambda child: None)
         children.wait(None)
@@ -293,6 +296,27 @@ def test_worker_pool_backs_off_on_repeated_crash() -> None:
     """)
     pauses = [float(word) for word in lines[0].split()]
     assert all(minimum <= pause for minimum, pause in zip((0.1, 0.2, 0.4, 0.8), pauses, strict=True))
+
+
+def test_worker_pool_backoff_is_short_again_after_a_healthy_life() -> None:
+    lines = run("""
+        processes._STABLE_AFTER = 0.5
+        def main(stop):
+            if len(times) == 3:  # of the fourth worker
+                time.sleep(0.7)
+            os._exit(1)
+        times = []
+        def record(event):
+            times.append(time.monotonic())
+            if len(times) == 6:
+                stop.draining.set()
+        WorkerPool(1, main, stop, record, grace=5).run()
+        write(*[round(late - early, 2) for early, late in zip(times, times[1:])])
+    """)
+    pauses = [float(word) for word in lines[0].split()]
+    assert sum(pauses[:3]) >= 0.1 + 0.2 + 0.4 + 0.7
+    # 0.1 s together, and not 0.4 + 0.8 or more.
+    assert sum(pauses[3:]) < 1.2
 
 
 def test_worker_pool_kills_after_grace() -> None:

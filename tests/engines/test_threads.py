@@ -32,6 +32,7 @@ from bothends.testing.services import (
     LargeReply,
     PullProducer,
     UppercaseLines,
+    pattern,
 )
 from tests.engines.hung_service import HangingService
 
@@ -335,6 +336,20 @@ def test_reset_during_push_ends_one_conversation() -> None:
         running.wait_event(Closed, lambda event: event.cause is CloseReason.RESET)
         assert one.receive_exactly(7) == b"(left)\n"
         assert one.request(b"x", 3) == b"ok\n"
+
+
+def test_drain_leaves_a_member_with_unsent_data_open() -> None:
+    """It is drained once it has read everything, so that what it sends until then is answered."""
+    with Harness("threads", BroadcastChat, [f"{TCP}?sndbuf=4096"], Limits(drain=60)) as running:
+        with Client(running.endpoints[0], rcvbuf=4096) as slow, Client(running.endpoints[0]) as sender:
+            for client in (slow, sender):
+                assert client.receive_line() == b"hello\n"
+            assert sender.request(pattern(500_000), 3).startswith(b"ok\n")
+            running.drain()
+            sender.receive_until_eof()  # it has been idle for less time than the other one
+            slow.send(b"x")
+            assert b"ok\n" in slow.receive_until_eof()
+        assert running.wait_exit().problems() == []
 
 
 def test_send_queue() -> None:

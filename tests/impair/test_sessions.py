@@ -7,12 +7,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bothends.endpoints import Endpoint
+from bothends.impair import dialer
 from bothends.impair import proxy as proxy_module
 from bothends.impair.proxy import Proxy
+from bothends.sockets import open_connection
 from tests.impair.running import TIMEOUT, RunningProxies, address, udp_echo_server
 
 
@@ -60,6 +63,51 @@ def test_udp_idle_session_ends_and_new_one_begins() -> None:
             running.wait_until(lambda: not proxy.flows, "the session ends")
             assert request(client, b"two") == b"two"
         assert running.run_on_loop(lambda: proxy.flows_opened) == 2
+
+
+def test_udp_replies_keep_the_session_open() -> None:
+    """A client that only receives, such as one of a multicast stream, is not idle."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        RunningProxies(idle_timeout=0.4) as running,
+    ):
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(TIMEOUT)
+        proxy = running.proxy("udp://127.0.0.1:0", f"udp://127.0.0.1:{server.getsockname()[1]}")
+        with udp_client(proxy) as client:
+            client.send(b"subscribe")
+            _, peer = server.recvfrom(100)
+            pause = threading.Event()
+            for number in range(8):  # twice the timeout
+                server.sendto(b"%d" % number, peer)
+                assert client.recv(100) == b"%d" % number
+                pause.wait(0.1)
+        assert running.run_on_loop(lambda: proxy.flows_opened) == 1
+
+
+def test_udp_datagrams_before_the_server_is_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = threading.Event()
+
+    def resolve_late(*arguments: Any, **more: Any) -> socket.socket:
+        assert resolved.wait(TIMEOUT)
+        return open_connection(*arguments, **more)
+
+    monkeypatch.setattr(dialer, "open_connection", resolve_late)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, RunningProxies() as running:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(TIMEOUT)
+        proxy = running.proxy("udp://127.0.0.1:0", f"udp://localhost:{server.getsockname()[1]}?family=4")
+        with udp_client(proxy) as client, udp_client(proxy) as other:
+            for number in range(200):
+                client.send(b"%d" % number)
+            other.send(b"of another")  # it is read after the others
+            running.wait_until(lambda: len(proxy.flows) == 2, "all datagrams are read")
+            resolved.set()
+            received = [server.recv(100) for _ in range(65)]
+            client.send(b"later")
+            assert server.recv(100) == b"later"
+    received.remove(b"of another")
+    assert received == [b"%d" % number for number in range(64)]
 
 
 def test_udp_session_limit_rejects_new_clients(monkeypatch: pytest.MonkeyPatch) -> None:

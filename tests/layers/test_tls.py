@@ -505,6 +505,30 @@ def test_pushing_service_output_is_pushed_in_order(keys: CertificateFiles) -> No
     assert client.close_notify_received
 
 
+def test_push_of_another_thread_waits_while_a_reply_is_sent(keys: CertificateFiles) -> None:
+    sent: list[bytes] = []
+    others: list[threading.Thread] = []
+
+    def push(data: bytes) -> None:
+        if opened.all and opened.only.received and not others:
+            others.append(threading.Thread(target=opened.only.push, args=(b"second",)))
+            others[0].start()
+            others[0].join(0.2)
+        sent.append(data)
+
+    server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, push)
+    client = SansIoTlsClient(keys.client_context())
+    while out := client.step():
+        server.receive(out)
+        client.incoming.write(b"".join(sent))
+        sent.clear()
+    server.receive(client.encrypt(b"first "))
+    others[0].join()
+    client.incoming.write(b"".join(sent))
+    client.step()
+    assert client.received == b"first second"
+
+
 def test_concurrent_pushes_stay_intact(keys: CertificateFiles) -> None:
     pushed: list[bytes] = []
     server = TlsLayer(keys.server_context()).wrap(opened := RecordingOpener())(PEER, pushed.append)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bothends import events
@@ -197,6 +197,10 @@ def test_reference_lists_every_close_and_reject_reason(kinds: type[CloseReason] 
 
 
 @given(st.binary(max_size=500), st.text(max_size=40), st.sampled_from(CloseReason), st.booleans())
+@example(b'"', "h", CloseReason.PEER, False)
+@example(b"\n", "h", CloseReason.PEER, False)
+@example(b"\xc3\xa9", "h", CloseReason.PEER, False)
+@example(b"x" * (MAX_MESSAGE_BYTES + 1), "h", CloseReason.PEER, False)
 def test_events_formatted_by_hand_are_as_the_others(
     data: bytes, host: str, cause: CloseReason, named: bool
 ) -> None:

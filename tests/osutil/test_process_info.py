@@ -63,3 +63,15 @@ def test_descriptors() -> None:
     os.close(writer)
     assert reader not in process_info.descriptors()
     assert process_info.descriptors(2**22 + 1) == {}
+
+
+def test_name_may_hold_any_character() -> None:
+    program = "open('/proc/self/comm', 'w').write(') Z 1 (x) S'); print(flush=True); input()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        found = process_info.read_process(child.pid)
+        child.communicate(b"\n")
+    assert found is not None
+    assert (found.name, found.parent, found.is_zombie) == (") Z 1 (x) S", os.getpid(), False)

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_happy_eyeballs_refused_attempt_starts_next_immediately() -> None:
         resolver = FakeResolver(refusing, listener.socket.getsockname())
         # A delay of a minute would exceed the timeout of this test.
         with open_connection(FAKE_HOST, resolver=resolver, attempt_delay=60) as sock:
+            assert sock.getpeername() == listener.socket.getsockname()
+
+
+def test_happy_eyeballs_failure_starts_next_while_another_is_under_way() -> None:
+    """RFC 8305, section 5: the second attempt fails while the first is under way."""
+    with (
+        unresponsive_address() as first,
+        refusing_address() as refusing,
+        listening("tcp://127.0.0.1:0") as listener,
+    ):
+        resolver = FakeResolver(first, refusing, refusing, listener.socket.getsockname())
+        # After another delay it would be too late.
+        with open_connection(FAKE_HOST, resolver=resolver, attempt_delay=0.8, timeout=1.5) as sock:
             assert sock.getpeername() == listener.socket.getsockname()
 
 
@@ -170,6 +184,16 @@ def test_connect_udp_sends_nothing_and_uses_first_routable_address() -> None:
             listener.socket.recv(1)
     with open_connection(Endpoint.parse("udp://127.255.255.255:9?broadcast=1")) as sock:
         assert sock.getpeername()[0] == "127.255.255.255"
+
+
+@pytest.mark.parametrize("scheme", ["unix", "unix+seqpacket", "unix+dgram"])
+def test_connect_timeout_does_not_limit_later_sends(scheme: str, tmp_path: Path) -> None:
+    with (
+        listening(f"{scheme}://{tmp_path}/socket") as listener,
+        open_connection(listener.endpoint, timeout=5) as sock,
+    ):
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            assert sock.getsockopt(socket.SOL_SOCKET, option, 16) == bytes(16)
 
 
 def test_connect_stdio_raises() -> None:

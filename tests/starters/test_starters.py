@@ -16,6 +16,7 @@ from bothends.starters.writing import (
     STYLES,
     TRANSPORTS,
     make_starter,
+    select_lines,
 )
 from tests.check.helpers import build_starter, failed_cases, format_failures, judge, judge_client
 from tests.interop.running import ROOT
@@ -89,6 +90,24 @@ def test_starter_has_no_leftover_template_markers(language: str, style: str) -> 
                 text = make_starter(role, language, transport, service=service, style=style).text
                 assert not re.search(r"^@(tcp|unix|upper|echo)\||\{usage\}", text, re.MULTILINE)
                 assert "PORT" in text or "PATH" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("style", STYLES)
+def test_usage_of_a_starter_has_its_arguments_in_order(language: str, style: str) -> None:
+    client = make_starter("client", language, "tcp", style=style)
+    assert client.run[-2:] == ("{host}", "{port}")
+    assert "HOST PORT" in client.text
+    server = make_starter("server", language, "tcp", style=style)
+    assert server.run[-1] == "{port}"
+    assert "HOST" not in server.text
+    assert make_starter("server", language, "unix", style=style).run[-1] == "{path}"
+
+
+def test_lines_of_other_options_are_left_out() -> None:
+    template = "common\n@tcp|  a socket\n@unix|  a path\nend\n"
+    assert select_lines(template, {"tcp"}) == "common\n  a socket\nend\n"
+    assert select_lines(template, {"unix"}) == "common\n  a path\nend\n"
 
 
 def test_starter_with_unknown_option_raises() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bothends.toxics.bandwidth import Bandwidth
+from bothends.toxics.base import Medium
 from tests.toxics.path import DATAGRAMS, STREAM, ToxicPath, data_of, messages_of, numbered
 
 _arrivals = st.lists(
@@ -33,6 +34,15 @@ def test_bandwidth_any_interval_stays_within_burst_and_rate(
             total += sizes[last][1]
             allowed = max(burst, sizes[first][1]) + rate * (sizes[last][0] - sizes[first][0])
             assert total <= allowed + 1e-3
+
+
+@pytest.mark.parametrize("medium", [STREAM, DATAGRAMS])
+def test_bandwidth_burst_leaves_at_once_after_an_idle_period(medium: Medium) -> None:
+    path = ToxicPath(medium, Bandwidth(rate=1, burst=500, queue=2**20))
+    arrived = path.run([(10.0, bytes(100))] * 10)
+    at_once = [item for at, item in arrived if at < 10.01]
+    assert len(data_of([(10.0, item) for item in at_once])) == 500
+    assert arrived[-1][0] == pytest.approx(10.5)
 
 
 @pytest.mark.parametrize("medium", [STREAM, DATAGRAMS])

@@ -7,7 +7,17 @@ import statistics
 import pytest
 
 from bothends.toxics.latency import Latency
-from tests.toxics.path import DATAGRAMS, PACKETS, STREAM, ToxicPath, delays, messages_of, numbered, numbers
+from tests.toxics.path import (
+    DATAGRAMS,
+    PACKETS,
+    STREAM,
+    ToxicPath,
+    delays,
+    messages_of,
+    numbered,
+    numbers,
+    stage,
+)
 
 
 def measured(toxic: Latency, count: int = 20_000) -> list[float]:
@@ -18,6 +28,19 @@ def measured(toxic: Latency, count: int = 20_000) -> list[float]:
 
 def test_latency_without_jitter_delays_all_equally() -> None:
     assert measured(Latency(latency=50), 100) == pytest.approx([50] * 100)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "arrives"), [(10_000, 0, 1.0), (10_000, 500, 1.5), (0, 500, 1.5)]
+)
+def test_changed_latency_applies_to_new_data_of_a_stream(before: float, after: float, arrives: float) -> None:
+    path = ToxicPath(STREAM, Latency(latency=before))
+    path.send(0.0, b"old")
+    new_state = stage(Latency(latency=after), STREAM).state
+    path.arrived += [(0.5, item) for item in path.pipeline.replace("latency", new_state, 0.5)]
+    path.send(1.0, b"new")
+    path.advance_to(100.0)
+    assert path.arrived == [(0.0 if before == 0 else 0.5, b"old"), (arrives, b"new")]
 
 
 def test_latency_default_adds_no_delay() -> None:

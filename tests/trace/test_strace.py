@@ -119,6 +119,20 @@ def test_parser_blocked_call_is_reported_before_it_ends() -> None:
     assert ended.error == "EINTR"
 
 
+def test_parser_full_stdio_buffer_is_no_blocked_call_whatever_it_ends_with() -> None:
+    """Without a string that is cut, only the length shows that more of the line follows."""
+    line = f"7 {STAMP} ppoll([" + ", ".join(f"{{fd={n}<TCP:[{n}]>, events=POLLIN}}" for n in range(3, 400))
+    data = line.encode()
+    parser = StraceParser()
+    for start in range(0, 3 * 4096, 4096):
+        assert list(parser.feed(data[start : start + 4096])) == []
+        assert parser.unfinished_call() is None
+    assert list(parser.feed(data[3 * 4096 :])) == []
+    began = parser.unfinished_call()
+    assert began is not None
+    assert began.text == line.partition("ppoll(")[2]
+
+
 def test_parser_partially_written_call_start_is_not_reported() -> None:
     data = "\\x68" * 1024
     line = f'7 {STAMP} sendto(4<UDP:[2]>, "{data}", 1024, 0, NULL, 0'.encode()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bothends.checksum import checksum
 from bothends.wire import offload
-from tests.wire.test_packets import ipv4, ipv6
+from tests.wire.test_packets import ipv4, ipv6, payloads
 
 ETHERNET = bytes(12) + b"\x08\x00"
 TCP, UDP = 6, 17
@@ -60,7 +60,7 @@ def frame(
 
 
 @given(
-    data=st.binary(min_size=1, max_size=5000),
+    data=payloads(1, 5000),
     size=st.integers(100, 1460),
     version=st.sampled_from([4, 6]),
     words=st.integers(0, 10),
@@ -96,7 +96,7 @@ def test_segment_frame_tcp(
     assert again == data
 
 
-@given(data=st.binary(min_size=1, max_size=5000), size=st.integers(1, 1472), version=st.sampled_from([4, 6]))
+@given(data=payloads(1, 5000), size=st.integers(1, 1472), version=st.sampled_from([4, 6]))
 def test_segment_frame_udp(data: bytes, size: int, version: int) -> None:
     packet = udp(data, version=version)
     start = len(packet) - len(data) - 8
@@ -113,7 +113,7 @@ def test_segment_frame_udp(data: bytes, size: int, version: int) -> None:
         assert has_valid_checksum(part, start, UDP)
 
 
-@given(data=st.binary(max_size=1400), version=st.sampled_from([4, 6]))
+@given(data=payloads(0, 1400), version=st.sampled_from([4, 6]))
 def test_segment_frame_completes_checksum(data: bytes, version: int) -> None:
     for packet, place, protocol in (
         (tcp(data, version=version), 16, TCP),
@@ -127,6 +127,24 @@ def test_segment_frame_completes_checksum(data: bytes, version: int) -> None:
         assert has_valid_checksum(finished, start, protocol)
         assert finished[: start + place] == packet[: start + place]
         assert finished[start + place : start + place + 2] != b"\0\0" or protocol == TCP
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_udp_checksum_that_is_zero_is_sent_as_ones(version: int) -> None:
+    """In UDP a checksum of 0 says that there is none (RFC 768)."""
+    start = 20 if version == 4 else 40
+    (plain,) = offload.segment_frame(
+        frame(udp(b"\0\0", version=version), checksum_offset=6), offload.HEADER_SIZE
+    )
+    # As data, the checksum of the same datagram with zeros makes the sum of all words 0.
+    data = plain[start + 6 : start + 8]
+    (finished,) = offload.segment_frame(
+        frame(udp(data, version=version), checksum_offset=6), offload.HEADER_SIZE
+    )
+    assert finished[start + 6 : start + 8] == b"\xff\xff"
+    segmented = frame(udp(data, version=version), kind=UDP_KIND, size=1400, checksum_offset=6)
+    (finished,) = offload.segment_frame(segmented, offload.HEADER_SIZE)
+    assert finished[start + 6 : start + 8] == b"\xff\xff"
 
 
 def test_complete_frame_is_unchanged() -> None:

@@ -25,3 +25,16 @@ def test_messages_on_stderr_have_no_control_characters(
 ) -> None:
     write(TITLE)
     assert capsys.readouterr().err.rstrip("\n").endswith(ESCAPED)
+
+
+@pytest.mark.parametrize("write", [terminal.note, terminal.error])
+def test_messages_on_stderr_are_one_line(
+    write: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("a name\nbothends: a second message")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_style_in_a_text_is_escaped_where_there_is_no_colour(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show("\x1b[31mred\x1b[0m")
+    assert capsys.readouterr().out == "\\x1b[31mred\\x1b[0m\n"
