@@ -39,6 +39,7 @@ from bothends.trace.findings import (
     receive_timeouts,
     records,
     resets,
+    select_sets,
     short_reads,
     split_characters,
     streams,
@@ -138,6 +139,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "edge-not-drained": hangs.edge_not_drained,
     "loop-blocked": blocked_loops.loop_blocked,
     "blocked-by-slow-reader": blocked_loops.blocked_by_slow_reader,
+    "select-set-reused": select_sets.select_set_reused,
     "not-accepted": hangs.not_accepted,
     "keyboard": hangs.keyboard,
     "copy-keeps-open": kept_open.copy_keeps_open,
@@ -243,6 +245,7 @@ _LOOPS: Final = (
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
     "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
+    "select-set-reused": _OF_A_HANG | {*_HANGS, "busy-loop", "zero-timeout", "listener-closed-with-queue"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
     "blocked-by-slow-reader": _OF_A_HANG
     | {"http-unanswered", "request-ignored", "not-accepted", "listener-closed-with-queue"},
