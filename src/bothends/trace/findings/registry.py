@@ -173,6 +173,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "eof-ignored": streams.eof_ignored,
     "write-after-close": streams.write_after_close,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
+    "http-response-read-to-eof": idle_http_clients.http_response_read_to_eof,
     "http-body-not-consumed": idle_http_clients.http_body_not_consumed,
     "idle-client": streams.idle_client,
     "http-unanswered": hanging_reads.http_unanswered,
@@ -255,6 +256,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
     "pool-exhausted": _OF_A_HANG | {"request-ignored", "http-unanswered"},
+    "http-response-read-to-eof": _OF_A_HANG,
     "not-read": (_OF_A_HANG - {"not-read"}) | {"one-recv-per-message", "http-unanswered"},
     "not-closed": _OF_A_HANG - {"not-closed"},
     "swapped-port": frozenset(
