@@ -124,6 +124,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "text-as-length": framing.text_as_length,
+    "json-joined": joined_messages.json_joined,
     "object-sent-once": java_objects.object_sent_once,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
@@ -304,6 +305,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "record-size-differs": _OF_A_HANG
     | {*_HANGS, "one-recv-per-message", "length-byte-order", "exited-mid-conversation"},
     "message-abandoned": _OF_A_HANG | {"text-as-length", "one-recv-per-message", "timeout-too-short"},
+    "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),
     "exited-with-unsent-data": _OF_A_HANG | {"short-send", "exited-mid-conversation"},
     "answered-twice": frozenset({"timeout-too-short", "closed-with-unread-data", "write-after-close"}),
