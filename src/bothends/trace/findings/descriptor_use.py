@@ -11,7 +11,7 @@ from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.processes import finished_connections
-from bothends.trace.findings.standstill import STANDSTILL_NS, call_name
+from bothends.trace.findings.standstill import STANDSTILL_NS, Moment, call_name
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -34,11 +34,20 @@ def two_readers(trace_index: TraceIndex) -> Iterator[Finding]:
         for call in trace_index.calls_by_socket[socket.number]:
             if call.name in RECEIVING and "MSG_PEEK" not in call.flags:
                 reads[call.process, call.thread].append(call)
+        waiting = [calls[-1] for calls in reads.values() if calls[-1].until is None]
+        mixed_up = _reader_mixed_up(trace_index, socket, *waiting[:2]) if len(waiting) > 1 else None
+        if mixed_up is not None:
+            yield mixed_up
+            continue
         pair = _concurrent_readers(trace_index, reads)
         if pair is None:
             yield from _starved_reader(trace_index, socket, reads)
             continue
         first, second = (next(each for each in reads[reader] if each.size) for reader in pair)
+        mixed_up = _reader_mixed_up(trace_index, socket, first, second)
+        if mixed_up is not None:
+            yield mixed_up
+            continue
         what = "processes" if first.process != second.process else "threads"
         yield Finding(
             "two-readers",
@@ -74,6 +83,10 @@ def _starved_reader(
         ]
         if waiting.until is not None or not taken or trace_index.end - taken[-1].at < STANDSTILL_NS:
             continue
+        mixed_up = _reader_mixed_up(trace_index, socket, taken[-1], waiting)
+        if mixed_up is not None:
+            yield mixed_up
+            return
         what = "processes" if taken[-1].process != waiting.process else "threads"
         yield Finding(
             "two-readers",
@@ -90,6 +103,52 @@ def _starved_reader(
             in_python="queues[kind(line)].put(line)   # in the only thread that reads",
         )
         return
+
+
+def _reader_mixed_up(trace_index: TraceIndex, socket: Socket, first: Call, second: Call) -> Finding | None:
+    """Return the finding for two threads of a server, one of which should read another connection.
+
+    That one was accepted from the same listener, and no thread waits for its data, while the peer waits.
+    """
+    if socket.accepted_from is None or first.process != second.process:
+        return None
+    moment = Moment(trace_index, trace_index.end)
+    for other in trace_index.sockets("stream"):
+        peer = trace_index.peer_of(other.number)
+        if other.accepted_from != socket.accepted_from or other.number == socket.number or peer is None:
+            continue
+        if first.process not in trace_index.holders_at(other.number):
+            continue
+        unread = moment.sent(peer) - moment.received(other.number)
+        states = moment.threads.values()
+        is_awaited = any(other.number in state.sockets for state in states)
+        peer_waits = any(state.waits_for(peer) for state in states)
+        uses = [call for call in trace_index.calls_by_socket[other.number] if call.name in _MOVING]
+        users = {call.thread for call in uses}
+        if is_awaited or not (unread > 0 or peer_waits) or not users <= {first.thread, second.thread}:
+            continue
+        server = name_of(trace_index, first.process)
+        held = min(trace_index.holders_at(other.number)[first.process])
+        count = "1 byte lies" if unread == 1 else f"{unread:,} bytes lie"
+        harm = f"where {count} unread" if unread > 0 else "whose peer waits for data"
+        before = f" One of them used descriptor {held} before." if users else ""
+        return Finding(
+            "two-readers",
+            "Two threads read from one connection, and none from another",
+            f"Two threads of {server} read from descriptor {first.descriptor}, and none waits for descriptor "
+            f"{held}, a connection that it also accepted, {harm}.{before} Probably the threads "
+            "share one variable for the connection, and the next accept() overwrote it.",
+            "Give each thread a connection of its own, as an argument: by value, not the address of a "
+            "variable that accept() writes to, and not a global one.",
+            tuple(sorted({*(call.number for call in uses[-1:]), first.number, second.number})),
+            "inferred",
+            "one connection has two readers, and another one has none",
+            process=first.process,
+            sockets=(socket.number, other.number),
+            in_c="pthread_create(&t, NULL, serve, (void *)(intptr_t)c);  /* not &c */",
+            in_python="threading.Thread(target=serve, args=(connection,)).start()",
+        )
+    return None
 
 
 def _concurrent_readers(

@@ -29,6 +29,7 @@ from bothends.trace.findings.http_messages import (
     is_whole_response,
     missing_of_request,
 )
+from bothends.trace.findings.java_objects import awaits_stream_header, stream_header_awaited
 from bothends.trace.findings.reading import (
     fixed_read,
     is_alone,
@@ -400,6 +401,8 @@ def _nothing_sent(
     name, other = name_of(trace_index, each.waiter.process), name_of(trace_index, reader.process)
     if reader.call is not None and reader.call.requested == HEADER_SIZE:
         return _client_hello_awaited(each, peer, reader, name, other)
+    if awaits_stream_header(trace_index, each.waiter) and awaits_stream_header(trace_index, reader):
+        return stream_header_awaited(each, peer, reader, name, other)
     buffered = reads_lines(trace_index, each, peer, reader)
     cause = (
         f"the request is still in a buffer of {name} that was never flushed"

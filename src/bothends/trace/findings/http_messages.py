@@ -13,6 +13,7 @@ _CONTENT_LENGTH: Final = re.compile(rb"(?i)\ncontent-length:[ \t]*(\d{1,15})[ \t
 _CHUNKED: Final = re.compile(rb"(?i)\ntransfer-encoding:[^\r\n]*chunked[ \t]*(\r?\n|\Z)")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
 _SELF_DELIMITED: Final = re.compile(rb"(?i)\n(transfer-encoding:|connection:[ \t]*(close|upgrade))")
+_CLOSES: Final = re.compile(rb"(?i)\n(connection:[^\r\n]*\b(close|upgrade)|upgrade:)")
 
 
 def missing_of_request(data: bytes, size: int) -> str:
@@ -69,6 +70,23 @@ def is_whole_response(data: bytes, size: int) -> bool:
     """Return whether the bytes are an HTTP response whose end the client knows, and all of it."""
     is_http = b"\r\n\r\n" in data and _RESPONSE.match(data) is not None
     return is_http and not missing_of_response(data, size, b"")
+
+
+def leaves_connection_open(request: bytes, response: bytes, size: int) -> bool:
+    """Return whether a response is the whole answer to one request, after which the connection stays open.
+
+    Args:
+        request: what the client sent.
+        response: the first bytes of what it received since.
+        size: the number of bytes that it received.
+    """
+    start = _RESPONSE.match(response)
+    if start is None or start[1] != b"1" or start[2] < b"200" or not is_whole_response(response, size):
+        return False
+    lines = _REQUEST_LINE.findall(request)
+    header = response.partition(b"\r\n\r\n")[0]
+    is_one = len(lines) == 1 and _REQUEST.match(request) is not None and b" HTTP/1.1" in request
+    return is_one and not any(_CLOSES.search(each) for each in (request, header))
 
 
 def missing_of_response(data: bytes, size: int, request: bytes) -> str:

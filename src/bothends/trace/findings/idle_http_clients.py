@@ -1,15 +1,23 @@
-"""A rule about an HTTP client that has all its answers and waits for nothing that could come. Pure."""
+"""Rules about HTTP clients that have a whole response and wait for nothing that is needed. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.http_messages import is_whole_response
+from bothends.trace.findings.http_messages import (
+    is_whole_response,
+    leaves_connection_open,
+)
 from bothends.trace.findings.reading import others_may_act
 from bothends.trace.findings.standstill import Standstill, age, bytes_text, call_name, evidence, standstills
 from bothends.trace.findings.turns import turns
+from bothends.trace.rendering import formatting
+
+UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds: long enough for a thread that keeps a connection
 
 
 def http_body_not_consumed(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -51,6 +59,45 @@ def http_body_not_consumed(trace_index: TraceIndex) -> Iterator[Finding]:
             sockets=tuple(known),
             in_c="",
             in_python="await response.read()  # Node.js: response.resume()",
+        )
+
+
+def http_response_read_to_eof(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a client that has a whole response, and reads on until the server closes the idle connection."""
+    done = set[int]()  # processes
+    for each in standstills(trace_index):
+        number, state = each.socket.number, each.waiter
+        if each.socket.accepted_from is not None or each.peer is None or each.unread or each.unread_here:
+            continue
+        spoken = turns(trace_index, each.socket)
+        if len(spoken) < 2 or spoken[-1].kind != "received" or state.process in done:
+            continue
+        request, response = spoken[-2], spoken[-1]
+        is_persistent = leaves_connection_open(request.data, response.data, response.total)
+        if not is_persistent or request.calls[-1].thread != state.thread or state.sockets != (number,):
+            continue
+        end = trace_index.later_calls(response.calls[-1])
+        eof = next((call for call in end if call.name in RECEIVING and call.result == 0), None)
+        is_last = each.moment.now >= trace_index.end and each.length >= UNANSWERED_NS
+        if state.activity != "read" or not (is_last or (eof is not None and eof.thread == state.thread)):
+            continue
+        done.add(state.process)
+        client = name_of(trace_index, state.process)
+        outcome = " so far" if eof is None else ", until the server closed the idle connection"
+        yield Finding(
+            "http-response-read-to-eof",
+            "An HTTP client has the whole response, and waits for the end of the connection",
+            f"{capitalized(client)} read the whole response of {bytes_text(response.total)}, whose header "
+            f"says where it ends, and waited in {call_name(state)} for more for "
+            f"{formatting.duration(each.length)}{outcome}. In HTTP/1.1 the connection stays open after a "
+            "response.",
+            "Stop at the end that the header announces (Content-Length, chunked), or ask the server to close "
+            "the connection, with Connection: close in the request (RFC 9112, sections 6.3 and 9.6).",
+            evidence(request.calls[-1], response.calls[-1], state, eof),
+            process=state.process,
+            sockets=(number, each.peer.number),
+            in_c='dprintf(fd, "GET / HTTP/1.1\\r\\nHost: %s\\r\\nConnection: close\\r\\n\\r\\n", host);',
+            in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: example\\r\\nConnection: close\\r\\n\\r\\n")',
         )
 
 

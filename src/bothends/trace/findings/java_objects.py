@@ -1,4 +1,7 @@
-"""A rule about Java's ObjectOutputStream, which sends each object once. Pure.
+"""Rules about Java's object streams: a header comes first, and each object is sent once. Pure.
+
+The constructor of ObjectInputStream reads the header of 4 bytes, and waits until the constructor of the other
+end's ObjectOutputStream has sent it. If both ends make their input stream first, neither sends it.
 
 A second writeObject() of the same object sends TC_REFERENCE and its number (Java Object Serialization
 Specification, section 6.4): the reader gets the object as it was the first time.
@@ -6,16 +9,21 @@ Specification, section 6.4): the reader gets the object as it was the first time
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.standstill import Standstill, ThreadState, age, call_name, evidence
+from bothends.trace.model import Socket
 
 _HEADER: Final = b"\xac\xed\x00\x05"  # STREAM_MAGIC, STREAM_VERSION
 _OBJECT: Final = b"s"  # TC_OBJECT
 _REFERENCE: Final = b"q\x00\x7e"  # TC_REFERENCE and the first half of baseWireHandle
 _REFERENCE_SIZE: Final = 5
+_JAVA: Final = re.compile(r'\["([^"]*/)?java"')  # the arguments of execve(), as strace shows them
+_FIRST_READ: Final = 2  # bytes: ObjectInputStream reads STREAM_MAGIC by itself
 
 
 def object_sent_once(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -45,3 +53,32 @@ def object_sent_once(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="",
             in_python="",
         )
+
+
+def awaits_stream_header(trace_index: TraceIndex, state: ThreadState) -> bool:
+    """Return whether a thread of Java waits for as many bytes as the magic number of an object stream has."""
+    is_java = _JAVA.match(trace_index.process(state.process).command) is not None
+    return is_java and state.call is not None and state.call.requested == _FIRST_READ
+
+
+def stream_header_awaited(
+    each: Standstill, peer: Socket, reader: ThreadState, client: str, server: str
+) -> Finding:
+    """Return the finding for two programs of Java that both wait for 2 bytes, before anything was sent."""
+    return Finding(
+        "unflushed",
+        "Both ends probably wait for the header of an object stream",
+        f"{capitalized(client)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {server} "
+        f"waits in {call_name(reader)}, but neither has sent anything: probably each end creates its "
+        "ObjectInputStream first. The constructor of it waits for the header that the constructor of the "
+        "other end's ObjectOutputStream sends.",
+        "At both ends, or at one at least, create the ObjectOutputStream first and flush() it, then the "
+        "ObjectInputStream. If no object streams are used, let one end begin.",
+        evidence(each.waiter, reader),
+        "inferred",
+        "both are Java, wait for 2 bytes, and no byte was sent",
+        process=each.waiter.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="",
+        in_python="",
+    )

@@ -1,26 +1,33 @@
-"""A rule about messages that came together in one read, of which only the first ones were answered. Pure.
+"""Rules about messages that came together in one read, and a reader that expects one. Pure.
 
 The reader takes one message from its buffer for each read, or for each event. The others stay in the buffer
-until more data comes, which the peer does not send before it has the answers.
+until more data comes, which the peer does not send before it has the answers. Or the reader takes all of them
+for one message, and fails.
 
 client ── 00 00 00 02 hi 00 00 00 03 you ──> server reads all 13 bytes, and answers once
+server ── {"id":1}{"id":2} ────────────────> client reads all 16 bytes, and its parser fails
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from bothends.trace.capture.calls import SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.framing import FRAMINGS
 from bothends.trace.findings.reading import others_may_act
-from bothends.trace.findings.standstill import age, call_name, evidence, standstills
+from bothends.trace.findings.standstill import age, bytes_text, call_name, evidence, standstills
 from bothends.trace.findings.turns import Turn, stream_of
 from bothends.trace.model import Call
+from bothends.trace.rendering import formatting
 
 _MAX_MESSAGES: Final = 1_000  # that are counted
+_PROMPT_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
+_SHOWN: Final = 24  # bytes of a message in a text
 
 
 class _Messages(NamedTuple):
@@ -67,6 +74,70 @@ def messages_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="while (have >= 4 && have - 4 >= (n = length_of(buffer))) take(buffer, n);",
             in_python="while (message := take(buffer)) is not None: answer(message)   # not: if",
         )
+
+
+def json_joined(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a program or a thread that failed after it had read several JSON values at once."""
+    done = set[int]()  # processes
+    for socket in trace_index.sockets("stream"):
+        receives = [call for call in trace_index.receives(socket) if call.size]
+        if not receives or receives[-1].process in done:
+            continue
+        read = receives[-1]
+        senders = trace_index.senders_of(read)
+        failed = _failure_after(trace_index, read)
+        if not failed or len(senders) < 2 or sum(call.size for call in senders) != read.size:
+            continue
+        values = [call.data[: call.size] for call in senders]
+        if (
+            not all(map(_is_json, values))
+            or _is_json(b"".join(values))
+            or any(b"\n" in each for each in values)
+        ):
+            continue
+        done.add(read.process)
+        name, other = name_of(trace_index, read.process), name_of(trace_index, senders[0].process)
+        first, second = (formatting.quoted(each, len(each), _SHOWN) for each in values[:2])
+        yield Finding(
+            "json-joined",
+            "Several JSON values came in one read, and were probably parsed as one",
+            f"{capitalized(other)} sent {len(senders)} JSON values without anything between them, {first}, "
+            f"{second}{' and so on' if len(values) > 2 else ''}. {capitalized(name)} got all of them in "
+            f"{call_name(read)}, {bytes_text(read.size)}, and {failed}. A read, or a 'data' event, returns "
+            "what has arrived: a part of a message, or several.",
+            "End each value with a newline, or send its length before it. The reader collects what it reads "
+            "in a buffer, and parses each whole message in it.",
+            evidence(*senders[:3], read),
+            "inferred",
+            "each send is a JSON value, all of them together are none, and the reader failed at once",
+            process=read.process,
+            sockets=(socket.number,),
+            in_c="while ((end = memchr(buffer, '\\n', have)) != NULL) take(buffer, end);",
+            in_python='for line in s.makefile("rb"): handle(json.loads(line))  # newline after each',
+        )
+
+
+def _failure_after(trace_index: TraceIndex, read: Call) -> str:
+    """Return how a program or a thread failed just after a read, as part of a sentence; "" if it did not."""
+    at = read.until or read.at
+    ended, status = trace_index.ended_at(read.process), trace_index.process(read.process).status
+    if ended is not None and ended - at < _PROMPT_NS:
+        return f"exited with status {status}" if (status or 0) > 0 else ""
+    thread = trace_index.trace.thread_exits.get(read.thread)
+    is_prompt = thread is not None and 0 <= thread - at < _PROMPT_NS
+    sent = any(call.size and call.name in SENDING for call in trace_index.later_calls(read))
+    return "the thread that read them ended at once" if is_prompt and not sent else ""
+
+
+def _is_json(data: bytes) -> bool:
+    """Return whether bytes are one JSON object or array."""
+    if data[:1] not in (b"{", b"["):
+        return False
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _count(sent: Turn, answers: Turn) -> _Messages | None:

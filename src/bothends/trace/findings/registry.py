@@ -39,6 +39,7 @@ from bothends.trace.findings import (
     receive_timeouts,
     records,
     resets,
+    select_sets,
     short_reads,
     split_characters,
     streams,
@@ -123,6 +124,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "text-as-length": framing.text_as_length,
+    "json-joined": joined_messages.json_joined,
     "object-sent-once": java_objects.object_sent_once,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
@@ -138,6 +140,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "edge-not-drained": hangs.edge_not_drained,
     "loop-blocked": blocked_loops.loop_blocked,
     "blocked-by-slow-reader": blocked_loops.blocked_by_slow_reader,
+    "select-set-reused": select_sets.select_set_reused,
     "not-accepted": hangs.not_accepted,
     "keyboard": hangs.keyboard,
     "copy-keeps-open": kept_open.copy_keeps_open,
@@ -171,6 +174,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "eof-ignored": streams.eof_ignored,
     "write-after-close": streams.write_after_close,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
+    "http-response-read-to-eof": idle_http_clients.http_response_read_to_eof,
     "http-body-not-consumed": idle_http_clients.http_body_not_consumed,
     "idle-client": streams.idle_client,
     "http-unanswered": hanging_reads.http_unanswered,
@@ -243,6 +247,7 @@ _LOOPS: Final = (
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
     "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
+    "select-set-reused": _OF_A_HANG | {*_HANGS, "busy-loop", "zero-timeout", "listener-closed-with-queue"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
     "blocked-by-slow-reader": _OF_A_HANG
     | {"http-unanswered", "request-ignored", "not-accepted", "listener-closed-with-queue"},
@@ -252,6 +257,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
     "pool-exhausted": _OF_A_HANG | {"request-ignored", "http-unanswered"},
+    "http-response-read-to-eof": _OF_A_HANG,
     "not-read": (_OF_A_HANG - {"not-read"}) | {"one-recv-per-message", "http-unanswered"},
     "not-closed": _OF_A_HANG - {"not-closed"},
     "swapped-port": frozenset(
@@ -299,6 +305,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "record-size-differs": _OF_A_HANG
     | {*_HANGS, "one-recv-per-message", "length-byte-order", "exited-mid-conversation"},
     "message-abandoned": _OF_A_HANG | {"text-as-length", "one-recv-per-message", "timeout-too-short"},
+    "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),
     "exited-with-unsent-data": _OF_A_HANG | {"short-send", "exited-mid-conversation"},
     "answered-twice": frozenset({"timeout-too-short", "closed-with-unread-data", "write-after-close"}),
