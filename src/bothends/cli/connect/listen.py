@@ -43,6 +43,8 @@ from bothends.sockets import (
 
 TIMEOUT: Final = 10.0  # seconds; required by Connection, but the relay and the prompt set their own timeouts
 
+_MAX_SIGNAL_DELAY: Final = 1000  # milliseconds
+
 
 def listen_endpoint(args: Sequence[str], scheme: str, host: str, port: int | None) -> Endpoint:
     """Return the endpoint to listen on: a URL, HOST PORT, a single port as in netcat, or -s and -p.
@@ -115,7 +117,8 @@ def _accept(listeners: Sequence[Listener]) -> Connection:
         listener.socket.setblocking(False)
         poller.register(listener.socket, select.POLLIN)
     while True:
-        for descriptor, _ in poller.poll():
+        # A signal that arrives just before poll() does not interrupt it: Python's handler runs when it returns.
+        for descriptor, _ in poller.poll(_MAX_SIGNAL_DELAY):
             listener = by_descriptor[descriptor]
             try:
                 sock, sockaddr = listener.socket.accept()
