@@ -117,7 +117,7 @@ def _accept(listeners: Sequence[Listener]) -> Connection:
         listener.socket.setblocking(False)
         poller.register(listener.socket, select.POLLIN)
     while True:
-        # A signal that arrives just before poll() does not interrupt it: Python's handler runs when it returns.
+        # A signal just before poll() does not interrupt it, and Python's handler runs when it returns.
         for descriptor, _ in poller.poll(_MAX_SIGNAL_DELAY):
             listener = by_descriptor[descriptor]
             try:
