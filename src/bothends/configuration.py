@@ -82,6 +82,11 @@ class ServeOptions:
     """The same as the level "problems"."""
 
     @property
+    def level(self) -> Literal["messages", "connections", "problems"]:
+        """The level of the log: `log_level`, unless `quiet`."""
+        return "problems" if self.quiet else self.log_level
+
+    @property
     def title(self) -> str:
         """Name of the server: its `name`, or else its command or service."""
         return self.name or self.exec or self.service.rpartition("/")[2]

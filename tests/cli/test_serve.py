@@ -56,9 +56,10 @@ def test_messages_go_to_stdout_and_events_to_stderr() -> None:
         assert server.stop() == 0
 
 
-def test_quiet_keeps_print_messages() -> None:
+@pytest.mark.parametrize("level", [["--quiet"], ["--log-level", "problems"]], ids=lambda words: words[0])
+def test_quiet_keeps_print_messages(level: list[str]) -> None:
     for service, messages in (("upper", 0), ("print", 1)):
-        with Running([*SERVE, "--quiet", service, "udp://127.0.0.1:0", "tcp://127.0.0.1:0"]) as server:
+        with Running([*SERVE, *level, service, "udp://127.0.0.1:0", "tcp://127.0.0.1:0"]) as server:
             port = int(server.error_line(rb"  tcp://127\.0\.0\.1:(\d+)")[1])
             with connect(f"tcp://127.0.0.1:{port}") as connection:
                 connection.exchange(b"hello")

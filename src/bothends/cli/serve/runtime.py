@@ -215,6 +215,7 @@ def build_observer(
         SystemCallFailed: the trace file cannot be written.
     """
     name = options.title if one_of_several else ""
+    quiet = options.level == "problems"
     log: Observer
     observers: list[Observer] = [] if metrics is None else [metrics]
     if options.trace is not None:
@@ -223,15 +224,15 @@ def build_observer(
         observers.append(files.closing(EventRecorder(options.trace, name or "server", report=files.warn)))
     if options.log == "json":
         stdout = files.stream(sys.stdout, missing_record)
-        log = JsonLog(stdout, quiet=options.quiet, messages=service.log_messages, dump=options.hex, name=name)
+        log = JsonLog(stdout, quiet=quiet, messages=service.log_messages, dump=options.hex, name=name)
     else:
         # With a stdio: endpoint, standard output belongs to the conversation.
         stdio = any(endpoint.scheme == "stdio" for endpoint in options.endpoints)
         log = TextLog(
             messages=files.stream(sys.stderr if stdio else sys.stdout)
-            if service.log_messages or not options.quiet
+            if service.log_messages or not quiet
             else None,
-            activity=None if options.quiet else files.stream(sys.stderr),
+            activity=None if quiet else files.stream(sys.stderr),
             problems=files.stream(sys.stderr),
             colour=terminal.has_colour,
             dump=options.hex,
@@ -255,9 +256,9 @@ def build_observer(
 
 def filter_for(options: ServeOptions, log: Observer) -> FilteredObserver | None:
     """Return an observer that passes on what is logged at this level; None for the level "messages"."""
-    if options.quiet or options.log_level == "problems":
+    if options.level == "problems":
         return ProblemsOnly(log)
-    return WithoutMessages(log) if options.log_level == "connections" else None
+    return WithoutMessages(log) if options.level == "connections" else None
 
 
 def _tls_for(options: ServeOptions, endpoints: tuple[Endpoint, ...]) -> TlsSettings | None:
