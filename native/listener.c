@@ -158,13 +158,14 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
     if (connection == NULL)
         goto end;
     fd = -1;
-    if (!in_python && core->on_service_error != NULL && size <= sizeof connection->peer_address.address) {
-        memcpy(&connection->peer_address.address, &storage, size);
-        connection->peer_address.size = size;
-        connection->peer_address.connection_id = core->last_connection_id;
-        connection->peer_address.local = Py_NewRef(local);
-    } else if (!in_python && core->on_service_error != NULL) {
-        connection->peer = Py_NewRef(peer);
+    if (!in_python && core->on_service_error != NULL) {
+        if (size <= sizeof connection->peer_address.address) {
+            memcpy(&connection->peer_address.address, &storage, size);
+            connection->peer_address.size = size;
+            connection->peer_address.connection_id = core->last_connection_id;
+            connection->peer_address.local = Py_NewRef(local);
+        } else
+            connection->peer = Py_NewRef(peer);
     }
     status = connection_start(connection);
 end:

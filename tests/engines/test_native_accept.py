@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,39 @@ def test_client_over_the_limit_waits_for_another_to_leave(
             assert third.receive_exactly(5) == b"three"
             assert not first.is_readable()
     assert not rejections
+
+
+@pytest.mark.parametrize("other", ["unix:@accept-{pid}?backlog=9", "unix+seqpacket:@accept-{pid}"])
+def test_limit_is_one_for_all_listeners(engine: type[NativeEngine], other: str) -> None:
+    urls = ["tcp://127.0.0.1:0", other.format(pid=os.getpid())]
+    observe = ProblemsOnly(lambda _event: None)
+    with (
+        Server(EchoService(), urls, engine=engine, limits=Limits(connections=1), observe=observe) as server,
+        Client(server.endpoints[0]) as first,
+    ):
+        assert first.request(b"one") == b"one"
+        with Client(server.endpoints[1]) as second:
+            second.send(b"two")
+            assert not second.is_readable(0.3)
+            first.close()
+            assert second.receive_exactly(3) == b"two"
+
+
+def test_limit_holds_when_a_reloaded_service_is_accepted_in_python(
+    engine: type[NativeEngine], tmp_path: Path
+) -> None:
+    file = tmp_path / "service.py"
+    file.write_text("from bothends.testing.services import EchoService as Talk\n")
+    limits, observe = Limits(connections=1), ProblemsOnly(lambda _event: None)
+    server = Server(f"{file}:Talk", ["tcp://127.0.0.1:0"], engine=engine, limits=limits, observe=observe)
+    with server, Client(server.endpoints[0]) as first:
+        assert first.request(b"one") == b"one"
+        file.write_text("from bothends.testing.services import BroadcastChat as Talk  # which pushes\n")
+        server.reload()
+        with Client(server.endpoints[0]) as second:
+            assert not second.is_readable(0.3)
+            first.close()
+            assert second.receive_exactly(5) == b"hello"  # of the new service
 
 
 def test_limit_holds_while_many_come_and_go(serve: Serve) -> None:

@@ -122,10 +122,12 @@ class AdmissionControl:
             yield connection, self.register(connection, address, listener)
 
     def admit(self, address: Address) -> bool:
-        """Return whether a connection that the engine has accepted may stay; if so, count it as open."""
-        if (rejection := self._rejection(address)) is not None:
-            if self._observe is not None:
-                self._observe(ConnectionRejected(address, *rejection))
+        """Return whether a connection that the engine has accepted may stay; if so, count it as open.
+
+        An engine that calls this defers by itself: it accepts nothing at the connection limit.
+        """
+        if (rejection := self._rejection(address, limited=not self._defer)) is not None:
+            self._emit_rejected(address, *rejection)
             return False
         self.open_count += 1
         self._access_control.add(address)
@@ -184,6 +186,9 @@ class AdmissionControl:
 
     def _reject(self, connection: socket.socket, address: Address, reason: str, why: RejectReason) -> None:
         connection.close()
+        self._emit_rejected(address, reason, why)
+
+    def _emit_rejected(self, address: Address, reason: str, why: RejectReason) -> None:
         if self._observe is not None:
             self._observe(ConnectionRejected(address, reason, why))
 

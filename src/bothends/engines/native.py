@@ -203,8 +203,10 @@ class NativeLoop(ServerLoop):
             for each in context.listeners
             if each.role == "datagrams" and each not in self.datagram_listeners()
         ]
-        # Whether the core asks about each peer, which then counts as open until it reports the end.
-        self._core_asks = self._checks_peers() or context.connection_log is not None
+        # Whether the core asks `admission` about each peer, which then counts as open until its end.
+        self._core_asks = context.connection_log is not None or bool(
+            limits.connections or limits.per_address or limits.allow or limits.deny
+        )
         # recvmmsg() receives datagrams in batches already, so a ring would not be faster.
         streams = any(each.role != "datagrams" for each in context.listeners)
         self._core = _native.Core(
@@ -234,7 +236,7 @@ class NativeLoop(ServerLoop):
         if context.counters is not None:
             words, positions = context.counters.counter_words()
             self._core.count(words, tuple(positions[name] for name in _native.COUNTERS))
-        self._core_listeners = [each for each in self.listeners if self._accept_in_c(each)]
+        self._core_listeners = self._choose_core_listeners()
 
     @property
     def now(self) -> float:
@@ -290,21 +292,15 @@ class NativeLoop(ServerLoop):
         """Whether events of messages are needed: to count them, they are not."""
         return self.context.message_observer is not None and self.context.counters is None
 
-    def _accept_in_c(self, listener: Listener) -> bool:
-        """Whether the core can accept the connections of this listener (4 above)."""
-        if listener.endpoint.is_unix and listener.endpoint.options:
-            return False
-        # The core counts the connections that it reads and writes: not those of a seqpacket listener.
-        others = any(each.socket.type != socket.SOCK_STREAM for each in self.listeners)
-        if listener.socket.type != socket.SOCK_STREAM or (others and self.context.limits.connections):
-            return False
-        return self._can_run_in_c()
-
-    def _checks_peers(self) -> bool:
-        """Whether `admission` decides about each peer that the core has accepted."""
-        limits = self.context.limits
-        rejects = limits.connections is not None and limits.when_full != "defer"
-        return bool(limits.per_address or limits.allow or limits.deny or rejects)
+    def _choose_core_listeners(self) -> list[Listener]:
+        """Return the listeners that the core accepts from (4 above)."""
+        if not self._can_run_in_c():
+            return []
+        streams = [each for each in self.listeners if each.socket.type == socket.SOCK_STREAM]
+        chosen = [each for each in streams if not (each.endpoint.is_unix and each.endpoint.options)]
+        # The connection limit is one for all listeners, so one side must accept from all of them.
+        is_divided = self.context.limits.connections is not None and len(chosen) < len(self.listeners)
+        return [] if is_divided else chosen
 
     def _admit(self, peer: Peer) -> bool:
         """Whether to serve a peer that the core has accepted."""
