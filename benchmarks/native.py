@@ -7,14 +7,11 @@ of busy polling. Writes native.md. It takes ten minutes and needs an idle machin
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 from pathlib import Path
 
-from benchmarks.writing import tables
+from benchmarks.writing import compare
 from bothends.bench import campaign
-from bothends.bench.host_info import host_info
-from bothends.bench.results import VERSION, Document
 from bothends.bench.targets import BenchTarget, reference_servers
 
 HERE = Path(__file__).resolve().parent
@@ -57,19 +54,8 @@ def main() -> None:
     ]
     parts = arguments.only.split(",")
     targets = [each for each in targets if each.name == BASELINE or any(part in each.name for part in parts)]
-    profiles = [campaign.LOAD_PROFILES[name] for name in arguments.load or campaign.LOAD_PROFILES]
     settings = campaign.CampaignSettings(rounds=arguments.rounds, duration=arguments.seconds)
-
-    def show_measurement(done: int, total: int, description: str) -> None:
-        print(f"{done + 1} of {total}: {description}", file=sys.stderr)
-
-    entries = campaign.run_campaign(targets, profiles, settings, show_measurement)
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = Document(VERSION, now, "python -m benchmarks.native", host_info(), entries, baseline=BASELINE)
-    text = tables(document)
-    if sys.argv[1:] == []:
-        (HERE / "native.md").write_text(text, encoding="utf-8")
-    print(text)
+    compare("native", targets, BASELINE, arguments.load, settings)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,12 @@ connections, or of messages too, as JSON. Writes watched.md. It takes eight minu
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.writing import tables
+from benchmarks.writing import compare
 from bothends.bench import campaign
-from bothends.bench.host_info import host_info
-from bothends.bench.results import VERSION, Document
 from bothends.bench.targets import BenchTarget
 
 HERE = Path(__file__).resolve().parent
@@ -52,21 +49,10 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=VARIANTS, help="beside the quiet one")
     given = parser.parse_args()
     names = [name for name in VARIANTS if not given.only or name in (BASELINE, *given.only)]
-    profiles = [campaign.LOAD_PROFILES[name] for name in given.load or campaign.LOAD_PROFILES]
     settings = campaign.CampaignSettings(rounds=given.rounds, duration=given.seconds)
-
-    def show_measurement(done: int, total: int, description: str) -> None:
-        print(f"{done + 1} of {total}: {description}", file=sys.stderr)
-
     with tempfile.TemporaryDirectory() as folder:
         targets = [variant(name, Path(folder)) for name in names]
-        entries = campaign.run_campaign(targets, profiles, settings, show_measurement)
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = Document(VERSION, now, "python -m benchmarks.watched", host_info(), entries, baseline=BASELINE)
-    text = tables(document)
-    if sys.argv[1:] == []:
-        (HERE / "watched.md").write_text(text, encoding="utf-8")
-    print(text)
+        compare("watched", targets, BASELINE, given.load, settings)
 
 
 if __name__ == "__main__":
