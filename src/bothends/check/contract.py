@@ -478,8 +478,8 @@ def _check_speed(pattern: re.Pattern[bytes], file: str, table: str, example: str
         raise ConfigurationError(file, table, "", *error.reason_and_hint) from error
 
 
-# Key -> the framing that needs it.
 _UNLIKELY: Final = 1e-7  # the probability that a correct program drops all that is sent again
+# Key -> the framing that needs it.
 _FRAMING_KEYS: Final = {
     "line_end": "lines",
     "length_bytes": "length",

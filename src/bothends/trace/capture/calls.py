@@ -48,9 +48,8 @@ SENDING: Final = frozenset({"write", "writev", "send", "sendto", "sendmsg", "sen
 RECEIVING: Final = frozenset({"read", "readv", "recv", "recvfrom", "recvmsg", "recvmmsg"})
 ACCEPTING: Final = frozenset({"accept", "accept4"})
 DUPLICATING: Final = frozenset({"dup", "dup2", "dup3"})
-WAITING: Final = frozenset(
-    {"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2", "_newselect"}
-)
+SELECTS: Final = frozenset({"select", "_newselect", "pselect6"})
+WAITING: Final = SELECTS | {"poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_pwait2"}
 SLEEPING: Final = frozenset({"nanosleep", "clock_nanosleep"})
 FORKING: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 REAPING: Final = frozenset({"wait4", "waitid", "waitpid"})

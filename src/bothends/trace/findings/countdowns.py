@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from bothends.trace.capture.calls import SELECTS
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call
 from bothends.trace.rendering import formatting
 
-_SELECTS: Final = ("select", "_newselect", "pselect6")
 _MIN_EMPTY: Final = 5  # calls in a row without a time limit left; a program that counts down itself stops
 _SLACK_NS: Final = 50_000_000  # nanoseconds between what strace sees and what the kernel counts
 
@@ -34,7 +34,7 @@ def timeout_used_up(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a timeout of select() that is set once, before a loop."""
     current: dict[int, _Countdown] = {}
     for call in trace_index.calls:
-        if call.name not in _SELECTS or call.timeout_ns is None:
+        if call.name not in SELECTS or call.timeout_ns is None:
             continue
         countdown = current.get(call.thread)
         if countdown is None or not _continues(countdown.last, call):

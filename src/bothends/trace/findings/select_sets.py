@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from bothends.trace.capture.calls import SELECTS
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import (
@@ -27,7 +28,6 @@ from bothends.trace.findings.standstill import (
 )
 from bothends.trace.model import Call, Socket
 
-SELECTS: Final = frozenset({"select", "_newselect", "pselect6"})
 _MAX_CALLS: Final = 1_000  # of select() that are looked at, back from the last one
 
 
