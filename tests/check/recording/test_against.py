@@ -12,6 +12,7 @@ from bothends.check.case import Verdict
 from bothends.check.contract import Contract, parse
 from bothends.check.results import SuiteResult
 from bothends.check.runner import SuiteRun
+from bothends.check.subjects import own_network
 from bothends.check.subjects.server_under_test import ServerUnderTest
 from bothends.check.suites.registry import cases, suite_for
 from tests.check.helpers import BOTHENDS_COMMAND, failed_cases, format_failures
@@ -126,7 +127,7 @@ def test_replies_to_datagrams() -> None:
     [
         (SCENE, ["server", "--contract", "own.toml", "--", "true"], "give its command with --against"),
         (REPLY, ["server", "--contract", "own.toml", "--", "true"], "give its command with --against"),
-        (REPLY, ["batch", "--no-sandbox", "--contract", "own.toml", "."], "which a batch does not run"),
+        (REPLY, ["batch", "--no-sandbox", "--contract", "own.toml", "."], "give its command with --against"),
         (
             "loss = 0.3\n" + REPLY,
             ["server", "--contract", "own.toml", "--", "true"],
@@ -149,3 +150,64 @@ def test_errors_are_one_line(text: str, words: list[str], message: str, tmp_path
     )  # fmt: skip
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+BATCH_SERVER = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    while True:
+        conn, _ = listener.accept()
+        with conn, conn.makefile("rw") as stream:
+            for line in stream:
+                print(REPLY, file=stream, flush=True)
+"""
+RELAY = """
+import glob, socket, sys
+found = [int(line.split()[1].rpartition(":")[2], 16) for path in glob.glob("/proc/net/tcp")
+         for line in open(path).readlines()[1:] if line.split()[3] == "0A"]
+others = [port for port in found if port != int(sys.argv[1])]
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+others += [port for port in range(20000, 33000) if socket.socket().connect_ex(("127.0.0.1", port)) == 0
+           and port != int(sys.argv[1])]
+while True:
+    conn, _ = listener.accept()
+    with conn, conn.makefile("rw") as stream, socket.create_connection(("127.0.0.1", others[0])) as right:
+        for line in stream:
+            right.sendall(line.encode())
+            stream.write(right.makefile().readline())
+            stream.flush()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_batch_compares_with_a_reference_that_submissions_cannot_reach(sandbox: bool, tmp_path: Path) -> None:
+    if sandbox and not own_network.is_available():
+        pytest.skip("the system does not allow network namespaces")
+    reply = "f'{len(line)} {line.upper().strip()}'"
+    (tmp_path / "right.py").write_text(BATCH_SERVER.replace("REPLY", reply))
+    (tmp_path / "own.toml").write_text(REPLY)
+    for name, text in (("ada", reply), ("bob", "line.strip()")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "server.py").write_text(BATCH_SERVER.replace("REPLY", text))
+    (tmp_path / "eve").mkdir()
+    (tmp_path / "eve" / "server.py").write_text(RELAY)
+    words = [
+        "check",
+        "batch",
+        "ada",
+        "bob",
+        "eve",
+        "--contract",
+        "own.toml",
+        "--only",
+        "tcp-several-messages",
+    ]
+    against = ["--against", "python3 right.py {port}", *([] if sandbox else ["--no-sandbox"])]
+    done = subprocess.run(
+        [*BOTHENDS_COMMAND, *words, *against], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    rows = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[1:4]}
+    assert (done.returncode, rows["ada"], rows["bob"]) == (1, "2", "0"), done
+    if sandbox:
+        assert rows["eve"] == "0", done

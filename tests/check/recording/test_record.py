@@ -39,7 +39,7 @@ def test_recorded_contract_passes_and_finds_mistakes(tmp_path: Path) -> None:
     assert r"ann< OK TWO in 0.{=\d+} ms" in text
     result = judge(SERVER, read(output))
     assert not failed_cases(result), format_failures(result)
-    assert result.points == 6
+    assert result.points == 7
     wrong = judge([*SERVER, "wrong"], read(output), "scene-recorded-2", timeout=0.5)
     assert failed_cases(wrong) == {"scene-recorded-2"}
     assert wrong.outcomes[-1].happened.startswith('ann received "OK tWO in 0.')

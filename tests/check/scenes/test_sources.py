@@ -146,4 +146,4 @@ def test_batch_copies_the_files(tmp_path: Path) -> None:
         [*BOTHENDS_COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     result = json.loads((tmp_path / "results" / "one.json").read_text())
-    assert result["points"] == result["most"] == 3, format_failures(result) if not result else done.stdout
+    assert result["points"] == result["most"] == 4, format_failures(result) if not result else done.stdout

@@ -160,7 +160,8 @@ class BatchSettings:
 
     `contract` is a name, or the text of a contract file; `contract_files` are its Python files, as
     `contract_copy.find_files` returns them; `allow_code`: whether it may run them; `only`: the ids of the
-    cases to run, if not all; `trace`: make a page with the calls and packets of each failed case.
+    cases to run, if not all; `trace`: make a page with the calls and packets of each failed case; `against`:
+    the command of a reference server, with absolute paths, and `against_digest` a digest of its files.
     """
 
     role: str
@@ -172,6 +173,8 @@ class BatchSettings:
     contract_files: tuple[tuple[str, str], ...] = ()
     only: tuple[str, ...] = ()
     trace: bool = False
+    against: str = ""
+    against_digest: str = ""
 
 
 PackedSubmission: TypeAlias = tuple[str, bytes, BatchSettings]
@@ -418,6 +421,7 @@ def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSetti
     traces = work_dir / "traces"
     options += [f"--trace={traces}"] * settings.trace
     options += [f"--input={line}" for line in recipe.typed.splitlines()]
+    options += [f"--against={settings.against}"] * bool(settings.against)
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
     status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
     if status is None:

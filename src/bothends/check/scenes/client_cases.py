@@ -1,4 +1,4 @@
-"""The cases that a client suite gets from the scenes of a contract: each scene that has one client.
+"""The cases that a client suite gets from the scenes of a contract: each that has one client, and variations.
 
 The client reads the texts that it is to send, or the scene's `input`, and must send them; the checker sends
 what the client is to receive, and looks for it in the client's output.
@@ -6,19 +6,26 @@ what the client is to receive, and looks for it in the client's output.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Final
 
 from bothends.check.case import Case, CheckFailed, Note, Verdict
 from bothends.check.contract import Contract
+from bothends.check.scenes.datagram_path import Disturbance
 from bothends.check.scenes.samples import MissingExample, find_values
+from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentation
 from bothends.check.scenes.server_side import ServerSidePlayer
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
-from bothends.check.scenes.steps import EndConnection, Ending, ExpectSame, SendTexts
+from bothends.check.scenes.steps import EndConnection, Ending, ExpectSame, ExpectText, SendTexts
 from bothends.check.subjects.client_under_test import ClientContext
 
 GATE: Final = f"{CASE_PREFIX}client-starts"
 """The first case of a contract that has scenes only."""
+
+_EXPECTATION: Final = "the client sends what the scene says, shows what it receives, and exits with 0"
 
 
 def _skip_reason(contract: Contract, scene: Scene) -> str:
@@ -38,6 +45,8 @@ def _skip_reason(contract: Contract, scene: Scene) -> str:
         found = _find_input(scene, find_values(scene))
     except MissingExample as error:
         return str(error)
+    if scene.restarts:
+        return "it starts the server again"
     return found if isinstance(found, str) else ""
 
 
@@ -52,14 +61,21 @@ def _find_input(scene: Scene, values: dict[str, bytes]) -> list[bytes] | str:
     return lines
 
 
-async def play(ctx: ClientContext, scene: Scene) -> Note | None:
-    """Play the server's part of a scene."""
+async def play(
+    ctx: ClientContext,
+    scene: Scene,
+    segmentation: Segmentation = WHOLE,
+    *,
+    joined: bool = False,
+    disturbance: Disturbance = Disturbance.NONE,
+) -> Note | None:
+    """Play the server's part of a scene. See ServerSidePlayer."""
     try:
         values = find_values(scene)
         found = _find_input(scene, values)
         if isinstance(found, str):
             return Note(Verdict.SKIP, found)
-        player = ServerSidePlayer(ctx, scene, values)
+        player = ServerSidePlayer(ctx, scene, values, segmentation, joined=joined, disturbance=disturbance)
         ctx.start_client(player.endpoint, found)
         await player.play()
     except MissingExample as error:
@@ -90,6 +106,99 @@ async def _expect_start(ctx: ClientContext, contract: Contract) -> Note:
     return Note(Verdict.SKIP, "no scene can be played with a client")
 
 
+@dataclass(frozen=True, slots=True)
+class _Variation:
+    """A way to play every scene, as in `server_variations`."""
+
+    suffix: str
+    stimulus: str
+    why: str
+    likely_cause: str
+    run: Callable[[ClientContext, Scene], Awaitable[Note | None]]
+    skip: Callable[[Contract, Scene], str]
+
+
+def _pieces_reason(contract: Contract, scene: Scene) -> str:
+    if contract.is_datagram:
+        return "the network does not cut or join datagrams"
+    if not any(isinstance(step, ExpectText) for step in scene.steps):
+        return "the client receives no text"
+    return "the contract has no framing, so texts have no boundaries" if contract.framing == "none" else ""
+
+
+def _joined_reason(contract: Contract, scene: Scene) -> str:
+    in_a_row = any(
+        isinstance(first, ExpectText) and isinstance(second, ExpectText)
+        for first, second in pairwise(scene.steps)
+    )
+    return _pieces_reason(contract, scene) or (
+        "" if in_a_row else "the client receives no two texts in a row"
+    )
+
+
+def _disturbance_reason(contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
+    if not contract.is_datagram:
+        return "the client uses no datagrams"
+    if disturbance not in scene.disturbances:
+        return f'the contract does not say that it bears this (bears = ["{disturbance}"])'
+    return ""
+
+
+_VARIATIONS: Final = (
+    _Variation(
+        "bytewise",
+        "every text for the client sent byte by byte",
+        "TCP is a byte stream: the network may split a message anywhere.",
+        "treats the data of one recv() as one message",
+        partial(play, segmentation=BYTEWISE),
+        _pieces_reason,
+    ),
+    _Variation(
+        "cut",
+        "every text for the client cut in the middle",
+        "TCP is a byte stream: the network may split a message anywhere.",
+        "treats the data of one recv() as one message, or forgets the first part of a message",
+        partial(play, segmentation=CUT),
+        _pieces_reason,
+    ),
+    _Variation(
+        "joined",
+        "consecutive texts for the client in one segment",
+        "Data from two writes may arrive together (RFC 9293, 3.9.1.2: a stream has no records).",
+        "discards the data after the first message of a recv()",
+        partial(play, joined=True),
+        _joined_reason,
+    ),
+    *(
+        _Variation(
+            disturbance.value,
+            stimulus,
+            "The network may do this to datagrams, and the contract says that the protocol bears it.",
+            likely_cause,
+            partial(play, disturbance=disturbance),
+            partial(_disturbance_reason, disturbance=disturbance),
+        )
+        for disturbance, stimulus, likely_cause in (
+            (
+                Disturbance.LOSS,
+                "each datagram of the client is lost once",
+                "has no timeout, or does not send again",
+            ),
+            (
+                Disturbance.DUPLICATES,
+                "each datagram for the client arrives twice",
+                "takes the second copy of a reply for the reply to its next request",
+            ),
+            (
+                Disturbance.DELAY,
+                "a copy of the reply before arrives ahead of each reply",
+                "takes an old reply for that to its last request",
+            ),
+        )
+    ),
+)
+
+
 def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
     """Return the cases for the scenes of a contract, and before them a gate if it has scenes only."""
     gate: Case[ClientContext] = Case(
@@ -105,14 +214,30 @@ def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
     for scene in contract.scenes:
         if scene.spec.role == "server":
             continue
+        reason = _skip_reason(contract, scene)
         case: Case[ClientContext] = Case(
             id=scene.case_id,
             stimulus=f"scene {scene.spec.name!r}, played from the server's side",
-            expectation="the client sends what the scene says, shows what it receives, and exits with 0",
+            expectation=_EXPECTATION,
             why=scene.spec.why or "The contract describes this dialogue.",
             likely_cause=scene.spec.mistake or "does not do what this line of the scene says",
             run=partial(play, scene=scene),
-            skip=_skip_reason(contract, scene),
+            skip=reason,
         )
         cases.append(case)
+        if not reason:
+            cases += [_variation_case(contract, scene, each) for each in _VARIATIONS]
     return tuple(cases)
+
+
+def _variation_case(contract: Contract, scene: Scene, variation: _Variation) -> Case[ClientContext]:
+    return Case(
+        id=f"{scene.case_id}-{variation.suffix}",
+        stimulus=f"scene {scene.spec.name!r}: {variation.stimulus}",
+        expectation=_EXPECTATION,
+        why=variation.why,
+        likely_cause=variation.likely_cause,
+        run=lambda ctx: variation.run(ctx, scene),
+        after=(scene.case_id,),
+        skip=variation.skip(contract, scene),
+    )

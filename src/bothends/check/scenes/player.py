@@ -7,12 +7,14 @@ clients receive: data that arrives after its last line is a failure, too.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import signal
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from bothends.check.case import CheckFailed
+from bothends.check.case import CheckFailed, NotListening
+from bothends.check.scenes.datagram_path import Disturbance
 from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
@@ -26,12 +28,13 @@ from bothends.check.scenes.steps import (
     ExpectSame,
     ExpectText,
     Pause,
+    Restart,
     SendTexts,
     Step,
 )
 from bothends.check.scenes.template import TextTemplate
 from bothends.check.subjects.listening import listeners
-from bothends.check.subjects.recorded_socket import RecordedSocket
+from bothends.check.subjects.recorded_socket import RecordedSocket, run_concurrently
 from bothends.check.subjects.server_context import ServerContext
 from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Endpoint
@@ -43,6 +46,9 @@ _SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends 
 _CLOSED: Final = "the server closed the connection"
 _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
+_FLOOD: Final = 16 << 20  # bytes: more than the buffers of a connection hold
+_FLOOD_STALL: Final = 0.5  # seconds
+_EXIT_LIMIT: Final = 2.0  # seconds for the server to exit on SIGTERM, before it is killed
 
 
 @dataclass
@@ -51,7 +57,8 @@ class _Participant:
 
     `end`: how the server ended its connection, or empty; `unanswered`: the datagrams since the last reply;
     `resends`: how often they were sent again; `repeated`: replies of which more may arrive, because their
-    requests were sent again.
+    requests were sent again; `lost`: a reply to them was discarded; `earlier`: the datagrams of its last two
+    lines.
     """
 
     name: str
@@ -61,6 +68,8 @@ class _Participant:
     unanswered: list[bytes] = field(default_factory=list)
     resends: int = 0
     repeated: Counter[bytes] = field(default_factory=Counter)
+    lost: bool = False
+    earlier: deque[list[bytes]] = field(default_factory=lambda: deque(maxlen=2))
 
 
 class SceneMismatch(CheckFailed):
@@ -73,15 +82,35 @@ class SceneMismatch(CheckFailed):
 
 
 class ScenePlayer:
-    """One playing of a scene. `suffix` is added to the names of its clients in the transcript."""
+    """One playing of a scene.
+
+    Args:
+        segmentation: how the texts reach the server on streams.
+        disturbance: what happens to datagrams.
+        suffix: is added to the names of its clients in the transcript.
+        timeout_factor: by which steps may take longer, if many are played at once.
+        small_rcvbuf: its clients use the smallest receive buffer.
+    """
 
     def __init__(
-        self, ctx: ServerContext, scene: Scene, segmentation: Segmentation = WHOLE, *, suffix: str = ""
+        self,
+        ctx: ServerContext,
+        scene: Scene,
+        segmentation: Segmentation = WHOLE,
+        *,
+        disturbance: Disturbance = Disturbance.NONE,
+        suffix: str = "",
+        timeout_factor: float = 1.0,
+        small_rcvbuf: bool = False,
     ) -> None:
         self._ctx = ctx
         self._scene = scene
         self._segmentation = segmentation
+        self._disturbance = disturbance
         self._suffix = suffix
+        self._timeout_factor = timeout_factor
+        self._small_rcvbuf = small_rcvbuf
+        self._unsent = b""  # the rest of a text of which only the first half was sent
         self._participants: dict[str, _Participant] = {}
         self._values: dict[str, bytes] = {}
         self._last_line = 0
@@ -132,6 +161,8 @@ class ScenePlayer:
                 await self._end_connection(step)
             case Pause():
                 await asyncio.sleep(step.seconds)
+            case Restart():
+                await self._restart(step)
 
     # The clients' part ---------------------------------------------------------------------------
 
@@ -143,6 +174,8 @@ class ScenePlayer:
             try:
                 sock = await self._ctx.connect(
                     name + self._suffix,
+                    small_rcvbuf=self._small_rcvbuf,
+                    timeout=self._ctx.timeout * self._timeout_factor,
                     endpoint=await self._endpoint(name),
                     follows=datagrams and self._ctx.contract.new_port,
                 )
@@ -185,17 +218,74 @@ class ScenePlayer:
         texts = [text.render(self._values) for text in step.texts]
         try:
             if self._scene.is_datagram(step.client):
-                for text in texts:
-                    await client.socket.send(text)
-                client.unanswered += texts
+                await self._send_datagrams(client, texts)
             else:
-                for text in texts:
-                    client.inbox.request_sent(text)
-                data = b"".join(map(self._ctx.contract.encode, texts))
+                data = self._encode(client, texts)
                 pieces = self._segmentation.cut(data)
                 await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
         except CheckFailed as failure:
             self._fail([step], failure.happened, timed_out=failure.timed_out)
+
+    def _encode(self, client: _Participant, texts: list[bytes]) -> bytes:
+        """Return the bytes of texts on a stream."""
+        for text in texts:
+            client.inbox.request_sent(text)
+        return b"".join(map(self._ctx.contract.encode, texts))
+
+    async def _send_datagrams(self, client: _Participant, texts: list[bytes]) -> None:
+        if self._disturbance is Disturbance.DELAY:
+            await self._deliver_late(client)
+        client.earlier.append(texts)
+        client.lost = False
+        for text in texts:
+            for _ in range(1 + (self._disturbance is Disturbance.DUPLICATES)):
+                await client.socket.send(text)
+        client.unanswered += texts
+
+    async def _deliver_late(self, client: _Participant) -> None:
+        """Deliver copies of the datagrams before the last ones, and discard the replies to them."""
+        if len(client.earlier) < 2 or not client.inbox.is_empty:
+            return
+        client.socket.note("copies of earlier datagrams arrive late")
+        for text in client.earlier[0]:
+            await client.socket.send(text)
+        while await self._read(client, _SETTLE):
+            pass
+        client.inbox.discard()
+
+    async def start_text(self, step: SendTexts) -> None:
+        """Send the first half of a text on a stream.
+
+        Raises:
+            CheckFailed: the server does not take it.
+        """
+        client = await self._participant(step)
+        data = self._encode(client, [text.render(self._values) for text in step.texts])
+        half = max(1, len(data) // 2)
+        await client.socket.send(data[:half])
+        self._unsent = data[half:]
+
+    async def finish_text(self, step: SendTexts) -> None:
+        """Send the rest of the text that was started.
+
+        Raises:
+            CheckFailed: the server does not take it.
+        """
+        try:
+            await self._participants[step.client].socket.send(self._unsent)
+        except CheckFailed as failure:
+            self._fail([step], failure.happened, timed_out=failure.timed_out)
+
+    async def flood(self, name: str) -> None:
+        """Send the texts of a client again and again, without reading, until the server reads no more.
+
+        Texts that need a value of a reply are left out.
+        """
+        texts = [step for step in self._scene.steps if isinstance(step, SendTexts) and step.client == name]
+        client = await self._participant(texts[0])
+        known = [text for step in texts for text in step.texts if not text.recalls]
+        data = b"".join(self._ctx.contract.encode(text.render({})) for text in known)
+        await client.socket.send_without_reading(data * (_FLOOD // max(1, len(data))), _FLOOD_STALL)
 
     async def _end_connection(self, step: EndConnection) -> None:
         client = self._participants[step.client]
@@ -222,6 +312,31 @@ class ScenePlayer:
                 client.socket.close()
         self._participants.clear()
 
+    async def close_when_server_does(self, timeout: float) -> None:
+        """Close each stream when the server ends it, as clients do; give up after `timeout` seconds."""
+
+        async def follow(client: _Participant) -> None:
+            if await client.socket.wait_closed_by_peer(timeout):
+                client.socket.close()
+
+        streams = [each for each in self._participants.values() if not self._scene.is_datagram(each.name)]
+        await run_concurrently([follow(each) for each in streams])
+
+    async def _restart(self, step: Restart) -> None:
+        """Stop the server with SIGTERM, or else SIGKILL, and start it again on the same endpoint."""
+        self._ctx.signal(signal.SIGTERM, "SIGTERM")
+        await self._ctx.program.wait(_EXIT_LIMIT * self._ctx.load_factor)
+        # A RST leaves no connection in TIME-WAIT, so the server can bind its port without SO_REUSEADDR.
+        for client in self._participants.values():
+            if not self._scene.is_datagram(client.name):
+                client.socket.reset()
+        self._participants.clear()
+        await self._ctx.kill()
+        try:
+            await self._ctx.restart()
+        except NotListening as error:
+            self._fail([step], f"it could not be started again: {error}")
+
     # The server's part ---------------------------------------------------------------------------
 
     async def _read(self, client: _Participant, timeout: float) -> bool:
@@ -242,10 +357,15 @@ class ScenePlayer:
             client.socket.note("receives EOF (FIN)")
             return False
         client.socket.note(f"receives {quote_bytes(data)}")
+        if self._disturbance is Disturbance.LOSS and len(client.unanswered) == 1 and not client.lost:
+            client.lost = True
+            client.socket.note("this reply is lost: the datagram is sent again")
+            await client.socket.send(client.unanswered[0])
+            return True
         if client.repeated[data] > 0:
             client.repeated[data] -= 1
             return True
-        client.repeated[data] += client.resends
+        client.repeated[data] += client.resends + (self._disturbance is Disturbance.DUPLICATES)
         client.unanswered.clear()
         client.resends = 0
         client.inbox.feed(data)
@@ -383,7 +503,8 @@ class ScenePlayer:
 
     def _limit(self, *limits: float | None) -> float:
         """Return the seconds to wait for a text: the greatest limit, or the timeout of the case."""
-        return max(self._ctx.timeout if each is None else each * self._ctx.load_factor for each in limits)
+        case_limit = self._ctx.timeout * self._timeout_factor
+        return max(case_limit if each is None else each * self._ctx.load_factor for each in limits)
 
     def _fail(self, steps: Sequence[Step], happened: str, *, timed_out: bool = False) -> NoReturn:
         raise CheckFailed(" or ".join(map(str, steps)), happened, timed_out=timed_out)

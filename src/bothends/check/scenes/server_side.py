@@ -8,8 +8,10 @@ from typing import Any, Final, NoReturn
 
 from bothends.check.case import CheckFailed
 from bothends.check.header_framing import body_of
+from bothends.check.scenes.datagram_path import Disturbance
 from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.samples import render_sample
+from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import (
     Connect,
@@ -33,12 +35,34 @@ _SETTLE: Final = 0.1  # seconds of silence after which a text without framing is
 
 
 class ServerSidePlayer:
-    """One playing of a scene with a client under test. `values`: what the scene remembers."""
+    """One playing of a scene with a client under test.
 
-    def __init__(self, ctx: ClientContext, scene: Scene, values: Mapping[str, bytes]) -> None:
+    Args:
+        values: what the scene remembers.
+        segmentation: how the texts reach the client on a stream.
+        joined: consecutive texts for the client are one write.
+        disturbance: what happens to datagrams.
+    """
+
+    def __init__(
+        self,
+        ctx: ClientContext,
+        scene: Scene,
+        values: Mapping[str, bytes],
+        segmentation: Segmentation = WHOLE,
+        *,
+        joined: bool = False,
+        disturbance: Disturbance = Disturbance.NONE,
+    ) -> None:
         self._ctx = ctx
         self._scene = scene
         self._values = values
+        self._segmentation = segmentation
+        self._joined = joined
+        self._disturbance = disturbance
+        self._unsent = b""  # texts that the next write carries, too
+        self._sent_before = b""  # the last datagram that was sent
+        self._received_before: bytes | None = None  # the last datagram that was expected
         self._listener, self.endpoint = ctx.listen()
         self._conn: RecordedSocket | None = None
         self._peer: Any = None  # the address of a datagram client
@@ -62,12 +86,13 @@ class ServerSidePlayer:
         Raises:
             CheckFailed: the client did not do what a line says.
         """
-        for step in self._scene.steps:
+        steps = self._scene.steps
+        for step, following in zip(steps, (*steps[1:], None), strict=True):
             match step:
                 case SendTexts():
                     await self._expect_text(step, step.texts[0])
                 case ExpectText():
-                    await self._send(step)
+                    await self._send(step, more=self._joined and isinstance(following, ExpectText))
                 case ExpectInAnyOrder():
                     for each in step.expected:
                         await self._send(each)
@@ -108,19 +133,39 @@ class ServerSidePlayer:
         self._conn, self._inbox, self._end = None, self._new_inbox(), ""
         await self._connection(step)
 
-    async def _send(self, step: ExpectText) -> None:
+    async def _send(self, step: ExpectText, *, more: bool = False) -> None:
+        """Send a text. `more`: it is sent together with the next one."""
         text = render_sample(step, self._values, self._scene.spec.examples)
         self.sent.append(body_of(text) if self._ctx.contract.framing == "headers" else text)
         if self._ctx.contract.is_datagram:
             if self._peer is None:
                 self._fail(step, "the client has sent no datagram, so its address is unknown")
-            self._ctx.send_datagram(self._listener, text, self._peer)
+            if self._disturbance in (Disturbance.DUPLICATES, Disturbance.DELAY):
+                await self._expect_no_datagram(step)
+            self._send_datagram(text)
             return
         conn = await self._connection(step)
+        self._unsent += self._ctx.contract.encode(text)
+        if more:
+            return
+        data, self._unsent = self._unsent, b""
         try:
-            await conn.send(self._ctx.contract.encode(text))
+            await conn.send_pieces(self._segmentation.cut(data), self._segmentation.interval(len(data)))
         except CheckFailed as failure:
             self._fail(step, failure.happened, failure.timed_out)
+
+    async def _expect_no_datagram(self, step: Step) -> None:
+        """Expect that a reply which the client got twice, or an old one, is not taken for this one."""
+        await self._read(step, _SETTLE)
+        if not self._inbox.is_empty:
+            self._fail(step, f"before this reply, the client sent {quote_bytes(self._inbox.pending)}")
+
+    def _send_datagram(self, text: bytes) -> None:
+        late = self._sent_before if self._disturbance is Disturbance.DELAY else b""
+        copies = 1 + (self._disturbance is Disturbance.DUPLICATES)
+        for each in (*filter(None, (late,)), *[text] * copies):
+            self._ctx.send_datagram(self._listener, each, self._peer)
+        self._sent_before = text
 
     async def _end_connection(self, step: ExpectEnding) -> None:
         conn = await self._connection(step)
@@ -136,6 +181,14 @@ class ServerSidePlayer:
     # The client's part ---------------------------------------------------------------------------
 
     async def _expect_text(self, step: SendTexts, text: TextTemplate) -> None:
+        """Receive a text of the client; if datagrams are lost, twice, because the first one is."""
+        await self._receive_text(step, text)
+        if self._disturbance is Disturbance.LOSS:
+            self._ctx.transcript.add("server", "this datagram is lost: the client must send it again")
+            self._received_before = None
+            await self._receive_text(step, text)
+
+    async def _receive_text(self, step: SendTexts, text: TextTemplate) -> None:
         deadline = asyncio.get_running_loop().time() + self._ctx.timeout
         final = False
         while True:
@@ -171,7 +224,11 @@ class ServerSidePlayer:
         try:
             if self._ctx.contract.is_datagram:
                 data, self._peer = await self._ctx.receive_datagram(self._listener, timeout)
-                self._inbox.feed(data.rstrip(b"\r\n"))
+                data = data.rstrip(b"\r\n")
+                if self._disturbance is not Disturbance.NONE and data == self._received_before:
+                    return True  # its timeout was shorter than the way of the reply
+                self._received_before = data
+                self._inbox.feed(data)
                 return True
             conn = await self._connection(step)
             data = await conn.receive(timeout)

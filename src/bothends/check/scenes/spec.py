@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from bothends.check.scenes.steps import ExpectInAnyOrder, ExpectText, SendTexts, Step
+from bothends.check.scenes.datagram_path import Disturbance
+from bothends.check.scenes.steps import ExpectInAnyOrder, ExpectText, Restart, SendTexts, Step
 from bothends.check.scenes.talk import TalkError, parse_talk
 from bothends.check.scenes.template import NO_SOURCES, TextSources
 from bothends.errors import ConfigurationError, Unavailable
@@ -52,6 +53,9 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     input: str | None = None
     """The lines that a client under test reads, if not the texts that it sends."""
 
+    bears: tuple[Literal["loss", "duplicates", "reordering", "delay"], ...] = ()
+    """What may happen to its datagrams without another outcome. Each is a case."""
+
     examples: dict[str, str] = {}
     """The values that the checker sends for `{name=...}` when it plays the server."""
 
@@ -72,7 +76,17 @@ class Scene:
     @property
     def clients(self) -> tuple[str, ...]:
         """The names of its clients, in the order of their first lines."""
-        return tuple(dict.fromkeys(step.client for step in _all_steps(self.steps)))
+        return tuple(dict.fromkeys(step.client for step in _all_steps(self.steps) if step.client))
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the server is started again in it."""
+        return any(isinstance(step, Restart) for step in self.steps)
+
+    @property
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """What its datagrams must bear."""
+        return tuple(map(Disturbance, self.spec.bears))
 
     def is_datagram(self, client: str) -> bool:
         """Whether a client's messages are datagrams."""
@@ -139,4 +153,8 @@ def parse_scene(
             raise ConfigurationError(
                 file, table, "clients", "a server on a UNIX socket has no other transport"
             )
-    return Scene(spec, steps, frozenset(name for name in names if is_datagram(name)))
+    scene = Scene(spec, steps, frozenset(name for name in names if is_datagram(name)))
+    if spec.bears and not scene.datagram_clients:
+        reason = "none of its clients uses datagrams, and TCP bears all this itself"
+        raise ConfigurationError(file, table, "bears", reason)
+    return scene

@@ -92,3 +92,8 @@ class Pause(Step):
     """The client waits for `seconds`."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart(Step):
+    """The server is stopped with SIGTERM and started again; `client` is empty. Connections have ended."""

@@ -11,6 +11,7 @@
     bob< alice: hello
     bob< carol: hello
     (end)
+    (the server restarts)           by SIGTERM; all connections have ended
 
 `alice/2` is a second connection of alice. One space after the sign and the spaces at the end of a line do not
 belong to a text.
@@ -35,6 +36,7 @@ from bothends.check.scenes.steps import (
     ExpectSame,
     ExpectText,
     Pause,
+    Restart,
     SendTexts,
     Step,
 )
@@ -60,6 +62,7 @@ _SERVER_EVENTS: Final = (
 _CHECKED: Final = "checked by "
 _BLOCK: Final = "(any order)"
 _BLOCK_END: Final = "(end)"
+_RESTART: Final = "(the server restarts)"
 
 
 class TalkError(ValueError):
@@ -108,6 +111,9 @@ class _Parser:
         if source == _BLOCK_END:
             self._end_block()
             return
+        if source == _RESTART:
+            self._restart(number)
+            return
         found = _LINE.fullmatch(source)
         if found is None:
             raise TextError(
@@ -155,6 +161,12 @@ class _Parser:
             ExpectInAnyOrder(line=self.block_line, source=_BLOCK, client="", expected=tuple(self.block))
         )
         self.block = None
+
+    def _restart(self, number: int) -> None:
+        if self.block is not None:
+            raise TextError(f"{_RESTART} inside (any order)", "put (end) before this line")
+        self.steps.append(Restart(line=number, source=_RESTART, client=""))
+        self.states.clear()
 
     def _send(self, number: int, source: str, client: str, text: str) -> SendTexts:
         template = parse_text(text, self.sources)

@@ -72,6 +72,9 @@ class ServerUnderTest:
     own_network: bool = True
     """Whether a server with a fixed port may be started in a network namespace of its own."""
 
+    apart: bool = False
+    """Each start has a network namespace of its own, so that no other program can reach it."""
+
     reference: ServerUnderTest | None = None
     """A correct server, of which one runs beside the program in each case, to be compared with it."""
 
@@ -80,7 +83,7 @@ class ServerUnderTest:
 
     _ignores_port: bool = False  # it listens on a port in its source, although it was given another one
     _reused: RunningServer | None = None
-    _isolated: bool = False  # each start has a network namespace of its own
+    _isolated: bool = False  # its port is fixed, so each start has a network namespace of its own
     _port_waited: float = 0.0  # seconds
 
     @property
@@ -91,7 +94,7 @@ class ServerUnderTest:
     @property
     def parallel(self) -> bool:
         """Whether several instances can run at the same time."""
-        own = self.is_spawned and (self.fixed_endpoint is None or self._isolated)
+        own = self.is_spawned and (self.fixed_endpoint is None or self._isolated or self.apart)
         return own and (self.reference is None or self.reference.parallel)
 
     @property
@@ -221,7 +224,7 @@ class ServerUnderTest:
     def wants_own_network(self) -> bool:
         """Whether the server may have a fixed port, so that network namespaces are of use."""
         own = self.is_spawned and not self._has_placeholder() and self.contract.transport in ("tcp", "udp")
-        return own or (self.reference is not None and self.reference.wants_own_network())
+        return own or self.apart or (self.reference is not None and self.reference.wants_own_network())
 
     def can_start(self) -> bool:
         """Whether the server can be started from where this process is, which runs no event loop."""
@@ -268,7 +271,7 @@ class ServerUnderTest:
             return RunningServer(self.fixed_endpoint, None)
         if self.fixed_endpoint is None:
             return await self.start()
-        if self._isolated:
+        if self._isolated or self.apart:
             return await self.start()
         if self._reused is not None and not await _keeps_running(self._reused):
             await self.stop(self._reused)
@@ -308,8 +311,8 @@ class ServerUnderTest:
         await self.stop(server)
 
     async def _restart_server(self, server: RunningServer) -> RunningServer:
-        """Start the server again on the endpoint of `server`, which has exited."""
-        restarted = await self.start(endpoint=server.endpoint, network=server.network)
+        """Start the server again on the endpoint and in the folder of `server`, which has exited."""
+        restarted = await self.start(server.endpoint, server.network, server.scratch_dir)
         if self._reused is server:
             self._reused = restarted
         return restarted
@@ -337,42 +340,50 @@ class ServerUnderTest:
             self._reused = None
 
     async def start(
-        self, endpoint: Endpoint | None = None, network: OwnNetwork | None = None
+        self,
+        endpoint: Endpoint | None = None,
+        network: OwnNetwork | None = None,
+        folder: Path | None = None,
     ) -> RunningServer:
         """Start the server, and wait until it listens.
 
         Args:
             endpoint: where, if not on a port that is chosen here.
             network: the network namespace to start it in, which is closed when the server is stopped.
+            folder: its `{dir}`, if not a new one.
 
         Raises:
             NotListening: it exits, or does not listen in time.
             SystemCallFailed: it cannot be started.
         """
-        if endpoint is None and self.assigns_port:
+        if endpoint is None and self.assigns_port and not self.apart:
             try:
                 return await self._start_once()
             except NotListening as error:
                 if not error.exited:
                     raise
             # Another program may have bound the port in the meantime: try another port.
-        if network is not None or not self._isolated:
-            return await self._start_once(endpoint, network)
+        if network is not None or not (self._isolated or self.apart):
+            return await self._start_once(endpoint, network, folder)
         try:
             network = OwnNetwork()
         except OSError as error:
             raise SystemCallFailed("create", "a network namespace", error.errno or 0) from error
         try:
-            return await self._start_once(endpoint, network)
+            return await self._start_once(endpoint, network, folder)
         except BaseException:
             network.close()
             raise
 
     async def _start_once(
-        self, endpoint: Endpoint | None = None, network: OwnNetwork | None = None
+        self,
+        endpoint: Endpoint | None = None,
+        network: OwnNetwork | None = None,
+        folder: Path | None = None,
     ) -> RunningServer:
-        folder = make_scratch_dir(self.sandbox, writable=self.contract.transport.startswith("unix"))
-        _write_files(folder, self.contract.files)
+        if folder is None:
+            folder = make_scratch_dir(self.sandbox, writable=self.contract.transport.startswith("unix"))
+            _write_files(folder, self.contract.files)
         port = endpoint.port if endpoint is not None and endpoint.port else free_port()
         path = endpoint.path if endpoint is not None and endpoint.path else str(folder / "socket")
         values = {"host": "127.0.0.1", "port": str(port), "path": path, "dir": str(folder)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bothends.cli import terminal
-from bothends.cli.check.options import REPORT_FORMATS, allow_code_option
+from bothends.cli.check.options import REPORT_FORMATS, allow_code_option, split_command
 from bothends.cli.termination import raise_exit_on_signals
 from bothends.errors import ServiceError, SystemCallFailed, UsageError
 from bothends.textfile import read_text
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 )
 @allow_code_option
 @click.option("--role", type=click.Choice(["server", "client"]), default="server", help="Default: server.")
+@click.option(
+    "--against", default="", metavar="COMMAND",
+    help="Correct server that runs beside each program, for what the contract takes from a reference.",
+)  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), default="results", metavar="FOLDER",
     help="Folder for results; a later run reuses the results in it. Default: results.",
@@ -66,6 +72,7 @@ def batch(
     contract: str,
     allow_code: bool,
     role: str,
+    against: str,
     out: Path,
     workers: int | None,
     cluster: str,
@@ -91,13 +98,16 @@ def batch(
     from bothends.osutil.scratch import remove_leftovers
 
     agreed = contracts.load(contract, allow_code=allow_code)
-    if agreed.needs_reference:
-        raise UsageError(f"{agreed.name} compares with a reference server, which a batch does not run")
+    if agreed.needs_reference and not against:
+        raise UsageError(f"{agreed.name} compares with a reference server: give its command with --against")
+    if against and role == "client":
+        raise UsageError("--against compares servers, and --role is client")
     _check_options(agreed, role, only, trace=trace, sandbox=not no_sandbox)
     earlier = _load_results(compare) if compare is not None else {}
     names = [submission_name(folder) for folder in folders]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two folders are named {min(duplicates)}: results are named after their folders")
+    reference, reference_digest = _reference(against)
     settings = BatchSettings(
         role,
         read_text(Path(contract)) if contracts.is_file_name(contract) else contract,
@@ -107,6 +117,8 @@ def batch(
         contract_files=find_files(agreed),
         only=only,
         trace=trace,
+        against=reference,
+        against_digest=reference_digest,
     )
     _load_copy(settings)
 
@@ -148,6 +160,15 @@ def batch(
         _show_comparison(out, earlier, found, agreed.name)
     if any(one.result.failed for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _reference(command: str) -> tuple[str, str]:
+    """Return a reference server's command with absolute paths, and a digest of the files that it names."""
+    words = [str(Path(word).absolute()) if Path(word).is_file() else word for word in split_command(command)]
+    digest = hashlib.sha256()
+    for path in (Path(word) for word in words if Path(word).is_file()):
+        digest.update(path.read_bytes())
+    return shlex.join(words), digest.hexdigest() if words else ""
 
 
 def _check_options(agreed: Contract, role: str, only: tuple[str, ...], *, trace: bool, sandbox: bool) -> None:

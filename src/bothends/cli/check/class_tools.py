@@ -102,6 +102,8 @@ def _settings(
     from bothends.check.suites.registry import check_selection, suite_for
 
     agreed = contracts.load(contract, allow_code=allow_code)
+    if agreed.needs_reference:
+        raise UsageError(f"{agreed.name} compares with a reference server, which an autograder does not run")
     check_selection(agreed, suite_for(agreed, "client" if role == "client" else "server"), only)
     text = read_text(Path(contract)) if contracts.is_file_name(contract) else contract
     return BatchSettings(

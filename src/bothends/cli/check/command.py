@@ -302,6 +302,8 @@ def _judge(
 
         if sandbox:
             run.subject.sandbox = enter(folder=folder)
+            if (reference := getattr(run.subject, "reference", None)) is not None:
+                reference.apart = True  # a program in the sandbox must not hand on its replies
         elif inside:
             run.subject.own_network = False  # because every packet must pass the wire
         elif run.subject.wants_own_network():

@@ -21,7 +21,9 @@ def main() -> int:
             print(greeting, token)
         for line in sys.stdin:
             print(f"{token} {line}", end="", file=stream, flush=True)
-            reply = stream.readline()
+            reply = conn.recv(100).decode() if MISTAKE == "one-recv" else stream.readline()
+            if not reply.endswith("\n"):
+                return 4
             if MISTAKE != "shows-nothing":
                 print(reply, end="")
         if MISTAKE == "stays":
