@@ -73,9 +73,6 @@ def test_right_client_passes() -> None:
         "scene-log-in-bytewise": "PASS",
         "scene-log-in-cut": "PASS",
         "scene-log-in-joined": "SKIP",
-        "scene-log-in-loss": "SKIP",
-        "scene-log-in-duplicates": "SKIP",
-        "scene-log-in-delay": "SKIP",
         "scene-two": "SKIP",
         "scene-odd": "SKIP",
     }, format_failures(result)

@@ -137,8 +137,6 @@ def _joined_reason(contract: Contract, scene: Scene) -> str:
 
 
 def _disturbance_reason(contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
-    if not contract.is_datagram:
-        return "the client uses no datagrams"
     if disturbance not in scene.disturbances:
         return f'the contract does not say that it bears this (bears = ["{disturbance}"])'
     return ""
@@ -226,8 +224,15 @@ def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
         )
         cases.append(case)
         if not reason:
-            cases += [_variation_case(contract, scene, each) for each in _VARIATIONS]
+            cases += [
+                _variation_case(contract, scene, each) for each in _VARIATIONS if _applies(contract, each)
+            ]
     return tuple(cases)
+
+
+def _applies(contract: Contract, variation: _Variation) -> bool:
+    """Whether a variation belongs to a contract: those of datagrams only to datagrams."""
+    return contract.is_datagram or variation.suffix not in set(Disturbance)
 
 
 def _variation_case(contract: Contract, scene: Scene, variation: _Variation) -> Case[ClientContext]:

@@ -216,8 +216,6 @@ def _stop_reason(_contract: Contract, scene: Scene) -> str:
 
 
 def _disturbance_reason(_contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
-    if not scene.datagram_clients:
-        return "its clients use no datagrams"
     if disturbance not in scene.disturbances:
         return f'the contract does not say that it bears this (bears = ["{disturbance}"])'
     if disturbance is Disturbance.REORDERING and reorder_sends(scene.steps, scene.is_datagram) == scene.steps:
