@@ -79,6 +79,9 @@ void tracker_reset(Connection *connection)
     connection->last_answered = -1;
     connection->pending_head = connection->pending_count = 0;
     connection->partial_size = connection->expired_count = 0;
+    connection->closing = false;
+    if (connection->http != NULL)
+        http_reader_reset(connection->http);
 }
 
 /* Add a request that is sent now. */
@@ -326,10 +329,24 @@ static void check_datagram(Run *run, Connection *connection, const char *data, i
     check_answer(run, connection, data, size, received_at);
 }
 
+/* Count a correct answer of `size` bytes to the oldest outstanding request. */
+void tracker_count(Run *run, Connection *connection, int64_t received_at, int64_t size)
+{
+    count_answer(run, pop_oldest(run, connection), received_at, size);
+}
+
+/* Forget the oldest outstanding request: its answer is a fault. */
+void tracker_drop(Run *run, Connection *connection)
+{
+    pop_oldest(run, connection);
+}
+
 /* Process received data. */
 void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    if (run->message_oriented)
+    if (run->http != NULL)
+        http_receive(run, connection, data, size, received_at);
+    else if (run->message_oriented)
         check_datagram(run, connection, data, size, received_at);
     else if (connection->resync)
         check_delimited(run, connection, data, size, received_at);
@@ -337,10 +354,17 @@ void tracker_receive(Run *run, Connection *connection, const char *data, int64_t
         compare_stream(run, connection, data, size, received_at);
 }
 
+static bool has_partial_answer(const Connection *connection)
+{
+    if (connection->http != NULL)
+        return http_is_partial(connection->http);
+    return connection->resync ? connection->partial_size > 0 : connection->answer_offset > 0;
+}
+
 /* Count the outstanding requests of a closed connection as lost. */
 void tracker_close(Run *run, Connection *connection)
 {
-    if (connection->pending_count && (connection->resync ? connection->partial_size : connection->answer_offset)) {
+    if (connection->pending_count && has_partial_answer(connection)) {
         pop_oldest(run, connection);
         run->faults[FAULT_SHORT]++;
     }
@@ -362,7 +386,9 @@ int64_t tracker_expire(Run *run, Connection *connection, int64_t before)
         pop_oldest(run, connection);
         count++;
     }
-    if (count && !run->message_oriented) {
+    if (count && run->http != NULL) {
+        connection->desynced = true;
+    } else if (count && !run->message_oriented) {
         connection->desynced = run->end_byte < 0;
         if (!connection->resync)
             start_resync(run, connection, "", 0, 0);

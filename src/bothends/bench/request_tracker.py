@@ -81,7 +81,7 @@ class WorkloadBuffer:
         self.workload = workload
         self.length = len(workload)
         self.cycle_size = sum(map(len, workload.responses))
-        repeats = MAX_READ // self.cycle_size + 2
+        repeats = MAX_READ // self.cycle_size + 2 if self.cycle_size else 1
         self.responses = b"".join(workload.responses) * repeats
         self.response_ends = list(accumulate(len(each) for each in workload.responses * repeats))
         self.requests = workload.requests * 2
@@ -128,6 +128,14 @@ class RequestTracker:
         self.pending: deque[tuple[int, int, int]] = deque()
         """(number, due, sent) of each pending request, oldest first."""
         self.desynced = False
+
+    @property
+    def closing(self) -> bool:
+        """Whether the last response closes the connection: only those of HTTP do."""
+        return False
+
+    def receive_eof(self, at: int) -> None:
+        """Process EOF: it completes no response."""
 
     def send(self, count: int, due: int, now: int) -> bytes:
         """Register the next `count` requests as pending. Returns their bytes."""

@@ -43,6 +43,8 @@ class Faults(msgspec.Struct):
     Connections: `refused` (connect failed: ECONNREFUSED and other errors), `reset` (RST or another error on
     an open connection), `silent` (no connection or handshake within the timeout), `out_of_ports` (connect
     failed with EADDRNOTAVAIL: no local port is free, which is not the server's fault).
+    HTTP responses: `wrong_status` (another status than expected), `malformed` (it breaks the grammar of RFC
+    9112).
     Requests: `timed_out` (no response within the timeout, streams), `lost` (the same for datagrams, and
     requests pending on a stream that ended), `short` (truncated response), `wrong` (other bytes, or
     unsolicited bytes), `duplicated`, `reordered` (RFC 4737: after a later response), `late` (after the
@@ -60,6 +62,8 @@ class Faults(msgspec.Struct):
     reordered: Count = 0
     late: Count = 0
     out_of_ports: Count = 0
+    wrong_status: Count = 0
+    malformed: Count = 0
 
     @property
     def total(self) -> int:
@@ -131,6 +135,18 @@ class ServerCost(msgspec.Struct):
     memory_kib_per_connection: SignedFigure | None = None
 
 
+class HttpCounts(msgspec.Struct):
+    """Responses of HTTP in the whole run, with the warm-up.
+
+    `statuses`: responses by status. `malformed`: malformed responses by reason. `closes`: connections that
+    the server closed after a response ("Connection: close", HTTP/1.0, or a body that ends with EOF).
+    """
+
+    statuses: dict[str, Count] = {}
+    malformed: dict[str, Count] = {}
+    closes: Count = 0
+
+
 class Round(msgspec.Struct):
     """The result of one run.
 
@@ -154,6 +170,7 @@ class Round(msgspec.Struct):
     each_second: list[Count] = []
     ended: str = ""
     server: ServerCost | None = None
+    http: HttpCounts | None = None
 
     @property
     def latency(self) -> LatencySummary:
@@ -162,7 +179,10 @@ class Round(msgspec.Struct):
 
 
 class Load(msgspec.Struct):
-    """The load on a target: the workload's name, and how it was sent. `rate` None: a closed loop."""
+    """The load on a target: the workload's name, and how it was sent. `rate` None: a closed loop.
+
+    `verified`: what of each answer is compared; "": every byte.
+    """
 
     workload: str
     transport: str
@@ -176,6 +196,7 @@ class Load(msgspec.Struct):
     warmup_s: Figure = 0.0
     timeout_s: Figure = 0.0
     seed: Count = 1
+    verified: str = ""
 
     @property
     def is_idle(self) -> bool:

@@ -9,10 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bothends.bench.rate_search import is_fully_sent
-from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, Faults, LatencySummary, Round
+from bothends.bench.results import (
+    STARVED_SHARE,
+    BenchEntry,
+    Document,
+    Faults,
+    HttpCounts,
+    LatencySummary,
+    Round,
+)
 from bothends.escaping import escape_controls, escape_line
 from bothends.foreign_text import csv_cell
 
@@ -41,7 +50,10 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
         yield "latency, corrected", format_latency(LatencySummary.merge(corrected))
     uncorrected = format_latency(LatencySummary.merge(each.uncorrected for each in rounds))
     yield "latency, uncorrected" if corrected else "latency", uncorrected
-    yield "verified", f"each answer byte for byte; faults: {entry.faults}"
+    yield "verified", f"{load.verified or 'each answer byte for byte'}; faults: {entry.faults}"
+    yield from _http_lines(
+        [each.http for each in rounds if each.http is not None], is_wrong=bool(entry.faults.wrong_status)
+    )
     cpu, switches = entry.median(server_us), entry.median(server_switches)
     if cpu is not None and switches is not None:
         yield "server", f"{cpu:.1f} us of CPU time and {switches:.2f} context switches per request"
@@ -49,6 +61,20 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     for each in rounds:
         if each.ended:
             yield "ended early", each.ended
+
+
+def _http_lines(rounds: Sequence[HttpCounts], *, is_wrong: bool) -> Iterator[tuple[str, str]]:
+    """Yield statuses (if `is_wrong` or several), reasons of malformed responses, and closed connections."""
+    statuses, malformed = Counter[str](), Counter[str]()
+    for each in rounds:
+        statuses.update(each.statuses)
+        malformed.update(each.malformed)
+    if is_wrong or len(statuses) > 1:
+        yield "statuses", ", ".join(f"{status}: {statuses[status]:,}" for status in sorted(statuses))
+    if malformed:
+        yield "malformed", ", ".join(f"{reason}: {count:,}" for reason, count in malformed.items())
+    if closes := sum(each.closes for each in rounds):
+        yield "closed by server", f"{closes:,} connections after a response, each replaced by a new one"
 
 
 def _explain_rate_not_held(entry: BenchEntry, rate: float) -> str:
