@@ -285,10 +285,11 @@ static int flush_writes(Run *run, Connection *connection)
     return set_write_interest(run, connection, false);
 }
 
-int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t now)
+/* Send requests that are due at `due`, now. `sent` is the start of their uncorrected latency. */
+int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t sent, int64_t now)
 {
     while (count-- > 0)
-        tracker_add(run, connection, due, now);
+        tracker_add(run, connection, due, sent, now);
     return flush_writes(run, connection);
 }
 
@@ -300,7 +301,7 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
             return 0;
         if (connection->remaining > 0 && run->sending) {
             connection->remaining--;
-            return send_requests(run, connection, 1, now, now);
+            return send_requests(run, connection, 1, now, now, now);
         }
         connection->reconnect_delay = MIN_RECONNECT_DELAY;
         close_connection(connection);
@@ -309,7 +310,7 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
     if (!run->sending)
         return 0;
     if (run->times == NULL)
-        return now < run->stop ? send_requests(run, connection, count, now, now) : 0;
+        return now < run->stop ? send_requests(run, connection, count, now, now, now) : 0;
     if (!connection->idle) {
         connection->idle_since = now;
         mark_idle(run, connection);
@@ -329,18 +330,18 @@ static int on_connected(Run *run, Connection *connection)
 
         connection->due = -1;
         connection->remaining = run->requests_per_connection - 1;
-        if (send_requests(run, connection, 1, due, connection->idle_since) < 0)
+        now = now_ns();
+        if (send_requests(run, connection, 1, due, connection->idle_since, now) < 0)
             return -1;
         if (run->reconnect || run->depth == 1 || !run->sending || connection->state != CONNECTED)
             return 0;
-        now = now_ns();
-        return send_requests(run, connection, run->depth - 1, now, now);
+        return send_requests(run, connection, run->depth - 1, now, now, now);
     }
     if (!run->sending)
         return 0;
     now = now_ns();
     if (run->times == NULL)
-        return send_requests(run, connection, run->depth, now, now);
+        return send_requests(run, connection, run->depth, now, now, now);
     connection->idle_since = now;
     mark_idle(run, connection);
     return 0;

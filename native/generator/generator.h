@@ -72,15 +72,19 @@ typedef struct {
     uint64_t counts[HISTOGRAM_BUCKETS];
 } Histogram;
 
+/* Latencies over time, as in heat_map.py: a row for each eighth of an octave, a column for each slice of time. */
+enum { HEAT_ROWS = 42 * 8, HEAT_COLUMNS = 120 };
+
 /* Messages back to back: message i starts at offsets[i]; offsets[length] is the end of the last. */
 typedef struct {
     const char *bytes;
     const int64_t *offsets;
 } Messages;
 
-/* An outstanding request. */
+/* An outstanding request. `sent`: the start of its uncorrected latency; `written`: when it was written, which is
+ * later if a connection was opened for it. */
 typedef struct {
-    int64_t number, due, sent;
+    int64_t number, due, sent, written;
 } Pending;
 
 enum state { CLOSED, CONNECTING, CONNECTED };
@@ -141,6 +145,8 @@ typedef struct {
     /* Results. */
     int64_t faults[FAULT_COUNT];
     Histogram *uncorrected, *corrected, *lateness;
+    Histogram *wait, *first_byte, *transfer; /* the parts: due to written, to the first byte, to the last */
+    uint32_t *heat;                          /* HEAT_COLUMNS times HEAT_ROWS */
     int64_t *seconds;
     int64_t second_count;
     int64_t answered, completed, bytes, unsent_dues, connections_made;
@@ -180,7 +186,7 @@ int64_t now_ns(void);
 /* tracker.c */
 void histogram_add(Histogram *histogram, int64_t nanoseconds);
 void tracker_reset(Connection *connection);
-void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent);
+void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent, int64_t written);
 void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at);
 void tracker_close(Run *run, Connection *connection);
 void tracker_count(Run *run, Connection *connection, int64_t received_at, int64_t size);
@@ -210,7 +216,7 @@ int batch_run(Batch *batch, int32_t *results);
 
 /* connection.c; an int is 0, or -1 with an exception set */
 int connect_peer(Run *run, Connection *connection, int64_t now, int64_t due);
-int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t now);
+int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t sent, int64_t now);
 int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now);
 void on_connect_failed(Run *run, Connection *connection, int error);
 int restart_conversation(Run *run, Connection *connection, int64_t now);

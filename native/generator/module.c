@@ -38,12 +38,17 @@ static int allocate(Run *run)
     run->uncorrected = PyMem_RawCalloc(1, sizeof *run->uncorrected);
     run->corrected = PyMem_RawCalloc(1, sizeof *run->corrected);
     run->lateness = PyMem_RawCalloc(1, sizeof *run->lateness);
+    run->wait = PyMem_RawCalloc(1, sizeof *run->wait);
+    run->first_byte = PyMem_RawCalloc(1, sizeof *run->first_byte);
+    run->transfer = PyMem_RawCalloc(1, sizeof *run->transfer);
+    run->heat = PyMem_RawCalloc(HEAT_COLUMNS * HEAT_ROWS, sizeof *run->heat);
     run->connections = PyMem_RawCalloc(run->connection_count, sizeof *run->connections);
     run->idle_connections = PyMem_RawCalloc(run->connection_count, sizeof *run->idle_connections);
     run->buffer = PyMem_RawMalloc(BUFFER_SIZE);
     run->send_batch = PyMem_RawCalloc(run->connection_count, sizeof *run->send_batch);
-    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->connections
-        || !run->idle_connections || !run->buffer || !run->send_batch)
+    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->wait || !run->first_byte
+        || !run->transfer || !run->heat || !run->connections || !run->idle_connections || !run->buffer
+        || !run->send_batch)
         return -1;
     for (uint32_t i = 0; i < run->connection_count; i++) {
         run->connections[i].fd = -1;
@@ -82,6 +87,10 @@ static void free_run(Run *run)
     PyMem_RawFree(run->uncorrected);
     PyMem_RawFree(run->corrected);
     PyMem_RawFree(run->lateness);
+    PyMem_RawFree(run->wait);
+    PyMem_RawFree(run->first_byte);
+    PyMem_RawFree(run->transfer);
+    PyMem_RawFree(run->heat);
 }
 
 static PyObject *int_list(const int64_t *numbers, int64_t count)
@@ -125,15 +134,18 @@ static PyObject *build_result(const Run *run)
         Py_XDECREF(seconds);
         return NULL;
     }
-    return Py_BuildValue("{s:N,s:N,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i,s:N}", "faults", faults,
-                         "each_second", seconds, "uncorrected", (const char *)run->uncorrected,
-                         (Py_ssize_t)sizeof(Histogram), "corrected", (const char *)run->corrected,
-                         (Py_ssize_t)sizeof(Histogram), "lateness", (const char *)run->lateness,
-                         (Py_ssize_t)sizeof(Histogram), "completed", (long long)run->completed, "bytes_received",
-                         (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made",
-                         (long long)run->connections_made, "cpu", run->cpu, "run_queue_wait", run->run_queue_wait,
-                         "wall", run->wall, "last_answer", (long long)(run->last_answer - run->begin_at),
-                         "unresponsive_errno", run->unresponsive ? run->last_error : 0, "http", http_result(run));
+    return Py_BuildValue(
+        "{s:N,s:N,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i,s:N}", "faults", faults,
+        "each_second", seconds, "uncorrected", (const char *)run->uncorrected, (Py_ssize_t)sizeof(Histogram),
+        "corrected", (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram), "lateness",
+        (const char *)run->lateness, (Py_ssize_t)sizeof(Histogram), "wait", (const char *)run->wait,
+        (Py_ssize_t)sizeof(Histogram), "first_byte", (const char *)run->first_byte, (Py_ssize_t)sizeof(Histogram),
+        "transfer", (const char *)run->transfer, (Py_ssize_t)sizeof(Histogram), "heat", (const char *)run->heat,
+        (Py_ssize_t)(HEAT_COLUMNS * HEAT_ROWS * sizeof *run->heat), "completed", (long long)run->completed,
+        "bytes_received", (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made",
+        (long long)run->connections_made, "cpu", run->cpu, "run_queue_wait", run->run_queue_wait, "wall",
+        run->wall, "last_answer", (long long)(run->last_answer - run->begin_at), "unresponsive_errno",
+        run->unresponsive ? run->last_error : 0, "http", http_result(run));
 }
 
 static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)

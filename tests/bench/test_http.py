@@ -386,8 +386,9 @@ def test_nginx_closes_after_some_requests(generator: str, tmp_path: Path) -> Non
     request = encode_request(parse_url("http://h/page"), "GET", (), b"", close=False)
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            while not (tmp_path / "socket").exists():
-                assert process.poll() is None
+            with socket.socket(socket.AF_UNIX) as first:
+                while first.connect_ex(endpoint.path):  # not there yet, or not listening yet
+                    assert process.poll() is None
             plan = RunPlan(
                 endpoint, Workload("http", (request,), (b"",)), duration=0.2, timeout=5, http=exchange
             )

@@ -18,6 +18,8 @@ from bothends.bench.results import (
     Document,
     Faults,
     GeneratorUsage,
+    LatencyHeatMap,
+    LatencyParts,
     LatencySummary,
     Load,
     Round,
@@ -162,6 +164,19 @@ def test_html_report_is_self_contained(document: Document) -> None:
     )
     assert "src=" not in text
     assert "latency in microseconds" in text
+
+
+def test_html_report_shows_latency_over_time_and_in_parts() -> None:
+    document = single_document()
+    result = document.entries[0].rounds[0]
+    result.parts = LatencyParts(latency(10), latency(90), latency(0))
+    assert "over time" not in html.render_html(document)
+    result.heat = LatencyHeatMap(0.01, [[100, 5], [], [100, 2, 120, 1], [10**6, 1, 7]])
+    page = html.render_html(document)
+    assert "Latency from the due time, over time" in page
+    assert page.count("<svg") == 2
+    assert "due to sent p50 10.0 p99 10.0; to first byte p50 90.0 p99 90.0 us" in page
+    assert decode(encode(document), "here") == document
 
 
 def test_plots_are_well_formed_and_deterministic() -> None:

@@ -10,7 +10,7 @@ from collections import deque
 
 from bothends.bench.http_response import HttpResponseReader, MalformedResponse
 from bothends.bench.http_target import HttpExchange
-from bothends.bench.request_tracker import RunCounters
+from bothends.bench.request_tracker import Pending, RunCounters
 
 
 class HttpTracker:
@@ -24,6 +24,7 @@ class HttpTracker:
         "_body_size",
         "_counters",
         "_exchange",
+        "_first_byte",
         "_mismatch",
         "_reader",
         "_request",
@@ -41,15 +42,16 @@ class HttpTracker:
         self._sent_count = 0
         self._body_size = 0
         self._mismatch = False
-        self.pending: deque[tuple[int, int, int]] = deque()
-        """(number, due, sent) of each pending request, oldest first."""
+        self.pending: deque[Pending] = deque()
+        """The pending requests, oldest first."""
+        self._first_byte = 0  # when the first byte of the current response was received
         self.desynced = False
         self.closing = False
 
-    def send(self, count: int, due: int, now: int) -> bytes:
-        """Register the next `count` requests as pending. Returns their bytes."""
+    def send(self, count: int, due: int, sent: int, written: int | None = None) -> bytes:
+        """Register the next `count` requests as pending. Returns their bytes. `written`: None for `sent`."""
         for number in range(self._sent_count, self._sent_count + count):
-            self.pending.append((number, due, now))
+            self.pending.append((number, due, sent, sent if written is None else written))
         self._sent_count += count
         return self._request * count
 
@@ -62,6 +64,8 @@ class HttpTracker:
                     self._counters.outcome.faults.wrong += 1
                     self.desynced = True
                 break
+            if not self._reader.is_partial:
+                self._first_byte = at
             try:
                 if not self._reader.feed(data):
                     break
@@ -103,7 +107,7 @@ class HttpTracker:
 
     def _finish_response(self, at: int, *, keep_alive: bool) -> None:
         outcome, length = self._counters.outcome, self._exchange.length
-        _, due, sent = self.pending.popleft()
+        request = self.pending.popleft()
         status = self._reader.head.status
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
         if status not in self._exchange.statuses:
@@ -113,7 +117,7 @@ class HttpTracker:
         elif length is not None and self._body_size < length:
             outcome.faults.short += 1
         else:
-            self._counters.record_response(due, sent, at, self._body_size)
+            self._counters.record_response(request, self._first_byte, at, self._body_size)
         self._body_size, self._mismatch = 0, False
         if not keep_alive:
             outcome.closes += 1

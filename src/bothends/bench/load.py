@@ -9,6 +9,8 @@ from typing import Final
 from bothends.bench.generators.base import Generator, ProgressCallback, RunOutcome, RunPlan
 from bothends.bench.generators.native import NativeGenerator, unavailable_reason, unsupported_reason
 from bothends.bench.generators.python import PythonGenerator
+from bothends.bench.heat_map import COLUMNS, merge_heat_maps
+from bothends.bench.histogram import merge_histograms
 from bothends.bench.host_info import ProcessUsage, process_usage, server_cost
 from bothends.bench.rate_search import LatencyBound, search
 from bothends.bench.results import (
@@ -16,6 +18,8 @@ from bothends.bench.results import (
     BenchEntry,
     GeneratorUsage,
     HttpCounts,
+    LatencyHeatMap,
+    LatencyParts,
     LatencySummary,
     Load,
     Round,
@@ -95,7 +99,25 @@ def round_from_outcome(plan: RunPlan, outcome: RunOutcome, name: str, meter: _Me
         ended=outcome.ended,
         server=meter.cost(outcome.completed) if meter is not None else None,
         http=http_counts(outcome) if plan.http is not None else None,
+        parts=latency_parts(outcome),
+        heat=latency_heat_map(plan, outcome),
     )
+
+
+def latency_parts(*outcomes: RunOutcome) -> LatencyParts:
+    """Summarize the parts of the latencies of one or several generators."""
+    return LatencyParts(
+        *(
+            LatencySummary.from_histogram(merge_histograms(getattr(each, name) for each in outcomes))
+            for name in ("wait", "first_byte", "transfer")
+        )
+    )
+
+
+def latency_heat_map(plan: RunPlan, *outcomes: RunOutcome) -> LatencyHeatMap:
+    """Return the latencies over time of one or several generators."""
+    merged = merge_heat_maps(each.heat for each in outcomes)
+    return LatencyHeatMap(plan.duration / COLUMNS, merged.columns())
 
 
 def http_counts(*outcomes: RunOutcome) -> HttpCounts:

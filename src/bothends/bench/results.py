@@ -108,6 +108,29 @@ class LatencySummary(msgspec.Struct):
         return cls.from_histogram(merge_histograms(Histogram.decode(each.histogram) for each in several))
 
 
+class LatencyParts(msgspec.Struct):
+    """The parts of each latency. They add up to the latency from the time a request was due.
+
+    `wait`: due to sent, for a free connection or while one is opened. `first_byte`: sent to the first byte of
+    the response. `transfer`: the first to the last byte.
+    """
+
+    wait: LatencySummary
+    first_byte: LatencySummary
+    transfer: LatencySummary
+
+
+class LatencyHeatMap(msgspec.Struct):
+    """Latencies over time, corrected ones in an open loop.
+
+    `columns`: for each slice of the measured time, of `slice_s` seconds, the latencies of the requests that
+    were due in it: row, count, row, count, ...; heat_map.py has the rows.
+    """
+
+    slice_s: Figure
+    columns: list[list[Count]]
+
+
 class GeneratorUsage(msgspec.Struct):
     """The load generator's own resource usage.
 
@@ -171,6 +194,8 @@ class Round(msgspec.Struct):
     ended: str = ""
     server: ServerCost | None = None
     http: HttpCounts | None = None
+    parts: LatencyParts | None = None
+    heat: LatencyHeatMap | None = None
 
     @property
     def latency(self) -> LatencySummary:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Protocol
 
+from bothends.bench.heat_map import HeatMap
 from bothends.bench.histogram import Histogram
 from bothends.bench.http_target import HttpExchange
 from bothends.bench.results import Faults
@@ -59,7 +60,8 @@ class RunOutcome:
     Over the measured time, in seconds: `cpu` is the generator's CPU time, `run_queue_wait` the time it was
     runnable while other processes had the CPU, and `wall` the elapsed time. For HTTP: `statuses` counts
     responses by status, `malformed` malformed ones by reason, and `closes` connections that the server closed
-    after a response.
+    after a response. `wait`, `first_byte` and `transfer` are the parts of the latencies, `heat` is the
+    latencies over time.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -78,6 +80,10 @@ class RunOutcome:
     statuses: dict[int, int] = field(default_factory=dict)
     malformed: dict[str, int] = field(default_factory=dict)
     closes: int = 0
+    wait: Histogram = field(default_factory=Histogram)
+    first_byte: Histogram = field(default_factory=Histogram)
+    transfer: Histogram = field(default_factory=Histogram)
+    heat: HeatMap = field(default_factory=HeatMap)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from bothends.bench.generators.base import (
     RunPlan,
 )
 from bothends.bench.generators.dialer import BenchDialer
+from bothends.bench.heat_map import COLUMNS, ROWS, HeatMap
 from bothends.bench.histogram import Histogram
 from bothends.bench.http_response import MALFORMED
 from bothends.bench.http_target import HttpExchange
@@ -150,6 +151,10 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
         uncorrected=_histogram(found["uncorrected"]),
         corrected=_histogram(found["corrected"]),
         lateness=_histogram(found["lateness"]),
+        wait=_histogram(found["wait"]),
+        first_byte=_histogram(found["first_byte"]),
+        transfer=_histogram(found["transfer"]),
+        heat=HeatMap(np.frombuffer(found["heat"], np.uint32).reshape(COLUMNS, ROWS).astype(np.int64)),
         each_second=seconds,
         completed=found["completed"],
         bytes_received=found["bytes_received"],

@@ -128,6 +128,7 @@ class _Run:
         )
         self.buffer = WorkloadBuffer(plan.workload)
         self.counters = RunCounters()
+        self.counters.is_open = plan.schedule is not None
         self.outcome = self.counters.outcome
         self.faults = self.outcome.faults
         self.epoll = select.epoll()
@@ -449,7 +450,7 @@ class _Run:
         now = time.monotonic_ns()
         if peer.due >= 0:  # latency includes the connect, so the request is sent even after the measured time
             due, peer.due, peer.remaining = peer.due, -1, self.requests_per_connection - 1
-            self._write(peer, peer.tracker.send(1, due, peer.idle_since))
+            self._write(peer, peer.tracker.send(1, due, peer.idle_since, now))
             if not self.plan.reconnect and self.plan.depth > 1 and self.sending and peer.sock is not None:
                 self._send_requests(peer, self.plan.depth - 1, now, now)
         elif not self.sending:

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from bothends.bench.heat_map import COLUMNS, HeatMap, merge_heat_maps, row_bound
 from bothends.bench.rate_search import is_fully_sent
 from bothends.bench.report.text import format_number
 from bothends.bench.results import BenchEntry, Document, LatencySummary
@@ -105,6 +108,54 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, ncols=1 if len(lines) < 5 else 2)
         axes.set_title(_label(title), loc="left", fontsize=11)
+        return _svg(figure)
+
+
+def has_heat_map(entry: BenchEntry) -> bool:
+    """Whether an entry has latencies over time."""
+    return any(each.heat is not None and any(each.heat.columns) for each in entry.rounds)
+
+
+def heat_map(entry: BenchEntry, title: str) -> str:
+    """Plot the latencies over time, all rounds in one, and beside it their histogram with the same axis."""
+    found = [each.heat for each in entry.rounds if each.heat is not None]
+    counts = merge_heat_maps(HeatMap.from_columns(each.columns) for each in found).counts
+    filled = np.flatnonzero(counts.sum(axis=0))
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    bounds = [row_bound(row) / 1000 for row in range(first, last + 1)]
+    shown = counts[:, first:last].T
+    seconds = found[0].slice_s * np.arange(COLUMNS + 1)
+    # Without the palest quarter, in which single requests, the outliers, would not be seen.
+    colours = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.25, 1, 256)))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes, side = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
+        mesh = axes.pcolormesh(
+            seconds,
+            bounds,
+            np.ma.masked_equal(shown, 0),
+            cmap=colours,
+            norm=LogNorm(1, max(2, shown.max())),
+            rasterized=True,
+        )
+        axes.set_yscale("log")
+        axes.set_ylim(bounds[0] / 1.1, bounds[-1] * 1.1)
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_minor_tick_label))
+        axes.set_xlabel("time at which the request was due, in seconds")
+        axes.set_ylabel("latency in microseconds")
+        axes.set_title(_label(title), loc="left", fontsize=11)
+        bar = figure.colorbar(mesh, ax=side, label="requests in a cell", pad=0.15)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        side.stairs(
+            shown.sum(axis=1), bounds, orientation="horizontal", fill=True, color=_COLOURS[0], baseline=0.5
+        )
+        side.set_xscale("log")
+        side.set_xlim(left=0.5)
+        side.xaxis.set_major_formatter(FuncFormatter(_tick_label))
+        side.xaxis.set_minor_formatter(NullFormatter())
+        side.set_xlabel("requests")
+        side.tick_params(axis="y", which="both", left=False)
         return _svg(figure)
 
 

@@ -19,6 +19,7 @@ from bothends.bench.results import (
     Document,
     Faults,
     HttpCounts,
+    LatencyParts,
     LatencySummary,
     Round,
 )
@@ -50,6 +51,8 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
         yield "latency, corrected", format_latency(LatencySummary.merge(corrected))
     uncorrected = format_latency(LatencySummary.merge(each.uncorrected for each in rounds))
     yield "latency, uncorrected" if corrected else "latency", uncorrected
+    if in_parts := _format_parts([each.parts for each in rounds if each.parts is not None]):
+        yield "in parts", in_parts
     yield "verified", f"{load.verified or 'each answer byte for byte'}; faults: {entry.faults}"
     yield from _http_lines(
         [each.http for each in rounds if each.http is not None], is_wrong=bool(entry.faults.wrong_status)
@@ -61,6 +64,20 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     for each in rounds:
         if each.ended:
             yield "ended early", each.ended
+
+
+_PARTS = {"wait": "due to sent", "first_byte": "to first byte", "transfer": "to last byte"}
+
+
+def _format_parts(rounds: Sequence[LatencyParts]) -> str:
+    """Format the parts with p50 and the highest percentile; without a part that is zero."""
+    shown = []
+    for name, label in _PARTS.items():
+        part = LatencySummary.merge(getattr(each, name) for each in rounds)
+        found = {each: value for each, value in part.percentiles_us.items() if each in ("p50", "p99")}
+        if found and (part.max_us > 0 or name == "first_byte"):
+            shown.append(f"{label} " + " ".join(f"{each} {format_number(v)}" for each, v in found.items()))
+    return "; ".join(shown) + " us" if shown else ""
 
 
 def _http_lines(rounds: Sequence[HttpCounts], *, is_wrong: bool) -> Iterator[tuple[str, str]]:
@@ -85,6 +102,13 @@ def _explain_rate_not_held(entry: BenchEntry, rate: float) -> str:
     held = f"{format_number(entry.median(per_s))}/s of {rate:,.0f}/s"
     waiting = f"{unsent:,} requests that were due had no free connection"
     return f"not held {by}: {held}; {waiting}, so the latencies grow with the duration"
+
+
+def heat_map_title(entry: BenchEntry) -> str:
+    """Return the title of the latencies over time, which says where they start."""
+    start = "the due time" if entry.load.rate is not None else "the send"
+    rounds = f", {len(entry.rounds)} rounds in one" if len(entry.rounds) > 1 else ""
+    return f"Latency from {start}, over time{rounds}"
 
 
 def format_generator(rounds: Sequence[Round]) -> str:
