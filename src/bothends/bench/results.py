@@ -170,6 +170,46 @@ class HttpCounts(msgspec.Struct):
     closes: Count = 0
 
 
+class TcpSample(msgspec.Struct):
+    """Figures of one connection from struct tcp_info (tcp(7)), as the sender of its data has them.
+
+    `cwnd`: congestion window in segments of `mss` bytes. `retransmissions`: segments since the start.
+    `delivery_rate`: bytes per second, as the kernel last estimated it.
+    """
+
+    cwnd: Count
+    mss: Count
+    rtt_us: Count
+    min_rtt_us: Count | None
+    retransmissions: Count
+    delivery_rate: Count | None
+
+
+class BulkSample(msgspec.Struct):
+    """A sample of a bulk transfer: bytes per second since the last one, and each connection's figures."""
+
+    at_s: Figure
+    sent_per_s: Figure
+    received_per_s: Figure
+    connections: list[TcpSample]
+
+
+class BulkTransfer(msgspec.Struct):
+    """A bulk transfer of a `kind` of bulk_pattern.py.
+
+    `bytes_per_s`: bytes of the measured time that were received and right; for discard, bytes that the peer
+    acknowledged. `sent` (over TCP: acknowledged) and `received`: bytes in both directions. `samples`: one
+    every `interval_s` seconds.
+    """
+
+    kind: str
+    bytes_per_s: Figure
+    sent: Count
+    received: Count
+    interval_s: Figure
+    samples: list[BulkSample]
+
+
 class Round(msgspec.Struct):
     """The result of one run.
 
@@ -196,6 +236,12 @@ class Round(msgspec.Struct):
     http: HttpCounts | None = None
     parts: LatencyParts | None = None
     heat: LatencyHeatMap | None = None
+    bulk: BulkTransfer | None = None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there was any response, or byte of a bulk transfer."""
+        return bool(self.completed or self.uncorrected.n or (self.bulk is not None and self.bulk.bytes_per_s))
 
     @property
     def latency(self) -> LatencySummary:
@@ -229,9 +275,16 @@ class Load(msgspec.Struct):
         return self.workload == IDLE
 
     @property
+    def is_bulk(self) -> bool:
+        """Whether a transfer is measured rather than requests."""
+        return self.workload.startswith("bulk ")
+
+    @property
     def title(self) -> str:
         """A short description that distinguishes the load from others of a campaign."""
         parts = [self.transport, f"{self.connections:,} connection" + "s" * (self.connections != 1)]
+        if self.is_bulk:
+            parts.append(self.workload)
         if self.depth > 1:
             parts.append(f"depth {self.depth}")
         if self.reconnect:
@@ -263,7 +316,7 @@ class BenchEntry(msgspec.Struct):
     @property
     def failed(self) -> bool:
         """Whether there were faults, a round ended early, or a round got no response."""
-        unanswered = any(each.ended or not (each.completed or each.uncorrected.n) for each in self.rounds)
+        unanswered = any(each.ended or not each.has_answer for each in self.rounds)
         return bool(self.faults.total) or unanswered
 
     def median(self, value: Callable[[Round], float | None]) -> float | None:

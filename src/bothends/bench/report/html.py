@@ -49,6 +49,9 @@ def _single_entry(entry: BenchEntry) -> list[str]:
     parts = [f"<h2>Measurement</h2><div class=wide><table>{cells}</table></div>"]
     if any(each.uncorrected.percentiles_us for each in entry.rounds):
         parts += ["<h2>Latency by percentile</h2>", plots.percentiles([entry], entry.load.title)]
+    transfers = [each.bulk for each in entry.rounds if each.bulk is not None and each.bulk.samples]
+    if transfers:
+        parts += ["<h2>The transfer over time</h2>", plots.bulk(transfers[-1], entry.load.title)]
     if plots.has_heat_map(entry):
         parts += ["<h2>Latency over time</h2>", plots.heat_map(entry, text.heat_map_title(entry))]
     return parts

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from bothends.bench.heat_map import COLUMNS, HeatMap, merge_heat_maps, row_bound
 from bothends.bench.rate_search import is_fully_sent
 from bothends.bench.report.text import format_number
-from bothends.bench.results import BenchEntry, Document, LatencySummary
+from bothends.bench.results import BenchEntry, BulkSample, BulkTransfer, Document, LatencySummary
 from bothends.escaping import escape_line
 
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
@@ -157,6 +157,56 @@ def heat_map(entry: BenchEntry, title: str) -> str:
         side.set_xlabel("requests")
         side.tick_params(axis="y", which="both", left=False)
         return _svg(figure)
+
+
+def bulk(transfer: BulkTransfer, title: str) -> str:
+    """Plot a bulk transfer over time: its speed and TCP's figures, a line for each connection."""
+    samples = transfer.samples
+    seconds = [each.at_s for each in samples]
+    count = max(len(each.connections) for each in samples)
+    with mpl.rc_context(_STYLE):
+        if transfer.kind == "chargen":  # this end sends ACKs only, so its TCP has no figures of interest
+            count = 0
+        panels = 4 if count else 1
+        figure = Figure(figsize=(8, 1.9 * panels + 0.6), layout="constrained")
+        speed, *others = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+        shown = {"echo": "sr", "upper": "sr", "chargen": "r"}.get(transfer.kind, "s")
+        if "s" in shown:
+            sent = [each.sent_per_s / 1e6 for each in samples]
+            speed.plot(seconds, sent, color=_COLOURS[1], label="sent", drawstyle="steps-pre")
+        if "r" in shown:
+            received = [each.received_per_s / 1e6 for each in samples]
+            speed.plot(seconds, received, color=_COLOURS[0], label="received", drawstyle="steps-pre")
+        rates = [sum(tcp.delivery_rate or 0 for tcp in each.connections) / 1e6 for each in samples]
+        if "s" in shown and any(rates):
+            speed.plot(seconds, rates, ":", color="#333333", label="delivery rate (TCP_INFO)")
+        speed.set_ylabel("MB/s")
+        speed.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
+        speed.set_title(_label(title), loc="left", fontsize=11)
+        if count:
+            _plot_tcp(others, samples, count)
+        for axes in (speed, *others):
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.set_xlim(0, seconds[-1])
+        axes.set_xlabel("seconds")
+        return _svg(figure)
+
+
+def _plot_tcp(panels: Sequence[Any], samples: Sequence[BulkSample], count: int) -> None:
+    alpha = max(0.4, 1 / count)
+    for index in range(count):
+        found = [(each.at_s, each.connections[index]) for each in samples if index < len(each.connections)]
+        seconds, figures = [at for at, _ in found], [tcp for _, tcp in found]
+        panels[0].plot(seconds, [tcp.cwnd for tcp in figures], color=_COLOURS[2], alpha=alpha)
+        panels[1].plot(seconds, [tcp.rtt_us / 1000 for tcp in figures], color=_COLOURS[3], alpha=alpha)
+    totals = [sum(tcp.retransmissions for tcp in each.connections) for each in samples]
+    added = [max(0, total - before) for before, total in zip([totals[0], *totals], totals, strict=False)]
+    width = samples[-1].at_s / len(samples)
+    panels[2].bar([each.at_s - width / 2 for each in samples], added, width=width, color=_COLOURS[5])
+    panels[0].set_ylabel("cwnd (segments)")
+    panels[1].set_ylabel("rtt (ms)")
+    panels[2].set_ylabel("retransmitted\n(segments)")
 
 
 def saturation(document: Document) -> str:

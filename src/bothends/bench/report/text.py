@@ -16,6 +16,7 @@ from bothends.bench.rate_search import is_fully_sent
 from bothends.bench.results import (
     STARVED_SHARE,
     BenchEntry,
+    BulkTransfer,
     Document,
     Faults,
     HttpCounts,
@@ -35,6 +36,9 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
         yield "skipped", entry.skipped
         return
     load, rounds = entry.load, entry.rounds
+    if load.is_bulk:
+        yield from _bulk_lines(entry)
+        return
     loop = f"open loop, {load.rate:,.0f}/s {load.arrivals}" if load.rate is not None else "closed loop"
     plural = "s" * (load.connections != 1)
     parts = [f"{load.connections:,} connection{plural}", f"depth {load.depth}", load.size, loop]
@@ -64,6 +68,45 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     for each in rounds:
         if each.ended:
             yield "ended early", each.ended
+
+
+def _bulk_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
+    load, transfers = entry.load, [each.bulk for each in entry.rounds if each.bulk is not None]
+    yield "load", f"{load.workload}, {load.connections:,} connection" + "s" * (load.connections != 1)
+    span = f"{load.duration_s:g} s after {load.warmup_s:g} s of warm-up"
+    yield "measured", f"{len(transfers)} rounds of {span}" if len(transfers) > 1 else span
+    speeds = [each.bytes_per_s / 1e6 for each in transfers]
+    speed = statistics.median(speeds) if speeds else 0.0
+    ways = {"echo": ", there and back", "upper": ", there and back", "discard": ", sent"}
+    way = ways.get(load.workload.removeprefix("bulk "), ", received")
+    low, high = format_number(min(speeds, default=0)), format_number(max(speeds, default=0))
+    several = f" (median of {len(speeds)} rounds: {low} to {high})" if len(speeds) > 1 else ""
+    yield "transfer", f"{format_number(speed)} MB/s, {_format_bits(speed * 8)}{way}{several}"
+    if tcp := _format_tcp(transfers):
+        yield "TCP here", tcp
+    yield "verified", f"{load.verified}; faults: {entry.faults}"
+    yield "generator", format_generator(entry.rounds)
+    for each in entry.rounds:
+        if each.ended:
+            yield "ended early", each.ended
+
+
+def _format_bits(megabits: float) -> str:
+    if megabits >= 1000:
+        return f"{format_number(megabits / 1000)} Gbit/s"
+    return f"{format_number(megabits)} Mbit/s"
+
+
+def _format_tcp(transfers: Sequence[BulkTransfer]) -> str:
+    """Format the figures of TCP over all samples; "" without any."""
+    found = [tcp for each in transfers for sample in each.samples for tcp in sample.connections]
+    if not found or transfers[0].kind == "chargen":  # this end sends ACKs only
+        return ""
+    rtts, windows = [each.rtt_us / 1000 for each in found], [each.cwnd for each in found]
+    last = [each.samples[-1].connections for each in transfers if each.samples]
+    again = sum(tcp.retransmissions for connections in last for tcp in connections)
+    rtt = f"rtt {format_number(min(rtts))} to {format_number(max(rtts))} ms"
+    return f"{rtt}, cwnd {min(windows):,} to {max(windows):,} segments, {again:,} retransmissions"
 
 
 _PARTS = {"wait": "due to sent", "first_byte": "to first byte", "transfer": "to last byte"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.bench import http_options, output
+from bothends.cli.bench import bulk, http_options, output, tls_options
 from bothends.cli.wire_options import wire_options
 from bothends.errors import SystemCallFailed, UsageError
 
@@ -97,13 +97,16 @@ def _load_subcommand(name: str) -> click.Command:
     default=10.0,
     help="With --find-limit: limit of p99 in ms.",
 )
+@click.option(
+    "--bulk", is_flag=True, help="Measure a transfer, as fast as the path takes it, and TCP's figures."
+)
 @click.option("--reconnect", is_flag=True, help="Open a new connection for each request.")
 @click.option("--script", metavar="FILE", type=click.Path(), help="Lines to send, and the expected replies.")
 @click.option(
     "--expect",
-    type=click.Choice(["auto", "echo", "upper"]),
+    type=click.Choice(["auto", "echo", "upper", "chargen", "discard"]),
     default="auto",
-    help="How the server replies; auto sends one request to find out.",
+    help="How the server replies; auto sends one request to find out. The last two are for --bulk.",
 )
 @click.option(
     "--generator",
@@ -119,10 +122,7 @@ def _load_subcommand(name: str) -> click.Command:
 )
 @http_options.http_options
 @output.output_options
-@click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: trust these CA certificates (PEM).")
-@click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept only this certificate.")
-@click.option("--tls-name", metavar="NAME", default="", help="TLS: host name to send (SNI) and to verify.")
-@click.option("--insecure", is_flag=True, help="TLS: skip certificate verification.")
+@tls_options.tls_options
 @wire_options("client")
 def bench(args: tuple[str, ...], **given: Any) -> None:
     """Measure the server at ENDPOINT. Every reply is verified, byte for byte.
@@ -147,6 +147,9 @@ def bench(args: tuple[str, ...], **given: Any) -> None:
         from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
+    if given["bulk"]:
+        bulk.run(args, given)
+        return
     plan, count = build_plan(args, given), given["rounds"]
     notes: list[str] = []
     if given["cluster"] is not None:
@@ -228,7 +231,6 @@ def build_plan(args: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
     from bothends.bench.generators.base import RunPlan
     from bothends.bench.generators.dialer import check_target
     from bothends.bench.schedule import Schedule
-    from bothends.client.tls import TlsOptions
     from bothends.endpoints import endpoints_from_args
 
     url = http_target.parse_url(args[0]) if len(args) == 1 and http_target.is_http_url(args[0]) else None
@@ -236,13 +238,9 @@ def build_plan(args: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
     if len(endpoints) != 1:
         raise UsageError("expected one endpoint, but got " + ", ".join(map(str, endpoints)))
     check_target(endpoints[0])
-    tls = None
-    if endpoints[0].scheme == "tls":
-        tls = TlsOptions(
-            given["tls_ca"], given["tls_fingerprint"], not given["insecure"], name=given["tls_name"]
-        )
-    elif given["tls_ca"] or given["tls_fingerprint"] or given["tls_name"] or given["insecure"]:
-        raise UsageError(f"{args[0]} does not speak TLS; {'https' if url is not None else 'tls'}:// does")
+    tls = tls_options.build(endpoints[0], given, args[0], "https" if url is not None else "tls")
+    if given["expect"] in ("chargen", "discard"):
+        raise UsageError(f"--expect {given['expect']} is for --bulk")
     if url is not None:
         http_options.check_unsupported(given)
     else:
