@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 MALFORMED: Final = (
@@ -186,6 +187,7 @@ class HttpResponseReader:
         return None
 
 
+@lru_cache(16)  # most heads equal the one before: a server changes its Date once a second
 def parse_head(data: bytes) -> ResponseHead:
     """Parse a head, whose lines end with CRLF, the last one being empty. Raises MalformedResponse."""
     first, *lines = data.splitlines(keepends=True) if b"\r\n" in data else [data]
