@@ -65,6 +65,45 @@ def throughput(entries: Sequence[BenchEntry], title: str) -> str:
         return _svg(figure)
 
 
+def as_run(entries: Sequence[BenchEntry], title: str) -> str:
+    """Plot requests per second of each target as it is run: bars of NAME, "NAME, metrics" and "NAME, log"."""
+    ways = {"": "quiet", "metrics": "with metrics", "log": "with a log of connections"}
+    found: dict[str, dict[str, BenchEntry]] = {}
+    for entry in sorted(entries, key=lambda each: each.median(_rate) or 0):
+        name, _, way = entry.name.partition(", ")
+        if entry.rounds:
+            found.setdefault(name, {})[way] = entry
+    names = sorted(found, key=lambda name: max(each.median(_rate) or 0 for each in found[name].values()))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 0.44 * len(names) + 1.6), layout="constrained")
+        axes = figure.subplots()
+        for index, (way, label) in enumerate(ways.items()):
+            shown = [(at, found[name][way]) for at, name in enumerate(names) if way in found[name]]
+            if not shown:
+                continue
+            # A target that is run in one way has one bar in the middle, in grey.
+            is_several = [len(found[names[at]]) > 1 for at, _ in shown]
+            places = [at + 0.27 * (1 - index) * each for (at, _), each in zip(shown, is_several, strict=True)]
+            colours = [_COLOURS[index] if each else "#999999" for each in is_several]
+            rates = [each.median(_rate) or 0 for _, each in shown]
+            spans = [
+                [rate - min(_rates(each)) for rate, (_, each) in zip(rates, shown, strict=True)],
+                [max(_rates(each)) - rate for rate, (_, each) in zip(rates, shown, strict=True)],
+            ]
+            axes.barh(places, rates, color=colours, height=0.25)
+            axes.barh([0], [0], color=_COLOURS[index], label=label)  # for the legend
+            axes.errorbar(rates, places, xerr=spans, fmt="none", ecolor="#333333", capsize=1.5, lw=0.7)
+        axes.set_yticks(range(len(names)), [_label(each) for each in names])
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("requests per second (median of the rounds; line: minimum to maximum)")
+        axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.grid(axis="y", visible=False)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        axes.set_title(_label(title), loc="left", fontsize=11)
+        return _svg(figure)
+
+
 def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
     """Plot latency by percentile on logarithmic axes, up to the last percentile that each n supports."""
     lines: list[tuple[str, LatencySummary, str]] = []
