@@ -15,8 +15,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bothends.bench.bulk_pattern import BulkKind
 from bothends.bench.generators.bulk import BulkPlan, run_bulk
@@ -25,7 +27,7 @@ from bothends.bench.targets import BenchTarget, RunningTarget, choose_cpus, run_
 from bothends.osutil.reexec import self_command
 
 HERE = Path(__file__).resolve().parent
-SECONDS, ROUNDS = 2.0, 5
+SECONDS, ROUNDS, ATTEMPTS = 2.0, 5, 20
 
 Measured = tuple[float, float]
 """Gbit/s, and the client's CPU time in milliseconds per GB."""
@@ -49,7 +51,6 @@ def iperf3() -> tuple[BenchTarget, Callable[[RunningTarget], Measured]]:
     """Return iperf3's server, and the measurement by its client."""
 
     def run(target: RunningTarget) -> Measured:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [
             "iperf3",
             "--json",
@@ -60,7 +61,16 @@ def iperf3() -> tuple[BenchTarget, Callable[[RunningTarget], Measured]]:
             "-t",
             f"{SECONDS:.0f}",
         ]
-        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["end"]
+        found: dict[str, Any] = {}
+        # The connection that found the server ready may still keep it busy.
+        for _ in range(ATTEMPTS):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            output = subprocess.run(command, capture_output=True, check=False).stdout
+            found = json.loads(output or b"{}")
+            if "error" not in found:
+                break
+            time.sleep(0.1)
+        found = found["end"]
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         received = found["sum_received"]
