@@ -119,7 +119,11 @@ def test_bytes_that_do_not_come_back_are_lost() -> None:
 
 
 def test_resets_and_data_from_discard_are_faults() -> None:
-    with stream_server(reset) as endpoint:
+    def reset_later(connection: socket.socket) -> None:
+        connection.recv(1)  # the client has finished opening the connection
+        reset(connection)
+
+    with stream_server(reset_later) as endpoint:
         found = run_bulk(BulkPlan(endpoint, "echo", duration=5, timeout=5))
     assert (found.faults.total, found.bulk and found.bulk.received) == (1, 0)
     assert BenchEntry("", "", BulkPlan(endpoint, "echo").load(), [found]).failed
