@@ -1,9 +1,10 @@
 """Compare load generators: `python -m benchmarks.generators`.
 
 Each generator measures the same HTTP server in C, on different CPUs: the two of bothends, in C and in Python,
-and wrk if it is installed. wrk supports only HTTP, and parses a response only to find its end; the generators
-of bothends compare every byte. tcpkali supports any protocol, but does not wait for or check responses, so it
-is not run.
+and wrk if it is installed. wrk supports only HTTP, and parses a response only to find its end. The generators
+of bothends compare every byte: as an `http://` target they parse the responses and compare status and body,
+and with a script they compare the bytes of head and body. tcpkali supports any protocol, but does not wait
+for or check responses, so it is not run.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from pathlib import Path
 from bothends.bench.generators.base import RunPlan
 from bothends.bench.generators.native import unavailable_reason
 from bothends.bench.host_info import host_info, process_usage
+from bothends.bench.http_target import HttpExchange
 from bothends.bench.load import measure, select_generator
 from bothends.bench.targets import BenchTarget, RunningTarget, choose_cpus, run_target
-from bothends.bench.workload import parse_script
+from bothends.bench.workload import Workload, parse_script
 
 HERE = Path(__file__).resolve().parent
 SERVER = BenchTarget("http", (("tcp", ("{program}",)),), source=HERE / "c" / "http.c")
@@ -39,14 +41,16 @@ Measured = tuple[float, float, float]
 """Requests per second; the generator's CPU time per request in microseconds; the server's CPU share."""
 
 
-def own_generator(name: str) -> Callable[[RunningTarget], Measured]:
+def own_generator(name: str, *, http: bool) -> Callable[[RunningTarget], Measured]:
     def run(target: RunningTarget) -> Measured:
+        script = parse_script(SCRIPT, newline=False)
         plan = RunPlan(
             target.endpoint,
-            parse_script(SCRIPT, newline=False),
+            Workload("http", script.requests, (b"",)) if http else script,
             connections=CONNECTIONS,
             duration=SECONDS,
             warmup=0.3,
+            http=HttpExchange("http://h/", "GET", frozenset({200}), 4, b"fine") if http else None,
         )
         result = measure(plan, generator=select_generator(name, plan), server_pid=target.pid)
         assert not result.faults.total, result.faults
@@ -76,11 +80,16 @@ def external_generator(*words: str) -> Callable[[RunningTarget], Measured]:
 
 def candidates() -> tuple[dict[str, Callable[[RunningTarget], Measured]], list[str]]:
     """Return the available generators, and the others with the reason."""
-    found, absent = {"bothends, in Python": own_generator("python")}, []
+    found = {
+        "bothends, in Python, http://": own_generator("python", http=True),
+        "bothends, in Python, script": own_generator("python", http=False),
+    }
+    absent = []
     if unavailable_reason():
         absent.append(f"bothends, in C: {unavailable_reason()}")
     else:
-        found["bothends, in C"] = own_generator("native")
+        found["bothends, in C, http://"] = own_generator("native", http=True)
+        found["bothends, in C, script"] = own_generator("native", http=False)
     if shutil.which("wrk"):
         words = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "http://127.0.0.1:{port}/")
         found["wrk"] = external_generator(*words)
@@ -92,6 +101,7 @@ def candidates() -> tuple[dict[str, Callable[[RunningTarget], Measured]], list[s
 
 def main() -> None:
     found, absent = candidates()
+    load_before = os.getloadavg()[0]
     server_cpu, generator_cpu = choose_cpus()
     results: dict[str, list[Measured]] = {name: [] for name in found}
     if generator_cpu is not None:
@@ -104,10 +114,9 @@ def main() -> None:
                     results[name].append(found[name](target))
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
     host = host_info()
-    lines = [
-        f"{host['kernel']}, {host['processors']}; {CONNECTIONS} connections, medians of {ROUNDS} rounds.",
-        "",
-    ]
+    busy = ", while other programs ran" if load_before > 1 else ""
+    setting = f"{CONNECTIONS} connections, medians of {ROUNDS} rounds{busy}"
+    lines = [f"{host['kernel']}, {host['processors']}; {setting}.", ""]
     lines += ["| generator | requests/s | CPU us/request | server's CPU share |", "| --- | --- | --- | --- |"]
     for name, each in results.items():
         rate, cost, share = (statistics.median(values) for values in zip(*each, strict=True))

@@ -103,6 +103,22 @@ int on_closed(Run *run, Connection *connection, int error)
     return 0;
 }
 
+/* Process a response after which the server closes the connection: open the next one at once. Pipelined requests
+ * behind it are not answered (RFC 9112, section 9.3.2): a closed loop sends others instead. */
+static int on_closed_by_response(Run *run, Connection *connection, int64_t now)
+{
+    if (run->times != NULL)
+        run->faults[FAULT_LOST] += connection->pending_count;
+    connection->pending_count = 0;
+    connection->reconnect_delay = MIN_RECONNECT_DELAY;
+    close_connection(connection);
+    if (run->reconnect)
+        return restart_conversation(run, connection, now);
+    if (!run->sending || now >= run->stop)
+        return 0;
+    return connect_peer(run, connection, now, run->times == NULL ? now : -1);
+}
+
 static void on_datagram_error(Run *run, int error)
 {
     run->faults[FAULT_REFUSED]++;
@@ -269,10 +285,11 @@ static int flush_writes(Run *run, Connection *connection)
     return set_write_interest(run, connection, false);
 }
 
-int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t now)
+/* Send requests that are due at `due`, now. `sent` is the start of their uncorrected latency. */
+int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t sent, int64_t now)
 {
     while (count-- > 0)
-        tracker_add(run, connection, due, now);
+        tracker_add(run, connection, due, sent, now);
     return flush_writes(run, connection);
 }
 
@@ -284,7 +301,7 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
             return 0;
         if (connection->remaining > 0 && run->sending) {
             connection->remaining--;
-            return send_requests(run, connection, 1, now, now);
+            return send_requests(run, connection, 1, now, now, now);
         }
         connection->reconnect_delay = MIN_RECONNECT_DELAY;
         close_connection(connection);
@@ -293,7 +310,7 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
     if (!run->sending)
         return 0;
     if (run->times == NULL)
-        return now < run->stop ? send_requests(run, connection, count, now, now) : 0;
+        return now < run->stop ? send_requests(run, connection, count, now, now, now) : 0;
     if (!connection->idle) {
         connection->idle_since = now;
         mark_idle(run, connection);
@@ -313,13 +330,18 @@ static int on_connected(Run *run, Connection *connection)
 
         connection->due = -1;
         connection->remaining = run->requests_per_connection - 1;
-        return send_requests(run, connection, 1, due, connection->idle_since);
+        now = now_ns();
+        if (send_requests(run, connection, 1, due, connection->idle_since, now) < 0)
+            return -1;
+        if (run->reconnect || run->depth == 1 || !run->sending || connection->state != CONNECTED)
+            return 0;
+        return send_requests(run, connection, run->depth - 1, now, now, now);
     }
     if (!run->sending)
         return 0;
     now = now_ns();
     if (run->times == NULL)
-        return send_requests(run, connection, run->depth, now, now);
+        return send_requests(run, connection, run->depth, now, now, now);
     connection->idle_since = now;
     mark_idle(run, connection);
     return 0;
@@ -332,6 +354,8 @@ static int after_read(Run *run, Connection *connection, uint32_t pending_before,
 {
     if (connection->desynced)
         return on_closed(run, connection, 0);
+    if (connection->closing)
+        return on_closed_by_response(run, connection, now);
     if (connection->pending_count == pending_before)
         return 0;
     connection->answered = true;
@@ -346,8 +370,11 @@ static int on_received(Run *run, Connection *connection, const char *data, int64
 
     if (size < 0)
         return size == -EAGAIN || size == -EINTR ? 0 : on_closed(run, connection, (int)-size);
-    if (size == 0)
-        return on_closed(run, connection, 0);
+    if (size == 0) {
+        if (run->http != NULL)
+            http_end(run, connection, now);
+        return connection->closing ? on_closed_by_response(run, connection, now) : on_closed(run, connection, 0);
+    }
     tracker_receive(run, connection, data, size, now);
     return after_read(run, connection, pending_before, now);
 }

@@ -5,6 +5,7 @@
  *   connection.c   connections: connecting, sending requests, receiving answers
  *   uring_batch.c  many recv() or send() calls with one system call
  *   tracker.c      outstanding requests, faults in their answers, histograms
+ *   http.c         HTTP/1.1 responses
  *
  * It implements the contract of src/bothends/bench/generators/base.py, and tracker.c counts as
  * request_tracker.py does: the same tests check both. It shares no code with the C core of the servers, so that
@@ -43,8 +44,25 @@ enum fault {
     FAULT_REORDERED,
     FAULT_LATE,
     FAULT_OUT_OF_PORTS,
+    FAULT_WRONG_STATUS,
+    FAULT_MALFORMED,
     FAULT_COUNT
 };
+
+/* Why a response is malformed, in the order of `http_response.MALFORMED`. */
+enum malformed {
+    MALFORMED_STATUS_LINE,
+    MALFORMED_FIELD,
+    MALFORMED_LENGTH,
+    MALFORMED_CODING,
+    MALFORMED_CHUNK,
+    MALFORMED_LINE_END,
+    MALFORMED_TOO_LONG,
+    MALFORMED_COUNT,
+    WELL_FORMED = MALFORMED_COUNT
+};
+
+enum { HTTP_STATUSES = 600 };
 
 /* As in histogram.py. */
 enum { HISTOGRAM_HALF = 1024, HISTOGRAM_BUCKETS = 33 * HISTOGRAM_HALF };
@@ -54,18 +72,25 @@ typedef struct {
     uint64_t counts[HISTOGRAM_BUCKETS];
 } Histogram;
 
+/* Latencies over time, as in heat_map.py: a row for each eighth of an octave, a column for each slice of time. */
+enum { HEAT_ROWS = 42 * 8, HEAT_COLUMNS = 120 };
+
 /* Messages back to back: message i starts at offsets[i]; offsets[length] is the end of the last. */
 typedef struct {
     const char *bytes;
     const int64_t *offsets;
 } Messages;
 
-/* An outstanding request. */
+/* An outstanding request. `sent`: the start of its uncorrected latency; `written`: when it was written, which is
+ * later if a connection was opened for it. */
 typedef struct {
-    int64_t number, due, sent;
+    int64_t number, due, sent, written;
 } Pending;
 
 enum state { CLOSED, CONNECTING, CONNECTED };
+
+typedef struct HttpReader HttpReader; /* the response that a connection receives */
+typedef struct HttpCheck HttpCheck;   /* what responses must be, and their counts */
 
 typedef struct {
     int fd;
@@ -76,11 +101,14 @@ typedef struct {
     bool in_send_batch; /* in `send_batch` */
     bool idle;          /* open loop: in `idle_connections` */
     bool wants_write;   /* registered for EPOLLOUT */
+    bool closing;       /* HTTP: the last response closes the connection */
     int64_t next_request;
     int64_t first_unsent;  /* the first request not completely sent */
     int64_t write_offset;  /* bytes of it that are sent */
     int64_t answer_offset; /* bytes received of the current answer, unless `resync` */
     int64_t last_answered; /* the highest request that was answered */
+    int64_t first_byte;    /* when the first byte of the current answer was received */
+    HttpReader *http;      /* NULL unless `Run.http` */
     Pending *pending;      /* a ring of `depth` requests, the oldest at `pending_head` */
     uint32_t pending_head, pending_count;
     char *partial; /* the beginning of an answer, if `resync` */
@@ -110,12 +138,15 @@ typedef struct {
     int64_t requests_per_connection; /* with `reconnect` */
     uint32_t connection_count, depth;
     int64_t begin_at, start, stop, timeout, unresponsive_after;
+    HttpCheck *http; /* NULL: answers are compared with `answers` */
     PyObject *times; /* an iterator of buffers of int64, or NULL for a closed loop */
     PyObject *on_progress, *on_measurement_start, *on_measurement_end;
 
     /* Results. */
     int64_t faults[FAULT_COUNT];
     Histogram *uncorrected, *corrected, *lateness;
+    Histogram *wait, *first_byte, *transfer; /* the parts: due to written, to the first byte, to the last */
+    uint32_t *heat;                          /* HEAT_COLUMNS times HEAT_ROWS */
     int64_t *seconds;
     int64_t second_count;
     int64_t answered, completed, bytes, unsent_dues, connections_made;
@@ -155,10 +186,26 @@ int64_t now_ns(void);
 /* tracker.c */
 void histogram_add(Histogram *histogram, int64_t nanoseconds);
 void tracker_reset(Connection *connection);
-void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent);
+void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent, int64_t written);
 void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at);
 void tracker_close(Run *run, Connection *connection);
+void tracker_count(Run *run, Connection *connection, int64_t received_at, int64_t size);
+void tracker_drop(Run *run, Connection *connection);
 int64_t tracker_expire(Run *run, Connection *connection, int64_t before);
+
+/* http.c */
+HttpCheck *http_check_new(const char *allowed, bool no_body, const char *body, int64_t length);
+void http_check_free(HttpCheck *check);
+const int64_t *http_statuses(const HttpCheck *check);
+const int64_t *http_malformed(const HttpCheck *check);
+int64_t http_closes(const HttpCheck *check);
+int64_t http_expected_size(const HttpCheck *check);
+HttpReader *http_reader_new(void);
+void http_reader_free(HttpReader *reader);
+void http_reader_reset(HttpReader *reader);
+bool http_is_partial(const HttpReader *reader);
+void http_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at);
+void http_end(Run *run, Connection *connection, int64_t received_at);
 
 /* uring_batch.c */
 Batch *batch_open(void);
@@ -169,7 +216,7 @@ int batch_run(Batch *batch, int32_t *results);
 
 /* connection.c; an int is 0, or -1 with an exception set */
 int connect_peer(Run *run, Connection *connection, int64_t now, int64_t due);
-int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t now);
+int send_requests(Run *run, Connection *connection, int64_t count, int64_t due, int64_t sent, int64_t now);
 int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now);
 void on_connect_failed(Run *run, Connection *connection, int error);
 int restart_conversation(Run *run, Connection *connection, int64_t now);

@@ -154,7 +154,7 @@ static int send_due(Run *run, int64_t now)
         if (run->next_due >= run->start)
             histogram_add(run->lateness, now - earliest);
         if (run->reconnect ? connect_peer(run, connection, now, run->next_due)
-                           : send_requests(run, connection, 1, run->next_due, now))
+                           : send_requests(run, connection, 1, run->next_due, now, now))
             return -1;
         if (advance_due(run) < 0)
             return -1;
@@ -325,7 +325,7 @@ static int start_sending(Run *run)
             if (connect_peer(run, connection, now, now) < 0)
                 return -1;
         } else if (run->times == NULL && connection->state == CONNECTED
-                   && send_requests(run, connection, run->depth, now, now) < 0) {
+                   && send_requests(run, connection, run->depth, now, now, now) < 0) {
             return -1;
         }
     }

@@ -38,12 +38,17 @@ static int allocate(Run *run)
     run->uncorrected = PyMem_RawCalloc(1, sizeof *run->uncorrected);
     run->corrected = PyMem_RawCalloc(1, sizeof *run->corrected);
     run->lateness = PyMem_RawCalloc(1, sizeof *run->lateness);
+    run->wait = PyMem_RawCalloc(1, sizeof *run->wait);
+    run->first_byte = PyMem_RawCalloc(1, sizeof *run->first_byte);
+    run->transfer = PyMem_RawCalloc(1, sizeof *run->transfer);
+    run->heat = PyMem_RawCalloc(HEAT_COLUMNS * HEAT_ROWS, sizeof *run->heat);
     run->connections = PyMem_RawCalloc(run->connection_count, sizeof *run->connections);
     run->idle_connections = PyMem_RawCalloc(run->connection_count, sizeof *run->idle_connections);
     run->buffer = PyMem_RawMalloc(BUFFER_SIZE);
     run->send_batch = PyMem_RawCalloc(run->connection_count, sizeof *run->send_batch);
-    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->connections
-        || !run->idle_connections || !run->buffer || !run->send_batch)
+    if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->wait || !run->first_byte
+        || !run->transfer || !run->heat || !run->connections || !run->idle_connections || !run->buffer
+        || !run->send_batch)
         return -1;
     for (uint32_t i = 0; i < run->connection_count; i++) {
         run->connections[i].fd = -1;
@@ -51,6 +56,8 @@ static int allocate(Run *run)
         run->connections[i].reconnect_delay = MIN_RECONNECT_DELAY;
         run->connections[i].pending = PyMem_RawCalloc(run->depth, sizeof(Pending));
         if (run->connections[i].pending == NULL)
+            return -1;
+        if (run->http != NULL && (run->connections[i].http = http_reader_new()) == NULL)
             return -1;
     }
     return 0;
@@ -62,6 +69,7 @@ static void free_run(Run *run)
         if (run->connections[i].fd >= 0)
             close(run->connections[i].fd);
         PyMem_RawFree(run->connections[i].pending);
+        http_reader_free(run->connections[i].http);
         PyMem_RawFree(run->connections[i].partial);
         PyMem_RawFree(run->connections[i].expired);
     }
@@ -70,6 +78,7 @@ static void free_run(Run *run)
     if (run->has_chunk)
         PyBuffer_Release(&run->times_chunk);
     batch_close(run->batch);
+    http_check_free(run->http);
     PyMem_RawFree(run->send_batch);
     PyMem_RawFree(run->connections);
     PyMem_RawFree(run->idle_connections);
@@ -78,6 +87,10 @@ static void free_run(Run *run)
     PyMem_RawFree(run->uncorrected);
     PyMem_RawFree(run->corrected);
     PyMem_RawFree(run->lateness);
+    PyMem_RawFree(run->wait);
+    PyMem_RawFree(run->first_byte);
+    PyMem_RawFree(run->transfer);
+    PyMem_RawFree(run->heat);
 }
 
 static PyObject *int_list(const int64_t *numbers, int64_t count)
@@ -95,6 +108,23 @@ static PyObject *int_list(const int64_t *numbers, int64_t count)
     return list;
 }
 
+/* Return (count by status, count by reason of malformed responses, connections closed by responses), or None. */
+static PyObject *http_result(const Run *run)
+{
+    PyObject *statuses, *malformed;
+
+    if (run->http == NULL)
+        return Py_NewRef(Py_None);
+    statuses = int_list(http_statuses(run->http), HTTP_STATUSES);
+    malformed = int_list(http_malformed(run->http), MALFORMED_COUNT);
+    if (statuses == NULL || malformed == NULL) {
+        Py_XDECREF(statuses);
+        Py_XDECREF(malformed);
+        return NULL;
+    }
+    return Py_BuildValue("(NNL)", statuses, malformed, (long long)http_closes(run->http));
+}
+
 static PyObject *build_result(const Run *run)
 {
     PyObject *faults = int_list(run->faults, FAULT_COUNT), *seconds = int_list(run->seconds, run->second_count);
@@ -104,15 +134,18 @@ static PyObject *build_result(const Run *run)
         Py_XDECREF(seconds);
         return NULL;
     }
-    return Py_BuildValue("{s:N,s:N,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i}", "faults", faults,
-                         "each_second", seconds, "uncorrected", (const char *)run->uncorrected,
-                         (Py_ssize_t)sizeof(Histogram), "corrected", (const char *)run->corrected,
-                         (Py_ssize_t)sizeof(Histogram), "lateness", (const char *)run->lateness,
-                         (Py_ssize_t)sizeof(Histogram), "completed", (long long)run->completed, "bytes_received",
-                         (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made",
-                         (long long)run->connections_made, "cpu", run->cpu, "run_queue_wait", run->run_queue_wait,
-                         "wall", run->wall, "last_answer", (long long)(run->last_answer - run->begin_at),
-                         "unresponsive_errno", run->unresponsive ? run->last_error : 0);
+    return Py_BuildValue(
+        "{s:N,s:N,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i,s:N}", "faults", faults,
+        "each_second", seconds, "uncorrected", (const char *)run->uncorrected, (Py_ssize_t)sizeof(Histogram),
+        "corrected", (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram), "lateness",
+        (const char *)run->lateness, (Py_ssize_t)sizeof(Histogram), "wait", (const char *)run->wait,
+        (Py_ssize_t)sizeof(Histogram), "first_byte", (const char *)run->first_byte, (Py_ssize_t)sizeof(Histogram),
+        "transfer", (const char *)run->transfer, (Py_ssize_t)sizeof(Histogram), "heat", (const char *)run->heat,
+        (Py_ssize_t)(HEAT_COLUMNS * HEAT_ROWS * sizeof *run->heat), "completed", (long long)run->completed,
+        "bytes_received", (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made",
+        (long long)run->connections_made, "cpu", run->cpu, "run_queue_wait", run->run_queue_wait, "wall",
+        run->wall, "last_answer", (long long)(run->last_answer - run->begin_at), "unresponsive_errno",
+        run->unresponsive ? run->last_error : 0, "http", http_result(run));
 }
 
 static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)
@@ -126,7 +159,7 @@ static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *s
     }
     for (int64_t i = 0; i < run->length; i++) {
         if (run->requests.offsets[i] >= run->requests.offsets[i + 1]
-            || run->answers.offsets[i] >= run->answers.offsets[i + 1]) {
+            || (run->http == NULL && run->answers.offsets[i] >= run->answers.offsets[i + 1])) {
             PyErr_SetString(PyExc_ValueError, "a message is empty");
             return -1;
         }
@@ -139,11 +172,36 @@ static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *s
     return 0;
 }
 
+/* Read the argument `http`: None, or (a byte for each status: whether it is expected; whether responses have no
+ * body; the expected body or None; its length or -1). */
+static int read_http(Run *run, PyObject *given)
+{
+    const char *allowed, *body;
+    Py_ssize_t allowed_size, body_size;
+    int no_body;
+    long long length;
+
+    if (given == Py_None)
+        return 0;
+    if (!PyArg_ParseTuple(given, "y#pz#L", &allowed, &allowed_size, &no_body, &body, &body_size, &length))
+        return -1;
+    if (allowed_size != HTTP_STATUSES || (body != NULL && body_size != length)) {
+        PyErr_SetString(PyExc_ValueError, "http: statuses or length do not match");
+        return -1;
+    }
+    run->http = http_check_new(allowed, no_body, body, length);
+    if (run->http == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 PyDoc_STRVAR(
     run_doc,
     "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect,\n"
     "    requests_per_connection, connections, depth, begin, warmup, duration, timeout, unresponsive_after,\n"
-    "    receive_buffer, sources, times, batch, on_progress, on_measurement_start, on_measurement_end) -> dict\n\n"
+    "    receive_buffer, sources, times, batch, http, on_progress, on_measurement_start, on_measurement_end) -> dict\n\n"
     "Drive a target: connect to the peer of the socket `like`, which is closed first. Times are in\n"
     "nanoseconds; `begin` 0 means as soon as all connections are established. See bothends.bench.generators.native.");
 
@@ -169,6 +227,7 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
                                "sources",
                                "times",
                                "batch",
+                               "http",
                                "on_progress",
                                "on_measurement_start",
                                "on_measurement_end",
@@ -177,16 +236,16 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     Py_buffer offsets[2], sends, answers, sources;
     long long requests_per_connection, begin, warmup, duration, timeout, unresponsive_after;
     int like, numbers, reconnect, batch, failed;
-    PyObject *result = NULL;
+    PyObject *result = NULL, *http;
 
     if (run == NULL)
         return PyErr_NoMemory();
     run->epoll = -1;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOO", keywords, &like, &sends, &offsets[0], &answers,
+            arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOOO", keywords, &like, &sends, &offsets[0], &answers,
             &offsets[1], &run->end_byte, &numbers, &reconnect, &requests_per_connection, &run->connection_count,
             &run->depth, &begin, &warmup, &duration, &timeout, &unresponsive_after, &run->receive_buffer, &sources,
-            &run->times, &batch, &run->on_progress, &run->on_measurement_start, &run->on_measurement_end)) {
+            &run->times, &batch, &http, &run->on_progress, &run->on_measurement_start, &run->on_measurement_end)) {
         PyMem_Free(run);
         return NULL;
     }
@@ -207,12 +266,14 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     run->source_count = sources.len / (Py_ssize_t)sizeof(uint32_t);
     failed = read_target_socket(run, like);
     close(like);
-    if (failed || validate(run, offsets, &sends, &answers) < 0)
+    if (failed || read_http(run, http) < 0 || validate(run, offsets, &sends, &answers) < 0)
         goto done;
     run->message_oriented = run->type != SOCK_STREAM;
     for (int64_t i = 0; i < run->length; i++)
         if (run->answers.offsets[i + 1] - run->answers.offsets[i] > run->max_answer)
             run->max_answer = run->answers.offsets[i + 1] - run->answers.offsets[i];
+    if (run->http != NULL)
+        run->max_answer = http_expected_size(run->http);
     if (allocate(run) < 0) {
         PyErr_NoMemory();
         goto done;

@@ -55,14 +55,30 @@ static Pending remove_pending(const Run *run, Connection *connection, uint32_t i
     return taken;
 }
 
-/* Count a correct answer. */
-static void count_answer(Run *run, Pending request, int64_t received_at, int64_t size)
+/* Add a latency to the heat map, at the time the request was due. */
+static void heat_add(Run *run, int64_t due, int64_t latency)
+{
+    uint64_t value = latency < 8 ? 8 : latency > HISTOGRAM_MAX ? HISTOGRAM_MAX : (uint64_t)latency;
+    int octave = 63 - __builtin_clzll(value);
+    int row = 8 * octave + (int)(value >> (octave - 3)) - 8, column;
+
+    column = (int)((__int128)(due - run->start) * HEAT_COLUMNS / (run->stop - run->start));
+    run->heat[column * HEAT_ROWS + row]++;
+}
+
+/* Count a correct answer, received from `connection->first_byte` to `received_at`. */
+static void count_answer(Run *run, const Connection *connection, Pending request, int64_t received_at,
+                         int64_t size)
 {
     run->answered++;
     if (request.due >= run->start && request.due < run->stop) {
         histogram_add(run->uncorrected, received_at - request.sent);
         if (run->times != NULL)
             histogram_add(run->corrected, received_at - request.due);
+        histogram_add(run->wait, request.written - request.due);
+        histogram_add(run->first_byte, connection->first_byte - request.written);
+        histogram_add(run->transfer, received_at - connection->first_byte);
+        heat_add(run, request.due, received_at - (run->times != NULL ? request.due : request.sent));
     }
     if (received_at >= run->start && received_at < run->stop) {
         run->completed++;
@@ -79,12 +95,16 @@ void tracker_reset(Connection *connection)
     connection->last_answered = -1;
     connection->pending_head = connection->pending_count = 0;
     connection->partial_size = connection->expired_count = 0;
+    connection->closing = false;
+    if (connection->http != NULL)
+        http_reader_reset(connection->http);
 }
 
 /* Add a request that is sent now. */
-void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent)
+void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent, int64_t written)
 {
-    *pending_at(run, connection, connection->pending_count++) = (Pending){connection->next_request++, due, sent};
+    *pending_at(run, connection, connection->pending_count++) =
+        (Pending){connection->next_request++, due, sent, written};
 }
 
 /* Return the position of the newest outstanding request with this index in the ring, or -1. */
@@ -192,7 +212,7 @@ static void check_answer(Run *run, Connection *connection, const char *data, int
         run->faults[FAULT_REORDERED]++;
     else
         connection->last_answered = request.number;
-    count_answer(run, request, received_at, size);
+    count_answer(run, connection, request, received_at, size);
 }
 
 /* Append data to `partial`. Returns false if memory is exhausted. */
@@ -224,7 +244,7 @@ static void check_undelimited(Run *run, Connection *connection, int64_t received
         if (remaining < size || memcmp(data, answer_bytes(run, number), (size_t)size) != 0)
             break;
         connection->last_answered = number;
-        count_answer(run, pop_oldest(run, connection), received_at, size);
+        count_answer(run, connection, pop_oldest(run, connection), received_at, size);
         data += size;
         remaining -= size;
     }
@@ -245,6 +265,8 @@ static void check_delimited(Run *run, Connection *connection, const char *data, 
 
     if (size == 0)
         return;
+    if (connection->partial_size == 0)
+        connection->first_byte = received_at;
     if (!append_partial(connection, data, size)) {
         run->faults[FAULT_WRONG]++; /* out of memory */
         connection->desynced = true;
@@ -261,6 +283,7 @@ static void check_delimited(Run *run, Connection *connection, const char *data, 
 
         check_answer(run, connection, connection->partial + consumed, length, received_at);
         consumed += length;
+        connection->first_byte = received_at; /* of the next answer */
     }
     connection->partial_size -= consumed;
     memmove(connection->partial, connection->partial + consumed, (size_t)connection->partial_size);
@@ -296,6 +319,8 @@ static void compare_stream(Run *run, Connection *connection, const char *data, i
 
         if (part > size)
             part = size;
+        if (connection->answer_offset == 0)
+            connection->first_byte = received_at;
         if (connection->pending_count == 0
             || memcmp(data, answer_bytes(run, number) + connection->answer_offset, (size_t)part) != 0) {
             start_resync(run, connection, data, size, received_at);
@@ -307,29 +332,44 @@ static void compare_stream(Run *run, Connection *connection, const char *data, i
         if (connection->answer_offset == full_size) {
             connection->answer_offset = 0;
             connection->last_answered = number;
-            count_answer(run, pop_oldest(run, connection), received_at, full_size);
+            count_answer(run, connection, pop_oldest(run, connection), received_at, full_size);
         }
     }
 }
 
 static void check_datagram(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
+    connection->first_byte = received_at;
     if (connection->pending_count) {
         int64_t number = connection->pending[connection->pending_head].number;
 
         if (number > connection->last_answered && matches_answer(run, number, data, size)) {
             connection->last_answered = number;
-            count_answer(run, pop_oldest(run, connection), received_at, size);
+            count_answer(run, connection, pop_oldest(run, connection), received_at, size);
             return;
         }
     }
     check_answer(run, connection, data, size, received_at);
 }
 
+/* Count a correct answer of `size` bytes to the oldest outstanding request. */
+void tracker_count(Run *run, Connection *connection, int64_t received_at, int64_t size)
+{
+    count_answer(run, connection, pop_oldest(run, connection), received_at, size);
+}
+
+/* Forget the oldest outstanding request: its answer is a fault. */
+void tracker_drop(Run *run, Connection *connection)
+{
+    pop_oldest(run, connection);
+}
+
 /* Process received data. */
 void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at)
 {
-    if (run->message_oriented)
+    if (run->http != NULL)
+        http_receive(run, connection, data, size, received_at);
+    else if (run->message_oriented)
         check_datagram(run, connection, data, size, received_at);
     else if (connection->resync)
         check_delimited(run, connection, data, size, received_at);
@@ -337,10 +377,17 @@ void tracker_receive(Run *run, Connection *connection, const char *data, int64_t
         compare_stream(run, connection, data, size, received_at);
 }
 
+static bool has_partial_answer(const Connection *connection)
+{
+    if (connection->http != NULL)
+        return http_is_partial(connection->http);
+    return connection->resync ? connection->partial_size > 0 : connection->answer_offset > 0;
+}
+
 /* Count the outstanding requests of a closed connection as lost. */
 void tracker_close(Run *run, Connection *connection)
 {
-    if (connection->pending_count && (connection->resync ? connection->partial_size : connection->answer_offset)) {
+    if (connection->pending_count && has_partial_answer(connection)) {
         pop_oldest(run, connection);
         run->faults[FAULT_SHORT]++;
     }
@@ -362,7 +409,9 @@ int64_t tracker_expire(Run *run, Connection *connection, int64_t before)
         pop_oldest(run, connection);
         count++;
     }
-    if (count && !run->message_oriented) {
+    if (count && run->http != NULL) {
+        connection->desynced = true;
+    } else if (count && !run->message_oriented) {
         connection->desynced = run->end_byte < 0;
         if (!connection->resync)
             start_resync(run, connection, "", 0, 0);

@@ -189,6 +189,15 @@ def test_bench_engines_command(tmp_path: Path) -> None:
     assert "worse" not in result.stdout
 
 
+def test_engines_are_measured_as_they_are_run() -> None:
+    words = ["engines", "epoll", "--as-run", "--no-rivals", "--load", "reconnect", "--rounds", "1", "--json"]
+    result = CliRunner().invoke(bench, [*words, "--duration", "0.1", "--warmup", "0"])
+    assert result.exit_code == 0, result.output
+    found = decode(result.stdout_bytes, "here")
+    assert [each.name for each in found.entries] == ["epoll", "epoll, metrics", "epoll, log"]
+    assert all(each.rounds[0].completed for each in found.entries)
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )

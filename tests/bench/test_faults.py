@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -379,6 +380,29 @@ def test_datagram_faults_are_counted(load_generator: Generator) -> None:
 
 
 @pytest.mark.spread("load_generator", one_in=2)
+@pytest.mark.parametrize("options", [{}, {"reconnect": True}, {"rate": 100.0}], ids=str)
+def test_latencies_are_split_and_have_their_place_in_time(
+    load_generator: Generator, options: dict[str, Any]
+) -> None:
+    def echo_in_pieces(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for line in lines(connection):
+            connection.sendall(line[:5])
+            threading.Event().wait(0.02)
+            connection.sendall(line[5:])
+
+    with stream_server(echo_in_pieces) as endpoint:
+        found = run(load_generator, endpoint, duration=0.3, connections=2, **options)
+    assert found.parts is not None
+    assert found.heat is not None
+    wait, first, transfer = found.parts.wait, found.parts.first_byte, found.parts.transfer
+    assert transfer.mean_us > 15_000
+    assert wait.mean_us + first.mean_us + transfer.mean_us == pytest.approx(found.latency.mean_us, rel=0.01)
+    assert (wait.max_us > 0) == bool(options)  # a connect, or the wait for the due time's request
+    counts = [count for column in found.heat.columns for count in column[1::2]]
+    assert sum(counts) == transfer.n == found.latency.n
+
+
 def test_stall_appears_only_in_corrected_latency(load_generator: Generator) -> None:
     stall, rate = 0.2, 1000
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
+from msgspec.structs import replace
 
 from bothends.bench.histogram import HIGHEST, Histogram
 from bothends.bench.report import html, plots, text
@@ -18,6 +19,8 @@ from bothends.bench.results import (
     Document,
     Faults,
     GeneratorUsage,
+    LatencyHeatMap,
+    LatencyParts,
     LatencySummary,
     Load,
     Round,
@@ -162,6 +165,31 @@ def test_html_report_is_self_contained(document: Document) -> None:
     )
     assert "src=" not in text
     assert "latency in microseconds" in text
+
+
+def test_html_report_shows_latency_over_time_and_in_parts() -> None:
+    document = single_document()
+    result = document.entries[0].rounds[0]
+    result.parts = LatencyParts(latency(10), latency(90), latency(0))
+    assert "over time" not in html.render_html(document)
+    result.heat = LatencyHeatMap(0.01, [[100, 5], [], [100, 2, 120, 1], [10**6, 1, 7]])
+    page = html.render_html(document)
+    assert "Latency from the due time, over time" in page
+    assert page.count("<svg") == 2
+    assert "due to sent p50 10.0 p99 10.0; to first byte p50 90.0 p99 90.0 us" in page
+    assert decode(encode(document), "here") == document
+
+
+def test_plot_of_engines_as_they_are_run_has_a_bar_for_each_way() -> None:
+    entries = comparison_document().entries[:3]
+    names = ("epoll", "epoll, metrics", "epoll, log", "c-epoll")
+    shown = [replace(entries[index % 2], name=name) for index, name in enumerate(names)]
+    svg = plots.as_run([*shown, entries[2]], "title")
+    content = "".join(ElementTree.fromstring(svg).itertext())
+    for label in ("quiet", "with metrics", "with a log of connections", "epoll", "c-epoll"):
+        assert label in content
+    assert "epoll, log" not in content
+    assert "with metrics" not in plots.as_run(shown[:1], "title")
 
 
 def test_plots_are_well_formed_and_deterministic() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bothends.bench.heat_map import COLUMNS, row_bound
 from bothends.bench.request_tracker import RequestTracker, RunCounters, WorkloadBuffer
 from bothends.bench.results import Faults
 from bothends.bench.workload import Workload, numbered, parse_script
@@ -236,6 +237,28 @@ def test_unnumbered_messages_are_compared() -> None:
     exchange.send(2)
     exchange.receive(b"A\n", b"b\n")
     assert (exchange.correct, exchange.faults) == (1, Faults(wrong=1))
+
+
+@pytest.mark.parametrize("is_resyncing", [False, True])
+def test_latency_is_the_sum_of_its_parts(is_resyncing: bool) -> None:
+    exchange = Exchange(lines())
+    exchange.counters.start, exchange.counters.stop = 0, 10_000
+    if is_resyncing:
+        exchange.tracker.send(1, 20_000, 20_000)
+        exchange.tracker.receive(b"?\n", 20_000)
+    response = exchange.tracker.send(1, 100, 150, 200).upper()
+    second = exchange.tracker.send(1, 100, 100).upper()
+    exchange.tracker.receive(response[:5], 500)
+    exchange.tracker.receive(response[5:] + second, 900)
+    exchange.counters.flush()
+    outcome = exchange.counters.outcome
+    assert (outcome.wait.maximum, outcome.wait.n) == (100, 2)
+    assert (outcome.first_byte.mean, outcome.first_byte.maximum) == ((300 + 800) / 2, 800)
+    assert (outcome.transfer.mean, outcome.transfer.maximum) == (400 / 2, 400)
+    assert outcome.uncorrected.maximum == 800
+    filled = outcome.heat.columns()[1 * COLUMNS // 100]
+    assert sum(filled[1::2]) == 2
+    assert row_bound(filled[0]) <= 750 < row_bound(filled[0] + 1)
 
 
 def test_only_requests_due_in_window_count() -> None:

@@ -26,6 +26,7 @@ def run(
     sources: bytes,
     times: Iterator[Any] | None,
     batch: bool,
+    http: tuple[bytes, bool, bytes | None, int] | None,
     on_progress: Callable[[int, int, int], None] | None,
     on_measurement_start: Callable[[], None] | None,
     on_measurement_end: Callable[[], None] | None,

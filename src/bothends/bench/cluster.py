@@ -16,7 +16,13 @@ from typing import Any, Final
 
 from bothends.bench.generators.base import RunOutcome, RunPlan
 from bothends.bench.histogram import merge_histograms
-from bothends.bench.load import round_from_outcome, select_generator
+from bothends.bench.load import (
+    http_counts,
+    latency_heat_map,
+    latency_parts,
+    round_from_outcome,
+    select_generator,
+)
 from bothends.bench.results import Faults, GeneratorUsage, LatencySummary, Round
 from bothends.errors import BothendsError, Unavailable, UsageError
 
@@ -142,4 +148,7 @@ def merge_shards(plan: RunPlan, parts: Sequence[Shard]) -> Round:
         connections_made=sum(each.connections_made for each in rounds),
         each_second=[sum(counts) for counts in zip_longest(*seconds_of, fillvalue=0)],
         ended=next((each.ended for each in rounds if each.ended), ""),
+        http=http_counts(*(outcome for _, outcome in started)) if plan.http is not None else None,
+        parts=latency_parts(*(outcome for _, outcome in started)),
+        heat=latency_heat_map(plan, *(outcome for _, outcome in started)),
     )

@@ -9,12 +9,17 @@ from typing import Final
 from bothends.bench.generators.base import Generator, ProgressCallback, RunOutcome, RunPlan
 from bothends.bench.generators.native import NativeGenerator, unavailable_reason, unsupported_reason
 from bothends.bench.generators.python import PythonGenerator
+from bothends.bench.heat_map import COLUMNS, merge_heat_maps
+from bothends.bench.histogram import merge_histograms
 from bothends.bench.host_info import ProcessUsage, process_usage, server_cost
 from bothends.bench.rate_search import LatencyBound, search
 from bothends.bench.results import (
     STARVED_SHARE,
     BenchEntry,
     GeneratorUsage,
+    HttpCounts,
+    LatencyHeatMap,
+    LatencyParts,
     LatencySummary,
     Load,
     Round,
@@ -93,7 +98,37 @@ def round_from_outcome(plan: RunPlan, outcome: RunOutcome, name: str, meter: _Me
         each_second=outcome.each_second,
         ended=outcome.ended,
         server=meter.cost(outcome.completed) if meter is not None else None,
+        http=http_counts(outcome) if plan.http is not None else None,
+        parts=latency_parts(outcome),
+        heat=latency_heat_map(plan, outcome),
     )
+
+
+def latency_parts(*outcomes: RunOutcome) -> LatencyParts:
+    """Summarize the parts of the latencies of one or several generators."""
+    return LatencyParts(
+        *(
+            LatencySummary.from_histogram(merge_histograms(getattr(each, name) for each in outcomes))
+            for name in ("wait", "first_byte", "transfer")
+        )
+    )
+
+
+def latency_heat_map(plan: RunPlan, *outcomes: RunOutcome) -> LatencyHeatMap:
+    """Return the latencies over time of one or several generators."""
+    merged = merge_heat_maps(each.heat for each in outcomes)
+    return LatencyHeatMap(plan.duration / COLUMNS, merged.columns())
+
+
+def http_counts(*outcomes: RunOutcome) -> HttpCounts:
+    """Return the sum of the counts that are of HTTP only."""
+    counts = HttpCounts(closes=sum(each.closes for each in outcomes))
+    for each in outcomes:
+        for status, count in sorted(each.statuses.items()):
+            counts.statuses[str(status)] = counts.statuses.get(str(status), 0) + count
+        for reason, count in each.malformed.items():
+            counts.malformed[reason] = counts.malformed.get(reason, 0) + count
+    return counts
 
 
 def load_from_plan(plan: RunPlan) -> Load:
@@ -104,7 +139,7 @@ def load_from_plan(plan: RunPlan) -> Load:
         transport=plan.endpoint.scheme,
         connections=plan.connections,
         depth=plan.depth,
-        size=describe_sizes(plan.workload.requests),
+        size=_describe_requests(plan),
         reconnect=plan.reconnect,
         rate=schedule.rate if schedule is not None else None,
         arrivals=schedule.arrivals if schedule is not None else "fixed",
@@ -112,7 +147,13 @@ def load_from_plan(plan: RunPlan) -> Load:
         warmup_s=plan.warmup,
         timeout_s=plan.timeout,
         seed=schedule.seed if schedule is not None else 1,
+        verified=plan.http.describe() if plan.http is not None else "",
     )
+
+
+def _describe_requests(plan: RunPlan) -> str:
+    sizes = describe_sizes(plan.workload.requests)
+    return f"{plan.http.method}, {sizes}" if plan.http is not None else sizes
 
 
 def run_rounds(
@@ -172,7 +213,7 @@ def find_max_rate(
             )
             if bound.holds(result):
                 break
-        tried.append(BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(rate_plan), [result]))
+        tried.append(BenchEntry(plan.endpoint.label, plan.target, load_from_plan(rate_plan), [result]))
         return bound.holds(result)
 
     rate, _ = search(holds, max(closed.per_s / 10, 1.0))

@@ -15,7 +15,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from itertools import accumulate
-from typing import Final
+from typing import Final, TypeAlias
+
+import numpy as np
 
 from bothends.bench.generators.base import RunOutcome
 from bothends.bench.workload import Workload
@@ -27,6 +29,11 @@ HISTOGRAM_BATCH: Final = 32 * 1024
 """Latencies that are collected before they are added to the histograms at once."""
 
 
+Pending: TypeAlias = tuple[int, int, int, int]
+"""A pending request: its number, and when it was due, sent (its uncorrected latency starts) and written.
+The last two differ if a connection was opened for it. Times in nanoseconds."""
+
+
 class RunCounters:
     """Counters shared by all connections of a run. Only the time from `start` to `stop` counts."""
 
@@ -34,20 +41,23 @@ class RunCounters:
         self.outcome = RunOutcome()
         self.start = 0
         self.stop = 0
+        self.is_open = False
+        """Whether requests have a schedule: the heat map then has the corrected latencies."""
         self.response_count = 0
         """Correct responses, including those outside the measured time."""
-        self._uncorrected: list[int] = []
-        self._corrected: list[int] = []
+        self._responses: list[
+            tuple[int, int, int, int, int]
+        ] = []  # due, sent, written, first byte, last byte
         self._lateness: list[int] = []
         self._completions: list[int] = []
 
-    def record_response(self, due: int, sent: int, at: int, size: int) -> None:
-        """Count a correct response of `size` bytes, received at `at`. Times in nanoseconds."""
+    def record_response(self, request: Pending, first_byte: int, at: int, size: int) -> None:
+        """Count a correct response of `size` bytes, received from `first_byte` to `at` (nanoseconds)."""
         self.response_count += 1
+        _, due, sent, written = request
         if self.start <= due < self.stop:
-            self._uncorrected.append(at - sent)
-            self._corrected.append(at - due)
-            if len(self._uncorrected) >= HISTOGRAM_BATCH:
+            self._responses.append((due, sent, written, first_byte, at))
+            if len(self._responses) >= HISTOGRAM_BATCH:
                 self.flush()
         if self.start <= at < self.stop:
             self._completions.append(at - self.start)
@@ -61,8 +71,14 @@ class RunCounters:
     def flush(self) -> None:
         """Add the collected values to the histograms."""
         outcome = self.outcome
-        outcome.uncorrected.add(self._uncorrected)
-        outcome.corrected.add(self._corrected)
+        if self._responses:
+            due, sent, written, first, at = np.array(self._responses, np.int64).T
+            outcome.uncorrected.add(at - sent)
+            outcome.corrected.add(at - due)
+            outcome.wait.add(written - due)
+            outcome.first_byte.add(first - written)
+            outcome.transfer.add(at - first)
+            outcome.heat.add(due - self.start, self.stop - self.start, at - (due if self.is_open else sent))
         outcome.lateness.add(self._lateness)
         outcome.completed += len(self._completions)
         for after in self._completions:
@@ -70,8 +86,9 @@ class RunCounters:
             while len(outcome.each_second) <= second:
                 outcome.each_second.append(0)
             outcome.each_second[second] += 1
-        for collected in (self._uncorrected, self._corrected, self._lateness, self._completions):
-            collected.clear()
+        self._responses.clear()
+        self._lateness.clear()
+        self._completions.clear()
 
 
 class WorkloadBuffer:
@@ -81,7 +98,7 @@ class WorkloadBuffer:
         self.workload = workload
         self.length = len(workload)
         self.cycle_size = sum(map(len, workload.responses))
-        repeats = MAX_READ // self.cycle_size + 2
+        repeats = MAX_READ // self.cycle_size + 2 if self.cycle_size else 1
         self.responses = b"".join(workload.responses) * repeats
         self.response_ends = list(accumulate(len(each) for each in workload.responses * repeats))
         self.requests = workload.requests * 2
@@ -105,6 +122,7 @@ class RequestTracker:
         "_buffer",
         "_counters",
         "_expired",
+        "_first_byte",
         "_highest_answered",
         "_message_oriented",
         "_offset",
@@ -125,21 +143,32 @@ class RequestTracker:
         self._highest_answered = -1  # highest number of an answered request
         self._partial = b""  # an incomplete response, while resynchronizing
         self._expired: deque[int] = deque(maxlen=buffer.length)  # timed out; their responses may still arrive
-        self.pending: deque[tuple[int, int, int]] = deque()
-        """(number, due, sent) of each pending request, oldest first."""
+        self.pending: deque[Pending] = deque()
+        """The pending requests, oldest first."""
+        self._first_byte = 0  # when the first byte of the current response was received
         self.desynced = False
 
-    def send(self, count: int, due: int, now: int) -> bytes:
-        """Register the next `count` requests as pending. Returns their bytes."""
+    @property
+    def closing(self) -> bool:
+        """Whether the last response closes the connection: only those of HTTP do."""
+        return False
+
+    def receive_eof(self, at: int) -> None:
+        """Process EOF: it completes no response."""
+
+    def send(self, count: int, due: int, sent: int, written: int | None = None) -> bytes:
+        """Register the next `count` requests as pending. Returns their bytes. `written`: None for `sent`."""
         first = self._sent_count
         for number in range(first, first + count):
-            self.pending.append((number, due, now))
+            self.pending.append((number, due, sent, sent if written is None else written))
         self._sent_count += count
         return self._buffer.request_bytes(first % self._buffer.length, count)
 
     def receive(self, data: bytes, at: int) -> int:
         """Process received bytes. Returns the number of requests that are no longer pending."""
         before = len(self.pending)
+        if not self._is_partial():
+            self._first_byte = at
         if self._message_oriented:
             self._receive_datagram(data, at)
         elif self._resyncing:
@@ -151,7 +180,7 @@ class RequestTracker:
     def connection_closed(self) -> None:
         """Count pending requests as lost, and an incomplete response as short."""
         faults = self._counters.outcome.faults
-        if self.pending and (self._partial or (not self._resyncing and self._partial_size())):
+        if self.pending and self._is_partial():
             self.pending.popleft()
             faults.short += 1
         faults.lost += len(self.pending)
@@ -184,12 +213,14 @@ class RequestTracker:
             self._start_resync(data, at)
             return
         for index in range(count):
-            number, due, sent = self.pending.popleft()
-            self._counters.record_response(
-                due, sent, at, len(ring.workload.responses[(first + index) % ring.length])
-            )
-            self._highest_answered = number
+            request = self.pending.popleft()
+            size = len(ring.workload.responses[(first + index) % ring.length])
+            self._counters.record_response(request, self._first_byte, at, size)
+            self._highest_answered, self._first_byte = request[0], at
         self._offset = end % ring.cycle_size
+
+    def _is_partial(self) -> bool:
+        return bool(self._partial) or (not self._resyncing and self._partial_size() > 0)
 
     def _partial_size(self) -> int:
         """Return the number of bytes received of the current response."""
@@ -210,6 +241,7 @@ class RequestTracker:
         *complete, self._partial = (self._partial + data).split(end)
         for response in complete:
             self._match_response(response + end, at)
+            self._first_byte = at
         longest = self._buffer.workload.uniform_size or max(map(len, self._buffer.workload.responses))
         if len(self._partial) > 2 * longest:  # the terminator is missing
             self._counters.outcome.faults.wrong += 1
@@ -222,9 +254,9 @@ class RequestTracker:
             response = responses[self.pending[0][0] % ring.length]
             if not data.startswith(response):
                 break
-            number, due, sent = self.pending.popleft()
-            self._counters.record_response(due, sent, at, len(response))
-            self._highest_answered = number
+            request = self.pending.popleft()
+            self._counters.record_response(request, self._first_byte, at, len(response))
+            self._highest_answered, self._first_byte = request[0], at
             data = data[len(response) :]
         if data:
             if self.pending:
@@ -241,9 +273,9 @@ class RequestTracker:
             and data == responses[self.pending[0][0] % length]
             and self.pending[0][0] > self._highest_answered
         ):
-            number, due, sent = self.pending.popleft()
-            self._counters.record_response(due, sent, at, len(data))
-            self._highest_answered = number
+            request = self.pending.popleft()
+            self._counters.record_response(request, at, at, len(data))
+            self._highest_answered = request[0]
         else:
             self._match_response(data, at)
 
@@ -268,11 +300,11 @@ class RequestTracker:
             else:
                 faults.wrong += 1
             return
-        due, sent = self._pop_pending(number)
+        request = self._pop_pending(number)
         if number < self._highest_answered:
             faults.reordered += 1
         self._highest_answered = max(self._highest_answered, number)
-        self._counters.record_response(due, sent, at, len(data))
+        self._counters.record_response(request, self._first_byte, at, len(data))
 
     def _classify_fault(self, data: bytes) -> None:
         """Classify a response that matches no request; its number may still identify the request."""
@@ -301,9 +333,9 @@ class RequestTracker:
         length = self._buffer.length
         return next((each[0] for each in reversed(self.pending) if each[0] % length == index), None)
 
-    def _pop_pending(self, number: int) -> tuple[int, int]:
+    def _pop_pending(self, number: int) -> Pending:
         for each in self.pending:
             if each[0] == number:
                 self.pending.remove(each)
-                return each[1], each[2]
+                return each
         raise KeyError(number)

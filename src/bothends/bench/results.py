@@ -43,6 +43,8 @@ class Faults(msgspec.Struct):
     Connections: `refused` (connect failed: ECONNREFUSED and other errors), `reset` (RST or another error on
     an open connection), `silent` (no connection or handshake within the timeout), `out_of_ports` (connect
     failed with EADDRNOTAVAIL: no local port is free, which is not the server's fault).
+    HTTP responses: `wrong_status` (another status than expected), `malformed` (it breaks the grammar of RFC
+    9112).
     Requests: `timed_out` (no response within the timeout, streams), `lost` (the same for datagrams, and
     requests pending on a stream that ended), `short` (truncated response), `wrong` (other bytes, or
     unsolicited bytes), `duplicated`, `reordered` (RFC 4737: after a later response), `late` (after the
@@ -60,6 +62,8 @@ class Faults(msgspec.Struct):
     reordered: Count = 0
     late: Count = 0
     out_of_ports: Count = 0
+    wrong_status: Count = 0
+    malformed: Count = 0
 
     @property
     def total(self) -> int:
@@ -104,6 +108,29 @@ class LatencySummary(msgspec.Struct):
         return cls.from_histogram(merge_histograms(Histogram.decode(each.histogram) for each in several))
 
 
+class LatencyParts(msgspec.Struct):
+    """The parts of each latency. They add up to the latency from the time a request was due.
+
+    `wait`: due to sent, for a free connection or while one is opened. `first_byte`: sent to the first byte of
+    the response. `transfer`: the first to the last byte.
+    """
+
+    wait: LatencySummary
+    first_byte: LatencySummary
+    transfer: LatencySummary
+
+
+class LatencyHeatMap(msgspec.Struct):
+    """Latencies over time, corrected ones in an open loop.
+
+    `columns`: for each slice of the measured time, of `slice_s` seconds, the latencies of the requests that
+    were due in it: row, count, row, count, ...; heat_map.py has the rows.
+    """
+
+    slice_s: Figure
+    columns: list[list[Count]]
+
+
 class GeneratorUsage(msgspec.Struct):
     """The load generator's own resource usage.
 
@@ -131,6 +158,58 @@ class ServerCost(msgspec.Struct):
     memory_kib_per_connection: SignedFigure | None = None
 
 
+class HttpCounts(msgspec.Struct):
+    """Responses of HTTP in the whole run, with the warm-up.
+
+    `statuses`: responses by status. `malformed`: malformed responses by reason. `closes`: connections that
+    the server closed after a response ("Connection: close", HTTP/1.0, or a body that ends with EOF).
+    """
+
+    statuses: dict[str, Count] = {}
+    malformed: dict[str, Count] = {}
+    closes: Count = 0
+
+
+class TcpSample(msgspec.Struct):
+    """Figures of one connection from struct tcp_info (tcp(7)), as the sender of its data has them.
+
+    `cwnd`: congestion window in segments of `mss` bytes. `retransmissions`: segments since the start.
+    `delivery_rate`: bytes per second, as the kernel last estimated it.
+    """
+
+    cwnd: Count
+    mss: Count
+    rtt_us: Count
+    min_rtt_us: Count | None
+    retransmissions: Count
+    delivery_rate: Count | None
+
+
+class BulkSample(msgspec.Struct):
+    """A sample of a bulk transfer: bytes per second since the last one, and each connection's figures."""
+
+    at_s: Figure
+    sent_per_s: Figure
+    received_per_s: Figure
+    connections: list[TcpSample]
+
+
+class BulkTransfer(msgspec.Struct):
+    """A bulk transfer of a `kind` of bulk_pattern.py.
+
+    `bytes_per_s`: bytes of the measured time that were received and right; for discard, bytes that the peer
+    acknowledged. `sent` (over TCP: acknowledged) and `received`: bytes in both directions. `samples`: one
+    every `interval_s` seconds.
+    """
+
+    kind: str
+    bytes_per_s: Figure
+    sent: Count
+    received: Count
+    interval_s: Figure
+    samples: list[BulkSample]
+
+
 class Round(msgspec.Struct):
     """The result of one run.
 
@@ -154,6 +233,15 @@ class Round(msgspec.Struct):
     each_second: list[Count] = []
     ended: str = ""
     server: ServerCost | None = None
+    http: HttpCounts | None = None
+    parts: LatencyParts | None = None
+    heat: LatencyHeatMap | None = None
+    bulk: BulkTransfer | None = None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there was any response, or byte of a bulk transfer."""
+        return bool(self.completed or self.uncorrected.n or (self.bulk is not None and self.bulk.bytes_per_s))
 
     @property
     def latency(self) -> LatencySummary:
@@ -162,7 +250,10 @@ class Round(msgspec.Struct):
 
 
 class Load(msgspec.Struct):
-    """The load on a target: the workload's name, and how it was sent. `rate` None: a closed loop."""
+    """The load on a target: the workload's name, and how it was sent. `rate` None: a closed loop.
+
+    `verified`: what of each answer is compared; "": every byte.
+    """
 
     workload: str
     transport: str
@@ -176,6 +267,7 @@ class Load(msgspec.Struct):
     warmup_s: Figure = 0.0
     timeout_s: Figure = 0.0
     seed: Count = 1
+    verified: str = ""
 
     @property
     def is_idle(self) -> bool:
@@ -183,9 +275,16 @@ class Load(msgspec.Struct):
         return self.workload == IDLE
 
     @property
+    def is_bulk(self) -> bool:
+        """Whether a transfer is measured rather than requests."""
+        return self.workload.startswith("bulk ")
+
+    @property
     def title(self) -> str:
         """A short description that distinguishes the load from others of a campaign."""
         parts = [self.transport, f"{self.connections:,} connection" + "s" * (self.connections != 1)]
+        if self.is_bulk:
+            parts.append(self.workload)
         if self.depth > 1:
             parts.append(f"depth {self.depth}")
         if self.reconnect:
@@ -217,7 +316,7 @@ class BenchEntry(msgspec.Struct):
     @property
     def failed(self) -> bool:
         """Whether there were faults, a round ended early, or a round got no response."""
-        unanswered = any(each.ended or not (each.completed or each.uncorrected.n) for each in self.rounds)
+        unanswered = any(each.ended or not each.has_answer for each in self.rounds)
         return bool(self.faults.total) or unanswered
 
     def median(self, value: Callable[[Round], float | None]) -> float | None:

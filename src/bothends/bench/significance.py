@@ -64,7 +64,7 @@ def compare(before: Document, after: Document) -> list[Comparison]:
     comparisons: list[Comparison] = []
     for one, other in pairs:
         name, load = other.name, other.load.title
-        for figure, of, higher_is_better in (("requests/s", _rate, True), ("p99 us", _p99, False)):
+        for figure, of, higher_is_better in _FIGURES:
             values = [[v for each in entry.rounds if (v := of(each)) is not None] for entry in (one, other)]
             if all(values) and not (figure == "requests/s" and one.load.rate is not None):
                 medians = [statistics.median(each) for each in values]
@@ -135,8 +135,15 @@ def _rate(each: Round) -> float | None:
     return each.per_s or None
 
 
+def _megabytes(each: Round) -> float | None:
+    return each.bulk.bytes_per_s / 1e6 if each.bulk is not None else None
+
+
 def _p99(each: Round) -> float | None:
     return each.latency.percentiles_us.get("p99")
+
+
+_FIGURES: Final = (("requests/s", _rate, True), ("MB/s", _megabytes, True), ("p99 us", _p99, False))
 
 
 def _faults_per_million(entry: BenchEntry) -> float:

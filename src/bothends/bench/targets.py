@@ -48,7 +48,8 @@ class BenchTarget:
 
     `commands`: pairs of transport and argument list; or `address` of a running server. `max_connections`:
     concurrent connections it can serve (None: unlimited). `unavailable_reason`: why it cannot run here; "" if
-    it can. `source`: a C file to compile; `{program}` in a command is replaced by the path of the program.
+    it can. `source`: a C file to compile; `{program}` in a command is replaced by the path of the program,
+    `{folder}` by that of a temporary folder.
     """
 
     name: str
@@ -127,7 +128,10 @@ def run_target(target: BenchTarget, transport: str, folder: Path, cpu: int | Non
         str(free_port()) if any("{port}" in argument for argument in dict(target.commands)[transport]) else ""
     )
     command = [
-        argument.replace("{program}", program).replace("{port}", port).replace("{transport}", transport)
+        argument.replace("{program}", program)
+        .replace("{port}", port)
+        .replace("{transport}", transport)
+        .replace("{folder}", str(folder))
         for argument in dict(target.commands)[transport]
     ]
     process = _start(command, cpu)

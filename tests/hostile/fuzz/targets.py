@@ -17,6 +17,7 @@ from random import Random
 from typing import Final
 from unittest import mock
 
+from bothends.bench.http_response import HttpResponseReader, MalformedResponse, ResponseHead
 from bothends.check import contract
 from bothends.check.batch import build_recipes
 from bothends.cli.main import run as run_bothends
@@ -313,6 +314,26 @@ def http(data: bytes) -> None:
     assert pieces == (found, error)
 
 
+def responses_of(chunks: Iterator[bytes]) -> tuple[list[tuple[ResponseHead, bytes]], str]:
+    """Return the responses in a stream with their bodies, and the error at its end."""
+    body, found = bytearray(), list[tuple[ResponseHead, bytes]]()
+    reader = HttpResponseReader(no_body=False, on_body=body.extend)
+    try:
+        for chunk in chunks:
+            while reader.feed(chunk):
+                found.append((reader.head, bytes(body)))
+                body.clear()
+                chunk = b""
+    except MalformedResponse as malformed:
+        return found, malformed.reason
+    return found, ""
+
+
+def responses(data: bytes) -> None:
+    """The responses of HTTP that `bench` reads, whatever the chunking."""
+    assert responses_of(chunks_of(data)) == responses_of(iter([data]))
+
+
 def pages(data: bytes) -> None:
     """The pages of `serve --metrics`."""
     service = HttpPages({"/metrics": lambda: HttpPage(b"x 1\n"), "/health": lambda: HttpPage(b"ok\n")})
@@ -430,6 +451,7 @@ TARGETS: Final = [
     Target("toxiproxy", functools.partial(scenarios, suffix=".json"), INVALID_FILE, mutate=mutate_json),
     Target("recordings", recordings, INVALID_FILE, mutate=mutate_json_lines),
     Target("http", http),
+    Target("responses", responses),
     Target("pages", pages),
     Target("api", api),
     Target("takeover", handover, (SystemCallFailed,)),

@@ -313,6 +313,30 @@ MUTATIONS: Final = (
     ),
     # The load generator
     Mutation(
+        name="native-generator-http-body-unchecked",
+        file="native/generator/http.c",
+        old="memcmp(data, check->body + reader->body_size, (size_t)size) != 0",
+        new="0",
+        breaks="a body with other bytes of the right length is accepted",
+        tests="tests/bench/test_http.py",
+    ),
+    Mutation(
+        name="native-generator-http-lf",
+        file="native/generator/http.c",
+        old="        if (position == 0 || data[position - 1] != '\\r')\n            return BARE_LF;",
+        new="        if (position == 0)\n            return BARE_LF;",
+        breaks="a head with lines that end with LF alone is accepted",
+        tests="tests/bench/test_http.py",
+    ),
+    Mutation(
+        name="native-generator-http-kept-after-close",
+        file="native/generator/http.c",
+        old="    if (!keep_alive) {",
+        new="    if (0) {",
+        breaks="a connection that the response closes is used for the next request, which is lost",
+        tests="tests/bench/test_http.py",
+    ),
+    Mutation(
         name="native-generator-desynced-kept",
         file="native/generator/tracker.c",
         old="    connection->partial_size = 0;\n    connection->desynced = true;\n}\n\n/* Split",

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Protocol
 
+from bothends.bench.heat_map import HeatMap
 from bothends.bench.histogram import Histogram
+from bothends.bench.http_target import HttpExchange
 from bothends.bench.results import Faults
 from bothends.bench.schedule import Schedule
 from bothends.bench.workload import Workload
@@ -28,7 +30,8 @@ class RunPlan:
     `connections`: concurrent connections. `depth`: maximum pending requests on each. `schedule` None: a
     closed loop. `reconnect`: a new connection for each request. Requests sent (or due) in the `duration`
     after the `warmup` count; their responses are awaited for up to `timeout`. `begin`: start of the warm-up,
-    by time.monotonic(); None: as soon as all connections are open.
+    by time.monotonic(); None: as soon as all connections are open. `http`: responses are those of HTTP, and
+    this is what they must be; None: they are those of the workload.
     """
 
     endpoint: Endpoint
@@ -42,6 +45,12 @@ class RunPlan:
     reconnect: bool = False
     tls: TlsOptions | None = None
     begin: float | None = None
+    http: HttpExchange | None = None
+
+    @property
+    def target(self) -> str:
+        """The target as the user wrote it: a URL of HTTP, or the endpoint."""
+        return self.http.url if self.http is not None else str(self.endpoint)
 
 
 @dataclass(slots=True)
@@ -49,7 +58,10 @@ class RunOutcome:
     """The outcome of a run; fields as in `results.Round`.
 
     Over the measured time, in seconds: `cpu` is the generator's CPU time, `run_queue_wait` the time it was
-    runnable while other processes had the CPU, and `wall` the elapsed time.
+    runnable while other processes had the CPU, and `wall` the elapsed time. For HTTP: `statuses` counts
+    responses by status, `malformed` malformed ones by reason, and `closes` connections that the server closed
+    after a response. `wait`, `first_byte` and `transfer` are the parts of the latencies, `heat` is the
+    latencies over time.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -65,6 +77,13 @@ class RunOutcome:
     run_queue_wait: float = 0.0
     wall: float = 0.0
     ended: str = ""
+    statuses: dict[int, int] = field(default_factory=dict)
+    malformed: dict[str, int] = field(default_factory=dict)
+    closes: int = 0
+    wait: Histogram = field(default_factory=Histogram)
+    first_byte: Histogram = field(default_factory=Histogram)
+    transfer: Histogram = field(default_factory=Histogram)
+    heat: HeatMap = field(default_factory=HeatMap)
 
 
 @dataclass(frozen=True, slots=True)

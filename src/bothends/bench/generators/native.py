@@ -26,7 +26,10 @@ from bothends.bench.generators.base import (
     RunPlan,
 )
 from bothends.bench.generators.dialer import BenchDialer
+from bothends.bench.heat_map import COLUMNS, ROWS, HeatMap
 from bothends.bench.histogram import Histogram
+from bothends.bench.http_response import MALFORMED
+from bothends.bench.http_target import HttpExchange
 from bothends.bench.results import Faults
 from bothends.bench.schedule import SECOND, Schedule
 
@@ -74,7 +77,11 @@ class NativeGenerator:
 
         limit = max(plan.timeout, 1.0)
         dialer = BenchDialer(
-            plan.endpoint, tls=None, timeout=limit, reconnect=plan.reconnect, keep_first=True
+            plan.endpoint,
+            tls=None,
+            timeout=limit,
+            reconnect=plan.reconnect or plan.http is not None,
+            keep_first=True,
         )
         assert dialer.first_socket is not None
         workload = plan.workload
@@ -99,11 +106,17 @@ class NativeGenerator:
             sources=b"".join(socket.inet_aton(each) for each in dialer.source_addresses),
             times=_times(plan.schedule) if plan.schedule is not None else None,
             batch=self._batch,
+            http=_http_argument(plan.http) if plan.http is not None else None,
             on_progress=_progress_callback(plan, on_progress) if on_progress is not None else None,
             on_measurement_start=hooks.measurement_started if hooks is not None else None,
             on_measurement_end=hooks.measurement_ended if hooks is not None else None,
         )
         return _outcome(found)
+
+
+def _http_argument(exchange: HttpExchange) -> tuple[bytes, bool, bytes | None, int]:
+    length = -1 if exchange.length is None else exchange.length
+    return exchange.status_table(), exchange.has_no_body, exchange.body, length
 
 
 def _offsets(messages: Sequence[bytes]) -> array[int]:
@@ -132,11 +145,16 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
     if number := found["unresponsive_errno"]:
         reason = errno.errorcode.get(number, os.strerror(number))
         ended = f"no response since {found['last_answer'] / SECOND:.1f} s: {reason}"
+    statuses, malformed, closes = found["http"] or ((), (), 0)
     return RunOutcome(
         faults=Faults(**dict(zip(_FAULTS, found["faults"], strict=True))),
         uncorrected=_histogram(found["uncorrected"]),
         corrected=_histogram(found["corrected"]),
         lateness=_histogram(found["lateness"]),
+        wait=_histogram(found["wait"]),
+        first_byte=_histogram(found["first_byte"]),
+        transfer=_histogram(found["transfer"]),
+        heat=HeatMap(np.frombuffer(found["heat"], np.uint32).reshape(COLUMNS, ROWS).astype(np.int64)),
         each_second=seconds,
         completed=found["completed"],
         bytes_received=found["bytes_received"],
@@ -146,6 +164,9 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
         run_queue_wait=found["run_queue_wait"],
         wall=found["wall"],
         ended=ended,
+        statuses={status: count for status, count in enumerate(statuses) if count},
+        malformed={reason: count for reason, count in zip(MALFORMED, malformed, strict=False) if count},
+        closes=closes,
     )
 
 

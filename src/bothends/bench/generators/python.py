@@ -36,6 +36,7 @@ from bothends.bench.generators.base import (
     RunPlan,
 )
 from bothends.bench.generators.dialer import BenchDialer, error_name
+from bothends.bench.http_tracker import HttpTracker
 from bothends.bench.request_tracker import MAX_READ, RequestTracker, RunCounters, WorkloadBuffer
 from bothends.bench.schedule import Times
 
@@ -78,7 +79,7 @@ class PeerConnection:
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
         self.descriptor = -1
-        self.tracker: RequestTracker
+        self.tracker: RequestTracker | HttpTracker
         self.state = PeerState.CLOSED
         self.write_queue: deque[bytes] = deque()
         self.interest = 0
@@ -120,10 +121,14 @@ class _Run:
         self.on_progress = on_progress
         self.hooks = hooks
         self.dialer = BenchDialer(
-            plan.endpoint, tls=plan.tls, timeout=max(plan.timeout, 1.0), reconnect=plan.reconnect
+            plan.endpoint,
+            tls=plan.tls,
+            timeout=max(plan.timeout, 1.0),
+            reconnect=plan.reconnect or plan.http is not None,
         )
         self.buffer = WorkloadBuffer(plan.workload)
         self.counters = RunCounters()
+        self.counters.is_open = plan.schedule is not None
         self.outcome = self.counters.outcome
         self.faults = self.outcome.faults
         self.epoll = select.epoll()
@@ -136,6 +141,8 @@ class _Run:
         self.read_size = min(
             MAX_READ, max(2048, (2 if self.dialer.message_oriented else 2 * plan.depth) * longest)
         )
+        if plan.http is not None:
+            self.read_size = MAX_READ
         # One read drains a stream. TLS may buffer a record that epoll does not know of, so it is read until
         # it would block. Each datagram takes a read; epoll reports the remaining ones again.
         self.reads_per_event = (
@@ -368,9 +375,12 @@ class _Run:
     # Connections -----------------------------------------------------------------------------------
 
     def _connect(self, peer: PeerConnection, now: int, due: int = -1) -> None:
-        peer.tracker = RequestTracker(
-            self.buffer, self.counters, message_oriented=self.dialer.message_oriented
-        )
+        if self.plan.http is not None:
+            peer.tracker = HttpTracker(self.plan.http, self.plan.workload.requests[0], self.counters)
+        else:
+            peer.tracker = RequestTracker(
+                self.buffer, self.counters, message_oriented=self.dialer.message_oriented
+            )
         peer.write_queue.clear()
         peer.idle_since, peer.due, peer.has_response = now, due, False
         try:
@@ -440,7 +450,9 @@ class _Run:
         now = time.monotonic_ns()
         if peer.due >= 0:  # latency includes the connect, so the request is sent even after the measured time
             due, peer.due, peer.remaining = peer.due, -1, self.requests_per_connection - 1
-            self._write(peer, peer.tracker.send(1, due, peer.idle_since))
+            self._write(peer, peer.tracker.send(1, due, peer.idle_since, now))
+            if not self.plan.reconnect and self.plan.depth > 1 and self.sending and peer.sock is not None:
+                self._send_requests(peer, self.plan.depth - 1, now, now)
         elif not self.sending:
             return
         elif self.plan.schedule is None:
@@ -462,12 +474,17 @@ class _Run:
                     continue
                 self._on_closed(peer, error)
                 return
-            if not data and self.dialer.kind != socket.SOCK_DGRAM:
-                self._on_closed(peer, None)
-                return
             now = time.monotonic_ns()
-            count = peer.tracker.receive(data, now)
-            if peer.tracker.desynced:
+            count = 0
+            is_eof = not data and self.dialer.kind != socket.SOCK_DGRAM
+            if is_eof:
+                peer.tracker.receive_eof(now)
+            else:
+                count = peer.tracker.receive(data, now)
+            if peer.tracker.closing:
+                self._on_closed_by_response(peer, now)
+                return
+            if is_eof or peer.tracker.desynced:
                 self._on_closed(peer, None)
                 return
             if count:
@@ -504,6 +521,22 @@ class _Run:
             self._restart_conversation(peer, time.monotonic_ns())
         else:
             self._schedule_reconnect(peer)
+
+    def _on_closed_by_response(self, peer: PeerConnection, now: int) -> None:
+        """Open the next connection after a response that closes this one.
+
+        Pipelined requests behind it are not answered (RFC 9112, section 9.3.2): a closed loop sends others.
+        """
+        is_open = self.plan.schedule is not None
+        if is_open:
+            self.faults.lost += len(peer.tracker.pending)
+        peer.tracker.pending.clear()
+        peer.backoff = _MIN_BACKOFF
+        self._close_peer(peer)
+        if self.plan.reconnect:
+            self._restart_conversation(peer, now)
+        elif self.sending and now < self.counters.stop:
+            self._connect(peer, now, due=-1 if is_open else now)
 
     def _schedule_reconnect(self, peer: PeerConnection) -> None:
         peer.retry_at = time.monotonic_ns() + peer.backoff

@@ -49,6 +49,11 @@ def _single_entry(entry: BenchEntry) -> list[str]:
     parts = [f"<h2>Measurement</h2><div class=wide><table>{cells}</table></div>"]
     if any(each.uncorrected.percentiles_us for each in entry.rounds):
         parts += ["<h2>Latency by percentile</h2>", plots.percentiles([entry], entry.load.title)]
+    transfers = [each.bulk for each in entry.rounds if each.bulk is not None and each.bulk.samples]
+    if transfers:
+        parts += ["<h2>The transfer over time</h2>", plots.bulk(transfers[-1], entry.load.title)]
+    if plots.has_heat_map(entry):
+        parts += ["<h2>Latency over time</h2>", plots.heat_map(entry, text.heat_map_title(entry))]
     return parts
 
 
@@ -86,7 +91,9 @@ def _notes(document: Document) -> list[str]:
     rows = "".join(f"<tr><th>{markup(n)}</th><td>{markup(v)}</td></tr>" for n, v in document.machine.items())
     notes = [*(() if document.knee else document.notes), *text.remarks(document)]
     paragraphs = [f"<p>{markup(note)}</p>" for note in notes]
-    footer = f"<footer>Measured {markup(document.made)}. Every response was compared byte for byte.</footer>"
+    every = " Every response was compared byte for byte."
+    compared = "" if any(each.load.verified for each in document.entries) else every
+    footer = f"<footer>Measured {markup(document.made)}.{compared}</footer>"
     return ["<h2>Host</h2>", f"<div class=wide><table>{rows}</table></div>", *paragraphs, footer]
 
 

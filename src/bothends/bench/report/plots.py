@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from bothends.bench.heat_map import COLUMNS, HeatMap, merge_heat_maps, row_bound
 from bothends.bench.rate_search import is_fully_sent
 from bothends.bench.report.text import format_number
-from bothends.bench.results import BenchEntry, Document, LatencySummary
+from bothends.bench.results import BenchEntry, BulkSample, BulkTransfer, Document, LatencySummary
 from bothends.escaping import escape_line
 
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
@@ -58,6 +61,45 @@ def throughput(entries: Sequence[BenchEntry], title: str) -> str:
         axes.set_xlabel("requests per second (median of the rounds; line: minimum to maximum)")
         axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
         axes.grid(axis="y", visible=False)
+        axes.set_title(_label(title), loc="left", fontsize=11)
+        return _svg(figure)
+
+
+def as_run(entries: Sequence[BenchEntry], title: str) -> str:
+    """Plot requests per second of each target as it is run: bars of NAME, "NAME, metrics" and "NAME, log"."""
+    ways = {"": "quiet", "metrics": "with metrics", "log": "with a log of connections"}
+    found: dict[str, dict[str, BenchEntry]] = {}
+    for entry in sorted(entries, key=lambda each: each.median(_rate) or 0):
+        name, _, way = entry.name.partition(", ")
+        if entry.rounds:
+            found.setdefault(name, {})[way] = entry
+    names = sorted(found, key=lambda name: max(each.median(_rate) or 0 for each in found[name].values()))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 0.44 * len(names) + 1.6), layout="constrained")
+        axes = figure.subplots()
+        for index, (way, label) in enumerate(ways.items()):
+            shown = [(at, found[name][way]) for at, name in enumerate(names) if way in found[name]]
+            if not shown:
+                continue
+            # A target that is run in one way has one bar in the middle, in grey.
+            is_several = [len(found[names[at]]) > 1 for at, _ in shown]
+            places = [at + 0.27 * (1 - index) * each for (at, _), each in zip(shown, is_several, strict=True)]
+            colours = [_COLOURS[index] if each else "#999999" for each in is_several]
+            rates = [each.median(_rate) or 0 for _, each in shown]
+            spans = [
+                [rate - min(_rates(each)) for rate, (_, each) in zip(rates, shown, strict=True)],
+                [max(_rates(each)) - rate for rate, (_, each) in zip(rates, shown, strict=True)],
+            ]
+            axes.barh(places, rates, color=colours, height=0.25)
+            axes.barh([0], [0], color=_COLOURS[index], label=label)  # for the legend
+            axes.errorbar(rates, places, xerr=spans, fmt="none", ecolor="#333333", capsize=1.5, lw=0.7)
+        axes.set_yticks(range(len(names)), [_label(each) for each in names])
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("requests per second (median of the rounds; line: minimum to maximum)")
+        axes.xaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.grid(axis="y", visible=False)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
         axes.set_title(_label(title), loc="left", fontsize=11)
         return _svg(figure)
 
@@ -106,6 +148,104 @@ def percentiles(entries: Sequence[BenchEntry], title: str) -> str:
             axes.legend(frameon=False, fontsize=9, ncols=1 if len(lines) < 5 else 2)
         axes.set_title(_label(title), loc="left", fontsize=11)
         return _svg(figure)
+
+
+def has_heat_map(entry: BenchEntry) -> bool:
+    """Whether an entry has latencies over time."""
+    return any(each.heat is not None and any(each.heat.columns) for each in entry.rounds)
+
+
+def heat_map(entry: BenchEntry, title: str) -> str:
+    """Plot the latencies over time, all rounds in one, and beside it their histogram with the same axis."""
+    found = [each.heat for each in entry.rounds if each.heat is not None]
+    counts = merge_heat_maps(HeatMap.from_columns(each.columns) for each in found).counts
+    filled = np.flatnonzero(counts.sum(axis=0))
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    bounds = [row_bound(row) / 1000 for row in range(first, last + 1)]
+    shown = counts[:, first:last].T
+    seconds = found[0].slice_s * np.arange(COLUMNS + 1)
+    # Without the palest quarter, in which single requests, the outliers, would not be seen.
+    colours = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.25, 1, 256)))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes, side = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
+        mesh = axes.pcolormesh(
+            seconds,
+            bounds,
+            np.ma.masked_equal(shown, 0),
+            cmap=colours,
+            norm=LogNorm(1, max(2, shown.max())),
+            rasterized=True,
+        )
+        axes.set_yscale("log")
+        axes.set_ylim(bounds[0] / 1.1, bounds[-1] * 1.1)
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.yaxis.set_minor_formatter(FuncFormatter(_minor_tick_label))
+        axes.set_xlabel("time at which the request was due, in seconds")
+        axes.set_ylabel("latency in microseconds")
+        axes.set_title(_label(title), loc="left", fontsize=11)
+        bar = figure.colorbar(mesh, ax=side, label="requests in a cell", pad=0.15)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        side.stairs(
+            shown.sum(axis=1), bounds, orientation="horizontal", fill=True, color=_COLOURS[0], baseline=0.5
+        )
+        side.set_xscale("log")
+        side.set_xlim(left=0.5)
+        side.xaxis.set_major_formatter(FuncFormatter(_tick_label))
+        side.xaxis.set_minor_formatter(NullFormatter())
+        side.set_xlabel("requests")
+        side.tick_params(axis="y", which="both", left=False)
+        return _svg(figure)
+
+
+def bulk(transfer: BulkTransfer, title: str) -> str:
+    """Plot a bulk transfer over time: its speed and TCP's figures, a line for each connection."""
+    samples = transfer.samples
+    seconds = [each.at_s for each in samples]
+    count = max(len(each.connections) for each in samples)
+    with mpl.rc_context(_STYLE):
+        if transfer.kind == "chargen":  # this end sends ACKs only, so its TCP has no figures of interest
+            count = 0
+        panels = 4 if count else 1
+        figure = Figure(figsize=(8, 1.9 * panels + 0.6), layout="constrained")
+        speed, *others = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+        shown = {"echo": "sr", "upper": "sr", "chargen": "r"}.get(transfer.kind, "s")
+        if "s" in shown:
+            sent = [each.sent_per_s / 1e6 for each in samples]
+            speed.plot(seconds, sent, color=_COLOURS[1], label="sent", drawstyle="steps-pre")
+        if "r" in shown:
+            received = [each.received_per_s / 1e6 for each in samples]
+            speed.plot(seconds, received, color=_COLOURS[0], label="received", drawstyle="steps-pre")
+        rates = [sum(tcp.delivery_rate or 0 for tcp in each.connections) / 1e6 for each in samples]
+        if "s" in shown and any(rates):
+            speed.plot(seconds, rates, ":", color="#333333", label="delivery rate (TCP_INFO)")
+        speed.set_ylabel("MB/s")
+        speed.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
+        speed.set_title(_label(title), loc="left", fontsize=11)
+        if count:
+            _plot_tcp(others, samples, count)
+        for axes in (speed, *others):
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(_tick_label))
+        axes.set_xlim(0, seconds[-1])
+        axes.set_xlabel("seconds")
+        return _svg(figure)
+
+
+def _plot_tcp(panels: Sequence[Any], samples: Sequence[BulkSample], count: int) -> None:
+    alpha = max(0.4, 1 / count)
+    for index in range(count):
+        found = [(each.at_s, each.connections[index]) for each in samples if index < len(each.connections)]
+        seconds, figures = [at for at, _ in found], [tcp for _, tcp in found]
+        panels[0].plot(seconds, [tcp.cwnd for tcp in figures], color=_COLOURS[2], alpha=alpha)
+        panels[1].plot(seconds, [tcp.rtt_us / 1000 for tcp in figures], color=_COLOURS[3], alpha=alpha)
+    totals = [sum(tcp.retransmissions for tcp in each.connections) for each in samples]
+    added = [max(0, total - before) for before, total in zip([totals[0], *totals], totals, strict=False)]
+    width = samples[-1].at_s / len(samples)
+    panels[2].bar([each.at_s - width / 2 for each in samples], added, width=width, color=_COLOURS[5])
+    panels[0].set_ylabel("cwnd (segments)")
+    panels[1].set_ylabel("rtt (ms)")
+    panels[2].set_ylabel("retransmitted\n(segments)")
 
 
 def saturation(document: Document) -> str:

@@ -9,10 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bothends.bench.rate_search import is_fully_sent
-from bothends.bench.results import STARVED_SHARE, BenchEntry, Document, Faults, LatencySummary, Round
+from bothends.bench.results import (
+    STARVED_SHARE,
+    BenchEntry,
+    BulkTransfer,
+    Document,
+    Faults,
+    HttpCounts,
+    LatencyParts,
+    LatencySummary,
+    Round,
+)
 from bothends.escaping import escape_controls, escape_line
 from bothends.foreign_text import csv_cell
 
@@ -25,6 +36,9 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
         yield "skipped", entry.skipped
         return
     load, rounds = entry.load, entry.rounds
+    if load.is_bulk:
+        yield from _bulk_lines(entry)
+        return
     loop = f"open loop, {load.rate:,.0f}/s {load.arrivals}" if load.rate is not None else "closed loop"
     plural = "s" * (load.connections != 1)
     parts = [f"{load.connections:,} connection{plural}", f"depth {load.depth}", load.size, loop]
@@ -41,7 +55,12 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
         yield "latency, corrected", format_latency(LatencySummary.merge(corrected))
     uncorrected = format_latency(LatencySummary.merge(each.uncorrected for each in rounds))
     yield "latency, uncorrected" if corrected else "latency", uncorrected
-    yield "verified", f"each answer byte for byte; faults: {entry.faults}"
+    if in_parts := _format_parts([each.parts for each in rounds if each.parts is not None]):
+        yield "in parts", in_parts
+    yield "verified", f"{load.verified or 'each answer byte for byte'}; faults: {entry.faults}"
+    yield from _http_lines(
+        [each.http for each in rounds if each.http is not None], is_wrong=bool(entry.faults.wrong_status)
+    )
     cpu, switches = entry.median(server_us), entry.median(server_switches)
     if cpu is not None and switches is not None:
         yield "server", f"{cpu:.1f} us of CPU time and {switches:.2f} context switches per request"
@@ -49,6 +68,73 @@ def summary_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
     for each in rounds:
         if each.ended:
             yield "ended early", each.ended
+
+
+def _bulk_lines(entry: BenchEntry) -> Iterator[tuple[str, str]]:
+    load, transfers = entry.load, [each.bulk for each in entry.rounds if each.bulk is not None]
+    yield "load", f"{load.workload}, {load.connections:,} connection" + "s" * (load.connections != 1)
+    span = f"{load.duration_s:g} s after {load.warmup_s:g} s of warm-up"
+    yield "measured", f"{len(transfers)} rounds of {span}" if len(transfers) > 1 else span
+    speeds = [each.bytes_per_s / 1e6 for each in transfers]
+    speed = statistics.median(speeds) if speeds else 0.0
+    ways = {"echo": ", there and back", "upper": ", there and back", "discard": ", sent"}
+    way = ways.get(load.workload.removeprefix("bulk "), ", received")
+    low, high = format_number(min(speeds, default=0)), format_number(max(speeds, default=0))
+    several = f" (median of {len(speeds)} rounds: {low} to {high})" if len(speeds) > 1 else ""
+    yield "transfer", f"{format_number(speed)} MB/s, {_format_bits(speed * 8)}{way}{several}"
+    if tcp := _format_tcp(transfers):
+        yield "TCP here", tcp
+    yield "verified", f"{load.verified}; faults: {entry.faults}"
+    yield "generator", format_generator(entry.rounds)
+    for each in entry.rounds:
+        if each.ended:
+            yield "ended early", each.ended
+
+
+def _format_bits(megabits: float) -> str:
+    if megabits >= 1000:
+        return f"{format_number(megabits / 1000)} Gbit/s"
+    return f"{format_number(megabits)} Mbit/s"
+
+
+def _format_tcp(transfers: Sequence[BulkTransfer]) -> str:
+    """Format the figures of TCP over all samples; "" without any."""
+    found = [tcp for each in transfers for sample in each.samples for tcp in sample.connections]
+    if not found or transfers[0].kind == "chargen":  # this end sends ACKs only
+        return ""
+    rtts, windows = [each.rtt_us / 1000 for each in found], [each.cwnd for each in found]
+    last = [each.samples[-1].connections for each in transfers if each.samples]
+    again = sum(tcp.retransmissions for connections in last for tcp in connections)
+    rtt = f"rtt {format_number(min(rtts))} to {format_number(max(rtts))} ms"
+    return f"{rtt}, cwnd {min(windows):,} to {max(windows):,} segments, {again:,} retransmissions"
+
+
+_PARTS = {"wait": "due to sent", "first_byte": "to first byte", "transfer": "to last byte"}
+
+
+def _format_parts(rounds: Sequence[LatencyParts]) -> str:
+    """Format the parts with p50 and the highest percentile; without a part that is zero."""
+    shown = []
+    for name, label in _PARTS.items():
+        part = LatencySummary.merge(getattr(each, name) for each in rounds)
+        found = {each: value for each, value in part.percentiles_us.items() if each in ("p50", "p99")}
+        if found and (part.max_us > 0 or name == "first_byte"):
+            shown.append(f"{label} " + " ".join(f"{each} {format_number(v)}" for each, v in found.items()))
+    return "; ".join(shown) + " us" if shown else ""
+
+
+def _http_lines(rounds: Sequence[HttpCounts], *, is_wrong: bool) -> Iterator[tuple[str, str]]:
+    """Yield statuses (if `is_wrong` or several), reasons of malformed responses, and closed connections."""
+    statuses, malformed = Counter[str](), Counter[str]()
+    for each in rounds:
+        statuses.update(each.statuses)
+        malformed.update(each.malformed)
+    if is_wrong or len(statuses) > 1:
+        yield "statuses", ", ".join(f"{status}: {statuses[status]:,}" for status in sorted(statuses))
+    if malformed:
+        yield "malformed", ", ".join(f"{reason}: {count:,}" for reason, count in malformed.items())
+    if closes := sum(each.closes for each in rounds):
+        yield "closed by server", f"{closes:,} connections after a response, each replaced by a new one"
 
 
 def _explain_rate_not_held(entry: BenchEntry, rate: float) -> str:
@@ -59,6 +145,13 @@ def _explain_rate_not_held(entry: BenchEntry, rate: float) -> str:
     held = f"{format_number(entry.median(per_s))}/s of {rate:,.0f}/s"
     waiting = f"{unsent:,} requests that were due had no free connection"
     return f"not held {by}: {held}; {waiting}, so the latencies grow with the duration"
+
+
+def heat_map_title(entry: BenchEntry) -> str:
+    """Return the title of the latencies over time, which says where they start."""
+    start = "the due time" if entry.load.rate is not None else "the send"
+    rounds = f", {len(entry.rounds)} rounds in one" if len(entry.rounds) > 1 else ""
+    return f"Latency from {start}, over time{rounds}"
 
 
 def format_generator(rounds: Sequence[Round]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bothends.cli import terminal
-from bothends.cli.bench import output
+from bothends.cli.bench import bulk, http_options, output, tls_options
 from bothends.cli.wire_options import wire_options
 from bothends.errors import SystemCallFailed, UsageError
 
@@ -97,13 +97,16 @@ def _load_subcommand(name: str) -> click.Command:
     default=10.0,
     help="With --find-limit: limit of p99 in ms.",
 )
+@click.option(
+    "--bulk", is_flag=True, help="Measure a transfer, as fast as the path takes it, and TCP's figures."
+)
 @click.option("--reconnect", is_flag=True, help="Open a new connection for each request.")
 @click.option("--script", metavar="FILE", type=click.Path(), help="Lines to send, and the expected replies.")
 @click.option(
     "--expect",
-    type=click.Choice(["auto", "echo", "upper"]),
+    type=click.Choice(["auto", "echo", "upper", "chargen", "discard"]),
     default="auto",
-    help="How the server replies; auto sends one request to find out.",
+    help="How the server replies; auto sends one request to find out. The last two are for --bulk.",
 )
 @click.option(
     "--generator",
@@ -117,11 +120,9 @@ def _load_subcommand(name: str) -> click.Command:
 @click.option(
     "--cluster", metavar="ADDRESS", help="Scheduler of a dask cluster whose workers generate the load."
 )
+@http_options.http_options
 @output.output_options
-@click.option("--tls-ca", metavar="FILE", type=click.Path(), help="TLS: trust these CA certificates (PEM).")
-@click.option("--tls-fingerprint", metavar="SHA256", default="", help="TLS: accept only this certificate.")
-@click.option("--tls-name", metavar="NAME", default="", help="TLS: host name to send (SNI) and to verify.")
-@click.option("--insecure", is_flag=True, help="TLS: skip certificate verification.")
+@tls_options.tls_options
 @wire_options("client")
 def bench(args: tuple[str, ...], **given: Any) -> None:
     """Measure the server at ENDPOINT. Every reply is verified, byte for byte.
@@ -129,6 +130,10 @@ def bench(args: tuple[str, ...], **given: Any) -> None:
     \b
       bothends serve upper tcp://127.0.0.1:12000        in another terminal
       bothends bench tcp://127.0.0.1:12000 --connections 50 --duration 5
+      bothends bench http://127.0.0.1:8000/page -c 50 --expect-status 200
+
+    ENDPOINT may be a URL of HTTP. Of its responses, status, length and body are verified as far as they are
+    the same in the first three, or as the options say.
 
     Without --rate it is a closed loop: each reply triggers the next request. With --rate, requests are
     scheduled at fixed times, and latency is measured from those (corrected) and from the sends (uncorrected).
@@ -142,6 +147,9 @@ def bench(args: tuple[str, ...], **given: Any) -> None:
         from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
+    if given["bulk"]:
+        bulk.run(args, given)
+        return
     plan, count = build_plan(args, given), given["rounds"]
     notes: list[str] = []
     if given["cluster"] is not None:
@@ -159,7 +167,7 @@ def bench(args: tuple[str, ...], **given: Any) -> None:
                 progress_for=lambda n: start_progress(f"round {n + 1} of {count}"),
                 server_pid=given["pid"],
             )
-    entry = BenchEntry(plan.endpoint.label, str(plan.endpoint), load_from_plan(plan), found)
+    entry = BenchEntry(plan.endpoint.label, plan.target, load_from_plan(plan), found)
     document = output.make_document([entry], notes=notes)
     output.write_files(document, given["hgrm"], given["html"])
     output.show(document, given["form"])
@@ -219,31 +227,37 @@ def build_plan(args: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
         UsageError: invalid options.
         BothendsError: the request that detects how the server replies has failed.
     """
+    from bothends.bench import http_target
     from bothends.bench.generators.base import RunPlan
     from bothends.bench.generators.dialer import check_target
     from bothends.bench.schedule import Schedule
-    from bothends.client.tls import TlsOptions
     from bothends.endpoints import endpoints_from_args
 
-    endpoints = endpoints_from_args(args, "tcp")
+    url = http_target.parse_url(args[0]) if len(args) == 1 and http_target.is_http_url(args[0]) else None
+    endpoints = [url.endpoint] if url is not None else endpoints_from_args(args, "tcp")
     if len(endpoints) != 1:
         raise UsageError("expected one endpoint, but got " + ", ".join(map(str, endpoints)))
     check_target(endpoints[0])
-    tls = None
-    if endpoints[0].scheme == "tls":
-        tls = TlsOptions(
-            given["tls_ca"], given["tls_fingerprint"], not given["insecure"], name=given["tls_name"]
-        )
-    elif given["tls_ca"] or given["tls_fingerprint"] or given["tls_name"] or given["insecure"]:
-        raise UsageError(f"{endpoints[0].label} does not speak TLS; tls:// does")
+    tls = tls_options.build(endpoints[0], given, args[0], "https" if url is not None else "tls")
+    if given["expect"] in ("chargen", "discard"):
+        raise UsageError(f"--expect {given['expect']} is for --bulk")
+    if url is not None:
+        http_options.check_unsupported(given)
+    else:
+        http_options.check_unused(given)
     if given["find_limit"] and given["rate"] is not None:
         raise UsageError("--find-limit chooses the rates itself: leave out --rate")
     if given["reconnect"] and given["depth"] > 1:
         raise UsageError("--reconnect opens a connection for each request: leave out --depth")
     rate, is_open = given["rate"], given["rate"] is not None or given["find_limit"]
+    exchange = None
+    if url is not None:
+        workload, exchange = http_options.build_exchange(url, tls, given)
+    else:
+        workload = _workload(endpoints[0], tls, given)
     return RunPlan(
         endpoints[0],
-        _workload(endpoints[0], tls, given),
+        workload,
         connections=given["connections"],
         depth=given["depth"],
         schedule=Schedule(rate or 1.0, given["arrivals"], given["seed"]) if is_open else None,
@@ -252,6 +266,7 @@ def build_plan(args: tuple[str, ...], given: dict[str, Any]) -> RunPlan:
         timeout=given["timeout"],
         reconnect=given["reconnect"],
         tls=tls,
+        http=exchange,
     )
 
 

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 # Engine -> limit of concurrent connections, if it is below a load's number of connections.
 _MAX_CONNECTIONS: Final = {"iterative": 1, "fork": 200, "threads": 2000, "select": 900}
+# Suffix of a target's name -> options of `serve`. A log goes to a file: reading it would cost the generator.
+_AS_RUN: Final = {
+    "": ("--quiet",),
+    ", metrics": ("--quiet", "--metrics", "tcp://127.0.0.1:0"),
+    ", log": ("--log", "json", "--log-level", "connections"),
+}
+_INTO_FILE: Final = ("sh", "-c", 'exec "$@" 2>&1 >"{folder}/log"', "sh")
 _LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
 
 
@@ -26,6 +33,11 @@ _LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
 @click.argument("names", metavar="[ENGINE]...", nargs=-1)
 @click.option(
     "--load", "loads", type=click.Choice(_LOADS), multiple=True, help="Only this load; may be repeated."
+)
+@click.option(
+    "--as-run",
+    is_flag=True,
+    help="Measure each engine also with --metrics, and with a log of connections in a file.",
 )
 @click.option("--rivals/--no-rivals", default=True, help="Measure the reference servers too, or not.")
 @click.option(
@@ -69,7 +81,7 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
         from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
-    targets = _targets(names, given["targets"], rivals=given["rivals"])
+    targets = _targets(names, given["targets"], rivals=given["rivals"], as_run=given["as_run"])
     if given["baseline"] and not any(each.name == given["baseline"] for each in targets):
         raise UsageError(f"--baseline: there is no target {given['baseline']!r}")
     loads = [campaign.LOAD_PROFILES[each] for each in given["loads"] or _LOADS]
@@ -95,24 +107,37 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _targets(names: tuple[str, ...], specs: tuple[str, ...], *, rivals: bool) -> list[BenchTarget]:
+def _targets(
+    names: tuple[str, ...], specs: tuple[str, ...], *, rivals: bool, as_run: bool
+) -> list[BenchTarget]:
     from bothends.bench import targets
     from bothends.engines import registry
 
     found = []
     for name in names or registry.names():
         engine = registry.load(name)
-        command = (*self_command(), "serve", "--quiet", "upper")
         transports = ("tcp", "udp") if engine.datagrams else ("tcp",)
-        commands = tuple((each, (*command, f"{each}://127.0.0.1:0", "--engine", name)) for each in transports)
-        found.append(
-            targets.BenchTarget(
-                name,
-                commands,
-                max_connections=_max_connections(name),
-                unavailable_reason=engine.unavailable_reason() or "",
+        for suffix, options in _AS_RUN.items():
+            if suffix and not as_run:
+                continue
+            command = (
+                *(_INTO_FILE if "--log" in options else ()),
+                *self_command(),
+                "serve",
+                *options,
+                "upper",
             )
-        )
+            commands = tuple(
+                (each, (*command, f"{each}://127.0.0.1:0", "--engine", name)) for each in transports
+            )
+            found.append(
+                targets.BenchTarget(
+                    name + suffix,
+                    commands,
+                    max_connections=_max_connections(name),
+                    unavailable_reason=engine.unavailable_reason() or "",
+                )
+            )
     found += [targets.parse_target(text) for text in specs]
     found += targets.reference_servers() if rivals else []
     duplicates = {each.name for each in found if [other.name for other in found].count(each.name) > 1}
