@@ -29,7 +29,7 @@ from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
 from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
-from bothends.engines.connection_state import State
+from bothends.engines.connection_state import OPEN, State
 from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.engines.timers import TICK
@@ -57,7 +57,10 @@ class AsyncioEngine(Engine):
     def run(self) -> None:
         """Serve until asked to stop."""
         with asyncio.Runner(loop_factory=type(self).loop_factory) as runner:
-            runner.run(AsyncioLoop(self.context, buffered=self.buffered).run())
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        await AsyncioLoop(self.context, buffered=self.buffered).run()
 
 
 class TransportLoop(ConnectionLoop, Protocol):
@@ -67,6 +70,9 @@ class TransportLoop(ConnectionLoop, Protocol):
     def connections(self) -> set[LoopConnection]:
         """The open connections."""
 
+    def time(self) -> float:
+        """Return `now`: faster to call than the property is to read."""
+
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call `callback` in the next iteration."""
 
@@ -74,14 +80,15 @@ class TransportLoop(ConnectionLoop, Protocol):
 class ConversationProtocol(LoopConnection, asyncio.Protocol):
     """One connection on an asyncio transport."""
 
-    __slots__ = ("_last_buffer_size", "_notified_when_empty", "_reading", "_transport")
+    __slots__ = ("_last_buffer_size", "_notified_when_empty", "_reading", "_time", "_transport", "_writing")
 
     _loop: TransportLoop
     _transport: asyncio.Transport
 
     def __init__(self, loop: TransportLoop, context: EngineContext, listener: Listener, peer: Peer) -> None:
         self._last_buffer_size = 0
-        self._reading = True
+        self._reading = self._writing = True
+        self._time = loop.time
         self._notified_when_empty = False
         super().__init__(loop, context, listener, peer)
 
@@ -96,10 +103,14 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        reply = self.core.receive(data, self._loop.now)
-        if self.core.paused_until is not None:
-            self._schedule()
-        self._write(reply)
+        now = self._time()
+        core = self.core
+        if core.state is OPEN:
+            reply = self.driver.receive(data, now)
+        else:
+            reply = core.receive(data, now)
+        if not (reply and self._send(reply, now)):
+            self._settle()
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. Returns True to keep the transport open for replies."""
@@ -108,10 +119,12 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol. What this means for reading is decided in `_settle`."""
+        self._writing = False
 
     def resume_writing(self) -> None:
         """See asyncio.BaseProtocol. The write buffer is at its low-water mark."""
-        self.core.last_activity = self._loop.now
+        self._writing = True
+        self.core.last_sent = self._loop.now
         # Not at once, because a transport that is closed inside this callback calls connection_lost() twice.
         self._loop.call_soon(self._settle)
 
@@ -128,7 +141,7 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         """See LoopConnection. The transport does not report what it sends, so compare its buffer."""
         if self.unsent != self._last_buffer_size:
             self._last_buffer_size = self.unsent
-            self.core.last_activity = now
+            self.core.last_sent = now
         return super().on_timer(now)
 
     @property
@@ -141,16 +154,22 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         """See LoopConnection."""
         return self._transport.is_closing()
 
-    def _send(self, data: bytes) -> bool:
-        if self._transport.is_closing():
-            return False
-        self.core.last_activity = self._loop.now
-        self._queue(data)
-        return self._reading and self._transport.get_write_buffer_size() <= self.core.high_water
+    def _send(self, data: bytes, now: float) -> bool:
+        self.core.last_sent = now
+        self._transport.write(data)
+        driver = self.driver
+        driver.sent += len(data)
+        if driver.watched:
+            driver.emit_sent(data)
+        return (self._reading and self._writing) and not (
+            driver.finished or driver.wants_pull or driver.paused_until is not None
+        )
 
     def _queue(self, data: bytes) -> None:
         self._transport.write(data)
-        self.driver.bytes_sent(data)
+        self.driver.sent += len(data)
+        if self.driver.watched:
+            self.driver.emit_sent(data)
 
     def _send_fin(self) -> None:
         self._transport.write_eof()
@@ -206,6 +225,7 @@ class AsyncioLoop(ServerLoop):
     def __init__(self, context: EngineContext, *, buffered: bool) -> None:
         self.buffer = memoryview(bytearray(context.limits.chunk))
         self._protocol_class = BufferedConversationProtocol if buffered else ConversationProtocol
+        self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._connecting: set[asyncio.Task[None]] = set()
         self._accept_retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -214,7 +234,7 @@ class AsyncioLoop(ServerLoop):
     @property
     def now(self) -> float:
         """Seconds on the event loop's clock."""
-        return self._loop.time()
+        return self.time()
 
     async def run(self) -> None:
         """Serve until asked to stop, then until the last connection is closed."""

@@ -112,7 +112,10 @@ TRANSITIONS: Final[Mapping[tuple[State, Input], tuple[State, Action]]] = {
 }
 # fmt: on
 
-_OPEN, _STOPPED, _FLUSHING = State.OPEN, State.STOPPED, State.FLUSHING
+OPEN: Final = State.OPEN
+"""The state in which nothing but input and replies happens, as a name that is faster to read."""
+
+_STOPPED, _FLUSHING = State.STOPPED, State.FLUSHING
 _CLOSING, _LINGERING, _CLOSED = State.CLOSING, State.LINGERING, State.CLOSED
 _NONE = Action.NONE
 
@@ -134,32 +137,29 @@ class ConnectionState:
         state: see TRANSITIONS.
         high_water, low_water: unsent bytes above which reading pauses, and at which it resumes (rule 4).
         reading_paused: whether too much is unsent.
-        paused_until: when to read again, because the peer exceeds the rate limit; or None.
-        last_received, last_activity: when data last arrived, and was last received or sent.
+        last_sent: when data was last sent. The adapter sets it.
     """
 
     __slots__ = (
         "_action",
         "_cause",
         "_cut_at",
+        "_last_discarded",
         "_limits",
         "_opened_at",
         "driver",
         "high_water",
-        "last_activity",
-        "last_received",
+        "last_sent",
         "low_water",
-        "paused_until",
         "reading_paused",
         "state",
     )
 
     def __init__(self, driver: ConversationDriver, limits: Limits, now: float) -> None:
         self.driver = driver
-        self.state = _OPEN
+        self.state = OPEN
         self.reading_paused = False
-        self.paused_until: float | None = None
-        self.last_received = self.last_activity = self._opened_at = now
+        driver.last_received = self._last_discarded = self.last_sent = self._opened_at = now
         self._limits = limits
         self.high_water = limits.unsent
         self.low_water = limits.unsent // 2
@@ -170,19 +170,18 @@ class ConnectionState:
     # What happens ----------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> bytes:
-        """Take the bytes of one read, at least one. Discards them if the conversation has ended."""
-        self.last_received = now
-        if self.state is not _OPEN:
-            return b""
-        self.last_activity = now
-        reply = self.driver.receive(data)
-        if self.driver.read_pause:
-            self.paused_until = now + self.driver.read_pause
-        return reply
+        """Take the bytes of one read, at least one. Discards them if the conversation has ended.
+
+        While the state is OPEN an adapter may call the driver itself, to save this call for each chunk.
+        """
+        if self.state is OPEN:
+            return self.driver.receive(data, now)
+        self._last_discarded = now
+        return b""
 
     def receive_eof(self, now: float) -> bytes:
         """Take the peer's EOF."""
-        self.last_received = self.last_activity = now
+        self.driver.last_received = now
         lingers = self.state is _LINGERING
         self._step(Input.PEER_EOF)
         return b"" if lingers else self.driver.receive_eof()
@@ -195,8 +194,9 @@ class ConnectionState:
         """Apply the time limits that have expired, with `unsent` bytes queued."""
         if self.state is _CLOSED:
             return b""
-        if self.paused_until is not None and now >= self.paused_until:
-            self.paused_until = None
+        driver = self.driver
+        if driver.paused_until is not None and now >= driver.paused_until:
+            driver.paused_until = None
         if self._cut_at is not None:
             if now >= self._cut_at:
                 self._step(Input.LINGER_EXPIRED if self.state is _LINGERING else Input.CUT)
@@ -204,7 +204,7 @@ class ConnectionState:
         limit = self.deadline()
         if limit is None or now < limit[0]:
             return b""
-        if unsent or (self.driver.has_more and self.state <= _STOPPED):
+        if unsent or (driver.has_more and self.state <= _STOPPED):
             self.abort(limit[1])
             return b""
         # The last answer of the conversation gets as long as the peer's EOF after it.
@@ -277,9 +277,19 @@ class ConnectionState:
     def wants_read(self) -> bool:
         """Whether to read from the peer. After the last answer input is discarded: a peer that sends all of
         its input before it reads would wait forever otherwise."""
-        if self.state is _OPEN:
-            return not self.reading_paused and self.paused_until is None
+        if self.state is OPEN:
+            return not self.reading_paused and self.driver.paused_until is None
         return self.state not in AT_EOF
+
+    @property
+    def last_received(self) -> float:
+        """When data last arrived, whether it was taken or discarded."""
+        return max(self.driver.last_received, self._last_discarded)
+
+    @property
+    def last_activity(self) -> float:
+        """When data was last taken or sent."""
+        return max(self.driver.last_received, self.last_sent)
 
     @property
     def wants_push(self) -> bool:
@@ -301,8 +311,8 @@ class ConnectionState:
         deadlines = [] if (limit := self._next_limit(self.last_activity)) is None else [limit[0]]
         if self.driver.handshaking and self._limits.idle is not None:
             deadlines.append(now + self._limits.idle)  # applies once the handshake is done
-        if self.paused_until is not None:
-            deadlines.append(self.paused_until)
+        if self.driver.paused_until is not None:
+            deadlines.append(self.driver.paused_until)
         return min(deadlines, default=None)
 
     def blocking_timeout(self, now: float) -> float | None:

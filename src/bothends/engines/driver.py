@@ -38,11 +38,15 @@ class ConversationDriver:
         finished: the conversation sends nothing more. Send the unsent data, then close.
         handshaking: the handshake timeout applies, and not the idle timeout.
         cause: why the connection is closed.
-        read_pause: seconds to pause reading after the last `receive` (rate limit), or 0.
+        last_received: when `receive` last took data, on the caller's clock.
+        paused_until: when to read again, because the peer exceeds the rate limit; or None.
         wants_pull: call `produce` whenever all data has been sent.
         has_more: a pull producer that may have more to send now: its last `produce` returned data.
         truncated: `produce` raised, so what has been sent is a part of an answer.
-        received, sent: bytes on the socket.
+        received: bytes received.
+        sent: bytes that the kernel, or a transport, accepted for sending. The caller counts them.
+        watched: each chunk also concerns something beside the conversation: an observer of messages, a layer
+            (TLS, PROXY), or the rate limit.
     """
 
     __slots__ = (
@@ -58,12 +62,14 @@ class ConversationDriver:
         "finished",
         "handshaking",
         "has_more",
+        "last_received",
+        "paused_until",
         "peer",
-        "read_pause",
         "received",
         "sent",
         "truncated",
         "wants_pull",
+        "watched",
     )
 
     def __init__(
@@ -79,7 +85,8 @@ class ConversationDriver:
         self._traffic_observer = context.traffic_observer
         self._message_observer = context.message_observer
         self._rate_limited = False
-        self.read_pause = 0.0
+        self.last_received = 0.0
+        self.paused_until: float | None = None
         self._token_bucket = (
             None if context.limits.rate is None else TokenBucket(context.limits.rate, time.monotonic())
         )
@@ -96,6 +103,12 @@ class ConversationDriver:
         else:
             self.wants_pull = self.has_more = self._conversation.wants_pull
             self.handshaking = self._conversation.handshaking
+        self.watched = (
+            self._message_observer is not None
+            or self._token_bucket is not None
+            or self.handshaking
+            or self._conversation.inner_traffic is not None
+        )
 
     def start(self) -> bytes:
         """Called once, when the connection is established."""
@@ -109,24 +122,34 @@ class ConversationDriver:
             self._on_conversation_done()
         return data
 
-    def receive(self, data: bytes) -> bytes:
-        """Called with the bytes of one read, at least one."""
+    def receive(self, data: bytes, now: float) -> bytes:
+        """Called with the bytes of one read, at least one, and the time."""
+        self.last_received = now
         self.received += len(data)
-        if self._token_bucket is not None:
-            self._apply_rate_limit(self._token_bucket, len(data))
-        if self._message_observer is not None and self._conversation.inner_traffic is None:
-            self._message_observer(Received(self.peer.connection, self.peer.address, data))
+        if self.watched:
+            self._before_receive(data, now)
+        conversation = self._conversation
         try:
-            data = self._conversation.receive(data)
+            data = conversation.receive(data)
         except Exception as error:
             return self.fail(error)
+        if self.watched:
+            self._after_receive()
+        if conversation.done:
+            self._on_conversation_done()
+        return data
+
+    def _before_receive(self, data: bytes, now: float) -> None:
+        if self._token_bucket is not None:
+            self._apply_rate_limit(self._token_bucket, len(data), now)
+        if self._message_observer is not None and self._conversation.inner_traffic is None:
+            self._message_observer(Received(self.peer.connection, self.peer.address, data))
+
+    def _after_receive(self) -> None:
         if self.handshaking and not self._conversation.handshaking:
             self._handshake_done()
         if self._conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.done:
-            self._on_conversation_done()
-        return data
 
     def receive_eof(self) -> bytes:
         """Called when a read returns EOF: the peer has finished sending."""
@@ -171,9 +194,8 @@ class ConversationDriver:
             self.finished = True
         return data
 
-    def bytes_sent(self, data: bytes | memoryview) -> None:
-        """Called with bytes that the kernel, or a transport, accepted for sending."""
-        self.sent += len(data)
+    def emit_sent(self, data: bytes | memoryview) -> None:
+        """Emit what was sent. Called if `watched`, with bytes that the kernel, or a transport, accepted."""
         if self._conversation.inner_traffic is not None:
             self._emit_inner_traffic()
         elif self._message_observer is not None:
@@ -240,12 +262,13 @@ class ConversationDriver:
             if self._message_observer is not None:
                 self._message_observer(event)
 
-    def _apply_rate_limit(self, bucket: TokenBucket, size: int) -> None:
-        now = time.monotonic()
-        if bucket.is_full(now):
+    def _apply_rate_limit(self, bucket: TokenBucket, size: int, now: float) -> None:
+        bucket_time = time.monotonic()
+        if bucket.is_full(bucket_time):
             self._rate_limited = False
-        self.read_pause = bucket.consume(size, now)
-        if self.read_pause and not self._rate_limited:
+        pause = bucket.consume(size, bucket_time)
+        self.paused_until = now + pause if pause else None
+        if pause and not self._rate_limited:
             self._rate_limited = True
             if self._observe is not None:
                 self._observe(RateLimited(self.peer.connection, self.peer.address, bucket.rate))

@@ -100,10 +100,11 @@ class LoopConnection(ABC):
         """Whether the socket is closed, or nothing more can be sent and it will be closed."""
 
     @abstractmethod
-    def _send(self, data: bytes) -> bool:
-        """Send data, and queue what the kernel does not take.
+    def _send(self, data: bytes, now: float) -> bool:
+        """Send data, at least one byte, and queue what the kernel does not take.
 
-        Returns whether the loop already watches for the right events, whatever was queued.
+        Returns whether that was all: `_settle` has nothing to do for the conversation, and the loop already
+        watches for the right events.
         """
 
     @abstractmethod
@@ -129,11 +130,8 @@ class LoopConnection(ABC):
 
     def _write(self, data: bytes) -> None:
         """Send what a method of the core or the driver returned, and do what follows from the call."""
-        if data and self._send(data):
-            driver = self.driver
-            if not (driver.finished or driver.wants_pull) and self.core.paused_until is None:
-                return  # nothing has changed that `_settle` would act on
-        self._settle()
+        if not (data and self._send(data, self._loop.now)):
+            self._settle()
 
     def _settle(self) -> None:
         """Call the pull producer, do what the core says, and watch for the events it waits for."""
@@ -143,7 +141,7 @@ class LoopConnection(ABC):
         produced = b""
         if self.driver.wants_pull and not self.unsent and (produced := core.produce()):
             # One piece in each iteration, so that a fast reader does not monopolize the loop.
-            self._send(produced)
+            self._send(produced, self._loop.now)
         action = core.settle(self._loop.now, self.unsent)
         if action is Action.SHUTDOWN:
             self._send_fin()
@@ -151,6 +149,8 @@ class LoopConnection(ABC):
         elif action is not Action.NONE:
             self._close_socket(reset=action is Action.RESET)
         if not self.is_closing:
+            if self.driver.paused_until is not None:
+                self._schedule()
             self._watch(produced=bool(produced) and core.state <= State.STOPPED)
 
     def _schedule(self) -> None:

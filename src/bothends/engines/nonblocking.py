@@ -23,7 +23,7 @@ from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_state import AT_EOF
+from bothends.engines.connection_state import AT_EOF, OPEN
 from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
@@ -50,6 +50,9 @@ CONNECTION_LOST: Final = frozenset(
         errno.ESHUTDOWN,
     }
 )
+
+
+_NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 
 
 class DescriptorLoop(ConnectionLoop, Protocol):
@@ -114,33 +117,31 @@ class NonblockingConnection(LoopConnection):
 
     def on_ready(self, ready: int) -> None:
         """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
-        if ready & ~POLLOUT and self.core.state not in AT_EOF:
-            self._on_readable()
-            if ready == POLLIN:
-                return
+        core = self.core
+        if ready != POLLOUT and (core.state is OPEN or core.state not in AT_EOF):
+            try:
+                data = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                self._lose(error)
+            else:
+                if data:
+                    now = self._loop.now
+                    if core.state is OPEN:
+                        reply = self.driver.receive(data, now)
+                    else:
+                        reply = core.receive(data, now)
+                    if not (reply and self._send(reply, now)):
+                        self._settle()
+                elif data is not None:
+                    self._write(core.receive_eof(self._loop.now))
+                else:
+                    self._settle()
         elif ready & (POLLERR | POLLHUP) and not self._write_queue:
             self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
-        if ready & ~POLLIN:
+        if ready != POLLIN:
             self._on_writable()
-
-    def _on_readable(self) -> None:
-        try:
-            data = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lose(error)
-            return
-        if data:
-            core = self.core
-            reply = core.receive(data, self._loop.now)
-            if core.paused_until is not None:
-                self._schedule()
-            self._write(reply)
-        elif data is not None:
-            self._write(self.core.receive_eof(self._loop.now))
-        else:
-            self._settle()
 
     def _read_message(self) -> bytes | None:
         """Return a message, or None if it was too long, which ends the conversation."""
@@ -153,29 +154,31 @@ class NonblockingConnection(LoopConnection):
 
     # Writing ---------------------------------------------------------------------------------
 
-    def _send(self, data: bytes) -> bool:
+    def _send(self, data: bytes | memoryview, now: float) -> bool:
         """See LoopConnection. Does not overtake what is queued."""
         if self._write_queue:
             self._enqueue(data)
             return False
-        return self._send_now(data) and self.interest == POLLIN
-
-    def _send_now(self, data: bytes | memoryview) -> bool:
-        """Send as much as the kernel takes, and queue the rest. Returns whether everything was sent."""
         try:
-            count = self.socket.send(data, socket.MSG_NOSIGNAL)
+            count = self.socket.send(data, _NO_SIGNAL)
         except (BlockingIOError, InterruptedError):
             self._enqueue(data)
             return False
         except OSError as error:
             self._lose(error)
             return False
-        self.core.last_activity = self._loop.now
+        self.core.last_sent = now
+        driver = self.driver
+        driver.sent += count
         if count == len(data):
-            self.driver.bytes_sent(data)
-            return True
+            if driver.watched:
+                driver.emit_sent(data)
+            return self.interest == POLLIN and not (
+                driver.finished or driver.wants_pull or driver.paused_until is not None
+            )
         view = memoryview(data)
-        self.driver.bytes_sent(view[:count])
+        if driver.watched:
+            driver.emit_sent(view[:count])
         self._enqueue(view[count:])
         return False
 
@@ -184,14 +187,13 @@ class NonblockingConnection(LoopConnection):
         self.unsent += len(data)
 
     def _on_writable(self) -> None:
-        queue = self._write_queue
-        while queue:
-            data = queue.popleft()
+        queued, self._write_queue = self._write_queue, collections.deque()
+        while queued and not (self._write_queue or self.is_closing):
+            data = queued.popleft()
             self.unsent -= len(data)
-            if not self._send_now(data):
-                if queue:
-                    queue.rotate(1)  # _send_now() appended the rest, which belongs in front
-                break
+            self._send(data, self._loop.now)
+        queued.extendleft(self._write_queue)  # what the kernel did not take of the last one
+        self._write_queue = queued
         self._settle()
 
     def _queue(self, data: bytes) -> None:

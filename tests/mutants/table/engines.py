@@ -37,8 +37,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-discarded-input-is-activity",
         file="src/bothends/engines/connection_state.py",
-        old='        if self.state is not _OPEN:\n            return b""\n        self.last_activity = now',
-        new='        self.last_activity = now\n        if self.state is not _OPEN:\n            return b""',
+        old="        self._last_discarded = now\n        return",
+        new="        self.driver.last_received = now\n        return",
         breaks="a peer that goes on sending, and does not read the last answer, prolongs its connection",
         tests="tests/engines/test_answer_limits.py",
     ),
@@ -111,8 +111,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-partial-send-out-of-order",
         file="src/bothends/engines/nonblocking.py",
-        old="                    queue.rotate(1)  # _send_now() appended the rest, which belongs in front\n",
-        new="                    pass\n",
+        old="        queued.extendleft(self._write_queue)",
+        new="        queued.extend(self._write_queue)",
         breaks="the rest of a chunk is sent after the next chunks",
         tests=f"{_CONTRACT}::TestEpoll",
         facts=(1,),
@@ -145,8 +145,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-eof-ends-both-directions",
         file="src/bothends/engines/nonblocking.py",
-        old="            self._write(self.core.receive_eof(self._loop.now))",
-        new="            self.core.receive_eof(self._loop.now)\n            self.close(CloseReason.PEER)",
+        old="                    self._write(core.receive_eof(self._loop.now))",
+        new="                    self.close(CloseReason.PEER)",
         breaks="a peer that half-closes gets no answer to what it sent last",
         tests=f"{_CONTRACT}::TestEpoll",
         facts=(3,),
