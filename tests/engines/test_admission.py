@@ -25,11 +25,11 @@ class FailingListener(socket.socket):
 
     errors: list[int]
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def _accept(self) -> tuple[int, Any]:
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, errno.errorcode[number])
-        return super().accept()
+        return super()._accept()
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -23,8 +23,9 @@ What asyncio does, and what follows:
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
@@ -226,7 +227,6 @@ class AsyncioLoop(ServerLoop):
         self.buffer = memoryview(bytearray(context.limits.chunk))
         self._protocol_class = BufferedConversationProtocol if buffered else ConversationProtocol
         self.time: Callable[[], float] = asyncio.get_running_loop().time
-        self._connecting: set[asyncio.Task[None]] = set()
         self._accept_retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         super().__init__(context)
@@ -288,8 +288,10 @@ class AsyncioLoop(ServerLoop):
         """See ServerLoop.release."""
         super().release(peer)
         # Not at once, because the descriptor is closed only after this callback returns.
-        self._loop.call_soon(self.update_listeners)
-        self._loop.call_soon(self._check_finished)
+        if not self._accepting:
+            self._loop.call_soon(self.update_listeners)
+        if not self.is_serving:
+            self._loop.call_soon(self._check_finished)
 
     def update_listeners(self) -> None:
         """See ServerLoop.update_listeners. Called after each change, and again after a pause."""
@@ -308,21 +310,34 @@ class AsyncioLoop(ServerLoop):
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         """See ServerLoop.start_connection. With a transport, if asyncio has one for the socket."""
         if connection.family in _TRANSPORT_FAMILIES and connection.type == socket.SOCK_STREAM:
-            task = self._loop.create_task(self._attach_transport(listener, connection, peer))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            protocol = self._protocol_class(self, self.context, listener, peer)
+            self._attach(
+                protocol, connection, self._loop.connect_accepted_socket(lambda: protocol, connection)
+            )
         else:
             super().start_connection(listener, connection, peer)
 
-    async def _attach_transport(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        connection.setblocking(False)
-        protocol = self._protocol_class(self, self.context, listener, peer)
+    def _attach(
+        self,
+        protocol: ConversationProtocol,
+        connection: socket.socket,
+        attaching: Coroutine[asyncio.Future[object], None, object],
+        _done: object = None,
+    ) -> None:
+        """Run the coroutine that makes a transport up to its next `await`, and go on once that is done.
+
+        Without a task, which would cost as much as the transport, because it lives for one iteration only.
+        """
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+            waiter = attaching.send(None)
+        except StopIteration:
+            return
         except OSError:
             connection.close()
             protocol.driver.close(CloseReason.RESET)
-            self.release(peer)
+            self.release(protocol.driver.accepted_peer)
+        else:
+            waiter.add_done_callback(functools.partial(self._attach, protocol, connection, attaching))
 
     # Shutting down -------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ passes to the core what it has received and sent, sends what the core returns, a
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -308,12 +309,13 @@ class ConnectionState:
             return None
         if self._cut_at is not None:
             return self._cut_at
-        deadlines = [] if (limit := self._next_limit(self.last_activity)) is None else [limit[0]]
+        limit = self._next_limit(self.last_activity)
+        deadline = math.inf if limit is None else limit[0]
         if self.driver.handshaking and self._limits.idle is not None:
-            deadlines.append(now + self._limits.idle)  # applies once the handshake is done
+            deadline = min(deadline, now + self._limits.idle)  # applies once the handshake is done
         if self.driver.paused_until is not None:
-            deadlines.append(self.driver.paused_until)
-        return min(deadlines, default=None)
+            deadline = min(deadline, self.driver.paused_until)
+        return deadline if deadline < math.inf else None
 
     def blocking_timeout(self, now: float) -> float | None:
         """Return for how many seconds a call that begins now may block, or None for no limit.
@@ -328,15 +330,16 @@ class ConnectionState:
 
     def _next_limit(self, last_activity: float) -> tuple[float, CloseReason] | None:
         limits = self._limits
-        deadlines: list[tuple[float, CloseReason]] = []
+        first: tuple[float, CloseReason] | None = None
         if self.driver.handshaking:
             # From the start of the connection, so that a peer cannot prolong it by sending single bytes.
-            deadlines.append((self._opened_at + limits.handshake, CloseReason.HANDSHAKE))
+            first = self._opened_at + limits.handshake, CloseReason.HANDSHAKE
         elif limits.idle is not None:
-            deadlines.append((last_activity + limits.idle, CloseReason.IDLE))
+            first = last_activity + limits.idle, CloseReason.IDLE
         if limits.life is not None:
-            deadlines.append((self._opened_at + limits.life, CloseReason.LIFE))
-        return min(deadlines, default=None)
+            life = self._opened_at + limits.life, CloseReason.LIFE
+            first = life if first is None else min(first, life)
+        return first
 
     def closed(self) -> None:
         """End the conversation. Call once the socket is closed."""

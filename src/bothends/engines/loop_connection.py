@@ -63,7 +63,9 @@ class LoopConnection(ABC):
         """Start the conversation. Call once the loop watches the connection."""
         self._schedule()
         early, self._pushed_early = self._pushed_early or b"", None
-        self._write(early + self.driver.start())
+        data, driver = early + self.driver.start(), self.driver
+        if data or driver.finished or driver.wants_pull:
+            self._write(data)
 
     # Called by the loop ----------------------------------------------------------------------
 

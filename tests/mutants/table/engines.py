@@ -61,8 +61,8 @@ MUTATIONS: Final = (
     Mutation(
         name="engines-handshake-from-last-byte",
         file="src/bothends/engines/connection_state.py",
-        old="            deadlines.append((self._opened_at + limits.handshake, CloseReason.HANDSHAKE))",
-        new="            deadlines.append((last_activity + limits.handshake, CloseReason.HANDSHAKE))",
+        old="            first = self._opened_at + limits.handshake, CloseReason.HANDSHAKE",
+        new="            first = last_activity + limits.handshake, CloseReason.HANDSHAKE",
         breaks="a peer that sends a byte now and then prolongs its handshake for ever",
         tests=f"tests/engines/test_connection_state.py {_CONTRACT}::TestEpoll",
     ),
