@@ -63,7 +63,7 @@ class _AcceptQueue:
         self.family, self._type, self._protocol = int(sock.family), int(sock.type), sock.proto
         self.message_oriented = self._type == socket.SOCK_SEQPACKET
         self._accept = sock._accept  # type: ignore[attr-defined]  # what socket.accept() calls, too
-        self._local = None if _is_unspecified(sock) else listener.address
+        self._local = None if _local_address_varies(sock) else listener.address
 
     def accept(self) -> tuple[socket.socket, Address]:
         """Return the next connection and its peer's address. Raises OSError, as accept(2)."""
@@ -76,12 +76,15 @@ class _AcceptQueue:
         return self._local or Address.from_sockaddr(self.family, connection.getsockname())
 
 
-def _is_unspecified(listener: socket.socket) -> bool:
+def _local_address_varies(listener: socket.socket) -> bool:
     """Whether the local address of a connection can differ from that of its listener."""
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
         return listener.family != socket.AF_UNIX
-    # With IP_TRANSPARENT it is any address that the network routes here (ip(7)).
-    transparent = listener.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+    try:
+        # With IP_TRANSPARENT it is any address that the network routes here (ip(7)).
+        transparent = listener.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+    except OSError:
+        return True  # unknown to the protocol (MPTCP in some kernels), so each connection is asked
     return bool(transparent) or listener.getsockname()[0] in _UNSPECIFIED
 
 

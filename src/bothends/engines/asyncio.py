@@ -104,13 +104,24 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        now = self._time()
-        core = self.core
+        core, driver = self.core, self.driver
         if core.state is OPEN:
-            reply = self.driver.receive(data, now)
+            reply = driver.receive(data, self._time())
         else:
-            reply = core.receive(data, now)
-        if not (reply and self._send(reply, now)):
+            reply = core.receive(data, self._time())
+        if reply:
+            self._transport.write(reply)
+            if driver.counting:
+                driver.sent += len(reply)
+            if driver.watched:
+                driver.emit_sent(reply)
+        if (
+            driver.finished
+            or driver.wants_pull
+            or driver.paused_until is not None
+            or not self._reading
+            or not self._writing
+        ):
             self._settle()
 
     def eof_received(self) -> bool:
@@ -155,20 +166,16 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         """See LoopConnection."""
         return self._transport.is_closing()
 
-    def _send(self, data: bytes, now: float) -> bool:
-        self.core.last_sent = now
-        self._transport.write(data)
-        driver = self.driver
-        driver.sent += len(data)
-        if driver.watched:
-            driver.emit_sent(data)
-        return (self._reading and self._writing) and not (
-            driver.finished or driver.wants_pull or driver.paused_until is not None
-        )
+    def _write(self, data: bytes) -> None:
+        if data:
+            self.core.last_sent = self._time()
+            self._queue(data)
+        self._settle()
 
     def _queue(self, data: bytes) -> None:
         self._transport.write(data)
-        self.driver.sent += len(data)
+        if self.driver.counting:
+            self.driver.sent += len(data)
         if self.driver.watched:
             self.driver.emit_sent(data)
 

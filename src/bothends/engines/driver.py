@@ -43,8 +43,10 @@ class ConversationDriver:
         wants_pull: call `produce` whenever all data has been sent.
         has_more: a pull producer that may have more to send now: its last `produce` returned data.
         truncated: `produce` raised, so what has been sent is a part of an answer.
+        counting: whether bytes are counted, because the end of the connection is observed.
         received: bytes received.
-        sent: bytes that the kernel, or a transport, accepted for sending. The caller counts them.
+        sent: bytes that the kernel, or a transport, accepted for sending. The caller counts
+            them, if `counting`.
         watched: each chunk also concerns something beside the conversation: an observer of messages, a layer
             (TLS, PROXY), or the rate limit.
     """
@@ -59,6 +61,7 @@ class ConversationDriver:
         "_traffic_observer",
         "accepted_peer",
         "cause",
+        "counting",
         "finished",
         "handshaking",
         "has_more",
@@ -84,6 +87,7 @@ class ConversationDriver:
         self._observe = context.observe
         self._traffic_observer = context.traffic_observer
         self._message_observer = context.message_observer
+        self.counting = self._traffic_observer is not None
         self._rate_limited = False
         self.last_received = 0.0
         self.paused_until: float | None = None
@@ -125,7 +129,8 @@ class ConversationDriver:
     def receive(self, data: bytes, now: float) -> bytes:
         """Called with the bytes of one read, at least one, and the time."""
         self.last_received = now
-        self.received += len(data)
+        if self.counting:
+            self.received += len(data)
         if self.watched:
             self._before_receive(data, now)
         conversation = self._conversation

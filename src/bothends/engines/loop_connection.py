@@ -102,16 +102,12 @@ class LoopConnection(ABC):
         """Whether the socket is closed, or nothing more can be sent and it will be closed."""
 
     @abstractmethod
-    def _send(self, data: bytes, now: float) -> bool:
-        """Send data, at least one byte, and queue what the kernel does not take.
-
-        Returns whether that was all: `_settle` has nothing to do for the conversation, and the loop already
-        watches for the right events.
-        """
+    def _write(self, data: bytes) -> None:
+        """Send what a method of the core or the driver returned, then do what follows from the call."""
 
     @abstractmethod
     def _queue(self, data: bytes) -> None:
-        """Queue data that another conversation has pushed. May send it, but not close the connection."""
+        """Queue data, at least one byte. May send it, but not close the connection."""
 
     @abstractmethod
     def _send_fin(self) -> None:
@@ -130,11 +126,6 @@ class LoopConnection(ABC):
 
     # What to do next -------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        """Send what a method of the core or the driver returned, and do what follows from the call."""
-        if not (data and self._send(data, self._loop.now)):
-            self._settle()
-
     def _settle(self) -> None:
         """Call the pull producer, do what the core says, and watch for the events it waits for."""
         if self.is_closing:
@@ -143,7 +134,8 @@ class LoopConnection(ABC):
         produced = b""
         if self.driver.wants_pull and not self.unsent and (produced := core.produce()):
             # One piece in each iteration, so that a fast reader does not monopolize the loop.
-            self._send(produced, self._loop.now)
+            core.last_sent = self._loop.now
+            self._queue(produced)
         action = core.settle(self._loop.now, self.unsent)
         if action is Action.SHUTDOWN:
             self._send_fin()

@@ -113,35 +113,66 @@ class NonblockingConnection(LoopConnection):
         """See LoopConnection."""
         return self.socket.fileno() < 0
 
-    # Reading ---------------------------------------------------------------------------------
+    # Reading and writing ---------------------------------------------------------------------
 
-    def on_ready(self, ready: int) -> None:
-        """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
-        core = self.core
-        if ready != POLLOUT and (core.state is OPEN or core.state not in AT_EOF):
+    def on_ready(self, ready: int, data: bytes | memoryview = b"") -> None:
+        """Handle the socket's events: read once, then send the reply, or what is queued.
+
+        Both directions in one function, because most chunks are read, answered and sent, and that is all.
+
+        Args:
+            ready: POLLIN, POLLOUT, POLLERR and POLLHUP; POLLOUT alone to send.
+            data: to send, if nothing is read.
+        """
+        core, driver, queue = self.core, self.driver, self._write_queue
+        now = self._loop.now
+        is_open = core.state is OPEN
+        if ready != POLLOUT and (is_open or core.state not in AT_EOF):
             try:
-                data = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
+                chunk = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
             except (BlockingIOError, InterruptedError):
-                pass
+                chunk = None
             except OSError as error:
                 self._lose(error)
-            else:
-                if data:
-                    now = self._loop.now
-                    if core.state is OPEN:
-                        reply = self.driver.receive(data, now)
-                    else:
-                        reply = core.receive(data, now)
-                    if not (reply and self._send(reply, now)):
-                        self._settle()
-                elif data is not None:
-                    self._write(core.receive_eof(self._loop.now))
-                else:
-                    self._settle()
-        elif ready & (POLLERR | POLLHUP) and not self._write_queue:
+                return
+            if chunk:
+                data = driver.receive(chunk, now) if is_open else core.receive(chunk, now)
+            elif chunk is not None:
+                data = core.receive_eof(now)
+        elif ready & (POLLERR | POLLHUP) and not queue:
             self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
-        if ready != POLLIN:
-            self._on_writable()
+            return
+        if queue:
+            self._enqueue(data)
+            data = self._dequeue()
+        while data:
+            try:
+                count = self.socket.send(data, _NO_SIGNAL)
+            except (BlockingIOError, InterruptedError):
+                self._put_back(data)
+                break
+            except OSError as error:
+                self._lose(error)
+                return
+            core.last_sent = now
+            if driver.counting:
+                driver.sent += count
+            if driver.watched:
+                driver.emit_sent(data[:count])
+            if count < len(data):
+                self._put_back(memoryview(data)[count:])
+                break
+            if not queue:
+                break
+            data = self._dequeue()
+        if (
+            ready != POLLIN
+            or queue
+            or driver.finished
+            or driver.wants_pull
+            or driver.paused_until is not None
+        ):
+            self._settle()
 
     def _read_message(self) -> bytes | None:
         """Return a message, or None if it was too long, which ends the conversation."""
@@ -152,49 +183,23 @@ class NonblockingConnection(LoopConnection):
             self.driver.fail(MessageTooLong(self._max_message, len(data) + 1))
         return None
 
-    # Writing ---------------------------------------------------------------------------------
-
-    def _send(self, data: bytes | memoryview, now: float) -> bool:
-        """See LoopConnection. Does not overtake what is queued."""
-        if self._write_queue:
-            self._enqueue(data)
-            return False
-        try:
-            count = self.socket.send(data, _NO_SIGNAL)
-        except (BlockingIOError, InterruptedError):
-            self._enqueue(data)
-            return False
-        except OSError as error:
-            self._lose(error)
-            return False
-        self.core.last_sent = now
-        driver = self.driver
-        driver.sent += count
-        if count == len(data):
-            if driver.watched:
-                driver.emit_sent(data)
-            return self.interest == POLLIN and not (
-                driver.finished or driver.wants_pull or driver.paused_until is not None
-            )
-        view = memoryview(data)
-        if driver.watched:
-            driver.emit_sent(view[:count])
-        self._enqueue(view[count:])
-        return False
+    def _write(self, data: bytes) -> None:
+        """See LoopConnection."""
+        self.on_ready(POLLOUT, data)
 
     def _enqueue(self, data: bytes | memoryview) -> None:
-        self._write_queue.append(data)
-        self.unsent += len(data)
+        if data:
+            self._write_queue.append(data)
+            self.unsent += len(data)
 
-    def _on_writable(self) -> None:
-        queued, self._write_queue = self._write_queue, collections.deque()
-        while queued and not (self._write_queue or self.is_closing):
-            data = queued.popleft()
-            self.unsent -= len(data)
-            self._send(data, self._loop.now)
-        queued.extendleft(self._write_queue)  # what the kernel did not take of the last one
-        self._write_queue = queued
-        self._settle()
+    def _dequeue(self) -> bytes | memoryview:
+        data = self._write_queue.popleft()
+        self.unsent -= len(data)
+        return data
+
+    def _put_back(self, rest: bytes | memoryview) -> None:
+        self._write_queue.appendleft(rest)
+        self.unsent += len(rest)
 
     def _queue(self, data: bytes) -> None:
         # Not sent at once, because a failed send would close this conversation, which may push to another one
