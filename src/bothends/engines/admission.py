@@ -111,7 +111,8 @@ class AdmissionControl:
         self._defer = context.limits.when_full == "defer"
         self._make_room = make_room
         self._observe = context.observe
-        self._access_control = AccessControl(context.limits)
+        access_control = AccessControl(context.limits)
+        self._access_control = access_control if access_control.is_needed else None
         self._accept_queues: dict[Listener, _AcceptQueue] = {}
         self._max_message_size = context.limits.message
         self._fd_limit = fd_limit
@@ -160,7 +161,7 @@ class AdmissionControl:
                     self._start_pause(error.errno)
                     return
                 continue  # an error of the connection (fact 2)
-            if not self._exhausted:
+            if self._paused_until is not None and not self._exhausted:
                 self._end_pause()
             if (rejection := self._rejection(address, limited=limited)) is not None:
                 self._reject(connection, address, *rejection)
@@ -180,7 +181,8 @@ class AdmissionControl:
             self._emit_rejected(address, *rejection)
             return False
         self.open_count += 1
-        self._access_control.add(address)
+        if self._access_control is not None:
+            self._access_control.add(address)
         return True
 
     def _accept_queue(self, listener: Listener) -> _AcceptQueue:
@@ -194,7 +196,8 @@ class AdmissionControl:
         prepare_accepted(connection, queue.endpoint)
         self.accepted_count += 1
         self.open_count += 1
-        self._access_control.add(address)
+        if self._access_control is not None:
+            self._access_control.add(address)
         local = queue.local_address(connection)
         return Peer(address, local, queue.message_oriented, self.accepted_count, self._max_message_size)
 
@@ -212,7 +215,8 @@ class AdmissionControl:
     def release(self, peer: Peer) -> None:
         """Stop counting a connection. Call after closing it, with the `peer` that `accept` yielded."""
         self.open_count -= 1
-        self._access_control.remove(peer.address)
+        if self._access_control is not None:
+            self._access_control.remove(peer.address)
         self._paused_until = None if self._paused_until is None else 0.0
 
     def pause(self, error_number: int) -> None:
@@ -229,7 +233,8 @@ class AdmissionControl:
         self._end_pause()
 
     def _rejection(self, address: Address, *, limited: bool = True) -> Rejection | None:
-        if (rejection := self._access_control.rejection(address)) is not None:
+        access_control = self._access_control
+        if access_control is not None and (rejection := access_control.rejection(address)) is not None:
             return rejection
         if limited and self._is_full() and not (self._make_room and self._make_room()):
             reason = f"{self._max_connections} connections are open, the limit"

@@ -113,10 +113,14 @@ TRANSITIONS: Final[Mapping[tuple[State, Input], tuple[State, Action]]] = {
 }
 # fmt: on
 
+# The same values under names that are faster to read than the attributes of an enum.
 OPEN: Final = State.OPEN
-"""The state in which nothing but input and replies happens, as a name that is faster to read."""
+STOPPED: Final = State.STOPPED
+SHUTDOWN: Final = Action.SHUTDOWN
+CLOSE: Final = Action.CLOSE
+RESET: Final = Action.RESET
 
-_STOPPED, _FLUSHING = State.STOPPED, State.FLUSHING
+_FLUSHING = State.FLUSHING
 _CLOSING, _LINGERING, _CLOSED = State.CLOSING, State.LINGERING, State.CLOSED
 _NONE = Action.NONE
 
@@ -148,6 +152,7 @@ class ConnectionState:
         "_last_discarded",
         "_limits",
         "_opened_at",
+        "_timed",
         "driver",
         "high_water",
         "last_sent",
@@ -162,6 +167,7 @@ class ConnectionState:
         self.reading_paused = False
         driver.last_received = self._last_discarded = self.last_sent = self._opened_at = now
         self._limits = limits
+        self._timed = limits.idle is not None or limits.life is not None
         self.high_water = limits.unsent
         self.low_water = limits.unsent // 2
         self._action = _NONE
@@ -189,7 +195,7 @@ class ConnectionState:
 
     def produce(self) -> bytes:
         """Return the next data of a pull producer, or b"". Call when everything has been sent."""
-        return self.driver.produce() if self.state <= _STOPPED else b""
+        return self.driver.produce() if self.state <= STOPPED else b""
 
     def expire(self, now: float, unsent: int) -> bytes:
         """Apply the time limits that have expired, with `unsent` bytes queued."""
@@ -205,7 +211,7 @@ class ConnectionState:
         limit = self.deadline()
         if limit is None or now < limit[0]:
             return b""
-        if unsent or (driver.has_more and self.state <= _STOPPED):
+        if unsent or (driver.has_more and self.state <= STOPPED):
             self.abort(limit[1])
             return b""
         # The last answer of the conversation gets as long as the peer's EOF after it.
@@ -222,7 +228,7 @@ class ConnectionState:
             return b""
         if self.state is _LINGERING:
             self._step(Input.LINGER_EXPIRED)
-        if self.state > _STOPPED:
+        if self.state > STOPPED:
             return b""
         if unsent and not self.driver.wants_pull:
             return b""
@@ -230,7 +236,7 @@ class ConnectionState:
 
     def stop(self, cause: CloseReason) -> bytes:
         """Take no more input, and end the conversation. Returns its last answer."""
-        if self.state > _STOPPED:
+        if self.state > STOPPED:
             return b""
         self._step(Input.STOP)
         data = self.driver.stop_reading(cause)
@@ -257,7 +263,7 @@ class ConnectionState:
 
     def settle(self, now: float, unsent: int) -> Action:
         """Return what to do with the socket now, with `unsent` bytes queued. Call after each step."""
-        if self.driver.finished and self.state <= _STOPPED:
+        if self.driver.finished and self.state <= STOPPED:
             if self.driver.truncated:
                 self.abort(self.driver.cause)
             else:
@@ -295,7 +301,7 @@ class ConnectionState:
     @property
     def wants_push(self) -> bool:
         """Whether pushed data is still sent: not after the conversation's last answer."""
-        return self.state <= _STOPPED and not self.driver.finished
+        return self.state <= STOPPED and not self.driver.finished
 
     def deadline(self) -> tuple[float, CloseReason] | None:
         """Return when the next limit expires, and the reason to close the connection then, or None."""
@@ -309,6 +315,8 @@ class ConnectionState:
             return None
         if self._cut_at is not None:
             return self._cut_at
+        if not (self._timed or self.driver.handshaking or self.driver.paused_until is not None):
+            return None
         limit = self._next_limit(self.last_activity)
         deadline = math.inf if limit is None else limit[0]
         if self.driver.handshaking and self._limits.idle is not None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_state import Action, ConnectionState, State
+from bothends.engines.connection_state import CLOSE, RESET, SHUTDOWN, STOPPED, ConnectionState
 from bothends.engines.driver import ConversationDriver
 from bothends.events import CloseReason
 from bothends.services.base import Peer, discard_push
@@ -130,22 +130,26 @@ class LoopConnection(ABC):
         """Call the pull producer, do what the core says, and watch for the events it waits for."""
         if self.is_closing:
             return
-        core = self.core
+        core, driver, now = self.core, self.driver, self._loop.now
+        unsent = self.unsent
         produced = b""
-        if self.driver.wants_pull and not self.unsent and (produced := core.produce()):
+        if driver.wants_pull and not unsent and (produced := core.produce()):
             # One piece in each iteration, so that a fast reader does not monopolize the loop.
-            core.last_sent = self._loop.now
+            core.last_sent = now
             self._queue(produced)
-        action = core.settle(self._loop.now, self.unsent)
-        if action is Action.SHUTDOWN:
+            unsent = self.unsent
+        action = core.settle(now, unsent)
+        if action is CLOSE or action is RESET:
+            self._close_socket(reset=action is RESET)
+            return
+        if action is SHUTDOWN:
             self._send_fin()
             self._schedule()
-        elif action is not Action.NONE:
-            self._close_socket(reset=action is Action.RESET)
-        if not self.is_closing:
-            if self.driver.paused_until is not None:
-                self._schedule()
-            self._watch(produced=bool(produced) and core.state <= State.STOPPED)
+            if self.is_closing:
+                return
+        if driver.paused_until is not None:
+            self._schedule()
+        self._watch(produced=bool(produced) and core.state <= STOPPED)
 
     def _schedule(self) -> None:
         deadline = self.core.next_deadline(self._loop.now)
