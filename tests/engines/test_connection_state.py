@@ -297,8 +297,7 @@ class Socket:
             self.unsent -= count
             self.sent += count
             self.core.last_sent = self.now
-            self.driver.sent += count
-            self.driver.emit_sent(bytes(count))
+            self.driver.bytes_sent(bytes(count))
             self.settle()
 
     def wait(self, seconds: float) -> None:

@@ -68,8 +68,7 @@ def test_driver_reports_whole_conversation() -> None:
     driver, events = make_driver(Upper)
     assert driver.start() == b""
     assert driver.receive(b"hi", NOW) == b"HI"
-    driver.sent += 2
-    driver.emit_sent(memoryview(b"HI"))
+    driver.bytes_sent(memoryview(b"HI"))
     assert not driver.finished
     assert driver.receive_eof() == b"bye"
     assert driver.finished
@@ -179,13 +178,13 @@ def test_driver_pull_finishes_when_producer_is_empty() -> None:
     assert driver.finished
 
 
-def test_driver_counts_only_for_an_observer_of_the_end() -> None:
+def test_driver_without_observer_counts() -> None:
     context = EngineContext(FactoryService(Upper), [], stop=None)  # type: ignore[arg-type]
     driver = ConversationDriver(context, LISTENER, PEER)
     assert driver.receive(b"hi", NOW) == b"HI"
-    assert not driver.counting
+    driver.bytes_sent(b"HI")
     driver.close(CloseReason.RESET)
-    assert (driver.received, driver.cause) == (0, CloseReason.RESET)
+    assert (driver.received, driver.sent, driver.cause) == (2, 2, CloseReason.RESET)
 
 
 class HandshakeConversation(Conversation):
@@ -217,8 +216,7 @@ def test_driver_emits_inner_traffic() -> None:
     driver.receive(b"hi", NOW)
     assert not driver.handshaking
     assert driver.receive(b"psst", NOW) == b"oh"
-    driver.sent += 2
-    driver.emit_sent(b"oh")
+    driver.bytes_sent(b"oh")
     driver.receive_eof()
     assert type_names(events) == ["Accepted", "HandshakeCompleted", "Received", "Sent", "PeerEof"]
     assert events[1] == HandshakeCompleted(

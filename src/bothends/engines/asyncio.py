@@ -105,20 +105,24 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         core, driver = self.core, self.driver
-        if core.state is OPEN:
-            reply = driver.receive(data, self._time())
-        else:
+        if driver.watched or core.state is not OPEN:
             reply = core.receive(data, self._time())
+        else:  # the same, without two calls that would have nothing else to do
+            driver.last_received = self._time()
+            conversation = driver.conversation
+            try:
+                reply = conversation.receive(data)
+            except Exception as error:
+                reply = driver.fail(error)
+            if conversation.done:
+                driver.conversation_done()
         if reply:
             self._transport.write(reply)
-            if driver.counting:
-                driver.sent += len(reply)
             if driver.watched:
-                driver.emit_sent(reply)
+                driver.bytes_sent(reply)
         if (
             driver.finished
-            or driver.wants_pull
-            or driver.paused_until is not None
+            or (driver.watched and (driver.wants_pull or driver.paused_until is not None))
             or not self._reading
             or not self._writing
         ):
@@ -174,10 +178,7 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     def _queue(self, data: bytes) -> None:
         self._transport.write(data)
-        if self.driver.counting:
-            self.driver.sent += len(data)
-        if self.driver.watched:
-            self.driver.emit_sent(data)
+        self.driver.bytes_sent(data)
 
     def _send_fin(self) -> None:
         self._transport.write_eof()

@@ -349,9 +349,7 @@ class BlockingConnection:
         while view:
             count = self._send_piece(view[:piece_size])
             self.core.last_sent = time.monotonic()
-            self.driver.sent += count
-            if self.driver.watched:
-                self.driver.emit_sent(view[:count])
+            self.driver.bytes_sent(view[:count])
             view = view[count:]
             if view and (limit := self.core.deadline()) and self.core.last_sent >= limit[0]:
                 raise ConversationEnded(limit[1])

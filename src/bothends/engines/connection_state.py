@@ -179,7 +179,7 @@ class ConnectionState:
     def receive(self, data: bytes, now: float) -> bytes:
         """Take the bytes of one read, at least one. Discards them if the conversation has ended.
 
-        While the state is OPEN an adapter may call the driver itself, to save this call for each chunk.
+        While the state is OPEN and the driver is not `watched`, an adapter may call the conversation itself.
         """
         if self.state is OPEN:
             return self.driver.receive(data, now)

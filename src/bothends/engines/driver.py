@@ -35,6 +35,7 @@ class ConversationDriver:
     Attributes:
         peer: the peer, as a PROXY header has it if there is one.
         accepted_peer: the peer as accept() reported it.
+        conversation: the conversation.
         finished: the conversation sends nothing more. Send the unsent data, then close.
         handshaking: the handshake timeout applies, and not the idle timeout.
         cause: why the connection is closed.
@@ -43,16 +44,13 @@ class ConversationDriver:
         wants_pull: call `produce` whenever all data has been sent.
         has_more: a pull producer that may have more to send now: its last `produce` returned data.
         truncated: `produce` raised, so what has been sent is a part of an answer.
-        counting: whether bytes are counted, because the end of the connection is observed.
-        received: bytes received.
-        sent: bytes that the kernel, or a transport, accepted for sending. The caller counts
-            them, if `counting`.
-        watched: each chunk also concerns something beside the conversation: an observer of messages, a layer
-            (TLS, PROXY), or the rate limit.
+        received, sent: bytes on the socket, if it is watched.
+        watched: a chunk concerns more than its conversation: an observer of connections or messages, the rate
+            limit, a layer (TLS, PROXY), or a pull producer. If not, an adapter may call the conversation
+            itself for a chunk, and need not report the bytes that it sends.
     """
 
     __slots__ = (
-        "_conversation",
         "_message_observer",
         "_observe",
         "_peer_eof",
@@ -61,7 +59,7 @@ class ConversationDriver:
         "_traffic_observer",
         "accepted_peer",
         "cause",
-        "counting",
+        "conversation",
         "finished",
         "handshaking",
         "has_more",
@@ -87,7 +85,6 @@ class ConversationDriver:
         self._observe = context.observe
         self._traffic_observer = context.traffic_observer
         self._message_observer = context.message_observer
-        self.counting = self._traffic_observer is not None
         self._rate_limited = False
         self.last_received = 0.0
         self.paused_until: float | None = None
@@ -96,65 +93,57 @@ class ConversationDriver:
         )
         if self._traffic_observer is not None:
             self._traffic_observer(Accepted(peer.connection, peer.address, peer.local))
-        self._conversation: Conversation = _NOT_OPEN
+        self.conversation: Conversation = _NOT_OPEN
         self.wants_pull = self.has_more = False
         self.truncated = False
         self.handshaking = False
         try:
-            self._conversation = context.open_conversation(listener, peer, push)
+            self.conversation = context.open_conversation(listener, peer, push)
         except Exception as error:
             self.fail(error)
         else:
-            self.wants_pull = self.has_more = self._conversation.wants_pull
-            self.handshaking = self._conversation.handshaking
+            self.wants_pull = self.has_more = self.conversation.wants_pull
+            self.handshaking = self.conversation.handshaking
+        # A layer has inner traffic from the start, and stays watched: it may turn out to contain a producer.
         self.watched = (
-            self._message_observer is not None
+            self._traffic_observer is not None
             or self._token_bucket is not None
             or self.handshaking
-            or self._conversation.inner_traffic is not None
+            or self.wants_pull
+            or self.conversation.inner_traffic is not None
         )
 
     def start(self) -> bytes:
         """Called once, when the connection is established."""
         try:
-            data = self._conversation.start()
+            data = self.conversation.start()
         except Exception as error:
             return self.fail(error)
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.done:
-            self._on_conversation_done()
+        if self.conversation.done:
+            self.conversation_done()
         return data
 
     def receive(self, data: bytes, now: float) -> bytes:
         """Called with the bytes of one read, at least one, and the time."""
         self.last_received = now
-        if self.counting:
-            self.received += len(data)
-        if self.watched:
-            self._before_receive(data, now)
-        conversation = self._conversation
-        try:
-            data = conversation.receive(data)
-        except Exception as error:
-            return self.fail(error)
-        if self.watched:
-            self._after_receive()
-        if conversation.done:
-            self._on_conversation_done()
-        return data
-
-    def _before_receive(self, data: bytes, now: float) -> None:
+        self.received += len(data)
         if self._token_bucket is not None:
             self._apply_rate_limit(self._token_bucket, len(data), now)
-        if self._message_observer is not None and self._conversation.inner_traffic is None:
+        if self._message_observer is not None and self.conversation.inner_traffic is None:
             self._message_observer(Received(self.peer.connection, self.peer.address, data))
-
-    def _after_receive(self) -> None:
-        if self.handshaking and not self._conversation.handshaking:
+        try:
+            data = self.conversation.receive(data)
+        except Exception as error:
+            return self.fail(error)
+        if self.handshaking and not self.conversation.handshaking:
             self._handshake_done()
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
+        if self.conversation.done:
+            self.conversation_done()
+        return data
 
     def receive_eof(self) -> bytes:
         """Called when a read returns EOF: the peer has finished sending."""
@@ -169,15 +158,15 @@ class ConversationDriver:
         self._peer_eof = True
         self.cause = cause
         try:
-            data = self._conversation.end() if cause is CloseReason.PEER else self._conversation.close()
+            data = self.conversation.end() if cause is CloseReason.PEER else self.conversation.close()
         except Exception as error:
             return self.fail(error)
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.failure is not None:
-            self.fail(self._conversation.failure)
+        if self.conversation.failure is not None:
+            self.fail(self.conversation.failure)
         # A pull producer may have more data to send after the peer's EOF; another conversation has none.
-        if not self.wants_pull or self._conversation.done:
+        if not self.wants_pull or self.conversation.done:
             self.finished = True
         return data
 
@@ -186,22 +175,23 @@ class ConversationDriver:
         if self.finished or not self.wants_pull:
             return b""
         try:
-            data = self._conversation.produce()
+            data = self.conversation.produce()
         except Exception as error:
             self.truncated = True
             return self.fail(error)
         self.has_more = bool(data)
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.done:
-            self._on_conversation_done()
-        elif not data and self._peer_eof and not self._conversation.more_later:
+        if self.conversation.done:
+            self.conversation_done()
+        elif not data and self._peer_eof and not self.conversation.more_later:
             self.finished = True
         return data
 
-    def emit_sent(self, data: bytes | memoryview) -> None:
-        """Emit what was sent. Called if `watched`, with bytes that the kernel, or a transport, accepted."""
-        if self._conversation.inner_traffic is not None:
+    def bytes_sent(self, data: bytes | memoryview) -> None:
+        """Called with bytes that the kernel, or a transport, accepted for sending."""
+        self.sent += len(data)
+        if self.conversation.inner_traffic is not None:
             self._emit_inner_traffic()
         elif self._message_observer is not None:
             self._message_observer(Sent(self.peer.connection, self.peer.address, bytes(data)))
@@ -222,11 +212,11 @@ class ConversationDriver:
         """Called when the connection is closed. `cause` replaces the cause recorded so far. Idempotent."""
         if cause is not None:
             self.cause = cause
-        conversation, self._conversation = self._conversation, _NOT_OPEN
+        conversation, self.conversation = self.conversation, _NOT_OPEN
         if conversation is _CLOSED:
             return
         self.finished = True
-        self._conversation = _CLOSED
+        self.conversation = _CLOSED
         try:
             conversation.closed()
         except Exception as error:
@@ -236,19 +226,27 @@ class ConversationDriver:
                 Closed(self.peer.connection, self.peer.address, self.cause, self.received, self.sent)
             )
 
+    def conversation_done(self) -> None:
+        """Called when the conversation is `done`."""
+        self.finished = True
+        if self.conversation.failure is not None:
+            self.fail(self.conversation.failure)
+        elif not self._peer_eof:
+            self.cause = CloseReason.SERVICE
+
     def _handshake_done(self) -> None:
         """Record the results of the handshake: a PROXY header may have changed the peer's address."""
         self.handshaking = False
-        self.wants_pull = self.has_more = self._conversation.wants_pull
+        self.wants_pull = self.has_more = self.conversation.wants_pull
         was = self.peer.address
-        self.peer = self._conversation.proxied_peer or self.peer
+        self.peer = self.conversation.proxied_peer or self.peer
         if self._traffic_observer is not None:
-            agreed = self._conversation.handshake_info
+            agreed = self.conversation.handshake_info
             self._traffic_observer(HandshakeCompleted(self.peer.connection, self.peer.address, was, agreed))
 
     def _emit_inner_traffic(self) -> None:
         """Emit the plaintext that a layer has logged, in order."""
-        inner_traffic = self._conversation.inner_traffic
+        inner_traffic = self.conversation.inner_traffic
         while inner_traffic:
             try:
                 is_received, data = inner_traffic.popleft()
@@ -277,13 +275,6 @@ class ConversationDriver:
             self._rate_limited = True
             if self._observe is not None:
                 self._observe(RateLimited(self.peer.connection, self.peer.address, bucket.rate))
-
-    def _on_conversation_done(self) -> None:
-        self.finished = True
-        if self._conversation.failure is not None:
-            self.fail(self._conversation.failure)
-        elif not self._peer_eof:
-            self.cause = CloseReason.SERVICE
 
 
 class _NullConversation(Conversation):

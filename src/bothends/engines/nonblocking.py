@@ -16,6 +16,7 @@ What the kernel does, and what follows:
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -34,6 +35,10 @@ from bothends.sockets.options import reset_on_close
 # Bytes: larger than any message that a SOCK_SEQPACKET socket with default buffers can send
 # (net.core.wmem_default is 212,992).
 MAX_PACKET_SIZE: Final = 256 * 1024
+
+# Bytes of the first reads of a connection: recv() allocates what it is asked for, and Python's own allocator,
+# which is faster than malloc(), has objects of up to 512 bytes. Of these 33 are not data.
+SMALL_READ: Final = 479
 
 # Errors of send() and recv() that mean that the peer, or the route to it, is gone.
 CONNECTION_LOST: Final = frozenset(
@@ -73,6 +78,7 @@ class NonblockingConnection(LoopConnection):
 
     __slots__ = (
         "_max_message",
+        "_max_read",
         "_message_oriented",
         "_read_size",
         "_write_queue",
@@ -99,7 +105,8 @@ class NonblockingConnection(LoopConnection):
         self._message_oriented = peer.message_oriented
         self._max_message = context.limits.message or MAX_PACKET_SIZE
         # With a rate limit, one read takes at most one second's worth.
-        self._read_size = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
+        self._max_read = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
+        self._read_size = min(self._max_read, SMALL_READ)
         self._write_queue: collections.deque[memoryview | bytes] = collections.deque()
         super().__init__(loop, context, listener, peer)
 
@@ -126,17 +133,31 @@ class NonblockingConnection(LoopConnection):
         """
         core, driver, queue = self.core, self.driver, self._write_queue
         now = self._loop.now
-        is_open = core.state is OPEN
-        if ready != POLLOUT and (is_open or core.state not in AT_EOF):
+        if ready != POLLOUT and (core.state is OPEN or core.state not in AT_EOF):
             try:
-                chunk = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
+                if self._message_oriented:
+                    chunk = self._read_message()
+                else:
+                    chunk = self.socket.recv(self._read_size)
+                    if len(chunk) == self._read_size:
+                        chunk = self._read_rest(chunk)
             except (BlockingIOError, InterruptedError):
                 chunk = None
             except OSError as error:
                 self._lose(error)
                 return
             if chunk:
-                data = driver.receive(chunk, now) if is_open else core.receive(chunk, now)
+                if driver.watched or core.state is not OPEN:
+                    data = core.receive(chunk, now)
+                else:  # the same, without two calls that would have nothing else to do
+                    driver.last_received = now
+                    conversation = driver.conversation
+                    try:
+                        data = conversation.receive(chunk)
+                    except Exception as error:
+                        data = driver.fail(error)
+                    if conversation.done:
+                        driver.conversation_done()
             elif chunk is not None:
                 data = core.receive_eof(now)
         elif ready & (POLLERR | POLLHUP) and not queue:
@@ -155,10 +176,8 @@ class NonblockingConnection(LoopConnection):
                 self._lose(error)
                 return
             core.last_sent = now
-            if driver.counting:
-                driver.sent += count
             if driver.watched:
-                driver.emit_sent(data[:count])
+                driver.bytes_sent(data[:count])
             if count < len(data):
                 self._put_back(memoryview(data)[count:])
                 break
@@ -169,10 +188,18 @@ class NonblockingConnection(LoopConnection):
             ready != POLLIN
             or queue
             or driver.finished
-            or driver.wants_pull
-            or driver.paused_until is not None
+            or (driver.watched and (driver.wants_pull or driver.paused_until is not None))
         ):
             self._settle()
+
+    def _read_rest(self, chunk: bytes) -> bytes:
+        """Return a chunk with what else has arrived, up to the maximum size. Later reads are of that size."""
+        rest = self._max_read - len(chunk)
+        self._read_size = self._max_read
+        if rest:
+            with contextlib.suppress(BlockingIOError):
+                chunk += self.socket.recv(rest)
+        return chunk
 
     def _read_message(self) -> bytes | None:
         """Return a message, or None if it was too long, which ends the conversation."""

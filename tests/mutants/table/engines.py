@@ -160,6 +160,22 @@ MUTATIONS: Final = (
         tests="tests/engines/test_epoll.py",
         facts=(4,),
     ),
+    Mutation(
+        name="engines-unwatched-goes-on-when-done",
+        file="src/bothends/engines/nonblocking.py",
+        old="                    if conversation.done:\n                        driver.conversation_done()\n",
+        new="",
+        breaks="a service that is done is called again, if nothing observes its connections",
+        tests="tests/engines/test_unwatched.py::TestReadinessWithoutTrafficObserver",
+    ),
+    Mutation(
+        name="engines-first-read-stays-small",
+        file="src/bothends/engines/nonblocking.py",
+        old="                chunk += self.socket.recv(rest)",
+        new="                pass",
+        breaks="what a peer sent at once arrives in two chunks",
+        tests="tests/engines/test_epoll.py",
+    ),
     # epoll.py
     Mutation(
         name="engines-epoll-registers-again",
