@@ -29,7 +29,8 @@ class FailingListener(socket.socket):
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, errno.errorcode[number])
-        return super()._accept()
+        descriptor, address = super()._accept()  # type: ignore[misc]
+        return int(descriptor), address
 
 
 @pytest.mark.parametrize("name", ERRORS)
