@@ -1,11 +1,13 @@
-"""The native engine with an observer of problems only, as with `bothends serve -q`."""
+"""Engines with an observer of problems only, as with `bothends serve -q`."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from bothends.engines.base import EngineContext
+from bothends.engines.epoll import EpollEngine
 from bothends.engines.native import NativeEpollEngine, NativeUringEngine
+from bothends.engines.uvloop import UvloopEngine
 from bothends.events import ProblemsOnly
 
 
@@ -23,5 +25,15 @@ class SilentUringEngine(NativeUringEngine):
 
 
 class SilentEpollEngine(NativeEpollEngine):
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(problems_only(context))
+
+
+class SilentReadinessEngine(EpollEngine):
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(problems_only(context))
+
+
+class SilentUvloopEngine(UvloopEngine):
     def __init__(self, context: EngineContext) -> None:
         super().__init__(problems_only(context))

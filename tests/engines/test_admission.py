@@ -25,11 +25,12 @@ class FailingListener(socket.socket):
 
     errors: list[int]
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def _accept(self) -> tuple[int, Any]:
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, errno.errorcode[number])
-        return super().accept()
+        descriptor, address = super()._accept()  # type: ignore[misc]
+        return int(descriptor), address
 
 
 @pytest.mark.parametrize("name", ERRORS)

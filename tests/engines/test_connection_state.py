@@ -259,7 +259,7 @@ class Socket:
         if data:
             assert not self.fin_sent, "data after FIN"
             self.unsent += len(data)
-            self.core.last_activity = self.now
+            self.core.last_sent = self.now
         self.settle()
 
     def settle(self) -> None:
@@ -296,7 +296,7 @@ class Socket:
         if count:
             self.unsent -= count
             self.sent += count
-            self.core.last_activity = self.now
+            self.core.last_sent = self.now
             self.driver.bytes_sent(bytes(count))
             self.settle()
 
@@ -489,7 +489,7 @@ def test_rate_limit_pauses_reading_until_its_deadline() -> None:
     socket = Socket(Script(), Limits(rate=1, idle=100.0))
     socket.receive()
     socket.receive()
-    until = socket.core.paused_until
+    until = socket.driver.paused_until
     assert until is not None
     assert not socket.core.wants_read
     assert socket.core.next_deadline(socket.now) == until
@@ -513,7 +513,7 @@ def core_with_limits(conversation: Conversation, **values: float) -> ConnectionS
     limits = Limits(**values)  # type: ignore[arg-type]
     context = EngineContext(OnlyService(conversation), [], stop=None, limits=limits)  # type: ignore[arg-type]
     core = ConnectionState(ConversationDriver(context, LISTENER, PEER), limits, now=10.0)
-    core.last_activity = 12.0
+    core.last_sent = 12.0
     return core
 
 
@@ -523,7 +523,7 @@ def test_deadline_is_that_of_the_first_limit() -> None:
     assert core.next_deadline(12.0) == 13  # the handshake may be complete by then
     core.receive(b"hi", 12.0)
     assert core.deadline() == (13, CloseReason.IDLE)
-    core.last_activity = 109.5
+    core.last_sent = 109.5
     assert core.deadline() == (110, CloseReason.LIFE)
 
 

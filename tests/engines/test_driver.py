@@ -28,6 +28,7 @@ from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.sockets import Listener
 
 PEER = Peer(Address("inet", "192.0.2.1", 5000), Address("inet", "192.0.2.2", 12000), connection=7)
+NOW = 1000.0  # seconds on the clock of the caller
 LISTENER = cast(Listener, None)  # unused here
 
 
@@ -66,7 +67,7 @@ def type_names(events: list[Event]) -> list[str]:
 def test_driver_reports_whole_conversation() -> None:
     driver, events = make_driver(Upper)
     assert driver.start() == b""
-    assert driver.receive(b"hi") == b"HI"
+    assert driver.receive(b"hi", NOW) == b"HI"
     driver.bytes_sent(memoryview(b"HI"))
     assert not driver.finished
     assert driver.receive_eof() == b"bye"
@@ -93,7 +94,7 @@ def test_driver_done_sets_service_cause() -> None:
 
     driver, _ = make_driver(Once)
     driver.start()
-    assert driver.receive(b"x") == b"once"
+    assert driver.receive(b"x", NOW) == b"once"
     assert driver.finished
     assert driver.stop_reading(CloseReason.PEER) == b""
     driver.close()
@@ -129,7 +130,7 @@ def test_driver_service_error_fails_conversation(step: str) -> None:
     driver, events = make_driver(Bad)
     outputs = [
         driver.start(),
-        driver.receive(b"x") if not driver.finished else b"",
+        driver.receive(b"x", NOW) if not driver.finished else b"",
         driver.produce(),
         driver.receive_eof(),
     ]
@@ -149,7 +150,7 @@ def test_driver_failure_with_reply_sends_and_reports() -> None:
             return b"sorry"
 
     driver, events = make_driver(Sorry)
-    assert driver.receive(b"x") == b"sorry"
+    assert driver.receive(b"x", NOW) == b"sorry"
     assert driver.finished
     assert driver.cause is CloseReason.FAILED
     assert "ServiceFailed" in type_names(events)
@@ -180,7 +181,7 @@ def test_driver_pull_finishes_when_producer_is_empty() -> None:
 def test_driver_without_observer_counts() -> None:
     context = EngineContext(FactoryService(Upper), [], stop=None)  # type: ignore[arg-type]
     driver = ConversationDriver(context, LISTENER, PEER)
-    assert driver.receive(b"hi") == b"HI"
+    assert driver.receive(b"hi", NOW) == b"HI"
     driver.bytes_sent(b"HI")
     driver.close(CloseReason.RESET)
     assert (driver.received, driver.sent, driver.cause) == (2, 2, CloseReason.RESET)
@@ -212,9 +213,9 @@ class HandshakeConversation(Conversation):
 def test_driver_emits_inner_traffic() -> None:
     driver, events = make_driver(HandshakeConversation)
     assert driver.handshaking
-    driver.receive(b"hi")
+    driver.receive(b"hi", NOW)
     assert not driver.handshaking
-    assert driver.receive(b"psst") == b"oh"
+    assert driver.receive(b"psst", NOW) == b"oh"
     driver.bytes_sent(b"oh")
     driver.receive_eof()
     assert type_names(events) == ["Accepted", "HandshakeCompleted", "Received", "Sent", "PeerEof"]
@@ -237,7 +238,7 @@ def test_driver_pull_is_known_after_handshake() -> None:
 
     driver, _ = make_driver(Late)
     assert not driver.wants_pull
-    driver.receive(b"hi")
+    driver.receive(b"hi", NOW)
     assert driver.wants_pull
 
 
@@ -257,9 +258,10 @@ def test_driver_rate_limit_is_reported_once() -> None:
         FactoryService(Upper), [], ShutdownFlags(), limits=Limits(rate=1000), observe=events.append
     )
     driver = ConversationDriver(context, LISTENER, PEER)
-    driver.receive(b"x" * 900)
-    assert driver.read_pause == 0
-    driver.receive(b"x" * 1000)
-    assert 0.5 < driver.read_pause < 1
-    driver.receive(b"x" * 1000)
+    driver.receive(b"x" * 900, NOW)
+    assert driver.paused_until is None
+    driver.receive(b"x" * 1000, NOW)
+    assert driver.paused_until is not None
+    assert NOW + 0.5 < driver.paused_until < NOW + 1
+    driver.receive(b"x" * 1000, NOW)
     assert [event.rate for event in events if isinstance(event, RateLimited)] == [1000]

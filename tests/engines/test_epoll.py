@@ -9,8 +9,10 @@ import threading
 
 import pytest
 
+from bothends.engines.base import Limits
 from bothends.engines.epoll import EpollPoller
 from bothends.engines.native import NativeEpollEngine
+from bothends.engines.nonblocking import SMALL_READ
 from bothends.events import Closed, CloseReason, PeerEof
 from bothends.services.base import Conversation, Peer, Push, Service
 from bothends.testing.clients import Client
@@ -78,3 +80,39 @@ def test_reset_is_noticed_while_neither_reading_nor_writing(engine: str) -> None
         running.wait_event(PeerEof)
         client.reset()
         assert running.wait_event(Closed).cause is CloseReason.RESET
+
+
+class ChunkSizes(Service):
+    """Answers each chunk with its size."""
+
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _ChunkSizes()
+
+
+class _ChunkSizes(Conversation):
+    def receive(self, data: bytes) -> bytes:
+        return b"%d\n" % len(data)
+
+
+@pytest.mark.parametrize("engine", ["select", "epoll"])
+@pytest.mark.parametrize("size", [SMALL_READ - 1, SMALL_READ, SMALL_READ + 1, 20_000])
+def test_data_sent_at_once_is_one_chunk(engine: str, size: int) -> None:
+    """Whatever the size of the buffer of the first read. On the loopback interface it is one segment."""
+    with (
+        Harness(engine, ChunkSizes, ["tcp://127.0.0.1:0"]) as running,
+        Client(running.endpoints[0]) as client,
+    ):
+        for each in (5, size, size, 7):
+            expected = b"%d\n" % each
+            assert client.request(bytes(each), len(expected)) == expected
+
+
+@pytest.mark.parametrize("chunk", [100, SMALL_READ + 21])
+def test_chunk_is_not_larger_than_its_limit(chunk: int) -> None:
+    with (
+        Harness("epoll", ChunkSizes, ["tcp://127.0.0.1:0"], Limits(chunk=chunk)) as running,
+        Client(running.endpoints[0]) as client,
+    ):
+        client.send(bytes(2 * chunk + 5))
+        expected = b"%d\n%d\n5\n" % (chunk, chunk)
+        assert client.receive_exactly(len(expected)) == expected

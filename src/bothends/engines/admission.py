@@ -36,7 +36,56 @@ ACCEPT_BATCH: Final = 64
 
 ACCEPT_PAUSE: Final = 0.1  # seconds
 
+_UNSPECIFIED: Final = frozenset({"", "0.0.0.0", "::"})  # addresses of listeners on every interface
+
 _WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+
+
+class AcceptedSocket(socket.socket):
+    """A socket whose `family` and `type` are integers, because to convert one to an enum takes 0.7 us."""
+
+    __slots__ = ()
+
+    family = socket.SocketType.family  # type: ignore[assignment]
+    type = socket.SocketType.type  # type: ignore[assignment]
+
+
+class _AcceptQueue:
+    """The accept queue of one listener, with all that its connections have in common.
+
+    It is found out once, and not for each connection: the family and type, which `socket` would convert
+    to enums each time, and the local address, which takes a system call.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        sock = listener.socket
+        self.endpoint = listener.endpoint
+        self.family, self._type, self._protocol = int(sock.family), int(sock.type), sock.proto
+        self.message_oriented = self._type == socket.SOCK_SEQPACKET
+        self._accept = sock._accept  # type: ignore[attr-defined]  # what socket.accept() calls, too
+        self._local = None if _local_address_varies(sock) else listener.address
+
+    def accept(self) -> tuple[socket.socket, Address]:
+        """Return the next connection and its peer's address. Raises OSError, as accept(2)."""
+        descriptor, sockaddr = self._accept()
+        connection = AcceptedSocket(self.family, self._type, self._protocol, descriptor)
+        return connection, Address.from_sockaddr(self.family, sockaddr)
+
+    def local_address(self, connection: socket.socket) -> Address:
+        """Return the address of this end of a connection."""
+        return self._local or Address.from_sockaddr(self.family, connection.getsockname())
+
+
+def _local_address_varies(listener: socket.socket) -> bool:
+    """Whether the local address of a connection can differ from that of its listener."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return listener.family != socket.AF_UNIX
+    try:
+        # With IP_TRANSPARENT it is any address that the network routes here (ip(7)).
+        transparent = listener.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+    except OSError:
+        return True  # unknown to the protocol (MPTCP in some kernels), so each connection is asked
+    return bool(transparent) or listener.getsockname()[0] in _UNSPECIFIED
 
 
 class AdmissionControl:
@@ -62,7 +111,9 @@ class AdmissionControl:
         self._defer = context.limits.when_full == "defer"
         self._make_room = make_room
         self._observe = context.observe
-        self._access_control = AccessControl(context.limits)
+        access_control = AccessControl(context.limits)
+        self._access_control = access_control if access_control.is_needed else None
+        self._accept_queues: dict[Listener, _AcceptQueue] = {}
         self._max_message_size = context.limits.message
         self._fd_limit = fd_limit
         self.accepted_count = 0
@@ -93,11 +144,12 @@ class AdmissionControl:
         The caller owns each connection, and calls `release` once it is closed. With `limited` False the
         connection limit is not applied.
         """
+        queue = self._accept_queue(listener)
         for _ in range(ACCEPT_BATCH):
             if limited and not self.can_accept():
                 return
             try:
-                connection, sockaddr = listener.socket.accept()
+                connection, address = queue.accept()
             except OSError as error:
                 if error.errno in _WOULD_BLOCK:
                     if not self._exhausted:
@@ -109,9 +161,8 @@ class AdmissionControl:
                     self._start_pause(error.errno)
                     return
                 continue  # an error of the connection (fact 2)
-            if not self._exhausted:
+            if self._paused_until is not None and not self._exhausted:
                 self._end_pause()
-            address = Address.from_sockaddr(connection.family, sockaddr)
             if (rejection := self._rejection(address, limited=limited)) is not None:
                 self._reject(connection, address, *rejection)
                 continue
@@ -119,7 +170,7 @@ class AdmissionControl:
                 reason = f"this engine cannot wait for descriptor {connection.fileno()}; its limit is"
                 self._reject(connection, address, f"{reason} {self._fd_limit - 1}", RejectReason.DESCRIPTOR)
                 continue
-            yield connection, self.register(connection, address, listener)
+            yield connection, self._register(connection, address, queue)
 
     def admit(self, address: Address) -> bool:
         """Return whether a connection that the engine has accepted may stay; if so, count it as open.
@@ -130,18 +181,25 @@ class AdmissionControl:
             self._emit_rejected(address, *rejection)
             return False
         self.open_count += 1
-        self._access_control.add(address)
+        if self._access_control is not None:
+            self._access_control.add(address)
         return True
 
-    def register(self, connection: socket.socket, address: Address, listener: Listener) -> Peer:
+    def _accept_queue(self, listener: Listener) -> _AcceptQueue:
+        queue = self._accept_queues.get(listener)
+        if queue is None:
+            queue = self._accept_queues[listener] = _AcceptQueue(listener)
+        return queue
+
+    def _register(self, connection: socket.socket, address: Address, queue: _AcceptQueue) -> Peer:
         """Count a connection as open, apply the listener's options to it, and return its peer."""
-        prepare_accepted(connection, listener.endpoint)
+        prepare_accepted(connection, queue.endpoint)
         self.accepted_count += 1
         self.open_count += 1
-        self._access_control.add(address)
-        local = Address.from_sockaddr(connection.family, connection.getsockname())
-        message_oriented = connection.type == socket.SOCK_SEQPACKET
-        return Peer(address, local, message_oriented, self.accepted_count, self._max_message_size)
+        if self._access_control is not None:
+            self._access_control.add(address)
+        local = queue.local_address(connection)
+        return Peer(address, local, queue.message_oriented, self.accepted_count, self._max_message_size)
 
     def register_inherited(self, listener: Listener) -> tuple[socket.socket, Peer]:
         """Count the inherited connection of a listener whose role is "connection" as open."""
@@ -152,12 +210,13 @@ class AdmissionControl:
             address = Address.from_sockaddr(
                 connection.family, "" if connection.family == socket.AF_UNIX else ("", 0)
             )
-        return connection, self.register(connection, address, listener)
+        return connection, self._register(connection, address, self._accept_queue(listener))
 
     def release(self, peer: Peer) -> None:
         """Stop counting a connection. Call after closing it, with the `peer` that `accept` yielded."""
         self.open_count -= 1
-        self._access_control.remove(peer.address)
+        if self._access_control is not None:
+            self._access_control.remove(peer.address)
         self._paused_until = None if self._paused_until is None else 0.0
 
     def pause(self, error_number: int) -> None:
@@ -174,7 +233,8 @@ class AdmissionControl:
         self._end_pause()
 
     def _rejection(self, address: Address, *, limited: bool = True) -> Rejection | None:
-        if (rejection := self._access_control.rejection(address)) is not None:
+        access_control = self._access_control
+        if access_control is not None and (rejection := access_control.rejection(address)) is not None:
             return rejection
         if limited and self._is_full() and not (self._make_room and self._make_room()):
             reason = f"{self._max_connections} connections are open, the limit"

@@ -23,13 +23,14 @@ What asyncio does, and what follows:
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from select import POLLIN, POLLOUT
 from typing import ClassVar, Final, Protocol, cast
 
 from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
-from bothends.engines.connection_state import State
+from bothends.engines.connection_state import OPEN, State
 from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.engines.timers import TICK
@@ -57,7 +58,10 @@ class AsyncioEngine(Engine):
     def run(self) -> None:
         """Serve until asked to stop."""
         with asyncio.Runner(loop_factory=type(self).loop_factory) as runner:
-            runner.run(AsyncioLoop(self.context, buffered=self.buffered).run())
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        await AsyncioLoop(self.context, buffered=self.buffered).run()
 
 
 class TransportLoop(ConnectionLoop, Protocol):
@@ -67,6 +71,9 @@ class TransportLoop(ConnectionLoop, Protocol):
     def connections(self) -> set[LoopConnection]:
         """The open connections."""
 
+    def time(self) -> float:
+        """Return `now`: faster to call than the property is to read."""
+
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call `callback` in the next iteration."""
 
@@ -74,14 +81,15 @@ class TransportLoop(ConnectionLoop, Protocol):
 class ConversationProtocol(LoopConnection, asyncio.Protocol):
     """One connection on an asyncio transport."""
 
-    __slots__ = ("_last_buffer_size", "_notified_when_empty", "_reading", "_transport")
+    __slots__ = ("_last_buffer_size", "_notified_when_empty", "_reading", "_time", "_transport", "_writing")
 
     _loop: TransportLoop
     _transport: asyncio.Transport
 
     def __init__(self, loop: TransportLoop, context: EngineContext, listener: Listener, peer: Peer) -> None:
         self._last_buffer_size = 0
-        self._reading = True
+        self._reading = self._writing = True
+        self._time = loop.time
         self._notified_when_empty = False
         super().__init__(loop, context, listener, peer)
 
@@ -96,10 +104,29 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        reply = self.core.receive(data, self._loop.now)
-        if self.core.paused_until is not None:
-            self._schedule()
-        self._write(reply)
+        core, driver = self.core, self.driver
+        if driver.watched or core.state is not OPEN:
+            reply = core.receive(data, self._time())
+        else:  # the same, without two calls that would have nothing else to do
+            driver.last_received = self._time()
+            conversation = driver.conversation
+            try:
+                reply = conversation.receive(data)
+            except Exception as error:
+                reply = driver.fail(error)
+            if conversation.done:
+                driver.conversation_done()
+        if reply:
+            self._transport.write(reply)
+            if driver.watched:
+                driver.bytes_sent(reply)
+        if (
+            driver.finished
+            or (driver.watched and (driver.wants_pull or driver.paused_until is not None))
+            or not self._reading
+            or not self._writing
+        ):
+            self._settle()
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. Returns True to keep the transport open for replies."""
@@ -108,10 +135,12 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See asyncio.BaseProtocol. What this means for reading is decided in `_settle`."""
+        self._writing = False
 
     def resume_writing(self) -> None:
         """See asyncio.BaseProtocol. The write buffer is at its low-water mark."""
-        self.core.last_activity = self._loop.now
+        self._writing = True
+        self.core.last_sent = self._loop.now
         # Not at once, because a transport that is closed inside this callback calls connection_lost() twice.
         self._loop.call_soon(self._settle)
 
@@ -128,7 +157,7 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         """See LoopConnection. The transport does not report what it sends, so compare its buffer."""
         if self.unsent != self._last_buffer_size:
             self._last_buffer_size = self.unsent
-            self.core.last_activity = now
+            self.core.last_sent = now
         return super().on_timer(now)
 
     @property
@@ -141,12 +170,11 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         """See LoopConnection."""
         return self._transport.is_closing()
 
-    def _send(self, data: bytes) -> bool:
-        if self._transport.is_closing():
-            return False
-        self.core.last_activity = self._loop.now
-        self._queue(data)
-        return self._reading and self._transport.get_write_buffer_size() <= self.core.high_water
+    def _write(self, data: bytes) -> None:
+        if data:
+            self.core.last_sent = self._time()
+            self._queue(data)
+        self._settle()
 
     def _queue(self, data: bytes) -> None:
         self._transport.write(data)
@@ -206,7 +234,7 @@ class AsyncioLoop(ServerLoop):
     def __init__(self, context: EngineContext, *, buffered: bool) -> None:
         self.buffer = memoryview(bytearray(context.limits.chunk))
         self._protocol_class = BufferedConversationProtocol if buffered else ConversationProtocol
-        self._connecting: set[asyncio.Task[None]] = set()
+        self.time: Callable[[], float] = asyncio.get_running_loop().time
         self._accept_retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         super().__init__(context)
@@ -214,7 +242,7 @@ class AsyncioLoop(ServerLoop):
     @property
     def now(self) -> float:
         """Seconds on the event loop's clock."""
-        return self._loop.time()
+        return self.time()
 
     async def run(self) -> None:
         """Serve until asked to stop, then until the last connection is closed."""
@@ -268,8 +296,10 @@ class AsyncioLoop(ServerLoop):
         """See ServerLoop.release."""
         super().release(peer)
         # Not at once, because the descriptor is closed only after this callback returns.
-        self._loop.call_soon(self.update_listeners)
-        self._loop.call_soon(self._check_finished)
+        if not self._accepting:
+            self._loop.call_soon(self.update_listeners)
+        if not self.is_serving:
+            self._loop.call_soon(self._check_finished)
 
     def update_listeners(self) -> None:
         """See ServerLoop.update_listeners. Called after each change, and again after a pause."""
@@ -288,21 +318,34 @@ class AsyncioLoop(ServerLoop):
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         """See ServerLoop.start_connection. With a transport, if asyncio has one for the socket."""
         if connection.family in _TRANSPORT_FAMILIES and connection.type == socket.SOCK_STREAM:
-            task = self._loop.create_task(self._attach_transport(listener, connection, peer))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            protocol = self._protocol_class(self, self.context, listener, peer)
+            self._attach(
+                protocol, connection, self._loop.connect_accepted_socket(lambda: protocol, connection)
+            )
         else:
             super().start_connection(listener, connection, peer)
 
-    async def _attach_transport(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        connection.setblocking(False)
-        protocol = self._protocol_class(self, self.context, listener, peer)
+    def _attach(
+        self,
+        protocol: ConversationProtocol,
+        connection: socket.socket,
+        attaching: Coroutine[asyncio.Future[object], None, object],
+        _done: object = None,
+    ) -> None:
+        """Run the coroutine that makes a transport up to its next `await`, and go on once that is done.
+
+        Without a task, which would cost as much as the transport, because it lives for one iteration only.
+        """
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+            waiter = attaching.send(None)
+        except StopIteration:
+            return
         except OSError:
             connection.close()
             protocol.driver.close(CloseReason.RESET)
-            self.release(peer)
+            self.release(protocol.driver.accepted_peer)
+        else:
+            waiter.add_done_callback(functools.partial(self._attach, protocol, connection, attaching))
 
     # Shutting down -------------------------------------------------------------------------------
 

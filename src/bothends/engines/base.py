@@ -139,19 +139,17 @@ class EngineContext:
     """Opens conversations in place of the service, if there are layers (TLS, PROXY) around it."""
     shared: bool = False
     """Whether other processes accept from the same listeners (`--workers`)."""
+    traffic_observer: Observer | None = field(init=False)
+    """The observer of connects and closes. None if only problems are observed."""
+    message_observer: Observer | None = field(init=False)
+    """The observer of messages. None if there is none, or if they are not observed.
 
-    @property
-    def traffic_observer(self) -> Observer | None:
-        """The observer of connects and closes. None if only problems are observed."""
-        return None if isinstance(self.observe, ProblemsOnly) else self.observe
+    Creating an event for each message takes longer than answering it.
+    """
 
-    @property
-    def message_observer(self) -> Observer | None:
-        """The observer of messages. None if there is none, or if they are not observed.
-
-        Creating an event for each message takes longer than answering it.
-        """
-        return None if isinstance(self.observe, FilteredObserver) else self.observe
+    def __post_init__(self) -> None:
+        self.traffic_observer = None if isinstance(self.observe, ProblemsOnly) else self.observe
+        self.message_observer = None if isinstance(self.observe, FilteredObserver) else self.observe
 
     @property
     def connection_log(self) -> Observer | None:

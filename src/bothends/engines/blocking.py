@@ -256,8 +256,8 @@ class BlockingConnection:
         core = self.core
         if data:
             self.write(core.receive(data, time.monotonic()))
-            if core.paused_until is not None and not self.driver.finished:
-                self._pause_reading(core.paused_until)
+            if self.driver.paused_until is not None and not self.driver.finished:
+                self._pause_reading(self.driver.paused_until)
         elif data is not None:
             if self.drain_requested and core.state is State.OPEN:
                 self.write(core.stop(CloseReason.DRAINED))
@@ -348,10 +348,10 @@ class BlockingConnection:
         view = memoryview(data)
         while view:
             count = self._send_piece(view[:piece_size])
-            self.core.last_activity = time.monotonic()
+            self.core.last_sent = time.monotonic()
             self.driver.bytes_sent(view[:count])
             view = view[count:]
-            if view and (limit := self.core.deadline()) and self.core.last_activity >= limit[0]:
+            if view and (limit := self.core.deadline()) and self.core.last_sent >= limit[0]:
                 raise ConversationEnded(limit[1])
 
     def _send_piece(self, piece: memoryview) -> int:
@@ -382,7 +382,7 @@ class BlockingConnection:
         poller.register(self.socket, 0)  # POLLERR and POLLHUP are always reported (poll(2))
         self.idle = True
         poller.poll(max(0.0, until - time.monotonic()) * 1000)
-        self.core.paused_until = None
+        self.driver.paused_until = None
 
     def _may_retry(self, option: int) -> bool:
         """Whether to repeat a call that timed out, with the rest of the time limit as the new timeout.

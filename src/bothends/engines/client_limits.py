@@ -29,6 +29,11 @@ class AccessControl:
         self._open_by_address: Counter[str] = Counter()
         self._network_rejection = functools.lru_cache(maxsize=4096)(self._check_networks)
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether any client is limited at all."""
+        return bool(self._allow or self._deny) or self._max_per_address is not None
+
     def rejection(self, address: Address) -> Rejection | None:
         """Return why this address may not connect now, or None if it may."""
         if address.family not in ("inet", "inet6"):

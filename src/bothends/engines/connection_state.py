@@ -22,6 +22,7 @@ passes to the core what it has received and sent, sends what the core returns, a
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -112,7 +113,14 @@ TRANSITIONS: Final[Mapping[tuple[State, Input], tuple[State, Action]]] = {
 }
 # fmt: on
 
-_OPEN, _STOPPED, _FLUSHING = State.OPEN, State.STOPPED, State.FLUSHING
+# The same values under names that are faster to read than the attributes of an enum.
+OPEN: Final = State.OPEN
+STOPPED: Final = State.STOPPED
+SHUTDOWN: Final = Action.SHUTDOWN
+CLOSE: Final = Action.CLOSE
+RESET: Final = Action.RESET
+
+_FLUSHING = State.FLUSHING
 _CLOSING, _LINGERING, _CLOSED = State.CLOSING, State.LINGERING, State.CLOSED
 _NONE = Action.NONE
 
@@ -134,33 +142,32 @@ class ConnectionState:
         state: see TRANSITIONS.
         high_water, low_water: unsent bytes above which reading pauses, and at which it resumes (rule 4).
         reading_paused: whether too much is unsent.
-        paused_until: when to read again, because the peer exceeds the rate limit; or None.
-        last_received, last_activity: when data last arrived, and was last received or sent.
+        last_sent: when data was last sent. The adapter sets it.
     """
 
     __slots__ = (
         "_action",
         "_cause",
         "_cut_at",
+        "_last_discarded",
         "_limits",
         "_opened_at",
+        "_timed",
         "driver",
         "high_water",
-        "last_activity",
-        "last_received",
+        "last_sent",
         "low_water",
-        "paused_until",
         "reading_paused",
         "state",
     )
 
     def __init__(self, driver: ConversationDriver, limits: Limits, now: float) -> None:
         self.driver = driver
-        self.state = _OPEN
+        self.state = OPEN
         self.reading_paused = False
-        self.paused_until: float | None = None
-        self.last_received = self.last_activity = self._opened_at = now
+        driver.last_received = self._last_discarded = self.last_sent = self._opened_at = now
         self._limits = limits
+        self._timed = limits.idle is not None or limits.life is not None
         self.high_water = limits.unsent
         self.low_water = limits.unsent // 2
         self._action = _NONE
@@ -170,33 +177,33 @@ class ConnectionState:
     # What happens ----------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> bytes:
-        """Take the bytes of one read, at least one. Discards them if the conversation has ended."""
-        self.last_received = now
-        if self.state is not _OPEN:
-            return b""
-        self.last_activity = now
-        reply = self.driver.receive(data)
-        if self.driver.read_pause:
-            self.paused_until = now + self.driver.read_pause
-        return reply
+        """Take the bytes of one read, at least one. Discards them if the conversation has ended.
+
+        While the state is OPEN and the driver is not `watched`, an adapter may call the conversation itself.
+        """
+        if self.state is OPEN:
+            return self.driver.receive(data, now)
+        self._last_discarded = now
+        return b""
 
     def receive_eof(self, now: float) -> bytes:
         """Take the peer's EOF."""
-        self.last_received = self.last_activity = now
+        self.driver.last_received = now
         lingers = self.state is _LINGERING
         self._step(Input.PEER_EOF)
         return b"" if lingers else self.driver.receive_eof()
 
     def produce(self) -> bytes:
         """Return the next data of a pull producer, or b"". Call when everything has been sent."""
-        return self.driver.produce() if self.state <= _STOPPED else b""
+        return self.driver.produce() if self.state <= STOPPED else b""
 
     def expire(self, now: float, unsent: int) -> bytes:
         """Apply the time limits that have expired, with `unsent` bytes queued."""
         if self.state is _CLOSED:
             return b""
-        if self.paused_until is not None and now >= self.paused_until:
-            self.paused_until = None
+        driver = self.driver
+        if driver.paused_until is not None and now >= driver.paused_until:
+            driver.paused_until = None
         if self._cut_at is not None:
             if now >= self._cut_at:
                 self._step(Input.LINGER_EXPIRED if self.state is _LINGERING else Input.CUT)
@@ -204,7 +211,7 @@ class ConnectionState:
         limit = self.deadline()
         if limit is None or now < limit[0]:
             return b""
-        if unsent or (self.driver.has_more and self.state <= _STOPPED):
+        if unsent or (driver.has_more and self.state <= STOPPED):
             self.abort(limit[1])
             return b""
         # The last answer of the conversation gets as long as the peer's EOF after it.
@@ -221,7 +228,7 @@ class ConnectionState:
             return b""
         if self.state is _LINGERING:
             self._step(Input.LINGER_EXPIRED)
-        if self.state > _STOPPED:
+        if self.state > STOPPED:
             return b""
         if unsent and not self.driver.wants_pull:
             return b""
@@ -229,7 +236,7 @@ class ConnectionState:
 
     def stop(self, cause: CloseReason) -> bytes:
         """Take no more input, and end the conversation. Returns its last answer."""
-        if self.state > _STOPPED:
+        if self.state > STOPPED:
             return b""
         self._step(Input.STOP)
         data = self.driver.stop_reading(cause)
@@ -256,7 +263,7 @@ class ConnectionState:
 
     def settle(self, now: float, unsent: int) -> Action:
         """Return what to do with the socket now, with `unsent` bytes queued. Call after each step."""
-        if self.driver.finished and self.state <= _STOPPED:
+        if self.driver.finished and self.state <= STOPPED:
             if self.driver.truncated:
                 self.abort(self.driver.cause)
             else:
@@ -277,14 +284,24 @@ class ConnectionState:
     def wants_read(self) -> bool:
         """Whether to read from the peer. After the last answer input is discarded: a peer that sends all of
         its input before it reads would wait forever otherwise."""
-        if self.state is _OPEN:
-            return not self.reading_paused and self.paused_until is None
+        if self.state is OPEN:
+            return not self.reading_paused and self.driver.paused_until is None
         return self.state not in AT_EOF
+
+    @property
+    def last_received(self) -> float:
+        """When data last arrived, whether it was taken or discarded."""
+        return max(self.driver.last_received, self._last_discarded)
+
+    @property
+    def last_activity(self) -> float:
+        """When data was last taken or sent."""
+        return max(self.driver.last_received, self.last_sent)
 
     @property
     def wants_push(self) -> bool:
         """Whether pushed data is still sent: not after the conversation's last answer."""
-        return self.state <= _STOPPED and not self.driver.finished
+        return self.state <= STOPPED and not self.driver.finished
 
     def deadline(self) -> tuple[float, CloseReason] | None:
         """Return when the next limit expires, and the reason to close the connection then, or None."""
@@ -298,12 +315,15 @@ class ConnectionState:
             return None
         if self._cut_at is not None:
             return self._cut_at
-        deadlines = [] if (limit := self._next_limit(self.last_activity)) is None else [limit[0]]
+        if not (self._timed or self.driver.handshaking or self.driver.paused_until is not None):
+            return None
+        limit = self._next_limit(self.last_activity)
+        deadline = math.inf if limit is None else limit[0]
         if self.driver.handshaking and self._limits.idle is not None:
-            deadlines.append(now + self._limits.idle)  # applies once the handshake is done
-        if self.paused_until is not None:
-            deadlines.append(self.paused_until)
-        return min(deadlines, default=None)
+            deadline = min(deadline, now + self._limits.idle)  # applies once the handshake is done
+        if self.driver.paused_until is not None:
+            deadline = min(deadline, self.driver.paused_until)
+        return deadline if deadline < math.inf else None
 
     def blocking_timeout(self, now: float) -> float | None:
         """Return for how many seconds a call that begins now may block, or None for no limit.
@@ -318,15 +338,16 @@ class ConnectionState:
 
     def _next_limit(self, last_activity: float) -> tuple[float, CloseReason] | None:
         limits = self._limits
-        deadlines: list[tuple[float, CloseReason]] = []
+        first: tuple[float, CloseReason] | None = None
         if self.driver.handshaking:
             # From the start of the connection, so that a peer cannot prolong it by sending single bytes.
-            deadlines.append((self._opened_at + limits.handshake, CloseReason.HANDSHAKE))
+            first = self._opened_at + limits.handshake, CloseReason.HANDSHAKE
         elif limits.idle is not None:
-            deadlines.append((last_activity + limits.idle, CloseReason.IDLE))
+            first = last_activity + limits.idle, CloseReason.IDLE
         if limits.life is not None:
-            deadlines.append((self._opened_at + limits.life, CloseReason.LIFE))
-        return min(deadlines, default=None)
+            life = self._opened_at + limits.life, CloseReason.LIFE
+            first = life if first is None else min(first, life)
+        return first
 
     def closed(self) -> None:
         """End the conversation. Call once the socket is closed."""

@@ -35,18 +35,22 @@ class ConversationDriver:
     Attributes:
         peer: the peer, as a PROXY header has it if there is one.
         accepted_peer: the peer as accept() reported it.
+        conversation: the conversation.
         finished: the conversation sends nothing more. Send the unsent data, then close.
         handshaking: the handshake timeout applies, and not the idle timeout.
         cause: why the connection is closed.
-        read_pause: seconds to pause reading after the last `receive` (rate limit), or 0.
+        last_received: when `receive` last took data, on the caller's clock.
+        paused_until: when to read again, because the peer exceeds the rate limit; or None.
         wants_pull: call `produce` whenever all data has been sent.
         has_more: a pull producer that may have more to send now: its last `produce` returned data.
         truncated: `produce` raised, so what has been sent is a part of an answer.
-        received, sent: bytes on the socket.
+        received, sent: bytes on the socket, if it is watched.
+        watched: a chunk concerns more than its conversation: an observer of connections or messages, the rate
+            limit, a layer (TLS, PROXY), or a pull producer. If not, an adapter may call the conversation
+            itself for a chunk, and need not report the bytes that it sends.
     """
 
     __slots__ = (
-        "_conversation",
         "_message_observer",
         "_observe",
         "_peer_eof",
@@ -55,15 +59,18 @@ class ConversationDriver:
         "_traffic_observer",
         "accepted_peer",
         "cause",
+        "conversation",
         "finished",
         "handshaking",
         "has_more",
+        "last_received",
+        "paused_until",
         "peer",
-        "read_pause",
         "received",
         "sent",
         "truncated",
         "wants_pull",
+        "watched",
     )
 
     def __init__(
@@ -79,53 +86,63 @@ class ConversationDriver:
         self._traffic_observer = context.traffic_observer
         self._message_observer = context.message_observer
         self._rate_limited = False
-        self.read_pause = 0.0
+        self.last_received = 0.0
+        self.paused_until: float | None = None
         self._token_bucket = (
             None if context.limits.rate is None else TokenBucket(context.limits.rate, time.monotonic())
         )
         if self._traffic_observer is not None:
             self._traffic_observer(Accepted(peer.connection, peer.address, peer.local))
-        self._conversation: Conversation = _NOT_OPEN
+        self.conversation: Conversation = _NOT_OPEN
         self.wants_pull = self.has_more = False
         self.truncated = False
         self.handshaking = False
         try:
-            self._conversation = context.open_conversation(listener, peer, push)
+            self.conversation = context.open_conversation(listener, peer, push)
         except Exception as error:
             self.fail(error)
         else:
-            self.wants_pull = self.has_more = self._conversation.wants_pull
-            self.handshaking = self._conversation.handshaking
+            self.wants_pull = self.has_more = self.conversation.wants_pull
+            self.handshaking = self.conversation.handshaking
+        # A layer has inner traffic from the start, and stays watched: it may turn out to contain a producer.
+        self.watched = (
+            self._traffic_observer is not None
+            or self._token_bucket is not None
+            or self.handshaking
+            or self.wants_pull
+            or self.conversation.inner_traffic is not None
+        )
 
     def start(self) -> bytes:
         """Called once, when the connection is established."""
         try:
-            data = self._conversation.start()
+            data = self.conversation.start()
         except Exception as error:
             return self.fail(error)
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.done:
-            self._on_conversation_done()
+        if self.conversation.done:
+            self.conversation_done()
         return data
 
-    def receive(self, data: bytes) -> bytes:
-        """Called with the bytes of one read, at least one."""
+    def receive(self, data: bytes, now: float) -> bytes:
+        """Called with the bytes of one read, at least one, and the time."""
+        self.last_received = now
         self.received += len(data)
         if self._token_bucket is not None:
-            self._apply_rate_limit(self._token_bucket, len(data))
-        if self._message_observer is not None and self._conversation.inner_traffic is None:
+            self._apply_rate_limit(self._token_bucket, len(data), now)
+        if self._message_observer is not None and self.conversation.inner_traffic is None:
             self._message_observer(Received(self.peer.connection, self.peer.address, data))
         try:
-            data = self._conversation.receive(data)
+            data = self.conversation.receive(data)
         except Exception as error:
             return self.fail(error)
-        if self.handshaking and not self._conversation.handshaking:
+        if self.handshaking and not self.conversation.handshaking:
             self._handshake_done()
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.done:
-            self._on_conversation_done()
+        if self.conversation.done:
+            self.conversation_done()
         return data
 
     def receive_eof(self) -> bytes:
@@ -141,15 +158,15 @@ class ConversationDriver:
         self._peer_eof = True
         self.cause = cause
         try:
-            data = self._conversation.end() if cause is CloseReason.PEER else self._conversation.close()
+            data = self.conversation.end() if cause is CloseReason.PEER else self.conversation.close()
         except Exception as error:
             return self.fail(error)
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.failure is not None:
-            self.fail(self._conversation.failure)
+        if self.conversation.failure is not None:
+            self.fail(self.conversation.failure)
         # A pull producer may have more data to send after the peer's EOF; another conversation has none.
-        if not self.wants_pull or self._conversation.done:
+        if not self.wants_pull or self.conversation.done:
             self.finished = True
         return data
 
@@ -158,23 +175,23 @@ class ConversationDriver:
         if self.finished or not self.wants_pull:
             return b""
         try:
-            data = self._conversation.produce()
+            data = self.conversation.produce()
         except Exception as error:
             self.truncated = True
             return self.fail(error)
         self.has_more = bool(data)
-        if self._conversation.inner_traffic:
+        if self.conversation.inner_traffic:
             self._emit_inner_traffic()
-        if self._conversation.done:
-            self._on_conversation_done()
-        elif not data and self._peer_eof and not self._conversation.more_later:
+        if self.conversation.done:
+            self.conversation_done()
+        elif not data and self._peer_eof and not self.conversation.more_later:
             self.finished = True
         return data
 
     def bytes_sent(self, data: bytes | memoryview) -> None:
         """Called with bytes that the kernel, or a transport, accepted for sending."""
         self.sent += len(data)
-        if self._conversation.inner_traffic is not None:
+        if self.conversation.inner_traffic is not None:
             self._emit_inner_traffic()
         elif self._message_observer is not None:
             self._message_observer(Sent(self.peer.connection, self.peer.address, bytes(data)))
@@ -195,11 +212,11 @@ class ConversationDriver:
         """Called when the connection is closed. `cause` replaces the cause recorded so far. Idempotent."""
         if cause is not None:
             self.cause = cause
-        conversation, self._conversation = self._conversation, _NOT_OPEN
+        conversation, self.conversation = self.conversation, _NOT_OPEN
         if conversation is _CLOSED:
             return
         self.finished = True
-        self._conversation = _CLOSED
+        self.conversation = _CLOSED
         try:
             conversation.closed()
         except Exception as error:
@@ -209,19 +226,27 @@ class ConversationDriver:
                 Closed(self.peer.connection, self.peer.address, self.cause, self.received, self.sent)
             )
 
+    def conversation_done(self) -> None:
+        """Called when the conversation is `done`."""
+        self.finished = True
+        if self.conversation.failure is not None:
+            self.fail(self.conversation.failure)
+        elif not self._peer_eof:
+            self.cause = CloseReason.SERVICE
+
     def _handshake_done(self) -> None:
         """Record the results of the handshake: a PROXY header may have changed the peer's address."""
         self.handshaking = False
-        self.wants_pull = self.has_more = self._conversation.wants_pull
+        self.wants_pull = self.has_more = self.conversation.wants_pull
         was = self.peer.address
-        self.peer = self._conversation.proxied_peer or self.peer
+        self.peer = self.conversation.proxied_peer or self.peer
         if self._traffic_observer is not None:
-            agreed = self._conversation.handshake_info
+            agreed = self.conversation.handshake_info
             self._traffic_observer(HandshakeCompleted(self.peer.connection, self.peer.address, was, agreed))
 
     def _emit_inner_traffic(self) -> None:
         """Emit the plaintext that a layer has logged, in order."""
-        inner_traffic = self._conversation.inner_traffic
+        inner_traffic = self.conversation.inner_traffic
         while inner_traffic:
             try:
                 is_received, data = inner_traffic.popleft()
@@ -240,22 +265,16 @@ class ConversationDriver:
             if self._message_observer is not None:
                 self._message_observer(event)
 
-    def _apply_rate_limit(self, bucket: TokenBucket, size: int) -> None:
-        now = time.monotonic()
-        if bucket.is_full(now):
+    def _apply_rate_limit(self, bucket: TokenBucket, size: int, now: float) -> None:
+        bucket_time = time.monotonic()
+        if bucket.is_full(bucket_time):
             self._rate_limited = False
-        self.read_pause = bucket.consume(size, now)
-        if self.read_pause and not self._rate_limited:
+        pause = bucket.consume(size, bucket_time)
+        self.paused_until = now + pause if pause else None
+        if pause and not self._rate_limited:
             self._rate_limited = True
             if self._observe is not None:
                 self._observe(RateLimited(self.peer.connection, self.peer.address, bucket.rate))
-
-    def _on_conversation_done(self) -> None:
-        self.finished = True
-        if self._conversation.failure is not None:
-            self.fail(self._conversation.failure)
-        elif not self._peer_eof:
-            self.cause = CloseReason.SERVICE
 
 
 class _NullConversation(Conversation):

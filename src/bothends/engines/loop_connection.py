@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_state import Action, ConnectionState, State
+from bothends.engines.connection_state import CLOSE, RESET, SHUTDOWN, STOPPED, ConnectionState
 from bothends.engines.driver import ConversationDriver
 from bothends.events import CloseReason
 from bothends.services.base import Peer, discard_push
@@ -63,7 +63,9 @@ class LoopConnection(ABC):
         """Start the conversation. Call once the loop watches the connection."""
         self._schedule()
         early, self._pushed_early = self._pushed_early or b"", None
-        self._write(early + self.driver.start())
+        data, driver = early + self.driver.start(), self.driver
+        if data or driver.finished or driver.wants_pull:
+            self._write(data)
 
     # Called by the loop ----------------------------------------------------------------------
 
@@ -100,15 +102,12 @@ class LoopConnection(ABC):
         """Whether the socket is closed, or nothing more can be sent and it will be closed."""
 
     @abstractmethod
-    def _send(self, data: bytes) -> bool:
-        """Send data, and queue what the kernel does not take.
-
-        Returns whether the loop already watches for the right events, whatever was queued.
-        """
+    def _write(self, data: bytes) -> None:
+        """Send what a method of the core or the driver returned, then do what follows from the call."""
 
     @abstractmethod
     def _queue(self, data: bytes) -> None:
-        """Queue data that another conversation has pushed. May send it, but not close the connection."""
+        """Queue data, at least one byte. May send it, but not close the connection."""
 
     @abstractmethod
     def _send_fin(self) -> None:
@@ -127,31 +126,30 @@ class LoopConnection(ABC):
 
     # What to do next -------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        """Send what a method of the core or the driver returned, and do what follows from the call."""
-        if data and self._send(data):
-            driver = self.driver
-            if not (driver.finished or driver.wants_pull) and self.core.paused_until is None:
-                return  # nothing has changed that `_settle` would act on
-        self._settle()
-
     def _settle(self) -> None:
         """Call the pull producer, do what the core says, and watch for the events it waits for."""
         if self.is_closing:
             return
-        core = self.core
+        core, driver, now = self.core, self.driver, self._loop.now
+        unsent = self.unsent
         produced = b""
-        if self.driver.wants_pull and not self.unsent and (produced := core.produce()):
+        if driver.wants_pull and not unsent and (produced := core.produce()):
             # One piece in each iteration, so that a fast reader does not monopolize the loop.
-            self._send(produced)
-        action = core.settle(self._loop.now, self.unsent)
-        if action is Action.SHUTDOWN:
+            core.last_sent = now
+            self._queue(produced)
+            unsent = self.unsent
+        action = core.settle(now, unsent)
+        if action is CLOSE or action is RESET:
+            self._close_socket(reset=action is RESET)
+            return
+        if action is SHUTDOWN:
             self._send_fin()
             self._schedule()
-        elif action is not Action.NONE:
-            self._close_socket(reset=action is Action.RESET)
-        if not self.is_closing:
-            self._watch(produced=bool(produced) and core.state <= State.STOPPED)
+            if self.is_closing:
+                return
+        if driver.paused_until is not None:
+            self._schedule()
+        self._watch(produced=bool(produced) and core.state <= STOPPED)
 
     def _schedule(self) -> None:
         deadline = self.core.next_deadline(self._loop.now)

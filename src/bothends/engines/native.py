@@ -243,6 +243,10 @@ class NativeLoop(ServerLoop):
         """Seconds on the core's clock, read once in each iteration."""
         return self._core.now
 
+    def time(self) -> float:
+        """See TransportLoop."""
+        return self._core.now
+
     def run(self) -> None:
         """Serve until asked to stop, then until the last connection is closed."""
         core = self._core

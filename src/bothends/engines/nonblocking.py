@@ -16,6 +16,7 @@ What the kernel does, and what follows:
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol
 
 from bothends.engines.base import EngineContext
-from bothends.engines.connection_state import AT_EOF
+from bothends.engines.connection_state import AT_EOF, OPEN
 from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
@@ -34,6 +35,10 @@ from bothends.sockets.options import reset_on_close
 # Bytes: larger than any message that a SOCK_SEQPACKET socket with default buffers can send
 # (net.core.wmem_default is 212,992).
 MAX_PACKET_SIZE: Final = 256 * 1024
+
+# Bytes of the first reads of a connection: recv() allocates what it is asked for, and Python's own allocator,
+# which is faster than malloc(), has objects of up to 512 bytes. Of these 33 are not data.
+SMALL_READ: Final = 479
 
 # Errors of send() and recv() that mean that the peer, or the route to it, is gone.
 CONNECTION_LOST: Final = frozenset(
@@ -50,6 +55,9 @@ CONNECTION_LOST: Final = frozenset(
         errno.ESHUTDOWN,
     }
 )
+
+
+_NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 
 
 class DescriptorLoop(ConnectionLoop, Protocol):
@@ -70,6 +78,7 @@ class NonblockingConnection(LoopConnection):
 
     __slots__ = (
         "_max_message",
+        "_max_read",
         "_message_oriented",
         "_read_size",
         "_write_queue",
@@ -96,7 +105,8 @@ class NonblockingConnection(LoopConnection):
         self._message_oriented = peer.message_oriented
         self._max_message = context.limits.message or MAX_PACKET_SIZE
         # With a rate limit, one read takes at most one second's worth.
-        self._read_size = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
+        self._max_read = min(context.limits.chunk, context.limits.rate or context.limits.chunk)
+        self._read_size = min(self._max_read, SMALL_READ)
         self._write_queue: collections.deque[memoryview | bytes] = collections.deque()
         super().__init__(loop, context, listener, peer)
 
@@ -110,37 +120,86 @@ class NonblockingConnection(LoopConnection):
         """See LoopConnection."""
         return self.socket.fileno() < 0
 
-    # Reading ---------------------------------------------------------------------------------
+    # Reading and writing ---------------------------------------------------------------------
 
-    def on_ready(self, ready: int) -> None:
-        """Handle the socket's events: POLLIN, POLLOUT, and errors (POLLERR, POLLHUP)."""
-        if ready & ~POLLOUT and self.core.state not in AT_EOF:
-            self._on_readable()
-            if ready == POLLIN:
+    def on_ready(self, ready: int, data: bytes | memoryview = b"") -> None:
+        """Handle the socket's events: read once, then send the reply, or what is queued.
+
+        Both directions in one function, because most chunks are read, answered and sent, and that is all.
+
+        Args:
+            ready: POLLIN, POLLOUT, POLLERR and POLLHUP; POLLOUT alone to send.
+            data: to send, if nothing is read.
+        """
+        core, driver, queue = self.core, self.driver, self._write_queue
+        now = self._loop.now
+        if ready != POLLOUT and (core.state is OPEN or core.state not in AT_EOF):
+            try:
+                if self._message_oriented:
+                    chunk = self._read_message()
+                else:
+                    chunk = self.socket.recv(self._read_size)
+                    if len(chunk) == self._read_size:
+                        chunk = self._read_rest(chunk)
+            except (BlockingIOError, InterruptedError):
+                chunk = None
+            except OSError as error:
+                self._lose(error)
                 return
-        elif ready & (POLLERR | POLLHUP) and not self._write_queue:
+            if chunk:
+                if driver.watched or core.state is not OPEN:
+                    data = core.receive(chunk, now)
+                else:  # the same, without two calls that would have nothing else to do
+                    driver.last_received = now
+                    conversation = driver.conversation
+                    try:
+                        data = conversation.receive(chunk)
+                    except Exception as error:
+                        data = driver.fail(error)
+                    if conversation.done:
+                        driver.conversation_done()
+            elif chunk is not None:
+                data = core.receive_eof(now)
+        elif ready & (POLLERR | POLLHUP) and not queue:
             self._lose(OSError(errno.ECONNRESET, "the connection was closed"))
-        if ready & ~POLLIN:
-            self._on_writable()
-
-    def _on_readable(self) -> None:
-        try:
-            data = self._read_message() if self._message_oriented else self.socket.recv(self._read_size)
-        except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
-            self._lose(error)
-            return
-        if data:
-            core = self.core
-            reply = core.receive(data, self._loop.now)
-            if core.paused_until is not None:
-                self._schedule()
-            self._write(reply)
-        elif data is not None:
-            self._write(self.core.receive_eof(self._loop.now))
-        else:
+        if queue:
+            self._enqueue(data)
+            data = self._dequeue()
+        while data:
+            try:
+                count = self.socket.send(data, _NO_SIGNAL)
+            except (BlockingIOError, InterruptedError):
+                self._put_back(data)
+                break
+            except OSError as error:
+                self._lose(error)
+                return
+            core.last_sent = now
+            if driver.watched:
+                driver.bytes_sent(data[:count])
+            if count < len(data):
+                self._put_back(memoryview(data)[count:])
+                break
+            if not queue:
+                break
+            data = self._dequeue()
+        if (
+            ready != POLLIN
+            or queue
+            or driver.finished
+            or (driver.watched and (driver.wants_pull or driver.paused_until is not None))
+        ):
             self._settle()
+
+    def _read_rest(self, chunk: bytes) -> bytes:
+        """Return a chunk with what else has arrived, up to the maximum size. Later reads are of that size."""
+        rest = self._max_read - len(chunk)
+        self._read_size = self._max_read
+        if rest:
+            with contextlib.suppress(BlockingIOError):
+                chunk += self.socket.recv(rest)
+        return chunk
 
     def _read_message(self) -> bytes | None:
         """Return a message, or None if it was too long, which ends the conversation."""
@@ -151,48 +210,23 @@ class NonblockingConnection(LoopConnection):
             self.driver.fail(MessageTooLong(self._max_message, len(data) + 1))
         return None
 
-    # Writing ---------------------------------------------------------------------------------
-
-    def _send(self, data: bytes) -> bool:
-        """See LoopConnection. Does not overtake what is queued."""
-        if self._write_queue:
-            self._enqueue(data)
-            return False
-        return self._send_now(data) and self.interest == POLLIN
-
-    def _send_now(self, data: bytes | memoryview) -> bool:
-        """Send as much as the kernel takes, and queue the rest. Returns whether everything was sent."""
-        try:
-            count = self.socket.send(data, socket.MSG_NOSIGNAL)
-        except (BlockingIOError, InterruptedError):
-            self._enqueue(data)
-            return False
-        except OSError as error:
-            self._lose(error)
-            return False
-        self.core.last_activity = self._loop.now
-        if count == len(data):
-            self.driver.bytes_sent(data)
-            return True
-        view = memoryview(data)
-        self.driver.bytes_sent(view[:count])
-        self._enqueue(view[count:])
-        return False
+    def _write(self, data: bytes) -> None:
+        """See LoopConnection."""
+        self.on_ready(POLLOUT, data)
 
     def _enqueue(self, data: bytes | memoryview) -> None:
-        self._write_queue.append(data)
-        self.unsent += len(data)
+        if data:
+            self._write_queue.append(data)
+            self.unsent += len(data)
 
-    def _on_writable(self) -> None:
-        queue = self._write_queue
-        while queue:
-            data = queue.popleft()
-            self.unsent -= len(data)
-            if not self._send_now(data):
-                if queue:
-                    queue.rotate(1)  # _send_now() appended the rest, which belongs in front
-                break
-        self._settle()
+    def _dequeue(self) -> bytes | memoryview:
+        data = self._write_queue.popleft()
+        self.unsent -= len(data)
+        return data
+
+    def _put_back(self, rest: bytes | memoryview) -> None:
+        self._write_queue.appendleft(rest)
+        self.unsent += len(rest)
 
     def _queue(self, data: bytes) -> None:
         # Not sent at once, because a failed send would close this conversation, which may push to another one

@@ -89,11 +89,12 @@ class ReadinessLoop(ServerLoop):
         """Serve until asked to stop, then until the last connection is closed."""
         self.start()
         self.update_listeners()
+        handler_of = self._handlers.get
         while self.is_serving or self.connections:
             events = self._poller.wait(self.timeout())
             self.now = time.monotonic()
             for descriptor, ready in events:
-                handler = self._handlers.get(descriptor)
+                handler = handler_of(descriptor)
                 if handler is not None:
                     handler(ready)
             self.timer_wheel.run_expired(self.now)

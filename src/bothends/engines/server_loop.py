@@ -161,7 +161,8 @@ class ServerLoop(ABC):
 
     def connection_closed(self, connection: LoopConnection) -> None:
         """See ConnectionLoop."""
-        self.timer_wheel.cancel(connection)
+        if connection.slot is not None:
+            self.timer_wheel.cancel(connection)
         self.connections.discard(connection)
         self.release(connection.driver.accepted_peer)
 

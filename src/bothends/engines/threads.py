@@ -135,9 +135,9 @@ class SerializedDriver(ConversationDriver):
         with self._lock:
             return super().start()
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes, now: float) -> bytes:
         with self._lock:
-            return super().receive(data)
+            return super().receive(data, now)
 
     def stop_reading(self, cause: CloseReason) -> bytes:
         with self._lock:

@@ -9,7 +9,7 @@ from tests.mutants.mutation import Mutation
 _CONTRACT: Final = "tests/engines/test_native_contract.py"
 _URING: Final = f"{_CONTRACT}::TestUring"
 # With an observer of problems only, conversations run in C.
-_IN_C: Final = "tests/engines/test_native_fallback.py::TestUringWithoutTrafficObserver"
+_IN_C: Final = "tests/engines/test_unwatched.py::TestUringWithoutTrafficObserver"
 _LIMITS: Final = "tests/engines/test_native_limits.py"
 _EPOLL: Final = f"{_CONTRACT}::TestEpoll"
 _COUNTED: Final = "tests/engines/test_counted.py"

@@ -1,4 +1,6 @@
-"""The contract suite with an observer of problems only: then the native engine runs conversations in C.
+"""The contract suite with an observer of problems only.
+
+Then the native engine runs conversations in C, and the engines in Python call them without a driver.
 
 A test that waits for an event of another kind is skipped at that point. What precedes it has been tested, and
 so is the clean exit of the engine.
@@ -68,3 +70,14 @@ class TestUringWithoutTrafficObserver(NoTrafficObserverContract):
 @pytest.mark.slow  # the same Python code as on io_uring
 class TestEpollWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentEpollEngine"
+
+
+@pytest.mark.spread("reading", "cut", "answer", one_in=3)
+class TestReadinessWithoutTrafficObserver(NoTrafficObserverContract):
+    engine: ClassVar[str] = "tests.engines.silent_engines:SilentReadinessEngine"
+
+
+@pytest.mark.spread("reading", "cut", "answer", one_in=3)
+class TestUvloopWithoutTrafficObserver(NoTrafficObserverContract):
+    engine: ClassVar[str] = "tests.engines.silent_engines:SilentUvloopEngine"
+    retained_descriptors: ClassVar[int] = 2  # libuv's pipe for signals
