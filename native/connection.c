@@ -3,7 +3,8 @@
  * There are two kinds, distinguished by the flag PROTOCOL:
  *
  * 1. Without: the handler is a conversation (services/base.py), called from here, and `state` has its state
- *    (connection_state.h). This is engines/connection_state.py in C, for connections without an observer.
+ *    (connection_state.h). This is engines/connection_state.py in C, for connections that are at most counted
+ *    and logged.
  * 2. With: the handler is an asyncio protocol, and the connection is its transport. The protocol keeps the
  *    state in Python (engines/asyncio.py); this file only moves its bytes.
  *
@@ -236,6 +237,10 @@ int connection_on_read(Connection *self, const char *data, size_t size)
     core_count_up(self->core, COUNT_RECEIVED, size);
     if (self->peer != NULL)
         self->totals.received += size;
+    if (self->log_peer != NULL && traffic_log_received(self, data_bytes) < 0) {
+        Py_DECREF(data_bytes);
+        return -1;
+    }
     reply = PyObject_CallMethodOneArg(self->handler, names.receive, data_bytes);
     Py_DECREF(data_bytes);
     return handle_reply(self, reply);
@@ -264,32 +269,36 @@ int connection_on_eof(Connection *self)
     connection_mark_pending(self);
     if (self->flags & PROTOCOL)
         return call_method(self->handler, names.eof_received, NULL);
-    if (self->state != STATE_LINGERING)
+    if (self->state != STATE_LINGERING) {
         self->last_activity = self->core->now;
+        if (self->log_peer != NULL && !(self->flags & LOG_NO_EOF) && traffic_log_ended(self) < 0)
+            return -1;
+    }
     connection_step(self, INPUT_PEER_EOF);
     return self->state == STATE_CLOSED ? 0 : finish_conversation(self, names.end);
 }
 
-/* Count a send that the kernel accepted. */
-void connection_count_sent(Connection *self, size_t size)
+/* Count and log the first `size` bytes of the queue, which the kernel has accepted. 0, or -1 with an exception
+ * set. */
+int connection_count_sent(Connection *self, size_t size)
 {
     if (self->flags & PROTOCOL)
-        return;
+        return 0;
     core_count_up(self->core, COUNT_WRITES, 1);
     core_count_up(self->core, COUNT_SENT, size);
     if (self->peer != NULL)
         self->totals.sent += size;
+    return self->log_peer == NULL ? 0 : traffic_log_sent(self, size);
 }
 
 /* Process the sending of `size` bytes of the queue. */
 int connection_on_written(Connection *self, size_t size)
 {
-    int status = 0;
+    int status = connection_count_sent(self, size);
 
     write_queue_consume(&self->queue, size);
     self->last_activity = self->core->now;
-    connection_count_sent(self, size);
-    if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
+    if (status == 0 && self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
         self->flags &= ~(uint32_t)WRITE_PAUSED;
         status = call_method(self->handler, names.resume_writing, NULL);
     }
@@ -380,6 +389,7 @@ static void release_peer(Connection *self)
         Py_CLEAR(self->peer_address.local);
     Py_CLEAR(self->peer);
     self->peer_address.local = NULL;
+    Py_CLEAR(self->log_peer);
 }
 
 /* Close the descriptor and call the handler's last method. No request may be in flight. 0, or -1 with an
@@ -428,6 +438,8 @@ int connection_close_now(Connection *self)
             status = connection_report_error(core, self);
         }
         core_count_up(core, COUNT_CLOSED + self->reason, 1);
+        if (status == 0 && self->log_peer != NULL)
+            status = traffic_log_closed(core, self);
         if (status == 0 && self->flags & IN_PYTHON) {
             PyObject *result = PyObject_CallFunction(core->on_connection_closed, "OiKK", self->peer,
                                                      (int)self->reason, (unsigned long long)self->totals.received,
@@ -459,6 +471,7 @@ static int stop_conversation(Connection *self, enum close_reason reason)
 {
     if (self->state == STATE_OPEN)
         self->reason = reason;
+    self->flags |= LOG_NO_EOF;
     connection_step(self, INPUT_STOP);
     return finish_conversation(self, names.close);
 }

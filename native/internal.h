@@ -8,6 +8,7 @@
  *   counters.c         counting connections, reads, writes and datagrams
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
+ *   traffic_log.c      the log of connections and messages
  *   connection_state.c the table of a connection's states
  *   connection.c       Connection: one connection
  *   listener.c         accepting connections
@@ -50,6 +51,10 @@
 
 typedef struct Watch Watch;
 typedef struct DatagramServer DatagramServer;
+typedef struct TrafficLog TrafficLog;
+
+/* How many files a log is written to, at most. */
+enum { LOG_STREAMS = 2 };
 
 /* The type of the object in a slot. */
 enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
@@ -150,6 +155,9 @@ enum {
     EPOLL_REGISTERED = 1 << 17, /* in the epoll set, */
     EPOLL_WANTS_IN = 1 << 18,   /* for EPOLLIN */
     EPOLL_WANTS_OUT = 1 << 19,  /* for EPOLLOUT */
+    /* Of traffic_log.c. */
+    LOG_HELD = 1 << 20,   /* Python holds the beginning of a line */
+    LOG_NO_EOF = 1 << 21, /* the server has stopped it: a later EOF is not logged */
 };
 
 struct Connection {
@@ -161,8 +169,10 @@ struct Connection {
         PeerAddress peer_address; /* if `peer` is NULL */
         struct {
             uint64_t received, sent; /* bytes; if `peer` is not NULL */
+            uint64_t number;         /* the connection's, if it is logged */
         } totals;
     };
+    PyObject *log_peer; /* how the log writes the peer's address, in bytes; NULL if it is not logged */
     Connection *next_pending;
     void *backend_data; /* the backend's, from PyMem_Malloc(); freed with the connection */
     WriteQueue queue;
@@ -235,6 +245,8 @@ struct Core {
     uint64_t *counters[COUNTERS];
     uint64_t uncounted; /* where they point then: counting or not, it is the same code */
 
+    TrafficLog *log; /* NULL if nothing is logged here */
+
     unsigned long long iterations, chunks, rearmed_receives; /* counters for tests */
 };
 
@@ -282,6 +294,20 @@ PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, ui
                    PyObject *max_message_size);
 PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size);
 
+/* traffic_log.c */
+PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject *peer, uint64_t number);
+int traffic_log_opened(Core *core, PyObject *peer_text, uint64_t number, PyObject *local);
+int traffic_log_received(Connection *self, PyObject *data);
+int traffic_log_sent(Connection *self, size_t size);
+int traffic_log_ended(Connection *self);
+int traffic_log_closed(Core *core, Connection *self);
+int traffic_log_flush(Core *core);
+int traffic_log_check_age(Core *core);
+int traffic_log_traverse(Core *core, visitproc visit, void *arg);
+void traffic_log_release(Core *core);
+PyObject *core_log_traffic(Core *core, PyObject *args, PyObject *keywords);
+PyObject *core_flush_log(Core *core, PyObject *ignored);
+
 /* connection.c */
 extern PyTypeObject ConnectionType;
 Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags);
@@ -289,7 +315,7 @@ int connection_start(Connection *self);
 int connection_on_read(Connection *self, const char *data, size_t size);
 int connection_on_eof(Connection *self);
 int connection_on_written(Connection *self, size_t size);
-void connection_count_sent(Connection *self, size_t size);
+int connection_count_sent(Connection *self, size_t size);
 void connection_on_error(Connection *self, int error);
 void connection_begin_close(Connection *self, bool reset);
 int connection_close_now(Connection *self);

@@ -35,7 +35,10 @@ __all__ = [
     "Event",
     "FilteredObserver",
     "HandshakeCompleted",
+    "LineField",
+    "LineFormat",
     "Listening",
+    "LoggedTraffic",
     "Observer",
     "PeerEof",
     "ProblemsOnly",
@@ -353,4 +356,88 @@ class CountedTraffic:
     def __call__(self, event: Event) -> None:
         """Count an event, and forward it."""
         self.counters(event)
+        self.observe(event)
+
+
+class LineFormat(NamedTuple):
+    """How a log writes the lines of connections and messages, for an engine that writes them itself.
+
+    `opened`, `received`, `sent`, `ended` and `closed` are templates: bytes of text with the fields below, empty
+    for what is not logged.
+
+    Attributes:
+        write: writes whole lines to the stream with this number, 0 or 1. Never raises.
+        address: returns how an address is written; the number is that of the connection, 0 for a local address.
+        inet: template of an IPv4 address, with TEXT for the host and LENGTH for the port.
+        is_json: whether messages are one record each, in JSON; otherwise each of their lines is one.
+        limit: bytes of a message that are written.
+        message_stream, activity_stream: the numbers of their streams.
+        line_by_line: whether a line is written at once, and not with others.
+        max_fragment: reads of as many bytes without a newline are given to the observer, which may hold them.
+        end_fragment: makes it forward what it holds of a connection.
+    """
+
+    write: Callable[[int, bytes], object]
+    address: Callable[[Address, int], bytes]
+    inet: bytes
+    opened: bytes
+    received: bytes
+    sent: bytes
+    ended: bytes
+    closed: Mapping[CloseReason, bytes]
+    is_json: bool
+    limit: int
+    message_stream: int
+    activity_stream: int
+    line_by_line: bool
+    max_fragment: int = 0
+    end_fragment: Callable[[int], object] | None = None
+
+
+class LineField:
+    """The fields of a template of a LineFormat."""
+
+    TIME = b"\x01"
+    CONNECTION = b"\x02"
+    PEER = b"\x03"
+    LOCAL = b"\x04"
+    RECEIVED = b"\x05"
+    SENT = b"\x06"
+    LENGTH = b"\x07"
+    TEXT = b"\x08"
+
+
+class LoggedTraffic:
+    """An observer that counts and logs, as an engine may itself: by `line_format`, and as CountedTraffic.
+
+    Args:
+        observe: logs all events.
+        line_format: the form of its lines.
+        counters: counts all events, if there is one.
+
+    Attributes:
+        flush: set by an engine that collects lines: writes them. Called before any other event is logged.
+    """
+
+    def __init__(
+        self, observe: Observer, line_format: LineFormat, counters: SharedCounters | None = None
+    ) -> None:
+        if isinstance(observe, FilteredObserver):
+            excluded = {
+                name: b""
+                for name, event in (("received", Received), ("sent", Sent), ("ended", PeerEof))
+                if event in observe.EXCLUDED
+            }
+            line_format = line_format._replace(**excluded)
+        self.observe = observe
+        self.line_format = line_format
+        self.counters = counters
+        self.flush: Callable[[], object] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Count an event, and log it."""
+        if self.counters is not None:
+            self.counters(event)
+        if self.flush is not None:
+            self.flush()
         self.observe(event)

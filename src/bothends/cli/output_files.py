@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, TextIO, TypeVar
@@ -90,6 +91,17 @@ class OutputFiles:
             terminal.error(str(error))
         if errors:
             raise errors[-1]
+
+
+def is_same_file(first: LineStream, second: LineStream) -> bool:
+    """Whether two streams write to the same file, pipe or terminal."""
+    if first is second:
+        return True
+    try:
+        one, other = (os.fstat(each.fileno()) for each in (first, second))  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # a stream without a descriptor
+        return False
+    return os.path.samestat(one, other)
 
 
 @contextlib.contextmanager

@@ -110,6 +110,10 @@ class ObserverFile:
         """Whether it is a terminal."""
         return os.isatty(self._descriptor)
 
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._descriptor
+
     def flush(self) -> None:
         """Do nothing: lines are passed on at once, or wait for a reader."""
 
