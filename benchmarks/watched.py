@@ -1,7 +1,7 @@
 """Compare the native engine quiet and watched: `python -m benchmarks.watched`.
 
 Measures one server with only problems in its log, with metrics, with limits, and with its log in a file: of
-connections, as JSON, or of messages too, as JSON or text. Writes watched.md. It takes ten minutes and needs an
+connections as JSON, or of messages too, as JSON or text. Writes watched.md. It takes ten minutes and needs an
 idle machine.
 """
 

@@ -5,7 +5,7 @@
  * written. Bytes of a peer are escaped as in escaping.py, and tests compare the two.
  *
  * Records are collected, and passed on before the loop waits, when they are FULL bytes or LOG_DELAY old: with one
- * call and one write for all of them. Whoever logs in Python calls `flush_log` before, so the order stays.
+ * call and one write for all of them. What is logged in Python calls `flush_log` before, so the order stays.
  */
 #include "internal.h"
 

@@ -362,12 +362,12 @@ class CountedTraffic:
 class LineFormat(NamedTuple):
     """How a log writes the lines of connections and messages, for an engine that writes them itself.
 
-    `opened`, `received`, `sent`, `ended` and `closed` are templates: bytes of text with the fields below, empty
-    for what is not logged.
+    `opened`, `received`, `sent`, `ended` and `closed` are templates: text with the fields of `LineField`,
+    empty for what is not logged.
 
     Attributes:
         write: writes whole lines to the stream with this number, 0 or 1. Never raises.
-        address: returns how an address is written; the number is that of the connection, 0 for a local address.
+        address: returns how an address is written. The number is that of a peer's connection, 0 for our own.
         inet: template of an IPv4 address, with TEXT for the host and LENGTH for the port.
         is_json: whether messages are one record each, in JSON; otherwise each of their lines is one.
         limit: bytes of a message that are written.
@@ -395,7 +395,7 @@ class LineFormat(NamedTuple):
 
 
 class LineField:
-    """The fields of a template of a LineFormat."""
+    """The fields of a LineFormat's templates, each one byte (native/traffic_log.c)."""
 
     TIME = b"\x01"
     CONNECTION = b"\x02"
@@ -422,13 +422,13 @@ class LoggedTraffic:
     def __init__(
         self, observe: Observer, line_format: LineFormat, counters: SharedCounters | None = None
     ) -> None:
-        if isinstance(observe, FilteredObserver):
-            excluded = {
-                name: b""
-                for name, event in (("received", Received), ("sent", Sent), ("ended", PeerEof))
-                if event in observe.EXCLUDED
-            }
-            line_format = line_format._replace(**excluded)
+        excluded = observe.EXCLUDED if isinstance(observe, FilteredObserver) else frozenset[type[Event]]()
+        if Received in excluded:
+            line_format = line_format._replace(received=b"")
+        if Sent in excluded:
+            line_format = line_format._replace(sent=b"")
+        if PeerEof in excluded:
+            line_format = line_format._replace(ended=b"")
         self.observe = observe
         self.line_format = line_format
         self.counters = counters

@@ -129,7 +129,9 @@ class TextLog:
             sent=b"",
             ended=template(activity, (_CYAN, peer), (_DIM, " has finished sending")),
             closed={
-                cause: template(activity, (_CYAN, peer), (_closed_style(cause), f" closed: {cause}"), (_DIM, counts))
+                cause: template(
+                    activity, (_CYAN, peer), (_closed_style(cause), f" closed: {cause}"), (_DIM, counts)
+                )
                 for cause in CloseReason
             },
             is_json=False,
