@@ -212,10 +212,21 @@ int connection_start(Connection *self)
     return handle_reply(self, PyObject_CallMethodNoArgs(self->handler, names.start));
 }
 
-/* Process received bytes, at least one. They are copied before any Python code runs. */
+/* Call a method with received bytes, which are copied before any Python code runs. Returns its result, or NULL with
+ * an exception set. */
+static PyObject *call_with_bytes(Connection *self, PyObject *method, const char *data, size_t size)
+{
+    PyObject *data_bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size), *result;
+
+    result = data_bytes == NULL ? NULL : PyObject_CallMethodOneArg(self->handler, method, data_bytes);
+    Py_XDECREF(data_bytes);
+    return result;
+}
+
+/* Process received bytes, at least one. */
 int connection_on_read(Connection *self, const char *data, size_t size)
 {
-    PyObject *data_bytes, *reply;
+    int by_line;
 
     if (self->flags & (CLOSE_PENDING | CLOSED))
         return 0;
@@ -223,27 +234,24 @@ int connection_on_read(Connection *self, const char *data, size_t size)
     if (self->state != STATE_OPEN)
         return 0;
     self->last_activity = self->core->now;
-    data_bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
-    if (data_bytes == NULL)
-        return -1;
     self->core->chunks++;
     if (self->flags & PROTOCOL) {
-        int status = call_method(self->handler, names.data_received, data_bytes);
+        PyObject *result = call_with_bytes(self, names.data_received, data, size);
 
-        Py_DECREF(data_bytes);
-        return status;
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
     }
     core_count_up(self->core, COUNT_READS, 1);
     core_count_up(self->core, COUNT_RECEIVED, size);
     if (self->peer != NULL)
         self->totals.received += size;
-    if (self->log_peer != NULL && traffic_log_received(self, data_bytes) < 0) {
-        Py_DECREF(data_bytes);
+    if (self->log_peer != NULL && traffic_log_received(self, data, size) < 0)
         return -1;
-    }
-    reply = PyObject_CallMethodOneArg(self->handler, names.receive, data_bytes);
-    Py_DECREF(data_bytes);
-    return handle_reply(self, reply);
+    by_line = lines_can_answer(self, data, size);
+    if (by_line < 0)
+        return connection_on_service_error(self);
+    return handle_reply(self, by_line ? lines_answer(self, data, size)
+                                      : call_with_bytes(self, names.receive, data, size));
 }
 
 /* Call the last method of the conversation: `end` after the peer's EOF, `close` if the server closes. */
@@ -390,6 +398,7 @@ static void release_peer(Connection *self)
     Py_CLEAR(self->peer);
     self->peer_address.local = NULL;
     Py_CLEAR(self->log_peer);
+    Py_CLEAR(self->line_function);
 }
 
 /* Close the descriptor and call the handler's last method. No request may be in flight. 0, or -1 with an

@@ -370,6 +370,9 @@ static void release_memory(Core *core)
     core->watch_by_fd_size = 0;
     PyMem_Free(core->recv_buffer);
     core->recv_buffer = NULL;
+    PyMem_Free(core->answers);
+    core->answers = NULL;
+    core->answers_size = 0;
     counters_release(core);
     traffic_log_release(core);
 }

@@ -405,16 +405,16 @@ static int end_fragment(Core *core, Connection *self)
 }
 
 /* Give a short read to Python, and all that follows up to the end of the line. */
-static int add_fragment(Connection *self, PyObject *data)
+static int add_fragment(Connection *self, const char *data, size_t size)
 {
     PyObject *result;
 
     if (traffic_log_flush(self->core) < 0)
         return -1;
     self->flags |= LOG_HELD;
-    if (PyBytes_AS_STRING(data)[PyBytes_GET_SIZE(data) - 1] == '\n')
+    if (data[size - 1] == '\n')
         self->flags &= ~(uint32_t)LOG_HELD;
-    result = PyObject_CallFunctionObjArgs(self->core->log->on_fragment, self->peer, data, NULL);
+    result = PyObject_CallFunction(self->core->log->on_fragment, "Oy#", self->peer, data, (Py_ssize_t)size);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -463,22 +463,19 @@ static int add_lines(Connection *self, Record *record, size_t size)
     }
 }
 
-/* Log bytes that were read. 0, or -1 with an exception set. */
-int traffic_log_received(Connection *self, PyObject *data)
+/* Log bytes that were read, at least one. 0, or -1 with an exception set. */
+int traffic_log_received(Connection *self, const char *data, size_t size)
 {
     TrafficLog *log = self->core->log;
-    Py_ssize_t size = PyBytes_GET_SIZE(data);
-    Record record = {.connection = self->totals.number,
-                     .peer = self->log_peer,
-                     .data = (const unsigned char *)PyBytes_AS_STRING(data)};
+    Record record = {
+        .connection = self->totals.number, .peer = self->log_peer, .data = (const unsigned char *)data};
 
     if (!log->templates[RECEIVED].count)
         return 0;
     if (log->on_fragment != NULL
-        && (self->flags & LOG_HELD || (size <= log->max_fragment && record.data[size - 1] != '\n')))
-        return add_fragment(self, data);
-    return log->is_json ? add_message(self, RECEIVED, &record, (size_t)size)
-                        : add_lines(self, &record, (size_t)size);
+        && (self->flags & LOG_HELD || (size <= (size_t)log->max_fragment && data[size - 1] != '\n')))
+        return add_fragment(self, data, size);
+    return log->is_json ? add_message(self, RECEIVED, &record, size) : add_lines(self, &record, size);
 }
 
 /* Log the first `size` bytes of the queue, which the kernel has accepted. 0, or -1 with an exception set. */
