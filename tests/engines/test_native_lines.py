@@ -71,7 +71,7 @@ def conversation(engine: type[Engine], service: Service, chunks: list[bytes]) ->
             received += answers
         client.shutdown_write()
         received += client.receive_until_closed()
-    return received, [repr(event.error) for event in events if isinstance(event, ServiceFailed)]
+    return received, [str(event.error) for event in events if isinstance(event, ServiceFailed)]
 
 
 @pytest.mark.parametrize(
