@@ -1,4 +1,4 @@
-"""The contract suite with an observer of problems only: then the native engine runs conversations in C.
+"""The contract suite with an observer of problems only, or a log: the native engine runs conversations in C.
 
 A test that waits for an event of another kind is skipped at that point. What precedes it has been tested, and
 so is the clean exit of the engine.
@@ -68,3 +68,13 @@ class TestUringWithoutTrafficObserver(NoTrafficObserverContract):
 @pytest.mark.slow  # the same Python code as on io_uring
 class TestEpollWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentEpollEngine"
+
+
+@pytest.mark.slow  # as above, but for the log
+class TestUringWithLog(NoTrafficObserverContract):
+    engine: ClassVar[str] = "tests.engines.silent_engines:LoggedUringEngine"
+
+
+@pytest.mark.slow
+class TestEpollWithLog(NoTrafficObserverContract):
+    engine: ClassVar[str] = "tests.engines.silent_engines:LoggedEpollEngine"
