@@ -76,7 +76,7 @@ def run_haproxy(program: str, port: str, certificate: str) -> None:
 
 
 def targets(certificate: Path) -> list[BenchTarget]:
-    """Return the servers, which take TLS on a port of ours."""
+    """Return the servers, which take TLS on the port they are given."""
     missing = "" if shutil.which("haproxy") else "haproxy is not installed"
     haproxy = (sys.executable, "-m", "benchmarks.tls", "--haproxy", "{program}", "{port}", str(certificate))
     found = [

@@ -70,7 +70,7 @@ class TestEpollWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentEpollEngine"
 
 
-@pytest.mark.slow  # as above, but for the log
+@pytest.mark.slow  # the same code as without a log, except its calls
 class TestUringWithLog(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:LoggedUringEngine"
 

@@ -118,7 +118,9 @@ class ObserverFile:
         """Do nothing: lines are passed on at once, or wait for a reader."""
 
     def write(self, text: str | bytes, *, records: int | None = None) -> bool:
-        """Write whole lines: all of them, or none.
+        """Write whole lines.
+
+        Of several lines those are written for which there is room; with `records`, all or none.
 
         Args:
             text: the lines, or records in binary.
@@ -128,13 +130,28 @@ class ObserverFile:
         """
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         count = data.count(b"\n") if records is None else records
+        divides = records is None and count > 1 and not self._is_binary
         # By hand, not by the context managers below, which take as long as write(2).
         self._acquire()
         before = self._missing
         try:
+            if divides:
+                return self._write_lines(data)
             return self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
         finally:
             self._release_and_report(before)
+
+    def _write_lines(self, data: bytes) -> bool:
+        """Write lines: a regular file's together, or one by one if it is full; others in parts.
+
+        The kernel does not mix writes of several processes to a pipe up to PIPE_BUF bytes (pipe(7)).
+        """
+        if not self._is_regular:
+            parts = divide_lines(data, select.PIPE_BUF)
+            return all([self._write_queued(part, part.count(b"\n")) for part in parts])  # noqa: C419
+        if self._append_noted(data):
+            return True
+        return all([self._write_regular(line, 1) for line in divide_lines(data, 1)])  # noqa: C419
 
     def wait_for_reader(self, timeout: float) -> None:
         """Wait until a slow reader has read everything, or has read nothing for `timeout` seconds."""
@@ -239,9 +256,15 @@ class ObserverFile:
     # Regular files
 
     def _write_regular(self, data: bytes, records: int) -> bool:
+        if self._append_noted(data):
+            return True
+        self._count_missing(records, self._errno)
+        return False
+
+    def _append_noted(self, data: bytes) -> bool:
+        """Append data, after the number of missing lines if there are any: as a whole, or nothing."""
         note = self._note() if self._unreported else b""
         if not self._append(note + data):
-            self._count_missing(records, self._errno)
             return False
         if note:
             self._note_start, self._note_lines = self._end - len(note + data), self._unreported
@@ -409,6 +432,17 @@ class ObserverFile:
                         self._write_queued(b"", 0)
             if is_done:
                 return
+
+
+def divide_lines(data: bytes, size: int) -> list[bytes]:
+    """Divide whole lines into parts of whole lines, of at most `size` bytes where a line is not longer."""
+    parts: list[bytes] = []
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + size) + 1 or data.find(b"\n", start) + 1 or len(data)
+        parts.append(data[start:end])
+        start = end
+    return parts
 
 
 def _reason(number: int) -> str:
