@@ -15,7 +15,7 @@
 enum { FULL = 32768, MAX_SHOWN = 1024, MAX_ADDRESS = 128 };
 
 /* Seconds that a record waits at most while the loop is busy. */
-static const double LOG_DELAY = 0.01;
+static const double LOG_DELAY = 0.001;
 
 /* The fields of a template. */
 enum field {
