@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -26,6 +26,7 @@ __all__ = [
     "ChildExited",
     "CloseReason",
     "Closed",
+    "CollectingFile",
     "ConnectFailed",
     "Connected",
     "ConnectionRejected",
@@ -407,6 +408,19 @@ class LineField:
     TEXT = b"\x08"
 
 
+class CollectingFile(Protocol):
+    """A file that keeps the lines of one thread, and writes them together."""
+
+    def collect(self, on_first: Callable[[], object] | None = None) -> None:
+        """Keep the lines that this thread writes from now on. Calls `on_first` for the first of them."""
+
+    def stop_collecting(self) -> None:
+        """Write them, and from now on each line at once."""
+
+    def write_collected(self) -> None:
+        """Write them."""
+
+
 class LoggedTraffic:
     """An observer that counts and logs, as an engine may itself: by `line_format`, and as CountedTraffic.
 
@@ -414,13 +428,18 @@ class LoggedTraffic:
         observe: logs all events.
         line_format: the form of its lines.
         counters: counts all events, if there is one.
+        files: where it is written, if the order of lines in different ones doesn't matter.
 
     Attributes:
         flush: set by an engine that collects lines: writes them. Called before any other event is logged.
     """
 
     def __init__(
-        self, observe: Observer, line_format: LineFormat, counters: SharedCounters | None = None
+        self,
+        observe: Observer,
+        line_format: LineFormat,
+        counters: SharedCounters | None = None,
+        files: Collection[CollectingFile] = (),
     ) -> None:
         excluded = observe.EXCLUDED if isinstance(observe, FilteredObserver) else frozenset[type[Event]]()
         if Received in excluded:
@@ -432,6 +451,7 @@ class LoggedTraffic:
         self.observe = observe
         self.line_format = line_format
         self.counters = counters
+        self._files = files
         self.flush: Callable[[], object] | None = None
 
     def __call__(self, event: Event) -> None:
@@ -441,3 +461,18 @@ class LoggedTraffic:
         if self.flush is not None:
             self.flush()
         self.observe(event)
+
+    def collect(self, on_first: Callable[[], object] | None = None) -> None:
+        """Keep what this thread logs until `write_collected`. Calls `on_first` for the first line."""
+        for file in self._files:
+            file.collect(on_first)
+
+    def stop_collecting(self) -> None:
+        """Write what is collected, and from now on each line at once."""
+        for file in self._files:
+            file.stop_collecting()
+
+    def write_collected(self) -> None:
+        """Write what is collected."""
+        for file in self._files:
+            file.write_collected()

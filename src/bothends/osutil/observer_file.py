@@ -9,7 +9,8 @@
 3. Lines that could not be written are counted. The next line that can be written follows a line with their
    number; at the end, the last lines of a full file give way to it.
 4. The first failure is reported once. `close` returns the error to report at the end.
-5. The processes of a server share one file after a fork: the counters are in shared memory, and from then on
+5. The thread of an event loop may collect lines, and write those of an iteration together (`collect`).
+6. The processes of a server share one file after a fork: the counters are in shared memory, and from then on
    a lock on the file (fcntl(2)) orders the writes. The kernel releases it if its process dies.
 """
 
@@ -33,6 +34,7 @@ from typing import Final
 from bothends.errors import SystemCallFailed, errno_text
 
 QUEUE_BYTES: Final = 256 << 10  # of lines for a reader that does not read, in each process
+COLLECTED_BYTES: Final = 32 << 10  # of lines that are collected, at most
 CLOSE_TIMEOUT: Final = 1.0  # seconds that `close` waits for a slow reader
 _MAX_CUT: Final = 64 << 10  # bytes at the end of a file among which the last lines are looked for
 _WAIT: Final = 1000  # milliseconds between two looks of the thread whether it is still needed
@@ -128,6 +130,42 @@ class ObserverFile:
 
         Returns: whether they are written, or queued for a slow reader.
         """
+        if self._collector == threading.get_ident():
+            if self._on_first is not None and not self._collected:
+                self._on_first()
+            self._collected.append(
+                text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+            )
+            self._collected_size += len(text)
+            if self._collected_size >= COLLECTED_BYTES:
+                self.write_collected()
+            return True
+        self.write_collected()
+        return self._write_now(text, records)
+
+    def collect(self, on_first: Callable[[], object] | None = None) -> None:
+        """Keep the lines that this thread writes, until `write_collected`. Has no effect for a terminal.
+
+        `on_first` is called for the first of them.
+        """
+        if not self.isatty():
+            self._on_first, self._collector = on_first, threading.get_ident()
+
+    def stop_collecting(self) -> None:
+        """Write what is collected, and from now on each line at once."""
+        self._collector = 0
+        self.write_collected()
+
+    def write_collected(self) -> None:
+        """Write what is collected."""
+        if not self._collected:
+            return
+        with self._lock:
+            lines = [self._collected.popleft() for _ in range(len(self._collected))]
+            self._collected_size = 0
+            self._write_now(b"".join(lines), None)
+
+    def _write_now(self, text: str | bytes, records: int | None) -> bool:
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         count = data.count(b"\n") if records is None else records
         divides = records is None and count > 1 and not self._is_binary
@@ -167,6 +205,7 @@ class ObserverFile:
 
         Returns: an error if lines are missing, which the caller reports.
         """
+        self.stop_collecting()
         deadline = time.monotonic() + CLOSE_TIMEOUT
         while (left := deadline - time.monotonic()) > 0 and self._queue:
             self._wait_writable(int(1000 * left))
@@ -251,6 +290,9 @@ class ObserverFile:
         self._depth = 0
         self._queue: deque[tuple[bytes, int]] = deque()  # lines, records; the parent writes its own
         self._queue_size = 0  # bytes
+        self._collected: deque[bytes] = deque()  # the parent writes its own
+        self._collected_size = self._collector = 0  # bytes; the thread that collects
+        self._on_first = None
         self._thread: threading.Thread | None = None
 
     # Regular files

@@ -31,8 +31,9 @@ from bothends.events import (
     WithoutMessages,
 )
 from bothends.layers import TlsSettings
-from bothends.log import JsonLog, LineCoalescer, RepeatThrottle, TextLog, missing_record
+from bothends.log import JsonLog, LineCoalescer, LineStream, RepeatThrottle, TextLog, missing_record
 from bothends.metrics import Metrics, prometheus_exporter
+from bothends.osutil.observer_file import ObserverFile
 from bothends.server import Server, prepare_tls
 from bothends.services import registry as services
 from bothends.services.base import Service
@@ -220,6 +221,7 @@ def build_observer(
     quiet = options.level == "problems"
     log: Observer
     line_format: LineFormat | None
+    streams: list[LineStream]
     observers: list[Observer] = [] if metrics is None else [metrics]
     if options.trace is not None:
         from bothends.trace.capture.event_recorder import EventRecorder
@@ -229,6 +231,7 @@ def build_observer(
         stdout = files.stream(sys.stdout, missing_record)
         log = JsonLog(stdout, quiet=quiet, messages=service.log_messages, dump=options.hex, name=name)
         line_format = log.line_format()
+        streams = [stdout]
     else:
         # With a stdio: endpoint, standard output belongs to the conversation.
         stdio = any(endpoint.scheme == "stdio" for endpoint in options.endpoints)
@@ -242,14 +245,17 @@ def build_observer(
             dump=options.hex,
             name=name,
         )
-        line_format = text_log.line_format(is_one_file=is_same_file(messages, problems))
+        is_one_file = is_same_file(messages, problems)
+        line_format = text_log.line_format(is_one_file=is_one_file)
+        streams = [] if is_one_file else [messages, problems]
         coalescer = LineCoalescer(text_log)
         log = text_log if options.hex else coalescer
         line_format = None if line_format is None else coalescer.line_format(line_format)
     throttled = RepeatThrottle(log)
     filtered = None if service.log_messages else filter_for(options, throttled)
     if line_format is not None and options.trace is None and not isinstance(filtered, ProblemsOnly):
-        return LoggedTraffic(filtered or throttled, line_format, metrics)
+        log_files = [stream for stream in streams if isinstance(stream, ObserverFile)]
+        return LoggedTraffic(filtered or throttled, line_format, metrics, log_files)
     if filtered is not None and options.trace is None:
         return filtered if metrics is None else CountedTraffic(metrics, filtered)
     if not observers:
