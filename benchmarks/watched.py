@@ -1,7 +1,8 @@
 """Compare the native engine quiet and watched: `python -m benchmarks.watched`.
 
 Measures one server with only problems in its log, with metrics, with limits, and with its log in a file: of
-connections, or of messages too, as JSON. Writes watched.md. It takes eight minutes and needs an idle machine.
+connections as JSON, or of messages too, as JSON or text. Writes watched.md. It takes ten minutes and needs an
+idle machine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     BASELINE: ("--quiet",),
     "log of connections": (*LOG, "connections"),
     "log of messages": (*LOG, "messages"),
+    "log of messages, text": ("--log", "text"),
     "metrics": ("--quiet", "--metrics", "tcp://127.0.0.1:0"),
     "limits": ("--quiet", "-m", "5000", "--per-address", "5000", "--allow", "127.0.0.0/8", "--idle", "60"),
 }

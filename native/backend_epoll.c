@@ -170,6 +170,8 @@ static int epoll_wait_and_process(Core *core, double timeout)
     struct epoll_event events[EVENT_BATCH];
     int count = epoll_wait(core->epoll_fd, events, EVENT_BATCH, 0);
 
+    if (count == 0 && timeout > 0 && traffic_log_flush(core) < 0)
+        return -1;
     if (count == 0 && core->busy_poll > 0 && timeout > 0 && epoll_busy_poll(core, events, timeout, &count) < 0)
         return -1;
     if (count == 0 && timeout > 0) {

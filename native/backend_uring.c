@@ -184,11 +184,8 @@ static int on_send(Connection *connection, int result)
 {
     connection->flags &= ~(uint32_t)(SEND_INFLIGHT | SEND_CANCEL_SENT);
     connection_mark_pending(connection);
-    if (connection->flags & CLOSE_PENDING) {
-        if (result > 0) /* before it was cancelled */
-            connection_count_sent(connection, (size_t)result);
-        return 0;
-    }
+    if (connection->flags & CLOSE_PENDING) /* a result: it was sent before it was cancelled */
+        return result > 0 ? connection_count_sent(connection, (size_t)result) : 0;
     if (result >= 0)
         return connection_on_written(connection, (size_t)result);
     if (result != -ECANCELED && result != -EINTR && result != -EAGAIN)
@@ -294,6 +291,8 @@ static int uring_wait(Core *core, double timeout)
     if (ring_has_unsubmitted(ring) || ring_needs_enter(ring))
         error = ring_enter(ring, 0, 0);
     if (check_enter(error) < 0)
+        return -1;
+    if (!ring_has_completion(ring) && timeout > 0 && traffic_log_flush(core) < 0)
         return -1;
     if (!ring_has_completion(ring) && core->busy_poll > 0 && timeout > 0) {
         double deadline = clock_now() + fmin(core->busy_poll, timeout);

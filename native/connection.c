@@ -3,7 +3,8 @@
  * There are two kinds, distinguished by the flag PROTOCOL:
  *
  * 1. Without: the handler is a conversation (services/base.py), called from here, and `state` has its state
- *    (connection_state.h). This is engines/connection_state.py in C, for connections without an observer.
+ *    (connection_state.h). This is engines/connection_state.py in C, for connections that are at most counted
+ *    and logged.
  * 2. With: the handler is an asyncio protocol, and the connection is its transport. The protocol keeps the
  *    state in Python (engines/asyncio.py); this file only moves its bytes.
  *
@@ -211,10 +212,21 @@ int connection_start(Connection *self)
     return handle_reply(self, PyObject_CallMethodNoArgs(self->handler, names.start));
 }
 
-/* Process received bytes, at least one. They are copied before any Python code runs. */
+/* Call a method with received bytes, which are copied before any Python code runs. Returns its result, or NULL with
+ * an exception set. */
+static PyObject *call_with_bytes(Connection *self, PyObject *method, const char *data, size_t size)
+{
+    PyObject *data_bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size), *result;
+
+    result = data_bytes == NULL ? NULL : PyObject_CallMethodOneArg(self->handler, method, data_bytes);
+    Py_XDECREF(data_bytes);
+    return result;
+}
+
+/* Process received bytes, at least one. */
 int connection_on_read(Connection *self, const char *data, size_t size)
 {
-    PyObject *data_bytes, *reply;
+    int by_line;
 
     if (self->flags & (CLOSE_PENDING | CLOSED))
         return 0;
@@ -222,23 +234,24 @@ int connection_on_read(Connection *self, const char *data, size_t size)
     if (self->state != STATE_OPEN)
         return 0;
     self->last_activity = self->core->now;
-    data_bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
-    if (data_bytes == NULL)
-        return -1;
     self->core->chunks++;
     if (self->flags & PROTOCOL) {
-        int status = call_method(self->handler, names.data_received, data_bytes);
+        PyObject *result = call_with_bytes(self, names.data_received, data, size);
 
-        Py_DECREF(data_bytes);
-        return status;
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
     }
     core_count_up(self->core, COUNT_READS, 1);
     core_count_up(self->core, COUNT_RECEIVED, size);
     if (self->peer != NULL)
         self->totals.received += size;
-    reply = PyObject_CallMethodOneArg(self->handler, names.receive, data_bytes);
-    Py_DECREF(data_bytes);
-    return handle_reply(self, reply);
+    if (self->log_peer != NULL && traffic_log_received(self, data, size) < 0)
+        return -1;
+    by_line = lines_can_answer(self, data, size);
+    if (by_line < 0)
+        return connection_on_service_error(self);
+    return handle_reply(self, by_line ? lines_answer(self, data, size)
+                                      : call_with_bytes(self, names.receive, data, size));
 }
 
 /* Call the last method of the conversation: `end` after the peer's EOF, `close` if the server closes. */
@@ -264,32 +277,36 @@ int connection_on_eof(Connection *self)
     connection_mark_pending(self);
     if (self->flags & PROTOCOL)
         return call_method(self->handler, names.eof_received, NULL);
-    if (self->state != STATE_LINGERING)
+    if (self->state != STATE_LINGERING) {
         self->last_activity = self->core->now;
+        if (self->log_peer != NULL && !(self->flags & LOG_NO_EOF) && traffic_log_ended(self) < 0)
+            return -1;
+    }
     connection_step(self, INPUT_PEER_EOF);
     return self->state == STATE_CLOSED ? 0 : finish_conversation(self, names.end);
 }
 
-/* Count a send that the kernel accepted. */
-void connection_count_sent(Connection *self, size_t size)
+/* Count and log the first `size` bytes of the queue, which the kernel has accepted. 0, or -1 with an exception
+ * set. */
+int connection_count_sent(Connection *self, size_t size)
 {
     if (self->flags & PROTOCOL)
-        return;
+        return 0;
     core_count_up(self->core, COUNT_WRITES, 1);
     core_count_up(self->core, COUNT_SENT, size);
     if (self->peer != NULL)
         self->totals.sent += size;
+    return self->log_peer == NULL ? 0 : traffic_log_sent(self, size);
 }
 
 /* Process the sending of `size` bytes of the queue. */
 int connection_on_written(Connection *self, size_t size)
 {
-    int status = 0;
+    int status = connection_count_sent(self, size);
 
     write_queue_consume(&self->queue, size);
     self->last_activity = self->core->now;
-    connection_count_sent(self, size);
-    if (self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
+    if (status == 0 && self->flags & WRITE_PAUSED && self->queue.unsent <= self->low_water) {
         self->flags &= ~(uint32_t)WRITE_PAUSED;
         status = call_method(self->handler, names.resume_writing, NULL);
     }
@@ -380,6 +397,8 @@ static void release_peer(Connection *self)
         Py_CLEAR(self->peer_address.local);
     Py_CLEAR(self->peer);
     self->peer_address.local = NULL;
+    Py_CLEAR(self->log_peer);
+    Py_CLEAR(self->line_function);
 }
 
 /* Close the descriptor and call the handler's last method. No request may be in flight. 0, or -1 with an
@@ -428,6 +447,8 @@ int connection_close_now(Connection *self)
             status = connection_report_error(core, self);
         }
         core_count_up(core, COUNT_CLOSED + self->reason, 1);
+        if (status == 0 && self->log_peer != NULL)
+            status = traffic_log_closed(core, self);
         if (status == 0 && self->flags & IN_PYTHON) {
             PyObject *result = PyObject_CallFunction(core->on_connection_closed, "OiKK", self->peer,
                                                      (int)self->reason, (unsigned long long)self->totals.received,
@@ -459,6 +480,7 @@ static int stop_conversation(Connection *self, enum close_reason reason)
 {
     if (self->state == STATE_OPEN)
         self->reason = reason;
+    self->flags |= LOG_NO_EOF;
     connection_step(self, INPUT_STOP);
     return finish_conversation(self, names.close);
 }

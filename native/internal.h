@@ -8,7 +8,9 @@
  *   counters.c         counting connections, reads, writes and datagrams
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
+ *   traffic_log.c      the log of connections and messages
  *   connection_state.c the table of a connection's states
+ *   lines.c            answering lines
  *   connection.c       Connection: one connection
  *   listener.c         accepting connections
  *   watch.c            callbacks into Python for descriptors
@@ -50,6 +52,10 @@
 
 typedef struct Watch Watch;
 typedef struct DatagramServer DatagramServer;
+typedef struct TrafficLog TrafficLog;
+
+/* How many files a log is written to, at most. */
+enum { LOG_STREAMS = 2 };
 
 /* The type of the object in a slot. */
 enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
@@ -150,6 +156,12 @@ enum {
     EPOLL_REGISTERED = 1 << 17, /* in the epoll set, */
     EPOLL_WANTS_IN = 1 << 18,   /* for EPOLLIN */
     EPOLL_WANTS_OUT = 1 << 19,  /* for EPOLLOUT */
+    /* Of traffic_log.c. */
+    LOG_HELD = 1 << 20,   /* Python holds the beginning of a line */
+    LOG_NO_EOF = 1 << 21, /* the server has stopped it: a later EOF is not logged */
+    /* Of lines.c. */
+    LINES_KNOWN = 1 << 22,   /* whether the conversation has a `line_function` is known */
+    LINES_PARTIAL = 1 << 23, /* the conversation holds an unfinished line */
 };
 
 struct Connection {
@@ -161,8 +173,12 @@ struct Connection {
         PeerAddress peer_address; /* if `peer` is NULL */
         struct {
             uint64_t received, sent; /* bytes; if `peer` is not NULL */
+            uint64_t number;         /* the connection's, if it is logged */
         } totals;
     };
+    PyObject *log_peer;      /* how the log writes the peer's address, in bytes; NULL if it is not logged */
+    PyObject *line_function; /* called for each line; NULL if the conversation takes chunks */
+    Py_ssize_t line_limit;   /* bytes of a line, at most */
     Connection *next_pending;
     void *backend_data; /* the backend's, from PyMem_Malloc(); freed with the connection */
     WriteQueue queue;
@@ -230,10 +246,14 @@ struct Core {
     PyTypeObject *last_type;   /* the conversation type seen last, */
     bool last_type_wants_pull; /* and its `wants_pull` */
     char *recv_buffer;         /* epoll: `read_size` bytes */
+    char *answers;             /* of the lines of a chunk, */
+    size_t answers_size;       /* and how many bytes there is room for */
 
     Py_buffer counted; /* the words of `counters`; counted.obj is NULL if nothing is counted */
     uint64_t *counters[COUNTERS];
     uint64_t uncounted; /* where they point then: counting or not, it is the same code */
+
+    TrafficLog *log; /* NULL if nothing is logged here */
 
     unsigned long long iterations, chunks, rearmed_receives; /* counters for tests */
 };
@@ -282,6 +302,25 @@ PyObject *peer_new(PyObject *address, PyObject *local, bool message_oriented, ui
                    PyObject *max_message_size);
 PyObject *peer_from_address(const PeerAddress *peer_address, PyObject *max_message_size);
 
+/* traffic_log.c */
+PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject *peer, uint64_t number);
+int traffic_log_opened(Core *core, PyObject *peer_text, uint64_t number, PyObject *local);
+int traffic_log_received(Connection *self, const char *data, size_t size);
+int traffic_log_sent(Connection *self, size_t size);
+int traffic_log_ended(Connection *self);
+int traffic_log_closed(Core *core, Connection *self);
+int traffic_log_flush(Core *core);
+int traffic_log_check_age(Core *core);
+int traffic_log_traverse(Core *core, visitproc visit, void *arg);
+void traffic_log_release(Core *core);
+PyObject *core_log_traffic(Core *core, PyObject *args, PyObject *keywords);
+PyObject *core_flush_log(Core *core, PyObject *ignored);
+
+/* lines.c */
+int lines_bind_class(PyObject *conversation_class);
+int lines_can_answer(Connection *self, const char *data, size_t size);
+PyObject *lines_answer(Connection *self, const char *data, size_t size);
+
 /* connection.c */
 extern PyTypeObject ConnectionType;
 Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags);
@@ -289,7 +328,7 @@ int connection_start(Connection *self);
 int connection_on_read(Connection *self, const char *data, size_t size);
 int connection_on_eof(Connection *self);
 int connection_on_written(Connection *self, size_t size);
-void connection_count_sent(Connection *self, size_t size);
+int connection_count_sent(Connection *self, size_t size);
 void connection_on_error(Connection *self, int error);
 void connection_begin_close(Connection *self, bool reset);
 int connection_close_now(Connection *self);
@@ -340,6 +379,7 @@ extern PyTypeObject CoreType;
 /* Interned names of the methods and attributes that are looked up for every chunk (module.c). */
 struct names {
     PyObject *receive, *done, *start, *end, *close, *closed, *wants_pull, *failure;
+    PyObject *line_function, *line_limit, *check_answer, *fail;
     PyObject *data_received, *eof_received, *pause_writing, *resume_writing, *connection_lost;
 };
 extern struct names names;

@@ -79,21 +79,26 @@ static int notify_accept_paused(Core *core, int error)
 
 /* Report a connection whose conversation is opened, or could not be: then an exception is set, which stays. 0, or -1
  * with another exception set. */
-static int notify_opened(Core *core, PyObject *peer)
+static int notify_opened(Core *core, PyObject *peer, PyObject *log_peer, PyObject *local)
 {
     PyObject *type, *value, *traceback, *result;
+    int status;
 
-    if (core->on_connection_opened == NULL)
+    if (core->on_connection_opened == NULL && log_peer == NULL)
         return 0;
     PyErr_Fetch(&type, &value, &traceback);
-    result = PyObject_CallOneArg(core->on_connection_opened, peer);
-    if (result == NULL) {
+    status = log_peer == NULL ? 0 : traffic_log_opened(core, log_peer, core->last_connection_id, local);
+    if (status == 0 && core->on_connection_opened != NULL) {
+        result = PyObject_CallOneArg(core->on_connection_opened, peer);
+        status = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
+    if (status < 0) {
         Py_XDECREF(type);
         Py_XDECREF(value);
         Py_XDECREF(traceback);
         return -1;
     }
-    Py_DECREF(result);
     PyErr_Restore(type, value, traceback);
     return 0;
 }
@@ -112,11 +117,11 @@ static int is_admitted(Core *core, PyObject *peer)
  * exception set. */
 int listener_on_accept(Core *core, Listener *listener, int fd)
 {
-    PyObject *local = NULL, *peer = NULL, *conversation = NULL;
+    PyObject *local = NULL, *peer = NULL, *log_peer = NULL, *conversation = NULL;
     Connection *connection = NULL;
     struct sockaddr_storage storage;
     socklen_t size;
-    bool in_python = core->admit != NULL || core->on_connection_opened != NULL;
+    bool keeps_peer, in_python = core->admit != NULL || core->on_connection_opened != NULL;
     int status = -1, wants_pull = 0;
 
     if (core->accept_paused && notify_accept_paused(core, 0) < 0)
@@ -137,9 +142,15 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
     if (core->admit != NULL && (status = is_admitted(core, peer)) <= 0)
         goto end;
     status = -1;
+    if (core->log != NULL) {
+        log_peer =
+            traffic_log_peer(core, size ? (struct sockaddr *)&storage : NULL, peer, core->last_connection_id);
+        if (log_peer == NULL)
+            goto end;
+    }
     conversation = PyObject_CallFunctionObjArgs(core->open_conversation, peer, core->push, NULL);
     wants_pull = conversation == NULL ? 0 : is_pull_producer(core, conversation);
-    if (wants_pull <= 0 && notify_opened(core, peer) < 0)
+    if (wants_pull <= 0 && notify_opened(core, peer, log_peer, local) < 0)
         goto end;
     if (conversation == NULL || wants_pull < 0) {
         if (core_report_service_error(core, peer) < 0)
@@ -154,11 +165,16 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
         fd = -1;
         goto end;
     }
-    connection = connection_new(core, fd, conversation, in_python ? peer : NULL, in_python ? IN_PYTHON : 0);
+    keeps_peer = in_python || log_peer != NULL;
+    connection = connection_new(core, fd, conversation, keeps_peer ? peer : NULL, in_python ? IN_PYTHON : 0);
     if (connection == NULL)
         goto end;
     fd = -1;
-    if (!in_python && core->on_service_error != NULL) {
+    if (log_peer != NULL) {
+        connection->log_peer = Py_NewRef(log_peer);
+        connection->totals.number = core->last_connection_id;
+    }
+    if (!keeps_peer && core->on_service_error != NULL) {
         if (size <= sizeof connection->peer_address.address) {
             memcpy(&connection->peer_address.address, &storage, size);
             connection->peer_address.size = size;
@@ -173,6 +189,7 @@ end:
         close(fd);
     Py_XDECREF(local);
     Py_XDECREF(peer);
+    Py_XDECREF(log_peer);
     Py_XDECREF(conversation);
     Py_XDECREF(connection);
     return status;

@@ -56,7 +56,9 @@ static int run_iteration(Core *core, double deadline)
     core->now = clock_now();
     if (core->now >= core->accept_retry_at)
         listeners_rearm(core);
-    return core->now >= core->next_timeout_check ? check_timeouts(core) : 0;
+    if (core->now >= core->next_timeout_check && check_timeouts(core) < 0)
+        return -1;
+    return traffic_log_check_age(core);
 }
 
 /* Raise if the core has been closed or belongs to the parent process. 0, or -1 with an exception set. */
@@ -93,6 +95,8 @@ static PyObject *core_run(Core *core, PyObject *timeout)
     core->running = core->stop_requested = false;
     if (status < 0)
         return NULL;
+    if (traffic_log_flush(core) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -119,9 +123,28 @@ static PyObject *core_attach_protocol(Core *core, PyObject *args)
     return (PyObject *)connection_new(core, fd, protocol, NULL, PROTOCOL);
 }
 
+/* Log the beginning of a connection that was accepted in Python. 0, or -1 with an exception set. */
+static int log_opened(Connection *self)
+{
+    Core *core = self->core;
+    PyObject *number = PyObject_GetAttrString(self->peer, "connection");
+    PyObject *local = PyObject_GetAttrString(self->peer, "local");
+
+    if (number != NULL && local != NULL) {
+        self->totals.number = PyLong_AsUnsignedLongLong(number);
+        if (!PyErr_Occurred())
+            self->log_peer = traffic_log_peer(core, NULL, self->peer, self->totals.number);
+        if (self->log_peer != NULL)
+            (void)traffic_log_opened(core, self->log_peer, self->totals.number, local);
+    }
+    Py_XDECREF(number);
+    Py_XDECREF(local);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 PyDoc_STRVAR(
     start_conversation_doc,
-    "start_conversation(fd, conversation, peer)\n\nRun a conversation on a stream socket and call "
+    "start_conversation(fd, conversation, peer)\n\nRun a conversation on a stream socket, log its beginning, and call "
     "on_connection_closed(peer, reason, received, sent) at its end: `reason` is an index of `CLOSE_REASONS`."
     " The core owns the descriptor from now on. With None for the "
     "conversation (opening it failed), the connection is closed.");
@@ -136,7 +159,9 @@ static PyObject *core_start_conversation(Core *core, PyObject *args)
     connection = connection_new(core, fd, conversation == Py_None ? NULL : conversation, peer, IN_PYTHON);
     if (connection == NULL)
         return NULL;
-    status = connection_start(connection);
+    status = core->log == NULL ? 0 : log_opened(connection);
+    if (status == 0)
+        status = connection_start(connection);
     Py_DECREF(connection);
     if (status < 0)
         return NULL;
@@ -345,7 +370,11 @@ static void release_memory(Core *core)
     core->watch_by_fd_size = 0;
     PyMem_Free(core->recv_buffer);
     core->recv_buffer = NULL;
+    PyMem_Free(core->answers);
+    core->answers = NULL;
+    core->answers_size = 0;
     counters_release(core);
+    traffic_log_release(core);
 }
 
 PyDoc_STRVAR(close_doc, "close()\n\nReset all connections and release all resources. Idempotent. In a child after "
@@ -378,6 +407,8 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
         } else if (core->slots[i].kind == SLOT_WATCH)
             watch_discard(core->slots[i].object);
     }
+    if (is_owner && traffic_log_flush(core) < 0)
+        PyErr_WriteUnraisable((PyObject *)core);
     listeners_free(core);
     while (core->datagram_servers != NULL)
         datagram_server_free(core, core->datagram_servers);
@@ -416,6 +447,12 @@ static int core_traverse(Core *core, visitproc visit, void *arg)
                 return status;
         }
     }
+    if (core->log != NULL) {
+        int status = traffic_log_traverse(core, visit, arg);
+
+        if (status)
+            return status;
+    }
     return datagram_servers_traverse(core, visit, arg);
 }
 
@@ -425,6 +462,7 @@ static int core_clear(Core *core)
         if (options[i].type == OBJECT || options[i].type == OBJECT_OR_NONE)
             Py_CLEAR(*(PyObject **)((char *)core + options[i].offset));
     Py_CLEAR(core->last_type);
+    traffic_log_release(core);
     return 0;
 }
 
@@ -466,6 +504,12 @@ static PyMethodDef methods[] = {
     {"count", (PyCFunction)core_count, METH_VARARGS,
      "count(words, offsets)\n\nCount from now on in a writable buffer of 64-bit words, until close(). `offsets`: a "
      "tuple with the word of each of `COUNTERS`."},
+    {"log_traffic", (PyCFunction)(void (*)(void))core_log_traffic, METH_VARARGS | METH_KEYWORDS,
+     "log_traffic(...)\n\nLog connections and messages of conversations that run here, until close(). See "
+     "LineFormat in events.py: `templates` are those of an IPv4 address, opened, received, sent, ended, and closed "
+     "for each of CLOSE_REASONS."},
+    {"flush_log", (PyCFunction)core_flush_log, METH_NOARGS,
+     "flush_log()\n\nWrite the records that are collected. Callable from any thread."},
     {"watch", (PyCFunction)core_watch, METH_VARARGS,
      "watch(fd, callback, events, shared)\n\nCall callback(events) whenever the descriptor is ready for `events` "
      "(poll(2)'s bits). `shared`: other processes wait for it too, and waking one of them is enough."},

@@ -19,6 +19,10 @@ static int intern_names(void)
         {&names.closed, "closed"},
         {&names.wants_pull, "wants_pull"},
         {&names.failure, "failure"},
+        {&names.line_function, "line_function"},
+        {&names.line_limit, "line_limit"},
+        {&names.check_answer, "check_answer"},
+        {&names.fail, "fail"},
         {&names.data_received, "data_received"},
         {&names.eof_received, "eof_received"},
         {&names.pause_writing, "pause_writing"},
@@ -39,7 +43,8 @@ static PyObject *bind_classes(PyObject *Py_UNUSED(module), PyObject *args)
     PyObject *address, *peer, *conversation;
 
     if (!PyArg_ParseTuple(args, "OOO:bind_classes", &address, &peer, &conversation)
-        || peer_bind_classes(address, peer) < 0 || listener_bind_class(conversation) < 0)
+        || peer_bind_classes(address, peer) < 0 || listener_bind_class(conversation) < 0
+        || lines_bind_class(conversation) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

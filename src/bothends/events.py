@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -26,6 +26,7 @@ __all__ = [
     "ChildExited",
     "CloseReason",
     "Closed",
+    "CollectingFile",
     "ConnectFailed",
     "Connected",
     "ConnectionRejected",
@@ -35,7 +36,10 @@ __all__ = [
     "Event",
     "FilteredObserver",
     "HandshakeCompleted",
+    "LineField",
+    "LineFormat",
     "Listening",
+    "LoggedTraffic",
     "Observer",
     "PeerEof",
     "ProblemsOnly",
@@ -354,3 +358,121 @@ class CountedTraffic:
         """Count an event, and forward it."""
         self.counters(event)
         self.observe(event)
+
+
+class LineFormat(NamedTuple):
+    """How a log writes the lines of connections and messages, for an engine that writes them itself.
+
+    `opened`, `received`, `sent`, `ended` and `closed` are templates: text with the fields of `LineField`,
+    empty for what is not logged.
+
+    Attributes:
+        write: writes whole lines to the stream with this number, 0 or 1. Never raises.
+        address: returns how an address is written. The number is that of a peer's connection, 0 for our own.
+        inet: template of an IPv4 address, with TEXT for the host and LENGTH for the port.
+        is_json: whether messages are one record each, in JSON; otherwise each of their lines is one.
+        limit: bytes of a message that are written.
+        message_stream, activity_stream: the numbers of their streams.
+        line_by_line: whether a line is written at once, and not with others.
+        max_fragment: reads of as many bytes without a newline are given to the observer, which may hold them.
+        end_fragment: makes it forward what it holds of a connection.
+    """
+
+    write: Callable[[int, bytes], object]
+    address: Callable[[Address, int], bytes]
+    inet: bytes
+    opened: bytes
+    received: bytes
+    sent: bytes
+    ended: bytes
+    closed: Mapping[CloseReason, bytes]
+    is_json: bool
+    limit: int
+    message_stream: int
+    activity_stream: int
+    line_by_line: bool
+    max_fragment: int = 0
+    end_fragment: Callable[[int], object] | None = None
+
+
+class LineField:
+    """The fields of a LineFormat's templates, each one byte (native/traffic_log.c)."""
+
+    TIME = b"\x01"
+    CONNECTION = b"\x02"
+    PEER = b"\x03"
+    LOCAL = b"\x04"
+    RECEIVED = b"\x05"
+    SENT = b"\x06"
+    LENGTH = b"\x07"
+    TEXT = b"\x08"
+
+
+class CollectingFile(Protocol):
+    """A file that keeps the lines of one thread, and writes them together."""
+
+    def collect(self, on_first: Callable[[], object] | None = None) -> None:
+        """Keep the lines that this thread writes from now on. Calls `on_first` for the first of them."""
+
+    def stop_collecting(self) -> None:
+        """Write them, and from now on each line at once."""
+
+    def write_collected(self) -> None:
+        """Write them."""
+
+
+class LoggedTraffic:
+    """An observer that counts and logs, as an engine may itself: by `line_format`, and as CountedTraffic.
+
+    Args:
+        observe: logs all events.
+        line_format: the form of its lines.
+        counters: counts all events, if there is one.
+        files: where it is written, if the order of lines in different ones doesn't matter.
+
+    Attributes:
+        flush: set by an engine that collects lines: writes them. Called before any other event is logged.
+    """
+
+    def __init__(
+        self,
+        observe: Observer,
+        line_format: LineFormat,
+        counters: SharedCounters | None = None,
+        files: Collection[CollectingFile] = (),
+    ) -> None:
+        excluded = observe.EXCLUDED if isinstance(observe, FilteredObserver) else frozenset[type[Event]]()
+        if Received in excluded:
+            line_format = line_format._replace(received=b"")
+        if Sent in excluded:
+            line_format = line_format._replace(sent=b"")
+        if PeerEof in excluded:
+            line_format = line_format._replace(ended=b"")
+        self.observe = observe
+        self.line_format = line_format
+        self.counters = counters
+        self._files = files
+        self.flush: Callable[[], object] | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Count an event, and log it."""
+        if self.counters is not None:
+            self.counters(event)
+        if self.flush is not None:
+            self.flush()
+        self.observe(event)
+
+    def collect(self, on_first: Callable[[], object] | None = None) -> None:
+        """Keep what this thread logs until `write_collected`. Calls `on_first` for the first line."""
+        for file in self._files:
+            file.collect(on_first)
+
+    def stop_collecting(self) -> None:
+        """Write what is collected, and from now on each line at once."""
+        for file in self._files:
+            file.stop_collecting()
+
+    def write_collected(self) -> None:
+        """Write what is collected."""
+        for file in self._files:
+            file.write_collected()

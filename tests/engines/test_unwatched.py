@@ -1,4 +1,4 @@
-"""The contract suite with an observer of problems only.
+"""The contract suite with an observer of problems only, or a log.
 
 Then the native engine runs conversations in C, and the engines in Python call them without a driver.
 
@@ -81,3 +81,13 @@ class TestReadinessWithoutTrafficObserver(NoTrafficObserverContract):
 class TestUvloopWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentUvloopEngine"
     retained_descriptors: ClassVar[int] = 2  # libuv's pipe for signals
+
+
+@pytest.mark.slow  # the same code as without a log, except its calls
+class TestUringWithLog(NoTrafficObserverContract):
+    engine: ClassVar[str] = "tests.engines.silent_engines:LoggedUringEngine"
+
+
+@pytest.mark.slow
+class TestEpollWithLog(NoTrafficObserverContract):
+    engine: ClassVar[str] = "tests.engines.silent_engines:LoggedEpollEngine"

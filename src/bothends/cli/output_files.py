@@ -7,7 +7,9 @@ descriptor.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, TextIO, TypeVar
@@ -19,6 +21,7 @@ from bothends.log import LineStream, missing_line
 from bothends.osutil.observer_file import ObserverFile
 
 _STDERR: Final = "standard error"
+_STDOUT: Final = "standard output"
 
 
 class Closable(Protocol):
@@ -45,7 +48,7 @@ class OutputFiles:
 
     def stream(self, stream: TextIO, missing: Callable[[int, str], str] = missing_line) -> LineStream:
         """Return a standard stream as one that neither fails nor blocks."""
-        name = _STDERR if stream is sys.stderr else "standard output"
+        name = _STDERR if stream is sys.stderr else _STDOUT
         if name not in self._streams:
             try:
                 descriptor = stream.fileno()
@@ -81,15 +84,33 @@ class OutputFiles:
 
     def close(self) -> None:
         """Close all files, the last one first. Raises SystemCallFailed if lines are missing in one."""
+        is_one_file = len(self._streams) > 1 and is_same_file(*self._streams.values())
         errors = [error for file in reversed(self._files) if (error := file.close()) is not None]
-        if any(error.target == _STDERR for error in errors):
-            terminal.discard_stderr()  # or printing the errors would block, or fail
+        # A reader that has stopped: printing the errors would block, or fail.
+        stopped = {_STDOUT} if is_one_file else set()
+        if any(
+            error.target == _STDERR
+            or (error.target in stopped and error.errno in (errno.EAGAIN, errno.EPIPE))
+            for error in errors
+        ):
+            terminal.discard_stderr()
         self._files.clear()
         self._streams.clear()
         for error in errors[:-1]:
             terminal.error(str(error))
         if errors:
             raise errors[-1]
+
+
+def is_same_file(first: LineStream, second: LineStream) -> bool:
+    """Whether two streams write to the same file, pipe or terminal."""
+    if first is second:
+        return True
+    try:
+        one, other = (os.fstat(each.fileno()) for each in (first, second))  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # a stream without a descriptor
+        return False
+    return os.path.samestat(one, other)
 
 
 @contextlib.contextmanager

@@ -248,6 +248,10 @@ class AsyncioLoop(ServerLoop):
         """Serve until asked to stop, then until the last connection is closed."""
         self._loop = asyncio.get_running_loop()
         self._finished = self._loop.create_future()
+        log = self.context.logged_traffic
+        if log is not None:
+            # Before the loop waits again: it does not while a callback is due.
+            log.collect(functools.partial(self._loop.call_soon, log.write_collected))
         self.start()
         self.update_listeners()
         self._check_finished()
@@ -256,6 +260,8 @@ class AsyncioLoop(ServerLoop):
         finally:
             for flag in (self.context.stop.draining, self.context.stop.aborting):
                 self._loop.remove_reader(flag.fileno())
+            if log is not None:
+                log.stop_collecting()
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """See TransportLoop."""

@@ -36,6 +36,7 @@ from bothends.errors import UnsupportedCombination
 from bothends.events import (
     CountedTraffic,
     FilteredObserver,
+    LoggedTraffic,
     Observer,
     ProblemsOnly,
     SharedCounters,
@@ -148,8 +149,11 @@ class EngineContext:
     """
 
     def __post_init__(self) -> None:
-        self.traffic_observer = None if isinstance(self.observe, ProblemsOnly) else self.observe
-        self.message_observer = None if isinstance(self.observe, FilteredObserver) else self.observe
+        observe = self.observe
+        self.traffic_observer = None if isinstance(observe, ProblemsOnly) else observe
+        if isinstance(observe, LoggedTraffic) and observe.counters is None:
+            observe = observe.observe
+        self.message_observer = None if isinstance(observe, FilteredObserver) else self.observe
 
     @property
     def connection_log(self) -> Observer | None:
@@ -161,9 +165,14 @@ class EngineContext:
         return observe if isinstance(observe, WithoutMessages) else None
 
     @property
+    def logged_traffic(self) -> LoggedTraffic | None:
+        """The log of connections and messages, if an engine may write it itself."""
+        return self.observe if isinstance(self.observe, LoggedTraffic) else None
+
+    @property
     def counters(self) -> SharedCounters | None:
-        """What counts connections and messages, if nothing else observes them: an engine may count itself."""
-        return self.observe.counters if isinstance(self.observe, CountedTraffic) else None
+        """What counts connections and messages, if an engine may count them itself."""
+        return self.observe.counters if isinstance(self.observe, CountedTraffic | LoggedTraffic) else None
 
     def open_conversation(self, listener: Listener, peer: Peer, push: Push = discard_push) -> Conversation:
         """Open a conversation with a peer that connected to `listener`."""

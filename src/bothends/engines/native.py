@@ -6,9 +6,10 @@ Facts, and what follows:
    batches, which io_uring does (`native/backend_uring.c`). Where it is missing or forbidden, as in many
    containers, the same core uses epoll (`native/backend_epoll.c`), and `backend_info()` says so.
 2. A plain conversation runs in C from accept() to close(): the core calls `receive` with each chunk, and no
-   other Python code runs, except for a log of connections. This requires that messages are at most counted,
-   not observed, that there are no layers, pushes or pull producers, and no rate limit. What is counted, the
-   core counts where it happens, in the words of the metrics (`native/counters.c`).
+   other Python code runs. This requires that messages are at most counted and logged, not otherwise observed,
+   that there are no layers, pushes or pull producers, and no rate limit. What is counted, the core counts
+   where it happens, in the words of the metrics (`native/counters.c`). What is logged, it writes in the form
+   that the log gives it (`LineFormat`, `native/traffic_log.c`), and passes it on in batches.
 3. Any other stream conversation uses the ConversationProtocol of the asyncio engine, with the core as its
    transport, and the same `driver.py` as every engine. So events, TLS and limits work as on any engine.
 4. The core accepts the connections of plain conversations, up to the connection limit. It asks `admission.py`
@@ -49,6 +50,9 @@ from bothends.events import (
     CloseReason,
     DatagramDropped,
     Event,
+    FilteredObserver,
+    LoggedTraffic,
+    Received,
     RejectReason,
     ServiceFailed,
 )
@@ -203,6 +207,7 @@ class NativeLoop(ServerLoop):
             for each in context.listeners
             if each.role == "datagrams" and each not in self.datagram_listeners()
         ]
+        log = context.logged_traffic
         # Whether the core asks `admission` about each peer, which then counts as open until its end.
         self._core_asks = context.connection_log is not None or bool(
             limits.connections or limits.per_address or limits.allow or limits.deny
@@ -236,7 +241,34 @@ class NativeLoop(ServerLoop):
         if context.counters is not None:
             words, positions = context.counters.counter_words()
             self._core.count(words, tuple(positions[name] for name in _native.COUNTERS))
+        if log is not None:
+            self._log_in_core(log)
         self._core_listeners = self._choose_core_listeners()
+
+    def _log_in_core(self, log: LoggedTraffic) -> None:
+        """Let the core write the log of its conversations."""
+        lines = log.line_format
+
+        def add_fragment(peer: Peer, data: bytes) -> None:
+            log.observe(Received(peer.connection, peer.address, data))
+
+        self._core.log_traffic(
+            write=lines.write,
+            format_address=lines.address,
+            on_fragment=None if lines.end_fragment is None else add_fragment,
+            end_fragment=lines.end_fragment,
+            templates=(
+                lines.inet, lines.opened, lines.received, lines.sent, lines.ended,
+                *(lines.closed[reason] for reason in _CLOSE_REASONS),
+            ),
+            limit=lines.limit,
+            max_fragment=lines.max_fragment,
+            message_stream=lines.message_stream,
+            activity_stream=lines.activity_stream,
+            is_json=lines.is_json,
+            line_by_line=lines.line_by_line,
+        )  # fmt: skip
+        log.flush = self._core.flush_log
 
     @property
     def now(self) -> float:
@@ -270,6 +302,8 @@ class NativeLoop(ServerLoop):
         """Abort the remaining connections and close the core."""
         self.abort()
         self._core.close()
+        if (log := self.context.logged_traffic) is not None:
+            log.flush = None
 
     def reload(self) -> None:
         """Use the context's service for new conversations. Safe from any thread."""
@@ -288,12 +322,14 @@ class NativeLoop(ServerLoop):
     def _can_run_in_c(self) -> bool:
         """Whether conversations can run in C (2 above)."""
         context = self.context
-        return not (
-            self._observes_traffic() or context.opener or context.service.pushes or context.limits.rate
-        )
+        is_observed = context.logged_traffic is None and self._observes_messages()
+        return not (is_observed or context.opener or context.service.pushes or context.limits.rate)
 
-    def _observes_traffic(self) -> bool:
+    def _observes_messages(self) -> bool:
         """Whether events of messages are needed: to count them, they are not."""
+        log = self.context.logged_traffic
+        if log is not None:
+            return not isinstance(log.observe, FilteredObserver)
         return self.context.message_observer is not None and self.context.counters is None
 
     def _choose_core_listeners(self) -> list[Listener]:
@@ -350,8 +386,8 @@ class NativeLoop(ServerLoop):
 
     def datagram_listeners(self) -> list[Listener]:
         """See ServerLoop.datagram_listeners."""
-        # An observer of traffic receives an event for each datagram, so Python handles them one by one then.
-        return super().datagram_listeners() if self._observes_traffic() else []
+        # An observer of messages receives an event for each datagram, so Python handles them one by one then.
+        return super().datagram_listeners() if self._observes_messages() else []
 
     def watched_listeners(self) -> list[Listener]:
         """See ServerLoop.watched_listeners."""

@@ -87,10 +87,15 @@ class ReadinessLoop(ServerLoop):
 
     def run(self) -> None:
         """Serve until asked to stop, then until the last connection is closed."""
+        log = self.context.logged_traffic
+        if log is not None:
+            log.collect()
         self.start()
         self.update_listeners()
         handler_of = self._handlers.get
         while self.is_serving or self.connections:
+            if log is not None:
+                log.write_collected()
             events = self._poller.wait(self.timeout())
             self.now = time.monotonic()
             for descriptor, ready in events:
@@ -105,6 +110,8 @@ class ReadinessLoop(ServerLoop):
         """Abort the remaining connections and close the poller."""
         self.abort()
         self._poller.close()
+        if (log := self.context.logged_traffic) is not None:
+            log.stop_collecting()
 
     def watch(
         self,

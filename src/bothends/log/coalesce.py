@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bothends.events import Event, Observer, Received, Sent
+from bothends.events import Event, LineFormat, Observer, Received, Sent
 from bothends.log.throttle import Scheduler, schedule_in_thread
 
 # Longer than the gap between two bytes of one line, shorter than a reader notices.
@@ -48,6 +48,10 @@ class LineCoalescer:
         self._partial_lines: dict[int, _PartialLine] = {}
         # Connections may emit events in threads of their own, and the timer runs in another.
         self._lock = threading.Lock()
+
+    def line_format(self, line_format: LineFormat) -> LineFormat:
+        """Return a format of the wrapped log in which fragments come here."""
+        return line_format._replace(max_fragment=MAX_FRAGMENT, end_fragment=self._flush)
 
     def __call__(self, event: Event) -> None:
         """Handle one event."""

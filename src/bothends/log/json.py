@@ -37,6 +37,8 @@ from bothends.events import (
     Draining,
     Event,
     HandshakeCompleted,
+    LineField,
+    LineFormat,
     Listening,
     PeerEof,
     RateLimited,
@@ -127,8 +129,48 @@ class JsonLog:
         else:
             record = {"v": VERSION, "at": event.at, **self._name, **self._fields(event)}
             line = json.dumps(record, separators=(",", ":")) + "\n"
+        self._write(line)
+
+    def line_format(self) -> LineFormat | None:
+        """Return the form of the lines of connections and messages; None if the bytes are in them, too."""
+        if self._dump:
+            return None
+        field = LineField
+        head = f'{{"v":{VERSION},"at":'.encode() + field.TIME + f",{self._server}".encode()
+
+        def template(event: type[Event], fields: bytes) -> bytes:
+            if event in self._excluded:
+                return b""
+            name = f'"event":"{event_name(event)}","connection":'.encode()
+            return head + name + field.CONNECTION + b',"peer":' + field.PEER + fields + b"}\n"
+
+        text = b',"length":' + field.LENGTH + b',"text":"' + field.TEXT + b'"'
+        counts = b'","received":' + field.RECEIVED + b',"sent":' + field.SENT
+        return LineFormat(
+            write=self._write_lines,
+            address=lambda address, _number: _address_json(address).encode(),
+            inet=b'{"family":"inet","host":"' + field.TEXT + b'","port":' + field.LENGTH + b"}",
+            opened=template(Accepted, b',"local":' + field.LOCAL),
+            received=template(Received, text),
+            sent=template(Sent, text),
+            ended=template(PeerEof, b""),
+            closed={
+                cause: template(Closed, f',"cause":"{cause.name.lower()}'.encode() + counts)
+                for cause in CloseReason
+            },
+            is_json=True,
+            limit=MAX_MESSAGE_BYTES,
+            message_stream=0,
+            activity_stream=0,
+            line_by_line=self._stream.isatty(),
+        )
+
+    def _write_lines(self, _stream: int, lines: bytes) -> None:
+        self._write(lines.decode())
+
+    def _write(self, text: str) -> None:
         try:
-            self._stream.write(line)
+            self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
             pass  # EPIPE or ENOSPC: a broken log must not stop the server

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from bothends.endpoints import Address
 from bothends.errors import HandshakeFailed, ProtocolViolation, errno_text
 from bothends.escaping import escape, escape_line, escape_text
 from bothends.events import (
@@ -26,6 +27,8 @@ from bothends.events import (
     Draining,
     Event,
     HandshakeCompleted,
+    LineField,
+    LineFormat,
     PeerEof,
     RateLimited,
     Received,
@@ -101,16 +104,64 @@ class TextLog:
         if write is not None:
             write(self, event)
 
+    def line_format(self, *, is_one_file: bool = False) -> LineFormat | None:
+        """Return the form of the lines of connections and messages; None if all bytes are in them.
+
+        `is_one_file`: messages and activity are written to one file.
+        """
+        if self._dump_enabled:
+            return None
+        field = LineField
+        peer = field.PEER.decode()
+        messages, activity = self._messages, self._activity
+
+        def template(stream: LineStream | None, *parts: tuple[str, str]) -> bytes:
+            # Of the fields, which escape_line() would escape.
+            return b"" if stream is None else self._styled(stream, parts, str).encode()
+
+        counts = f" ({field.RECEIVED.decode()} bytes in, {field.SENT.decode()} out)"
+        return LineFormat(
+            write=self._write_numbered,
+            address=lambda address, number: escape_line(_address_name(address, number)).encode(),
+            inet=field.TEXT + b"#" + field.LENGTH,
+            opened=template(activity, (_CYAN, peer), (_DIM, " connected")),
+            received=template(messages, (_CYAN, peer), ("", f": {field.TEXT.decode()}")),
+            sent=b"",
+            ended=template(activity, (_CYAN, peer), (_DIM, " has finished sending")),
+            closed={
+                cause: template(
+                    activity, (_CYAN, peer), (_closed_style(cause), f" closed: {cause}"), (_DIM, counts)
+                )
+                for cause in CloseReason
+            },
+            is_json=False,
+            limit=MAX_MESSAGE_TEXT,
+            message_stream=0,
+            activity_stream=0 if is_one_file else 1,
+            line_by_line=any(stream is not None and stream.isatty() for stream in (messages, activity)),
+        )
+
+    def _write_numbered(self, number: int, lines: bytes) -> None:
+        """Write lines to a stream of the LineFormat."""
+        stream = self._activity if number or self._messages is None else self._messages
+        if stream is not None:
+            self._write_lines(stream, lines.decode())
+
     def _write(self, stream: LineStream | None, *parts: tuple[str, str]) -> None:
         """Write a line of (style, text) parts in one write, so lines of several processes do not mix."""
         if stream is None:
             return
         self._write_lines(stream, self._styled(stream, parts))
 
-    def _styled(self, stream: LineStream, parts: Iterable[tuple[str, str]]) -> str:
+    def _styled(
+        self,
+        stream: LineStream,
+        parts: Iterable[tuple[str, str]],
+        escaped: Callable[[str], str] = escape_line,
+    ) -> str:
         if not self._colour.get(id(stream)):
-            return f"{self._name}{escape_line(''.join(text for _, text in parts))}\n"
-        parts = [(style, escape_line(text)) for style, text in parts]  # names and reasons of others too
+            return f"{self._name}{escaped(''.join(text for _, text in parts))}\n"
+        parts = [(style, escaped(text)) for style, text in parts]  # names and reasons of others too
         line = "".join(f"\x1b[{style}m{text}\x1b[0m" if style else text for style, text in parts)
         return f"{self._name}{line}\n"
 
@@ -164,7 +215,7 @@ class TextLog:
 
     def _on_closed(self, event: Closed) -> None:
         self._dumps.pop(event.connection, None)
-        style = _RED if event.cause in _ALARMING else _DIM
+        style = _closed_style(event.cause)
         counts = f" ({event.received} bytes in, {event.sent} out)"
         self._write(
             self._activity, (_CYAN, _peer_name(event)), (style, f" closed: {event.cause}"), (_DIM, counts)
@@ -270,10 +321,18 @@ _HANDLERS: Final[dict[type[Event], Callable[..., None]]] = {
 def _peer_name(
     event: Accepted | HandshakeCompleted | Received | Sent | PeerEof | Closed | ServiceFailed | RateLimited,
 ) -> str:
+    return _address_name(event.peer, event.connection)
+
+
+def _address_name(peer: Address, connection: int) -> str:
     """Return `IP#port`, or `unix#N` by the connection's number for a UNIX client without a name."""
-    if event.peer.family == "unix" and not event.peer.host and event.connection:
-        return f"unix#{event.connection}"
-    return str(event.peer)
+    if peer.family == "unix" and not peer.host and connection:
+        return f"unix#{connection}"
+    return str(peer)
+
+
+def _closed_style(cause: CloseReason) -> str:
+    return _RED if cause in _ALARMING else _DIM
 
 
 def message_lines(data: bytes) -> list[str]:

@@ -9,7 +9,8 @@
 3. Lines that could not be written are counted. The next line that can be written follows a line with their
    number; at the end, the last lines of a full file give way to it.
 4. The first failure is reported once. `close` returns the error to report at the end.
-5. The processes of a server share one file after a fork: the counters are in shared memory, and from then on
+5. The thread of an event loop may collect lines, and write those of an iteration together (`collect`).
+6. The processes of a server share one file after a fork: the counters are in shared memory, and from then on
    a lock on the file (fcntl(2)) orders the writes. The kernel releases it if its process dies.
 """
 
@@ -33,6 +34,7 @@ from typing import Final
 from bothends.errors import SystemCallFailed, errno_text
 
 QUEUE_BYTES: Final = 256 << 10  # of lines for a reader that does not read, in each process
+COLLECTED_BYTES: Final = 32 << 10  # of lines that are collected, at most
 CLOSE_TIMEOUT: Final = 1.0  # seconds that `close` waits for a slow reader
 _MAX_CUT: Final = 64 << 10  # bytes at the end of a file among which the last lines are looked for
 _WAIT: Final = 1000  # milliseconds between two looks of the thread whether it is still needed
@@ -110,11 +112,17 @@ class ObserverFile:
         """Whether it is a terminal."""
         return os.isatty(self._descriptor)
 
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._descriptor
+
     def flush(self) -> None:
         """Do nothing: lines are passed on at once, or wait for a reader."""
 
     def write(self, text: str | bytes, *, records: int | None = None) -> bool:
-        """Write whole lines: all of them, or none.
+        """Write whole lines.
+
+        Of several lines those are written for which there is room; with `records`, all or none.
 
         Args:
             text: the lines, or records in binary.
@@ -122,15 +130,66 @@ class ObserverFile:
 
         Returns: whether they are written, or queued for a slow reader.
         """
+        if self._collector == threading.get_ident():
+            if self._on_first is not None and not self._collected:
+                self._on_first()
+            self._collected.append(
+                text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+            )
+            self._collected_size += len(text)
+            if self._collected_size >= COLLECTED_BYTES:
+                self.write_collected()
+            return True
+        self.write_collected()
+        return self._write_now(text, records)
+
+    def collect(self, on_first: Callable[[], object] | None = None) -> None:
+        """Keep the lines that this thread writes, until `write_collected`. Has no effect for a terminal.
+
+        `on_first` is called for the first of them.
+        """
+        if not self.isatty():
+            self._on_first, self._collector = on_first, threading.get_ident()
+
+    def stop_collecting(self) -> None:
+        """Write what is collected, and from now on each line at once."""
+        self._collector = 0
+        self.write_collected()
+
+    def write_collected(self) -> None:
+        """Write what is collected."""
+        if not self._collected:
+            return
+        with self._lock:
+            lines = [self._collected.popleft() for _ in range(len(self._collected))]
+            self._collected_size = 0
+            self._write_now(b"".join(lines), None)
+
+    def _write_now(self, text: str | bytes, records: int | None) -> bool:
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         count = data.count(b"\n") if records is None else records
+        divides = records is None and count > 1 and not self._is_binary
         # By hand, not by the context managers below, which take as long as write(2).
         self._acquire()
         before = self._missing
         try:
+            if divides:
+                return self._write_lines(data)
             return self._write_regular(data, count) if self._is_regular else self._write_queued(data, count)
         finally:
             self._release_and_report(before)
+
+    def _write_lines(self, data: bytes) -> bool:
+        """Write lines: a regular file's together, or one by one if it is full; others in parts.
+
+        The kernel does not mix writes of several processes to a pipe up to PIPE_BUF bytes (pipe(7)).
+        """
+        if not self._is_regular:
+            parts = divide_lines(data, select.PIPE_BUF)
+            return all([self._write_queued(part, part.count(b"\n")) for part in parts])  # noqa: C419
+        if self._append_noted(data):
+            return True
+        return all([self._write_regular(line, 1) for line in divide_lines(data, 1)])  # noqa: C419
 
     def wait_for_reader(self, timeout: float) -> None:
         """Wait until a slow reader has read everything, or has read nothing for `timeout` seconds."""
@@ -146,6 +205,7 @@ class ObserverFile:
 
         Returns: an error if lines are missing, which the caller reports.
         """
+        self.stop_collecting()
         deadline = time.monotonic() + CLOSE_TIMEOUT
         while (left := deadline - time.monotonic()) > 0 and self._queue:
             self._wait_writable(int(1000 * left))
@@ -230,14 +290,23 @@ class ObserverFile:
         self._depth = 0
         self._queue: deque[tuple[bytes, int]] = deque()  # lines, records; the parent writes its own
         self._queue_size = 0  # bytes
+        self._collected: deque[bytes] = deque()  # the parent writes its own
+        self._collected_size = self._collector = 0  # bytes; the thread that collects
+        self._on_first = None
         self._thread: threading.Thread | None = None
 
     # Regular files
 
     def _write_regular(self, data: bytes, records: int) -> bool:
+        if self._append_noted(data):
+            return True
+        self._count_missing(records, self._errno)
+        return False
+
+    def _append_noted(self, data: bytes) -> bool:
+        """Append data, after the number of missing lines if there are any: as a whole, or nothing."""
         note = self._note() if self._unreported else b""
         if not self._append(note + data):
-            self._count_missing(records, self._errno)
             return False
         if note:
             self._note_start, self._note_lines = self._end - len(note + data), self._unreported
@@ -405,6 +474,17 @@ class ObserverFile:
                         self._write_queued(b"", 0)
             if is_done:
                 return
+
+
+def divide_lines(data: bytes, size: int) -> list[bytes]:
+    """Divide whole lines into parts of whole lines, of at most `size` bytes where a line is not longer."""
+    parts: list[bytes] = []
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + size) + 1 or data.find(b"\n", start) + 1 or len(data)
+        parts.append(data[start:end])
+        start = end
+    return parts
 
 
 def _reason(number: int) -> str:

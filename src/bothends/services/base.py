@@ -85,6 +85,17 @@ class Conversation(ABC):
         return type(self).produce is not Conversation.produce
 
     @property
+    def line_function(self) -> Callable[[bytes], bytes | None] | None:
+        """What answers a line, if `receive` does nothing but call it with each; None otherwise.
+
+        An engine may then call it itself for chunks of whole lines: without LF, none with a CR or of more
+        than `line_limit` bytes. Each answer is sent with LF; None is no answer. Such a conversation has two
+        more methods: `check_answer(answer)` takes any other answer, and returns bytes or None or raises;
+        `fail(error)` is called with what the function has raised.
+        """
+        return None
+
+    @property
     def more_later(self) -> bool:
         """Whether `produce` may return bytes later although it returns none now.
 

@@ -156,16 +156,35 @@ class _MessageConversation(Conversation):
     """Calls the function for each message of a stream."""
 
     # __dict__ holds `done` and `failure` after an error.
-    __slots__ = ("__dict__", "_decoder", "_function", "_name", "_separator")
+    __slots__ = ("__dict__", "_decoder", "_framing", "_function", "_name", "_separator")
 
     def __init__(self, name: str, function: BytesFunction, framing: Framing) -> None:
         self._name = name
         self._function = function
+        self._framing = framing
         self._decoder: Decoder = framing.decoder()
         # Lines are joined instead of encoded one by one, which saves a copy of each.
         self._separator = b"\n" if type(framing) is Lines else b""
         if not self._separator:
             self._function = _with_encoded_answers(name, function, framing)
+
+    @property
+    def line_function(self) -> BytesFunction | None:
+        return self._function if type(self._framing) is Lines else None
+
+    @property
+    def line_limit(self) -> int:
+        """The limit of the framing, in bytes."""
+        return self._framing.limit if isinstance(self._framing, Lines) else 0
+
+    def check_answer(self, answer: object) -> bytes | None:
+        """Return an answer that may be sent, or raise ServiceError."""
+        return _check_answer(self._name, answer)
+
+    def fail(self, error: Exception) -> None:
+        """End the conversation because of an error."""
+        self.done = True
+        self.failure = error
 
     def receive(self, data: bytes) -> bytes:
         try:
@@ -184,7 +203,7 @@ class _MessageConversation(Conversation):
     def _on_message_too_long(self, error: MessageTooLong) -> bytes:
         answers = self._answer_all(error.completed_messages)
         if not self.done:
-            self._fail(error)
+            self.fail(error)
         return answers
 
     def _answer_all(self, messages: Sequence[bytes]) -> bytes:
@@ -199,13 +218,9 @@ class _MessageConversation(Conversation):
                         continue
                 answers.append(answer)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         answers.append(b"")  # so that the last line ends with LF too
         return self._separator.join(answers)
-
-    def _fail(self, error: Exception) -> None:
-        self.done = True
-        self.failure = error
 
 
 def _with_encoded_answers(name: str, function: BytesFunction, framing: Framing) -> BytesFunction:

@@ -226,6 +226,14 @@ MUTATIONS: Final = (
         tests="tests/log/test_json.py",
     ),
     Mutation(
+        name="observer-file-mixes-lines-in-a-pipe",
+        file="src/bothends/osutil/observer_file.py",
+        old="parts = divide_lines(data, select.PIPE_BUF)",
+        new="parts = divide_lines(data, 1 << 20)",
+        breaks="lines of several processes are mixed in a pipe",
+        tests="tests/osutil/test_observer_file.py",
+    ),
+    Mutation(
         name="log-json-server-without-name",
         file="src/bothends/log/json.py",
         old="""f'"server":{json.dumps(name)},' if name else \"\"""",

@@ -14,12 +14,53 @@ _LIMITS: Final = "tests/engines/test_native_limits.py"
 _EPOLL: Final = f"{_CONTRACT}::TestEpoll"
 _COUNTED: Final = "tests/engines/test_counted.py"
 _POLLING: Final = "tests/engines/test_native_polling.py"
+_LOG: Final = "tests/engines/test_native_log.py"
 _NATIVE: Final = "tests/engines/test_native.py"
 _FAULTS: Final = "tests/bench/test_faults.py"
 _GENERATOR: Final = f"{_FAULTS} tests/bench/test_transports.py"
 
 MUTATIONS: Final = (
     # Of the core
+    Mutation(
+        name="native-log-shows-invisible-characters",
+        file="native/traffic_log.c",
+        old="if (!Py_UNICODE_ISPRINTABLE(character) || is_invisible(character)) {",
+        new="if (!Py_UNICODE_ISPRINTABLE(character)) {",
+        breaks="a peer writes characters into the log that nobody sees",
+        tests=_LOG,
+    ),
+    Mutation(
+        name="native-log-escapes-once-in-json",
+        file="native/traffic_log.c",
+        old="    *out++ = '\\\\';\n    if (is_json)\n        *out++ = '\\\\';\n",
+        new="    *out++ = '\\\\';\n",
+        breaks="a record with a control character is not valid JSON",
+        tests=_LOG,
+    ),
+    Mutation(
+        name="native-log-forgets-a-fragment",
+        file="native/traffic_log.c",
+        old="    self->flags |= LOG_HELD;\n    if (data",
+        new="    if (data",
+        breaks="the end of a line that came in pieces is logged as a line of its own",
+        tests=f"{_LOG}::test_fragments_of_a_line_are_joined",
+    ),
+    Mutation(
+        name="native-lines-forget-the-beginning",
+        file="native/lines.c",
+        old="return is_whole && !continues && size",
+        new="return is_whole && size",
+        breaks="a line whose beginning came before is answered without it",
+        tests="tests/engines/test_native_lines.py",
+    ),
+    Mutation(
+        name="native-lines-keep-cr",
+        file="native/lines.c",
+        old=" && memchr(data, '\\r', size) == NULL;",
+        new=";",
+        breaks="a function gets lines that end with CR",
+        tests="tests/engines/test_native_lines.py",
+    ),
     Mutation(
         name="native-generation-unchecked",
         file="native/core.c",

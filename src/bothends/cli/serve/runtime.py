@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Final
 
 from bothends.cli import terminal
-from bothends.cli.output_files import OutputFiles
+from bothends.cli.output_files import OutputFiles, is_same_file
 from bothends.configuration import ServeOptions
 from bothends.endpoints import Endpoint
 from bothends.engines.base import Engine, Limits
@@ -23,14 +23,17 @@ from bothends.events import (
     CountedTraffic,
     Event,
     FilteredObserver,
+    LineFormat,
+    LoggedTraffic,
     Observer,
     ProblemsOnly,
     ServiceFailed,
     WithoutMessages,
 )
 from bothends.layers import TlsSettings
-from bothends.log import JsonLog, LineCoalescer, RepeatThrottle, TextLog, missing_record
+from bothends.log import JsonLog, LineCoalescer, LineStream, RepeatThrottle, TextLog, missing_record
 from bothends.metrics import Metrics, prometheus_exporter
+from bothends.osutil.observer_file import ObserverFile
 from bothends.server import Server, prepare_tls
 from bothends.services import registry as services
 from bothends.services.base import Service
@@ -217,6 +220,8 @@ def build_observer(
     name = options.title if one_of_several else ""
     quiet = options.level == "problems"
     log: Observer
+    line_format: LineFormat | None
+    streams: list[LineStream]
     observers: list[Observer] = [] if metrics is None else [metrics]
     if options.trace is not None:
         from bothends.trace.capture.event_recorder import EventRecorder
@@ -225,22 +230,32 @@ def build_observer(
     if options.log == "json":
         stdout = files.stream(sys.stdout, missing_record)
         log = JsonLog(stdout, quiet=quiet, messages=service.log_messages, dump=options.hex, name=name)
+        line_format = log.line_format()
+        streams = [stdout]
     else:
         # With a stdio: endpoint, standard output belongs to the conversation.
         stdio = any(endpoint.scheme == "stdio" for endpoint in options.endpoints)
-        log = TextLog(
-            messages=files.stream(sys.stderr if stdio else sys.stdout)
-            if service.log_messages or not quiet
-            else None,
-            activity=None if quiet else files.stream(sys.stderr),
-            problems=files.stream(sys.stderr),
+        messages = files.stream(sys.stderr if stdio else sys.stdout)
+        problems = files.stream(sys.stderr)
+        text_log = TextLog(
+            messages=messages if service.log_messages or not quiet else None,
+            activity=None if quiet else problems,
+            problems=problems,
             colour=terminal.has_colour,
             dump=options.hex,
             name=name,
         )
-        log = log if options.hex else LineCoalescer(log)
+        is_one_file = is_same_file(messages, problems)
+        line_format = text_log.line_format(is_one_file=is_one_file)
+        streams = [] if is_one_file else [messages, problems]
+        coalescer = LineCoalescer(text_log)
+        log = text_log if options.hex else coalescer
+        line_format = None if line_format is None else coalescer.line_format(line_format)
     throttled = RepeatThrottle(log)
     filtered = None if service.log_messages else filter_for(options, throttled)
+    if line_format is not None and options.trace is None and not isinstance(filtered, ProblemsOnly):
+        log_files = [stream for stream in streams if isinstance(stream, ObserverFile)]
+        return LoggedTraffic(filtered or throttled, line_format, metrics, log_files)
     if filtered is not None and options.trace is None:
         return filtered if metrics is None else CountedTraffic(metrics, filtered)
     if not observers:
