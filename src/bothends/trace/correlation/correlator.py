@@ -473,7 +473,8 @@ class Correlator:
     ) -> None:
         """Link an event to each of the others that transferred some of the same bytes."""
         disjoint = 0
-        for other in reversed(others):
+        for at in range(_first_after(others, span.end) - 1, -1, -1):
+            other = others[at]
             if other.end <= span.start:
                 disjoint += 1
                 if disjoint > MAX_OUT_OF_ORDER:
@@ -733,6 +734,24 @@ def sequence_difference(number: int) -> int:
     """Return a difference of sequence numbers, which wrap at 2**32, as a signed number."""
     number &= 0xFFFFFFFF
     return number - (1 << 32) if number >> 31 else number
+
+
+def _first_after(spans: list[Span], offset: int) -> int:
+    """Return an index from which on all spans start at `offset` or later, as near to the first as is quick.
+
+    Spans are nearly sorted: a retransmission is out of order, by `MAX_OUT_OF_ORDER` at most.
+    """
+    low, high = 0, len(spans)
+    while low < high:
+        middle = (low + high) // 2
+        if spans[middle].start < offset:
+            low = middle + 1
+        else:
+            high = middle
+    high = min(low + MAX_OUT_OF_ORDER, len(spans))
+    while high > low and spans[high - 1].start >= offset:
+        high -= 1
+    return high
 
 
 def trim_spans(spans: list[Span]) -> None:
