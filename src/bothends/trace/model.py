@@ -321,7 +321,8 @@ class Trace:
     that a run can last forever; `dropped` counts the discarded points, and `pruned` the sockets and processes
     that only they referred to. `notes` are messages for the user.
 
-    `frozen_at` is when bothends, ^C or a time limit began to end the programs, in nanoseconds; None if that
+    `began_at` is the time of the first point of the file of which this is a part, in nanoseconds; None if the
+    trace was not read from a file. `frozen_at` is when bothends, ^C or a time limit began to end the programs, in nanoseconds; None if that
     did not happen. The trace holds nothing later. `ended_by` is the signal that ended a run early, or "time
     limit". `blocked` are the calls that were blocked then, or at the
     end, and are not on the timeline: a read from a keyboard, a sleep, a lock.
@@ -333,6 +334,7 @@ class Trace:
         self.sockets: dict[int, Socket] = {}
         self.points: deque[Point] = deque()
         self.notes: list[str] = []
+        self.began_at: int | None = None
         self.frozen_at: int | None = None
         self.ended_by = ""
         self.blocked: list[Call] = []

@@ -68,6 +68,8 @@ class TraceWriter:
     Then each output that cannot be written is reported once, and what is missing is counted, as always in
     the trace file (`save`).
 
+    `is_part`: the trace is a part of a saved one, so the rules for findings would be wrong about it.
+
     Raises:
         SystemCallFailed: a file cannot be written; at the end, if something is missing in one.
     """
@@ -77,6 +79,7 @@ class TraceWriter:
     roles: Sequence[str] = ()
     end_line: Callable[[], bool] = lambda: False  # whether the cursor is behind a program's prompt
     programs_run: bool = False
+    is_part: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _observed: OutputFiles = field(default_factory=OutputFiles)
     _writers: list[Any] = field(default_factory=list)
@@ -165,7 +168,9 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
-        found = run_rules(self.trace, self._note_failed_rule)
+        found = [] if self.is_part else run_rules(self.trace, self._note_failed_rule)
+        if self.is_part:
+            terminal.note("findings need the whole trace: without --from and --to")
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
@@ -241,9 +246,15 @@ class TraceWriter:
             self._stack.callback(file.close)
 
     def _trace_file(self, path: Path) -> TraceFileWriter:
-        """Begin the trace file, or the trace on standard output."""
+        """Begin the trace file, which is compact, or the trace on standard output, as lines."""
         from bothends.trace.trace_file import FIRST_LINE, TraceFileWriter, missing_note
 
+        if path != STDOUT:
+            from bothends.trace import trace_blocks
+
+            first_line = trace_blocks.FIRST_LINE.decode()
+            blocks = self._observe(path, trace_blocks.missing_block, first_line=first_line, is_binary=True)
+            return trace_blocks.BlockWriter(blocks, self.trace)
         if path == STDOUT and not (self.programs_run and _has_descriptor(sys.stdout)):
             return TraceFileWriter(sys.stdout, self.trace)
         file = self._observe(path, missing_note, first_line=FIRST_LINE)

@@ -34,6 +34,7 @@ _MESSAGE: Final = re.compile(r"msg_hdr=(.*?)\}, msg_len=(\d+)\}", re.DOTALL)
 _HEX_TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})+)"')
 
 _DISPLAY_LIMIT: Final = 160  # characters of one argument on a picture
+_TEXT_BYTES: Final = 64  # bytes of a string that are shown
 
 
 def split_arguments(text: str) -> list[str]:
@@ -209,8 +210,18 @@ def display_text(argument: str) -> str:
         return descriptor(argument)[0].__str__() if _DESCRIPTOR.match(argument) else argument[:_DISPLAY_LIMIT]
     text = _SOCKET_IN_SET.sub(r"\1", argument)
     text = _HEX_TEXT.sub(
-        lambda found: _quoted(unhex(found[1][: 4 * 64]), is_truncated=len(found[1]) > 4 * 64), text
+        lambda found: _quoted(unhex(found[1][: 4 * _TEXT_BYTES]), is_truncated=len(found[1]) > 4 * _TEXT_BYTES), text
     )
+    return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
+
+
+def data_text(data: bytes) -> str:
+    """Return how `display_text` shows the bytes of a string argument."""
+    if len(data) <= _TEXT_BYTES and data.isascii():
+        text = data.decode("ascii")
+        if text.isprintable() and "\\" not in text:
+            return f'"{text}"'
+    text = _quoted(data[:_TEXT_BYTES], is_truncated=len(data) > _TEXT_BYTES)
     return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
 
 

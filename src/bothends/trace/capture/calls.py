@@ -28,7 +28,14 @@ from bothends.trace.capture.descriptors import (
     OpenFile,
     SocketRegistry,
 )
-from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalDelivered, ThreadExited
+from bothends.trace.capture.strace import (
+    CallEnded,
+    CallStarted,
+    DataMoved,
+    Line,
+    SignalDelivered,
+    ThreadExited,
+)
 from bothends.trace.model import (
     MAX_THREAD_EXITS,
     Call,
@@ -107,6 +114,7 @@ _TIME_LIMITS: Final = {
     "nanosleep": 0,
     "clock_nanosleep": 2,
 }
+MAX_USUAL: Final = 1_000  # different ends of usual lines that are remembered
 MAX_ORPHAN_LINES: Final = 10_000  # lines of a process whose parent's fork() has not returned yet
 
 _FAMILIES: Final[dict[str, SocketFamily]] = {
@@ -160,6 +168,8 @@ class CallDecoder:
         self._restarts: dict[int, _Restart] = {}  # interrupted calls, by thread
         self._now = 0  # when the current line's changes to descriptors happened
         self._orphans: dict[int, list[Line]] = {}
+        # What follows the data of usual sends and receives: the arguments, the bytes requested, the flags.
+        self._usual: dict[str, tuple[tuple[str, ...], int, frozenset[str]]] = {}
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self._opened = 0  # sockets that the program itself opened, or failed to open
@@ -174,6 +184,13 @@ class CallDecoder:
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
         """Return the points that these lines show, in order."""
         for line in lines:
+            if type(line) is DataMoved:
+                call = self._moved(line)
+                if call is not None:
+                    yield Point(call)
+                    yield Point(call, True)
+                    continue
+                line = line.as_call()
             if line.pid not in self._processes:
                 if self._processes:
                     waiting = self._orphans.setdefault(line.pid, [])
@@ -182,6 +199,37 @@ class CallDecoder:
                     continue
                 yield from self._add_process(line.pid, line.at, None)
             yield from self._decode_line(line)
+
+    def _moved(self, line: DataMoved) -> Call | None:
+        """Return the call of a line of the most frequent kind; None if something about it is unusual."""
+        pid, number = line.pid, line.descriptor
+        table = self._tables.get(pid)
+        if table is None or number <= 2 or pid in self._restarts or pid in self._calls:
+            return None
+        process, open_file = self._processes[pid], table[number]
+        if open_file is None or open_file.label != line.label or not process.role or pid in self._undrawn:
+            return None
+        socket = open_file.socket
+        if socket is None or not (self._uses_inherited or self._opened):
+            return None
+        usual = self._usual.get(line.rest)
+        if usual is None:
+            if len(self._usual) > MAX_USUAL:
+                self._usual.clear()
+            words = line.rest[2:].split(", ")
+            usual = self._usual[line.rest] = (tuple(words), int(words[0]), _flags(words, 1))
+        words, requested, flags = usual
+        result, data = line.result, line.data
+        shown = arguments.data_text(data)
+        if result < len(data) and line.name in RECEIVING:
+            data = data[:result]
+        elif result > len(data):
+            return None  # a cut string, or a pointer
+        return Call(
+            next(self._numbers), process.number, pid, line.name, line.at, line.until,
+            (str(number), shown, *words), result, "", number, socket.number, (), requested, result, data, (),
+            None, None, flags,
+        )  # fmt: skip
 
     def add_attached(self, pid: int, threads: Iterable[int], at: int) -> Iterator[Point]:
         """Add a process that was running before the trace, and its threads."""
@@ -592,6 +640,7 @@ class CallDecoder:
         if open_file is not None and open_file.socket is not None:
             if described is not None:
                 self._sockets.update_from_label(open_file.socket, described)
+                open_file.label = label if open_file.socket.family != "other" else ""
             return open_file.socket
         if described is None or described.family == "other":
             return None

@@ -56,12 +56,25 @@ class Span:
     event: int
 
 
+class SpanList(list[Span]):
+    """Spans in the order of their events. `in_order`: none begins before the end of the one before it."""
+
+    in_order = True
+
+    def add(self, span: Span) -> None:
+        """Append a span, and drop old ones."""
+        if self and span.start < self[-1].end:
+            self.in_order = False
+        self.append(span)
+        trim_spans(self)
+
+
 @dataclass(slots=True, eq=False)
 class SocketStream:
     """One direction of one socket: the bytes that its calls transferred."""
 
     position: int = 0
-    spans: list[Span] = field(default_factory=list)
+    spans: SpanList = field(default_factory=SpanList)
     end_calls: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
     failures: list[Call] = field(default_factory=list)  # receiving: ECONNRESET, EPIPE
 
@@ -70,7 +83,7 @@ class SocketStream:
 class SegmentLog:
     """The packets of one direction of a TCP connection at one end: spans, and the first of each kind."""
 
-    spans: list[Span] = field(default_factory=list)
+    spans: SpanList = field(default_factory=SpanList)
     syn: Packet | None = None
     first_ack: Packet | None = None  # the first that acknowledges a SYN
     fin: Packet | None = None
@@ -85,8 +98,7 @@ class SegmentLog:
         """Add a packet."""
         if packet.size:
             start = packet.offset or 0
-            self.spans.append(Span(start, start + packet.size, packet.number))
-            trim_spans(self.spans)
+            self.spans.add(Span(start, start + packet.size, packet.number))
         if "SYN" in packet.flags and self.syn is None:
             self.syn = packet
         elif "ACK" in packet.flags and self.first_ack is None and "RST" not in packet.flags:
@@ -129,6 +141,7 @@ class Correlator:
         self.has_transit_times = False  # whether packets are sent and arrive at different times
         self._by_inode: dict[int, Socket] = {}
         self._paired: set[int] = set()
+        self._used: dict[int, tuple[object, ...]] = {}  # what `_update_socket` has used, by socket
         self._creators: dict[
             int, Call
         ] = {}  # fork() by the child's pid, accept() by minus the socket's number
@@ -220,6 +233,7 @@ class Correlator:
         for inode in [each for each, socket in self._by_inode.items() if socket.number not in known]:
             del self._by_inode[inode]
         self._paired &= known.keys()
+        self._used.clear()
         for port, numbers in list(self._bound_by_port.items()):
             self._bound_by_port[port] = {number: None for number in numbers if number in known}
             if not self._bound_by_port[port]:
@@ -277,6 +291,10 @@ class Correlator:
 
     def _update_socket(self, socket: Socket) -> None:
         """Use what is known about a socket: its two addresses attach it to a stream of packets."""
+        known = socket.local, socket.peer, socket.inode, socket.peer_inode, socket.family
+        if self._used.get(socket.number) == known:
+            return
+        self._used[socket.number] = known
         if socket.inode and socket.family == "unix":
             self._join_unix_pair(socket)
         if socket.family not in ("inet", "inet6"):
@@ -343,6 +361,7 @@ class Correlator:
 
     def _discard_oldest_streams(self) -> None:
         """Discard the oldest quarter of the streams: a server may accept any number of connections."""
+        self._used.clear()
         for ends in list(self._streams)[: MAX_STREAMS // 4]:
             stream = self._streams.pop(ends)
             for socket in (stream.sender, stream.receiver):
@@ -406,7 +425,7 @@ class Correlator:
             size = call.requested if call.requested is not None else len(call.data)
             span = Span(stream.position, stream.position + size, call.number)
             stream.position = span.end
-            stream.spans.append(span)
+            stream.spans.add(span)
             self._unfinished_sends.add(call.number)
             self._link_sent_span(socket, span)
         else:
@@ -420,11 +439,11 @@ class Correlator:
                 for later in stream.spans[stream.spans.index(span) + 1 :]:
                     later.start, later.end = later.start - surplus, later.end - surplus
                 stream.position -= surplus
+                stream.spans.in_order = False
                 if surplus < 0:
                     self._link_sent_span(socket, span)
             if call.error in _RESET_ERRORS:
                 self._on_reset_error(call, socket)
-        trim_spans(stream.spans)
 
     def _link_sent_span(self, socket: Socket, span: Span) -> None:
         ends = self._address_pairs.get(socket.number)
@@ -454,8 +473,7 @@ class Correlator:
             return
         span = Span(stream.position, stream.position + call.size, call.number)
         stream.position = span.end
-        stream.spans.append(span)
-        trim_spans(stream.spans)
+        stream.spans.add(span)
         if back is not None and not socket.is_wrapped:
             self._link_overlapping(span, back.arrived.spans, "feeds", span_is_cause=False)
         if other is not None and other.is_wrapped == socket.is_wrapped:
@@ -466,13 +484,15 @@ class Correlator:
     def _link_overlapping(
         self,
         span: Span,
-        others: list[Span],
+        others: SpanList,
         kind: Relation,
         *,
         span_is_cause: bool,
     ) -> None:
         """Link an event to each of the others that transferred some of the same bytes."""
-        disjoint = 0
+        if not others or (others.in_order and others[-1].end <= span.start):
+            return
+        disjoint = MAX_OUT_OF_ORDER if others.in_order else 0
         for at in range(_first_after(others, span.end) - 1, -1, -1):
             other = others[at]
             if other.end <= span.start:
@@ -593,7 +613,8 @@ class Correlator:
             trim_oldest(waiting, MAX_UNMATCHED)
             waiting[packet] = None
             self._match_syn(packet)
-        self._link_open_and_close(out)
+        if _may_open_or_close(packet, out):
+            self._link_open_and_close(out)
 
     def _set_offsets(self, packet: Packet, out: Stream, back: Stream) -> None:
         """Set a packet's offsets in its stream, and the earlier packet that it repeats."""
@@ -641,10 +662,12 @@ class Correlator:
                 "feeds",
                 span_is_cause=True,
             )
-        self._link_open_and_close(out)
-        self._link_open_and_close(back)
+        if _may_open_or_close(packet, out):
+            self._link_open_and_close(out)
+            self._link_open_and_close(back)
 
     def _discard_connection(self, ends: tuple[SocketAddress, SocketAddress]) -> None:
+        self._used.clear()
         for each in (ends, ends[::-1]):
             self._streams.pop(each, None)
         for number in [
@@ -711,6 +734,14 @@ class Correlator:
         self._timeline.add_constraint(key(cause, kind == "feeds" and self.has_transit_times), effect_key)
 
 
+def _may_open_or_close(packet: Packet, stream: Stream) -> bool:
+    """Return whether a packet is part of the handshake or of the end: the first one with an ACK is."""
+    flags = packet.flags
+    if "SYN" in flags or "FIN" in flags or "RST" in flags:
+        return True
+    return stream.arrived.first_ack is None or stream.arrived.first_ack is packet
+
+
 def _arrival_key(packet: Packet) -> int:
     """Return the key of the point at which a packet arrives."""
     return key(packet.number, bool(packet.reaches))
@@ -736,18 +767,22 @@ def sequence_difference(number: int) -> int:
     return number - (1 << 32) if number >> 31 else number
 
 
-def _first_after(spans: list[Span], offset: int) -> int:
+def _first_after(spans: SpanList, offset: int) -> int:
     """Return an index from which on all spans start at `offset` or later, as near to the first as is quick.
 
     Spans are nearly sorted: a retransmission is out of order, by `MAX_OUT_OF_ORDER` at most.
     """
     low, high = 0, len(spans)
+    if spans[-1].start < offset and spans.in_order:
+        return high
     while low < high:
         middle = (low + high) // 2
         if spans[middle].start < offset:
             low = middle + 1
         else:
             high = middle
+    if spans.in_order:
+        return low
     high = min(low + MAX_OUT_OF_ORDER, len(spans))
     while high > low and spans[high - 1].start >= offset:
         high -= 1

@@ -195,7 +195,7 @@ class Layout:
         """Return the rows of a point: none if it is filtered out, or drawn together with a later one."""
         event = point.event
         if self._start is None:
-            self._start = event.at
+            self._start = event.at if self._trace.began_at is None else self._trace.began_at
         if isinstance(event, Call) and event.socket is not None:
             self._track_owner(event)
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
