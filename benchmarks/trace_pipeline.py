@@ -2,8 +2,8 @@
 
 Prints four figures of an echo over one connection, with one call and one packet for each way:
 
-    source to file   events a second, of processor time: strace's lines and packets parsed, correlated, ordered
-                     and written to a trace file; drawn, too, as on a terminal
+    source to file   events a second, of processor time: strace's lines and packets parsed, correlated, put in
+                     order and written to a trace file; drawn, too, as on a terminal
     live             wall clock of `bothends trace --save`, to that of strace alone writing two files
     open             wall clock of `bothends trace --open --html`, and the size of the page
     disk             bytes of the trace file for an event
@@ -132,17 +132,17 @@ class Recording:
 def source_to_file(recording: Recording, path: Path, *, draw: bool) -> tuple[int, float]:
     """Run a recording through the pipeline. Returns the number of events, and processor seconds."""
     trace = Trace()
-    session = TraceSession(lambda point: writer.write(point), trace=trace)
+    outputs = TraceOutputs(Filter(hide_quiet_calls=True), width=120, save=path)
+    writer = TraceWriter(outputs, trace, ["client", "server"], programs_run=True)
+    session = TraceSession(writer.write, trace=trace)
     programs = [session.add_client(role, [role], inherit_stdin=False) for role in ("client", "server")]
     parsers = [StraceParser() for _ in programs]
     session.capture = _NoCapture()
     session._correlator.has_packets = True
-    outputs = TraceOutputs(Filter(hide_quiet_calls=True), width=120, save=path)
     stdout = os.dup(1)
     with open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 1)
         try:
-            writer = TraceWriter(outputs, trace, ["client", "server"], programs_run=True)
             with writer:
                 if not draw:
                     writer._layout = None
@@ -206,7 +206,15 @@ def live(folder: Path, round_trips: int) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         port = server.stdout.readline().decode().strip()
-        command = [*strace, str(folder / "2"), "--", *python, str(folder / "client.py"), port, str(round_trips)]
+        command = [
+            *strace,
+            str(folder / "2"),
+            "--",
+            *python,
+            str(folder / "client.py"),
+            port,
+            str(round_trips),
+        ]
         subprocess.run(command, check=True)
     alone = time.monotonic() - start
     yield f"strace alone: {alone:.2f} s"
@@ -253,7 +261,8 @@ def main() -> None:
             events = sum(map(len, itertools.chain(each[2] for each in recording.batches))) + sum(
                 each[0].count(b"\n") + each[1].count(b"\n") for each in recording.batches
             )
-            print(f"open: {taken:.2f} s, {processor:.2f} s of processor time, page {page.stat().st_size:,} bytes")
+            size = page.stat().st_size
+            print(f"open: {taken:.2f} s, {processor:.2f} s of processor time, page {size:,} bytes")
             print(f"disk: {path.stat().st_size / events:.1f} bytes an event")
         if "live" in chosen:
             for line in live(folder, given.round_trips):

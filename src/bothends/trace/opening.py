@@ -1,9 +1,9 @@
-"""Open a trace file of any version: lines of JSON (`trace_file.py`), or compressed blocks (`trace_blocks.py`)."""
+"""Open a trace file of any version: lines (`trace_file.py`) or compressed blocks (`trace_blocks.py`)."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final
@@ -22,9 +22,7 @@ class OpenedTrace:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
 
-    def read(
-        self, on_point: Callable[[Point], None], trace: Trace, period: Period | None = None
-    ) -> None:
+    def read(self, on_point: Callable[[Point], None], trace: Trace, period: Period | None = None) -> None:
         """Read it, or a period of it, into `trace`. `on_point` is called for each point, once it is added.
 
         Raises:
@@ -34,8 +32,8 @@ class OpenedTrace:
         if first == trace_blocks.FIRST_LINE:
             trace_blocks.TraceReader(self._file, self._name, on_point, trace, period).read()
             return
-        lines = _Lines(first, io.TextIOWrapper(self._file, encoding="utf-8", errors="replace"))
-        trace_file.read(lines, self._name, on_point, trace, period)
+        with io.TextIOWrapper(self._file, encoding="utf-8", errors="replace") as rest:
+            trace_file.read(_lines(first, rest), self._name, on_point, trace, period)
 
     def __enter__(self) -> OpenedTrace:
         return self
@@ -46,23 +44,12 @@ class OpenedTrace:
         self._file.close()
 
 
-class _Lines:
-    """The lines of a file whose first bytes have been read."""
-
-    def __init__(self, first: bytes, rest: io.TextIOWrapper) -> None:
-        self._first, self._rest = first.decode("utf-8", "replace"), rest
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        if self._first:
-            line, self._first = self._first, ""
-            return line if line.endswith("\n") else line + self._rest.readline()
-        line = self._rest.readline()
-        if not line:
-            raise StopIteration
-        return line
+def _lines(first: bytes, rest: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a file whose first bytes have been read."""
+    line = first.decode("utf-8", "replace")
+    if line:
+        yield line if line.endswith("\n") else line + rest.readline()
+        yield from rest
 
 
 def open_trace(path: Path) -> OpenedTrace:

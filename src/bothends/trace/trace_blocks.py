@@ -5,8 +5,8 @@
 
 1. A header holds the sizes, and the times of the first and the last point: from header to header a reader
    finds the blocks of a period. The headers are the index.
-2. The state are lines as in `trace_file.py`: processes, sockets, notes, and what is known at the end. A reader
-   that skips a block's events reads its state anyway, because later events refer to it.
+2. The state are lines as in `trace_file.py`: processes, sockets, notes, and what is known at the end. A
+   reader that skips a block's events reads its state anyway, because later events refer to it.
 3. The events are rows of numbers, in timeline order. What many events have in common is written once in each
    block, as a `shape`: the attributes of a call but its number, times, data and result. Of a packet the bytes
    are kept, and what they say is parsed again.
@@ -29,7 +29,16 @@ from bothends.trace import trace_file
 from bothends.trace.capture.arguments import data_text
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.capture.packets import parse_packet
-from bothends.trace.model import PRUNE_SLACK, Call, CausalLink, Packet, Point, SocketAddress, Trace, trim_oldest
+from bothends.trace.model import (
+    PRUNE_SLACK,
+    Call,
+    CausalLink,
+    Packet,
+    Point,
+    SocketAddress,
+    Trace,
+    trim_oldest,
+)
 
 VERSION: Final = 2
 FIRST_LINE: Final = b'{"bothends-trace": 2}\n'
@@ -50,6 +59,9 @@ START_LINE: Final = -2  # an event as in `trace_file.py`: its start
 END_LINE: Final = -3  # the same, its end
 RELATIONS: Final = ("carries", "feeds", "reaches", "opens", "ends", "resets", "starts", "repeats")
 _RELATION_NUMBERS: Final = {name: number for number, name in enumerate(RELATIONS)}
+_OF_ONE_CALL: Final = (
+    "number", "at", "until", "result", "error", "size", "data", "made", "ready", "ready_events",
+)  # fmt: skip
 _MOVING: Final = SENDING | RECEIVING
 _TCP_START: Final = struct.Struct("!HHII")
 _UDP_START: Final = struct.Struct("!HH")
@@ -63,7 +75,7 @@ class BlockFile(Protocol):
     """Where blocks are written: an `ObserverFile` in binary."""
 
     def write(self, text: bytes, /, *, records: int) -> object:
-        """Write a whole block with so many records, or nothing, and return False."""
+        """Write a whole block with a number of records, or nothing, and return False."""
 
 
 class BlockWriter(trace_file.TraceFileWriter):
@@ -120,7 +132,10 @@ class BlockWriter(trace_file.TraceFileWriter):
             MAGIC, len(self._rows), len(state), len(rows) if packed else 0, len(data), len(packed_state),
             len(packed), self._first_at, self._last_at,
         )  # fmt: skip
-        if self._blocks.write(header + packed_state + packed, records=len(self._rows) + len(self._state)) is False:
+        if (
+            self._blocks.write(header + packed_state + packed, records=len(self._rows) + len(self._state))
+            is False
+        ):
             for key in self._state_keys:  # write them again with the next block
                 self._written.pop(key, None)
         self._state, self._state_keys = [], []
@@ -209,7 +224,18 @@ class BlockWriter(trace_file.TraceFileWriter):
         self._write_if_changed("socket", call.socket, *call.sockets, call.created_id)
         self._add_state()
         value = trace_file.to_json_object(call)
-        for each in ("number", "at", "until", "result", "error", "size", "data", "made", "ready", "ready_events"):
+        for each in (
+            "number",
+            "at",
+            "until",
+            "result",
+            "error",
+            "size",
+            "data",
+            "made",
+            "ready",
+            "ready_events",
+        ):
             value.pop(each, None)
         if arguments is not call.arguments:
             value["arguments"] = list(arguments)
@@ -219,7 +245,8 @@ class BlockWriter(trace_file.TraceFileWriter):
 
     def _write_packet(self, packet: Packet) -> None:
         key = (
-            packet.sender, packet.receiver, packet.interface, packet.resent, packet.source, packet.destination,
+            packet.sender, packet.receiver, packet.interface, packet.resent,
+            packet.source, packet.destination,
             None if packet.offset is None else packet.offset - packet.sequence & _WRAP,
             None if packet.acks is None else packet.acks - packet.acknowledged & _WRAP,
         )  # fmt: skip
@@ -246,7 +273,7 @@ class BlockWriter(trace_file.TraceFileWriter):
         """Append the causes of an event to a row, as a list: how far back each is, and its relation."""
         causes = self._trace.causes_of(number)
         if causes:
-            found = []
+            found: list[int] = []
             for link in causes:
                 found += (number - link.cause, _RELATION_NUMBERS[link.kind])
             rest.append(found)
@@ -275,7 +302,9 @@ def _is_derivable(packet: Packet) -> bool:
         return False
     ports = packet.source.port, packet.destination.port
     if packet.protocol == "udp":
-        return (raw[9 if start != 40 else 6] == 17 or start != 40) and _UDP_START.unpack_from(raw, start) == ports
+        return (raw[9 if start != 40 else 6] == 17 or start != 40) and _UDP_START.unpack_from(
+            raw, start
+        ) == ports
     if len(raw) < start + 20:
         return False
     return _TCP_START.unpack_from(raw, start) == (*ports, packet.sequence, packet.acknowledged)
@@ -355,7 +384,11 @@ class TraceReader:
         if len(head) < HEADER.size:
             raise _CutOff
         header = BlockHeader(*HEADER.unpack(head))
-        if max(header[2:7]) > MAX_SECTION or header.rows + header.data > MAX_SECTION or header.points > MAX_ROWS:
+        if (
+            max(header[2:7]) > MAX_SECTION
+            or header.rows + header.data > MAX_SECTION
+            or header.points > MAX_ROWS
+        ):
             raise ValueError("a section is too large")
         packed_state = self._file.read(header.packed_state)
         if len(packed_state) < header.packed_state:
@@ -538,9 +571,9 @@ def _read_end(call: Call, rest: list[Any], trace: Trace) -> None:
         result = rest[0] if rest else None
         size = rest[1] if len(rest) > 1 else result or 0
         if not (result is None or (type(result) is int and -_LIMIT < result < _LIMIT)):
-            raise ValueError("the result of a call is no number")
+            raise ValueError("the result of a call is not a number")
         if type(size) is not int or not -_LIMIT < size < _LIMIT:
-            raise ValueError("the size of a call is no number")
+            raise ValueError("the size of a call is not a number")
         call.result, call.size = result, size
     if causes:
         _read_causes(call.number, causes, trace)
@@ -552,7 +585,7 @@ _LONG_END: Final = ("result", "size", "error", "created_id", "ready", "ready_eve
 def _read_causes(number: int, causes: list[int], trace: Trace) -> None:
     for back, relation in zip(causes[::2], causes[1::2], strict=True):
         if type(back) is not int or not -_LIMIT < back < _LIMIT:
-            raise ValueError("a cause is no number")
+            raise ValueError("a cause is not a number")
         trace.link(CausalLink(number - back, number, RELATIONS[relation]))
 
 

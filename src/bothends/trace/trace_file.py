@@ -456,7 +456,7 @@ def read(
     trace: Trace,
     period: Period | None = None,
 ) -> None:
-    """Read a trace file, or a period of it, into `trace`. `on_point` is called for each point once it is added.
+    """Read a trace file, or a period of it, into `trace`. `on_point` is called for each point, once added.
 
     A file that ends within a line is read up to there, and `trace` gets a note.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
@@ -91,6 +92,7 @@ class TraceWriter:
     def __enter__(self) -> TraceWriter:
 
         with self._stack:
+            self._stack.enter_context(rare_collection())
             self._observed = self._stack.enter_context(output_files())
             if self.outputs.as_json:
                 self._writers.append(self._trace_file(STDOUT))
@@ -98,6 +100,8 @@ class TraceWriter:
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(self._trace_file(self.outputs.save))
+            for writer in self._writers:
+                self._stack.callback(writer.flush)
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # fail before a long run, not after it
             if self.outputs.pcapng is not None:
@@ -175,6 +179,8 @@ class TraceWriter:
             terminal.note(note, "warning")
             for writer in self._writers:
                 writer.write_note(note)
+        for writer in self._writers:
+            writer.flush()
         waits: list[str] = []
         arrows: list[WaitArrow] = []
         if self.trace.ended_by:

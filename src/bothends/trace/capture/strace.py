@@ -120,7 +120,8 @@ _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 # A line of `DataMoved`. A label has no quotes and no blanks; nor has the data, which is in hexadecimal.
 _DATA_MOVED: Final = re.compile(
     rb"(\d+) +(\d+)\.(\d{9}) (sendto|recvfrom|read|write)\((\d+)<([A-Z][A-Za-z0-9-]*:\[[^\" ]*\])>, "
-    rb"\"((?:\\x[0-9a-f]{2})*)\"(, \d+(?:, (?:0|MSG_[A-Z_|]+)(?:, NULL, (?:0|NULL))?)?)\) = (\d+) <(\d+)\.(\d{9})>"
+    rb"\"((?:\\x[0-9a-f]{2})*)\"(, \d+(?:, (?:0|MSG_[A-Z_|]+)(?:, NULL, (?:0|NULL))?)?)\) = (\d+) "
+    rb"<(\d+)\.(\d{9})>"
 )
 _CALL: Final = re.compile(r"(\w+)\((.*)", re.DOTALL)
 _RESUMED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
