@@ -124,6 +124,7 @@ class _TraceCommand(click.Command):
     multiple=True,
     help="Draw sockets with this port only; may be repeated.",
 )
+@click.option("--unfold", is_flag=True, help="Draw every row, even of round trips that repeat many times.")
 @click.option("--explain", is_flag=True, help="Explain each call below it.")
 @click.option("--width", metavar="COLUMNS", type=click.IntRange(60, 1000), help="Width of the diagram.")
 @click.option("--save", metavar="FILE", type=_FILE, help="Write the trace to a file, for --open.")
@@ -159,6 +160,7 @@ def trace(
     only: str,
     descriptors: tuple[int, ...],
     ports: tuple[int, ...],
+    unfold: bool,
     explain: bool,
     width: int | None,
     save: Path | None,
@@ -191,7 +193,7 @@ def trace(
         descriptors=frozenset(descriptors),
         ports=frozenset(ports),
     )
-    outputs = TraceOutputs(event_filter, explain, width, as_json, save, svg, html, pcapng)
+    outputs = TraceOutputs(event_filter, explain, width, as_json, save, svg, html, pcapng, not unfold)
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
     programs = Programs(command, servers, clients, lanes, pids)

@@ -52,6 +52,7 @@ class TraceOutputs:
     svg: Path | None = None
     html: Path | None = None
     pcapng: Path | None = None
+    fold: bool = True
 
     @property
     def takes_stdout(self) -> bool:
@@ -205,7 +206,8 @@ class TraceWriter:
         if self.outputs.svg is not None:
             from bothends.trace.rendering.svg import render_svg
 
-            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
+            fold = self.outputs.fold
+            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=fold)
             self._files[self.outputs.svg].write(render_svg(rows, self._title()), records=1)
         if self.outputs.html is not None:
             from bothends.trace.rendering.html import render_page
@@ -232,7 +234,11 @@ class TraceWriter:
         width = self.outputs.width or shutil.get_terminal_size((120, 24)).columns
         self._painter = Painter(width, colour=terminal.has_colour(sys.stdout))
         self._layout = Layout(
-            self.trace, self.outputs.event_filter, explain=self.outputs.explain, roles=self.roles
+            self.trace,
+            self.outputs.event_filter,
+            explain=self.outputs.explain,
+            roles=self.roles,
+            fold=self.outputs.fold,
         )
 
     def _draw(self, rows: Iterable[Row]) -> None:

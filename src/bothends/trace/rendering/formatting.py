@@ -142,6 +142,15 @@ def duration(nanoseconds: int) -> str:
     return f"{nanoseconds // 1000} us"
 
 
+def duration_range(low: int, high: int) -> str:
+    """Format two durations, as in "38 to 95 us", or one if they look the same."""
+    first, last = duration(low), duration(high)
+    if first == last:
+        return first
+    number, _, unit = first.partition(" ")
+    return f"{number if last.endswith(' ' + unit) else first} to {last}"
+
+
 def display_width(text: str) -> int:
     """Return the number of terminal columns of a text."""
     if text.isascii():

@@ -33,6 +33,7 @@ from bothends.trace.model import (
 )
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.explain import explain_call
+from bothends.trace.rendering.folding import Decision, FoldedRows, Folder
 from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.tcp_states import TcpStateTracker
 
@@ -90,7 +91,7 @@ class Row:
     """One row of the picture: a bar for each lane, and texts or an arrow.
 
     `at` is nanoseconds since the first event, or None for a row without a time. `event` is the number of the
-    event it shows. `is_header`: its cells are the names of the lanes.
+    event it shows. `is_header`: its cells are the names of the lanes. `fold` says what is folded there.
     """
 
     at: int | None
@@ -99,6 +100,7 @@ class Row:
     arrow: Arrow | None = None
     event: int | None = None
     is_header: bool = False
+    fold: str = ""
 
 
 @dataclass(slots=True)
@@ -161,6 +163,7 @@ class Layout:
         explain: add an explanation below each call.
         roles: lanes to reserve from the start.
         is_complete: the trace has ended, so that datagrams not received by now are marked.
+        fold: draw what repeats as one row (`folding.py`).
     """
 
     def __init__(
@@ -171,7 +174,10 @@ class Layout:
         explain: bool = False,
         roles: Iterable[str] = (),
         is_complete: bool = False,
+        fold: bool = False,
     ) -> None:
+        self._folder = Folder(trace) if fold else None
+        self._folded = FoldedRows()
         self._trace = trace
         self._filter = row_filter if row_filter is not None else Filter()
         self._unhidden = replace(self._filter, hide_quiet_calls=False)
@@ -192,7 +198,32 @@ class Layout:
         self._prune_threshold = PRUNE_SLACK
 
     def rows(self, point: Point) -> Iterator[Row]:
-        """Return the rows of a point: none if it is filtered out, or drawn together with a later one."""
+        """Return the rows of a point: none if it is left out, folded, or drawn together with a later one."""
+        if self._folder is None or not self._filter.shows(point.event, self._trace.sockets):
+            yield from self._rows_of_point(point)
+            return
+        yield from self._decided_rows(self._folder.add(point))
+
+    def _decided_rows(self, decisions: Iterable[Decision]) -> Iterator[Row]:
+        for decision in decisions:
+            if decision.is_folded:
+                self._folded.add(decision)
+                if decision.point.is_end and isinstance(decision.point.event, Call):
+                    self._pending_calls.pop(decision.point.event.thread, None)
+            else:
+                if self._folded.points:
+                    yield from self._fold_row()
+                yield from self._rows_of_point(decision.point)
+
+    def _fold_row(self) -> Iterator[Row]:
+        """Draw the row that stands for what was folded since the last one that was drawn."""
+        folded, self._folded = self._folded, FoldedRows()
+        yield from self._pending_rows()
+        if folded.first is not None:
+            at = max(folded.first.at, self._clock)
+            yield Row(at - (self._start or 0), self._bars(), fold="… " + folded.text())
+
+    def _rows_of_point(self, point: Point) -> Iterator[Row]:
         event = point.event
         if self._start is None:
             self._start = event.at if self._trace.began_at is None else self._trace.began_at
@@ -213,14 +244,22 @@ class Layout:
                 case KernelEvent():
                     yield from self._kernel_event_rows(event)
             if transitions:
-                yield from self.pending() if isinstance(event, Packet) else ()
+                yield from self._pending_rows() if isinstance(event, Packet) else ()
                 yield from self._state_row(transitions)
 
-    def pending(self, except_thread: int | None = None) -> Iterator[Row]:
+    def pending(self) -> Iterator[Row]:
+        """Draw what is not drawn yet because more may follow. Called when the trace is idle, or has ended."""
+        if self._folder is not None:
+            yield from self._decided_rows(self._folder.pause())
+            if self._folded.points:
+                yield from self._fold_row()
+        yield from self._pending_rows()
+
+    def _pending_rows(self, except_thread: int | None = None) -> Iterator[Row]:
         """Draw the starts of unfinished calls and of packets in transit.
 
-        Called before anything else is drawn, and when the trace is idle. The call of `except_thread` is left
-        out, because it is about to be drawn whole.
+        Called before anything else is drawn. The call of `except_thread` is left out, because it is about to
+        be drawn whole.
         """
         for thread, call in self._hidden_waits.items():
             if (lane := self._lane(call.process)) is not None:
@@ -270,10 +309,10 @@ class Layout:
             return  # a shell that starts the program, or the program before it creates a socket
         yield from self._assign_lane(call.process)
         if not is_end:
-            yield from self.pending()
+            yield from self._pending_rows()
             self._pending_calls[call.thread] = call
             return
-        yield from self.pending(except_thread=call.thread)
+        yield from self._pending_rows(except_thread=call.thread)
         is_whole = self._pending_calls.pop(call.thread, None) is not None
         lane = self._lane(call.process)
         if lane is not None:
@@ -307,7 +346,7 @@ class Layout:
 
     def _packet_rows(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
         is_whole = self._pending_packets.pop(packet.number, None) is not None or not packet.reaches
-        yield from self.pending()
+        yield from self._pending_rows()
         self._has_packets = True
         if packet.reaches and not is_end:
             self._pending_packets[packet.number] = packet
@@ -369,7 +408,7 @@ class Layout:
                 yield self._row(None, (), call, Arrow(sender, receiver, text, "data"))
 
     def _process_event_rows(self, event: ProcessEvent) -> Iterator[Row]:
-        yield from self.pending()
+        yield from self._pending_rows()
         lane = self._lane_index(event.process)
         if lane is None:
             return
@@ -389,7 +428,7 @@ class Layout:
         count = self._kernel_events[repeated] = self._kernel_events.get(repeated, 0) + 1
         if count > MAX_REPEATED and count & (count - 1):
             return
-        yield from self.pending()
+        yield from self._pending_rows()
         text = kernel_text(event) + (f", {count} times so far" if count > MAX_REPEATED else "")
         style: Style = "reset" if event.kind.startswith("reset") else "error"
         yield self._row(event.at, (Cell(lane, text, style, wraps=True),), event)
@@ -513,9 +552,13 @@ def rows_of(
     *,
     explain: bool = False,
     waits: Sequence[WaitArrow] = (),
+    fold: bool = False,
 ) -> Iterator[Row]:
-    """Return all rows of a trace that has ended. `waits` are drawn below its events."""
-    layout = Layout(trace, row_filter, explain=explain, is_complete=True)
+    """Return all rows of a trace that has ended. `waits` are drawn below its events.
+
+    `fold`: what repeats is one row.
+    """
+    layout = Layout(trace, row_filter, explain=explain, is_complete=True, fold=fold)
     for point in trace.points:
         yield from layout.rows(point)
     yield from layout.pending()

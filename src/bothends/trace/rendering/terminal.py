@@ -52,10 +52,17 @@ class Painter:
             (cell,) = row.cells
             for part in textwrap.wrap(cell.text, max(self._lane_width(row) - 6, 20)):
                 yield self._join_pieces(self._cells(row, (Cell(cell.lane, f"  {part}", cell.style),)))
+        elif row.fold:
+            yield self._join_pieces(self._fold(row))
         elif row.arrow is not None:
             yield self._join_pieces(self._arrow(row, row.arrow))
         else:
             yield self._join_pieces(self._cells(row, row.cells))
+
+    def _fold(self, row: Row) -> Iterator[StyledText]:
+        yield _time(row.at), "quiet"
+        text = formatting.truncate(row.fold, max(self._width - TIME_WIDTH - 4, 20))
+        yield f"┊ {text} ┊", "note"
 
     def _lane_width(self, row: Row) -> int:
         """Return the columns of a lane."""
