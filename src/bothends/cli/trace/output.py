@@ -201,7 +201,7 @@ class TraceWriter:
     def _write_files(
         self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
     ) -> None:
-        from bothends.trace.rendering.layout import rows_of
+        from bothends.trace.rendering.layout import folded_events, rows_of
 
         if self.outputs.svg is not None:
             from bothends.trace.rendering.svg import render_svg
@@ -212,8 +212,10 @@ class TraceWriter:
         if self.outputs.html is not None:
             from bothends.trace.rendering.html import render_page
 
-            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
-            page = render_page(self.trace, rows, found, self._title(), waits)
+            event_filter = self.outputs.event_filter
+            rows = rows_of(self.trace, event_filter, waits=arrows)
+            folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+            page = render_page(self.trace, rows, found, self._title(), waits, folded)
             self._files[self.outputs.html].write(page, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
             writer = self._start_packets(self.outputs.pcapng)

@@ -353,7 +353,10 @@ class FoldedRows:
         self.points += 1
         if self.first is None:
             self.first = decision.point
-        unit = decision.unit
+        self.add_unit(decision.unit)
+
+    def add_unit(self, unit: Unit | None) -> None:
+        """Count a folded period."""
         if unit is None:
             return
         key = unit.kind, unit.name if unit.kind == "calls" else ""

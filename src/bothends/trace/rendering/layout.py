@@ -33,7 +33,7 @@ from bothends.trace.model import (
 )
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.explain import explain_call
-from bothends.trace.rendering.folding import Decision, FoldedRows, Folder
+from bothends.trace.rendering.folding import Decision, FoldedRows, Folder, Unit
 from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.tcp_states import TcpStateTracker
 
@@ -565,6 +565,24 @@ def rows_of(
     if trace.points:
         last = trace.points[-1].at
         yield from layout.wait_rows(waits, last if trace.frozen_at is None else trace.frozen_at)
+
+
+def folded_events(trace: Trace, row_filter: Filter) -> dict[int, Unit | None]:
+    """Return the events of a trace that has ended that are folded: their numbers, and the periods they end."""
+    folder = Folder(trace)
+    found: dict[int, Unit | None] = {}
+    drawn = set[int]()  # events with a point that is not folded
+    pending: list[Iterable[Decision]] = [
+        folder.add(point) for point in trace.points if row_filter.shows(point.event, trace.sockets)
+    ]
+    for decisions in (*pending, folder.pause()):
+        for decision in decisions:
+            number = decision.point.event.number
+            if not decision.is_folded:
+                drawn.add(number)
+            elif number not in found or decision.unit is not None:
+                found[number] = decision.unit
+    return {number: unit for number, unit in found.items() if number not in drawn}
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:
