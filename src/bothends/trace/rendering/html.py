@@ -34,6 +34,7 @@ from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.layout import Row
 
 MAX_ROWS: Final = 400_000
+MAX_NARROW_LANES: Final = 4  # with more lanes, the page is wider than the screen
 MAX_DETAILS: Final = 10_000  # events with an explanation of their own
 
 _PAGE: Final = """<!doctype html>
@@ -47,7 +48,7 @@ _PAGE: Final = """<!doctype html>
 <title>{title}</title>
 <style>{style}</style>
 </head>
-<body>
+<body{wide}>
 <header>
 <h1>{title}</h1>
 <p>{summary}</p>
@@ -64,6 +65,7 @@ _PAGE: Final = """<!doctype html>
 </form>
 <div class="columns">
 <main style="--lanes: {lanes}">
+<div class="row lanes" id="heads" aria-hidden="true" hidden></div>
 <ol aria-label="Calls and packets, in order. Use the arrow keys to move between them.">
 </ol>
 <noscript>This page needs its script, which builds the rows.</noscript>
@@ -116,6 +118,7 @@ def render_page(
         summary=markup(_summary(trace, columns.shown)),
         findings=_waits(waits) + _findings(findings),
         lanes=lanes,
+        wide=' class="wide"' if lanes > MAX_NARROW_LANES else "",
         events=_packed(columns.content(findings)),
         script=SCRIPT,
     )

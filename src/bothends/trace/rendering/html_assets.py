@@ -27,19 +27,27 @@ header p { margin: 0 0 .75rem; color: var(--muted); }
   padding: 0 1rem 2rem; }
 ol { list-style: none; margin: 0; padding: 0;
   font: 12.5px/1.35 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-.row { display: grid; grid-template-columns: 4.6rem repeat(var(--lanes), minmax(0, 1fr));
-  min-height: 1.5em; }
+main { --time: 4.6rem; --stroke: linear-gradient(var(--line), var(--line));
+  --dashes: repeating-linear-gradient(var(--muted) 0 3px, transparent 3px 6px); }
+.row { display: grid; grid-template-columns: var(--time) repeat(var(--lanes), minmax(0, 1fr));
+  min-height: 1.5em; background-size: 1px 100%; background-repeat: no-repeat; }
 .row > * { grid-row: 1; }
 .row[data-event] { cursor: default; }
 ol.long .row { height: 1.6em; min-height: 0; }
 ol.long .cell, ol.long .arrow b { white-space: pre; overflow: hidden; text-overflow: ellipsis; }
 ol.long .arrow b { display: inline-block; max-width: 100%; vertical-align: top; }
-main { overflow-x: auto; }
-ol { min-width: min(100%, calc(4.6rem + var(--lanes) * 14rem)); }
-ol.wide { min-width: calc(4.6rem + var(--lanes) * 14rem); }
+ol.long .lanes { position: static; padding: 0; }
+#heads[hidden] { display: none; }
+#heads { font: bold 12.5px/1.35 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
+.wide { padding-bottom: 34vh; }
+.wide .columns { display: block; }
+.wide main { width: calc(4.6rem + var(--lanes) * 17rem); }
+.wide aside { position: fixed; inset: auto 0 0 0; max-height: 32vh; z-index: 3;
+  border-top: 1px solid var(--line); border-radius: 0; }
+.wide header, .wide .findings, .wide .filters { max-width: calc(100vw - 2rem); }
 .fold { grid-column: 2 / -1; color: var(--note); padding: .1em .65em; white-space: pre; overflow: hidden;
   text-overflow: ellipsis; }
-.row.folded { cursor: pointer; background: var(--panel); }
+.row.folded { cursor: pointer; background-color: var(--panel); }
 .filters { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: center; padding: 0 1rem .6rem; }
 .filters[hidden] { display: none; }
 .filters label { color: var(--muted); }
@@ -47,11 +55,9 @@ ol.wide { min-width: calc(4.6rem + var(--lanes) * 14rem); }
   background: var(--panel); border: 1px solid var(--line); border-radius: 4px; padding: .1rem .4rem;
   max-width: 16rem; }
 .filters output { color: var(--muted); }
-.lanes { position: sticky; top: 0; z-index: 2; background: var(--background); font-weight: bold;
+.lanes { position: sticky; top: 0; z-index: 2; background-color: var(--background); font-weight: bold;
   padding: .35rem 0; }
 .time { grid-column: 1; color: var(--muted); white-space: pre; padding-top: .1em; }
-.bar { border-left: 1px solid var(--line); }
-.bar.waits { border-left: 1px dashed var(--muted); }
 .cell { padding: .1em .4em .1em .65em; overflow-wrap: anywhere; }
 .lanes .cell { padding-left: 0; }
 .arrow { position: relative; text-align: center; margin-left: 1px; padding: .1em 1em; overflow: hidden; }
@@ -71,8 +77,8 @@ ol.wide { min-width: calc(4.6rem + var(--lanes) * 14rem); }
 .quiet { color: var(--muted); } .error, .reset { color: var(--reset); } .data { color: var(--data); }
 .open { color: var(--open); } .end { color: var(--end); } .state { color: var(--state); } .note {
   color: var(--note); }
-.related, .related .arrow b { background: var(--related); }
-.selected, .selected .arrow b { background: var(--selected); }
+.related, .related .arrow b { background-color: var(--related); }
+.selected, .selected .arrow b { background-color: var(--selected); }
 .row:focus { outline: 2px solid var(--state); outline-offset: -2px; }
 a { color: var(--state); }
 aside { position: sticky; top: .5rem; background: var(--panel); border-radius: 6px; padding: .9rem 1rem;
@@ -85,8 +91,9 @@ aside p { margin: .3rem 0 .6rem; }
 @media (max-width: 760px) {
   body { padding-bottom: 42vh; }
   .columns { display: block; padding: 0 .5rem; }
-  ol { font-size: 11px; min-width: 0; }
-  .row { grid-template-columns: 3.4rem repeat(var(--lanes), minmax(0, 1fr)); scroll-margin-bottom: 42vh; }
+  ol { font-size: 11px; }
+  main { --time: 3.4rem; }
+  .row { scroll-margin-bottom: 42vh; }
   aside { position: fixed; inset: auto 0 0 0; max-height: 40vh; border-radius: 10px 10px 0 0;
     border-top: 1px solid var(--line); z-index: 3; }
 }

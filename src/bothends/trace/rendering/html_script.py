@@ -12,7 +12,7 @@ from typing import Final
 SCRIPT: Final = """
 "use strict";
 const MAX_WHOLE = 1500;  // rows that are all built at once
-const MARGIN = 30;  // rows built above and below those in view
+const MARGIN = 15;  // rows built above and below those in view
 const details = document.getElementById("details");
 const list = document.querySelector("ol");
 const filters = document.querySelector(".filters");
@@ -25,6 +25,7 @@ let pinned = null;  // the event that stays selected when the pointer leaves it,
 let current = 0;  // the place in `view` of the row that has, or last had, the focus
 let selected = null, relatedEvents = new Set();
 let rowHeight = 20, isLong = false, first = 0, last = -1;
+let headerRows = [], headed = -1;  // the rows with the names of the lanes; the one shown at the top
 
 async function unpack(text) {
   const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
@@ -41,6 +42,7 @@ function prepare() {
   let time = 0, number = 0;
   for (let row = 0; row < count; row++) {
     if (data.times[row] >= 0) { time += data.times[row]; times[row] = time; } else times[row] = -1;
+    if (data.forms[data.form[row]][1]) headerRows.push(row);
     if (data.events[row] === null) continue;
     number += data.events[row];
     numbers[row] = number;
@@ -93,6 +95,7 @@ function kindOf(row) {
 
 // Build the rows in view, and keep those that are built already.
 function draw(anew) {
+  field("heads").hidden = !isLong;
   if (!isLong) {
     if (anew) list.replaceChildren(...view.map((_, place) => build(place)));
     return;
@@ -103,10 +106,11 @@ function draw(anew) {
   }
   const top = -list.getBoundingClientRect().top;
   const shown = Math.ceil(window.innerHeight / rowHeight);
+  showHeads(Math.max(0, Math.floor(top / rowHeight)));
   const begin = Math.max(0, Math.min(Math.floor(top / rowHeight) - MARGIN, view.length - shown));
   const end = Math.min(view.length, begin + shown + 2 * MARGIN);
-  if (!anew && begin >= first && end <= last + 1 && (begin > first || end < last + 1 || true)
-      && Math.floor(top / rowHeight) >= first && Math.floor(top / rowHeight) + shown <= last + 1) return;
+  const inView = Math.floor(top / rowHeight);
+  if (!anew && inView >= first && Math.min(inView + shown, view.length) <= last + 1) return;
   const parts = [];
   for (let place = begin; place < end; place++) {
     const kept = !anew && place >= first && place <= last ? list.children[place - first] : null;
@@ -116,6 +120,21 @@ function draw(anew) {
   list.style.paddingTop = `${begin * rowHeight}px`;
   list.style.paddingBottom = `${(view.length - end) * rowHeight}px`;
   first = begin; last = end - 1;
+}
+
+// In a long list, the names of the lanes are shown above the rows in view.
+function showHeads(place) {
+  const item = view[Math.min(place, view.length - 1)];
+  const row = item < 0 ? folds[-1 - item][0] : item;
+  let header = -1;
+  for (const each of headerRows) { if (each > row) break; header = each; }
+  field("heads").style.visibility = place && header >= 0 ? "visible" : "hidden";
+  if (header === headed || header < 0) return;
+  headed = header;
+  const cells = data.forms[data.form[header]].slice(5), texts = data.texts[header].split("\\t");
+  field("heads").replaceChildren();
+  for (let at = 0; at < cells.length; at += 2)
+    append(field("heads"), "span", texts[at / 2], "cell lane").style.gridColumn = cells[at] + 2;
 }
 
 function append(parent, name, text, className) {
@@ -142,9 +161,7 @@ function build(place) {
     item.classList.toggle("related", relatedEvents.has(number));
   } else item.removeAttribute("tabindex");
   append(item, "span", times[row] < 0 ? "" : (times[row] / 1e4).toFixed(4), "time");
-  if (!isHeader) bars.forEach((bar, lane) => {
-    if (bar !== "none") append(item, "i", "", `bar ${bar}`).style.gridColumn = lane + 2;
-  });
+  if (!isHeader) drawBars(item, bars);
   if (arrow) {
     const [from, to, style, part] = arrow, left = Math.min(from, to), right = Math.max(from, to);
     const shaft = append(item, "span", "", `arrow ${from === left ? "right" : "left"} ${style}`);
@@ -159,6 +176,22 @@ function build(place) {
     cell.style.gridColumn = cells[at] + 2;
   }
   return item;
+}
+
+// The bars of a row are its background: elements of their own would be most of the page. Each form has them once.
+const backgrounds = new Map();
+function drawBars(item, bars) {
+  let found = backgrounds.get(bars);
+  if (!found) {
+    const lanes = bars.map((bar, lane) => [bar, lane]).filter(([bar]) => bar !== "none");
+    const count = getComputedStyle(list).getPropertyValue("--lanes");
+    found = [
+      lanes.map(([bar]) => bar === "waits" ? "var(--dashes)" : "var(--stroke)").join(),
+      lanes.map(([, lane]) => `calc(var(--time) + (100% - var(--time)) * ${lane} / ${count}) 0`).join(),
+    ];
+    backgrounds.set(bars, found);
+  }
+  [item.style.backgroundImage, item.style.backgroundPosition] = found;
 }
 
 function buildFold(item, fold) {
