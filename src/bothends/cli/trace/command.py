@@ -124,6 +124,7 @@ class _TraceCommand(click.Command):
     multiple=True,
     help="Draw sockets with this port only; may be repeated.",
 )
+@click.option("--summary", is_flag=True, help="Print tables of connections and processes, not the diagram.")
 @click.option("--unfold", is_flag=True, help="Draw every row, even of round trips that repeat many times.")
 @click.option("--explain", is_flag=True, help="Explain each call below it.")
 @click.option("--width", metavar="COLUMNS", type=click.IntRange(60, 1000), help="Width of the diagram.")
@@ -160,6 +161,7 @@ def trace(
     only: str,
     descriptors: tuple[int, ...],
     ports: tuple[int, ...],
+    summary: bool,
     unfold: bool,
     explain: bool,
     width: int | None,
@@ -193,9 +195,13 @@ def trace(
         descriptors=frozenset(descriptors),
         ports=frozenset(ports),
     )
-    outputs = TraceOutputs(event_filter, explain, width, as_json, save, svg, html, pcapng, not unfold)
+    outputs = TraceOutputs(
+        event_filter, explain, width, as_json, save, svg, html, pcapng, fold=not unfold, summary=summary
+    )
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
+    if summary and outputs.takes_stdout:
+        raise click.UsageError("--summary cannot be combined with --json or --pcapng -")
     programs = Programs(command, servers, clients, lanes, pids)
     if not context.meta[_AFTER_DASHES]:
         programs = programs.with_files()

@@ -53,6 +53,7 @@ class TraceOutputs:
     html: Path | None = None
     pcapng: Path | None = None
     fold: bool = True
+    summary: bool = False
 
     @property
     def takes_stdout(self) -> bool:
@@ -97,7 +98,7 @@ class TraceWriter:
             self._observed = self._stack.enter_context(output_files())
             if self.outputs.as_json:
                 self._writers.append(self._trace_file(STDOUT))
-            elif not self.outputs.takes_stdout:
+            elif not (self.outputs.takes_stdout or self.outputs.summary):
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(self._trace_file(self.outputs.save))
@@ -190,9 +191,31 @@ class TraceWriter:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
         else:
+            if self.outputs.summary and not self.outputs.takes_stdout:
+                self._show_summary()
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
         self._write_files(found, waits, arrows)
+
+    def _show_summary(self) -> None:
+        from bothends.trace.rendering.layout import Filter
+        from bothends.trace.summary import (
+            CONNECTION_HEADERS,
+            TraceSummary,
+            connection_rows,
+            process_table,
+        )
+
+        chosen = self.outputs.event_filter
+        event_filter = Filter(False, chosen.only, chosen.descriptors, chosen.ports)
+        summary = TraceSummary(self.trace, lambda event: event_filter.shows(event, self.trace.sockets))
+        if rows := connection_rows(summary):
+            terminal.table(CONNECTION_HEADERS, rows)
+            terminal.show()
+        headers, rows = process_table(summary)
+        if rows:
+            terminal.table(headers, rows)
+            terminal.show()
 
     def _note_failed_rule(self, name: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"

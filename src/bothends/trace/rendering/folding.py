@@ -3,9 +3,9 @@
     points ──> Folder.add() ──> decisions: this point is drawn, or folded away
 
 1. The calls of one thread on one socket, and the packets of one direction of a connection, are each a
-   sequence. A sequence repeats if its last `DRAWN_REPEATS` periods were the same: the same calls with the same
-   outcome. Sizes, bytes and times may differ. So an event is compared with its own sequence only, and it does
-   not matter how sequences interleave.
+   sequence. A sequence repeats if its last `DRAWN_REPEATS` periods were the same: the same calls with the
+   same outcome. Sizes, bytes and times may differ. So an event is compared with its own sequence only, and it
+   does not matter how sequences interleave.
 2. A connection is folded while all its sequences repeat. A call or a packet that differs ends that: what was
    folded of the current round trip is drawn as well, so the difference is seen in its context.
 3. A call or a round trip that takes far longer than those before it differs, too.
@@ -187,9 +187,8 @@ class Folder:
             sequence.slowest = max(sequence.slowest, duration)
         is_end_of_unit = sequence.position == sequence.first
         began = sequence.began
-        if is_end_of_unit or (sequence.position - 1) % max(len(sequence.pattern), 1) == sequence.first:
-            if sequence.position != sequence.first or len(sequence.pattern) == 1:
-                began = sequence.began = call.at
+        if sequence.pattern and (sequence.position - 1) % len(sequence.pattern) == sequence.first:
+            began = sequence.began = call.at
         if group.leader is None:
             if sequence.repeats_itself and is_end_of_unit:
                 group.update()

@@ -7,6 +7,7 @@ Text from peers and programs is escaped (`bothends.escaping`).
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from typing import Final
 
@@ -28,7 +29,12 @@ INTERRUPTED: Final = {
 def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
     """Return the first `limit` bytes of data, quoted, with an ellipsis if the full `size` is larger."""
     whole = len(data) if size is None else size
-    return f'"{escape(data[:limit])}"' + ("…" if whole > min(len(data), limit) else "")
+    shown = _escaped(data[:limit]) if limit == PREVIEW_BYTES else escape(data[:limit])
+    return f'"{shown}"' + ("…" if whole > min(len(data), limit) else "")
+
+
+# The same bytes are shown when they are sent, in a packet, and when they are received.
+_escaped = functools.lru_cache(maxsize=8192)(escape)
 
 
 def call_text(call: Call, *, ended: bool = True) -> str:

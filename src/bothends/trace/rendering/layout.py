@@ -52,8 +52,7 @@ _NORMAL_ERRORS: Final = NONBLOCKING_ERRORS | {"EALREADY", "EINTR"}
 _ANSWERS: Final = frozenset({("getpeername", "ENOTCONN"), ("ioctl", "ENOTTY"), ("epoll_ctl", "EEXIST")})
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A text in a lane. `wraps`: it is prose, which may be wrapped to several lines."""
 
     lane: int
@@ -62,8 +61,7 @@ class Cell:
     wraps: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrow:
+class Arrow(NamedTuple):
     """An arrow from one lane to another, or a `part` of it: a packet was sent, arrived, or was lost.
 
     `lost` names the toxic that dropped it.
@@ -86,8 +84,7 @@ class WaitArrow(NamedTuple):
     event: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of the picture: a bar for each lane, and texts or an arrow.
 
     `at` is nanoseconds since the first event, or None for a row without a time. `event` is the number of the
@@ -184,6 +181,8 @@ class Layout:
         self._explain = explain
         self._is_complete = is_complete
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
+        self._lane_numbers: dict[int, int] = {}  # the lane of each process that has one
+        self._last_bars: tuple[Bar, ...] = ()
         self._pending_calls: dict[int, Call] = {}  # by thread: not drawn yet, perhaps in one row with the end
         self._pending_packets: dict[int, Packet] = {}  # in transit, and not drawn yet
         self._hidden_waits: dict[int, Call] = {}  # by thread: blocked quiet calls that are left out: rule 6
@@ -231,7 +230,9 @@ class Layout:
             self._track_owner(event)
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
             self._prune()
-        transitions = list(self._states.transitions(point))
+        transitions: list[tuple[int, str]] = []
+        if not isinstance(event, Call) or event.name == "listen":
+            transitions = list(self._states.transitions(point))
         self._track_hidden_waits(point)
         if self._filter.shows(event, self._trace.sockets):
             match event:
@@ -264,13 +265,15 @@ class Layout:
         for thread, call in self._hidden_waits.items():
             if (lane := self._lane(call.process)) is not None:
                 lane.blocked_threads.add(thread)
-        for thread, call in list(self._pending_calls.items()):
-            if thread != except_thread:
-                del self._pending_calls[thread]
-                yield self._start_row(call)
-        for packet in list(self._pending_packets.values()):
-            del self._pending_packets[packet.number]
-            yield from self._arrow_rows(packet, packet.at, "sent")
+        if self._pending_calls:
+            for thread, call in list(self._pending_calls.items()):
+                if thread != except_thread:
+                    del self._pending_calls[thread]
+                    yield self._start_row(call)
+        if self._pending_packets:
+            for packet in list(self._pending_packets.values()):
+                del self._pending_packets[packet.number]
+                yield from self._arrow_rows(packet, packet.at, "sent")
 
     def wait_rows(self, arrows: Iterable[WaitArrow], at: int) -> Iterator[Row]:
         """Draw which process waits for which, at a time, and the long waits that were left out so far."""
@@ -417,6 +420,7 @@ class Layout:
         if event.kind == "ended":
             self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
+            self._lane_numbers.pop(event.process, None)
 
     def _kernel_event_rows(self, event: KernelEvent) -> Iterator[Row]:
         """Draw what the kernel did, in the lane where it did it, except what a packet shows too."""
@@ -479,6 +483,7 @@ class Layout:
             self._lanes[self._lanes.index(None)] = lane
         elif reserved is None:
             self._lanes.append(lane)
+        self._lane_numbers[number] = self._lanes.index(lane)
         yield self._header()
 
     def _header(self) -> Row:
@@ -499,10 +504,7 @@ class Layout:
         return self._lanes[lane] if lane is not None else None
 
     def _lane_index(self, process: int) -> int | None:
-        for index, lane in enumerate(self._lanes):
-            if lane is not None and lane.process is not None and lane.process.number == process:
-                return index
-        return None
+        return self._lane_numbers.get(process)
 
     def _lane_of_socket(self, socket: int | None) -> int | None:
         """Return the lane of the process that last used a socket; before accept(), that of the listener."""
@@ -541,9 +543,14 @@ class Layout:
         return Row(at, self._bars(), cells, arrow, event.number if event is not None else None)
 
     def _bars(self) -> tuple[Bar, ...]:
-        return tuple(
+        bars: list[Bar] = [
             "none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes
-        )
+        ]
+        found = tuple(bars)
+        if found == self._last_bars:  # rows share them: most have the same
+            return self._last_bars
+        self._last_bars = found
+        return found
 
 
 def rows_of(
