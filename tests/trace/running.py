@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from bothends.errors import Unavailable
+from bothends.trace import trace_file
 from bothends.trace.capture.packets import Capture
 from bothends.trace.findings import Finding, run_rules
 from bothends.trace.model import Call, Packet, Point, Trace
+from bothends.trace.opening import open_trace
 from bothends.trace.session import TraceSession
 
 PYTHON = [sys.executable, "-I", "-S"]  # without site-packages, startup takes a third of the time
@@ -72,6 +76,24 @@ def stdin_from(text: str) -> Iterator[None]:
         finally:
             os.dup2(original, 0)
             os.close(original)
+
+
+def read_saved(path: Path) -> Trace:
+    """Read a saved trace."""
+    trace = Trace()
+    with open_trace(path) as file:
+        file.read(lambda _: None, trace)
+    return trace
+
+
+def saved_lines(path: Path) -> list[str]:
+    """Return a saved trace as lines of JSON, in the older format."""
+    trace, written = read_saved(path), io.StringIO()
+    writer = trace_file.TraceFileWriter(written, trace)
+    for point in trace.points:
+        writer.write(point)
+    writer.write_end()
+    return written.getvalue().splitlines()
 
 
 def python_command(source: str) -> list[str]:
