@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,10 @@ class TraceSummary:
         """The processes that used sockets."""
         return [each for each in self._processes.values() if each.name]
 
+    def connection_name(self, socket: int) -> str | None:
+        """Return the name of a socket's connection, or None if the socket has none in the summary."""
+        return self._names.get(socket)
+
     def _add_call(self, call: Call) -> None:
         duration_ns = call.duration
         process = self._processes.get(call.process)
@@ -200,8 +205,8 @@ def _name(socket: Socket) -> str:
 
 
 def percentile(values: Sequence[int], share: float) -> int:
-    """Return the value below which a share of sorted values lies."""
-    return values[min(int(share * len(values)), len(values) - 1)]
+    """Return the smallest of sorted values that at least a share of them does not exceed (nearest rank)."""
+    return values[max(0, math.ceil(share * len(values)) - 1)]
 
 
 CONNECTION_HEADERS: Final = (

@@ -448,6 +448,19 @@ class Period(NamedTuple):
     begin: int = 0
     end: int = 1 << 63
 
+    @staticmethod
+    def from_seconds(begin: float | None, end: float | None) -> Period | None:
+        """Return the period from `begin` to `end`, or None if both are None, for the whole trace.
+
+        Raises:
+            UsageError: `end` is before `begin`.
+        """
+        if begin is None and end is None:
+            return None
+        if begin is not None and end is not None and begin > end:
+            raise UsageError("--from is later than --to")
+        return Period(int((begin or 0) * 1e9), Period().end if end is None else int(end * 1e9))
+
 
 def read(
     lines: Iterable[str],

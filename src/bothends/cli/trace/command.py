@@ -334,15 +334,11 @@ def reopen(paths: Sequence[Path], outputs: TraceOutputs, begin: float | None, en
     from bothends.trace.correlation.merge import merge
     from bothends.trace.model import Trace
     from bothends.trace.opening import open_trace
-    from bothends.trace.trace_blocks import Period
+    from bothends.trace.trace_file import Period
 
-    period = None
-    if begin is not None or end is not None:
-        if len(paths) > 1:
-            raise click.UsageError("--from and --to need one trace: save the merged one first")
-        period = Period(int((begin or 0) * 1e9), int(end * 1e9) if end is not None else Period().end)
-        if period.begin > period.end:
-            raise click.UsageError("--from is later than --to")
+    period = Period.from_seconds(begin, end)
+    if period is not None and len(paths) > 1:
+        raise click.UsageError("--from and --to need one trace: save the merged one first")
     trace_model = Trace()
     writer = TraceWriter(outputs, trace_model, is_part=period is not None)
     if len(paths) == 1:
