@@ -119,8 +119,7 @@ def render_page(
         summary=markup(_summary(trace, columns.shown)),
         findings=_waits(waits) + _findings(findings),
         lanes=lanes,
-        wide=' class="wide"' if lanes > PACKET: Final = -1  # instead of a process
-MAX_NARROW_LANES else "",
+        wide=' class="wide"' if lanes > MAX_NARROW_LANES else "",
         events=_packed(columns.content(findings)),
         script=SCRIPT,
     )
