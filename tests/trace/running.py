@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
+import json
 import os
+import re
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +89,14 @@ def read_saved(path: Path) -> Trace:
     with open_trace(path) as file:
         file.read(lambda _: None, trace)
     return trace
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """Return the data from which the page of a trace builds its rows."""
+    found = re.search(r'id="events">([\w+/=]*)</script>', page)
+    assert found is not None
+    data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1])))
+    return data
 
 
 def saved_lines(path: Path) -> list[str]:

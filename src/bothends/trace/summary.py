@@ -223,7 +223,8 @@ def connection_rows(summary: TraceSummary) -> list[tuple[str, ...]]:
         shown = [duration(percentile(times, share)) for share in _PERCENTILES] if times else ["-"] * 3
         rows.append(
             (
-                each.name, f"{each.calls:,}", f"{each.sent:,}", f"{each.received:,}", f"{len(times):,}", *shown,
+                each.name, f"{each.calls:,}", f"{each.sent:,}", f"{each.received:,}", f"{len(times):,}",
+                *shown,
                 duration(times[-1]) if times else "-", f"{each.resent:,}", duration(each.longest_idle),
             )
         )  # fmt: skip

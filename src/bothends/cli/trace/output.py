@@ -89,6 +89,7 @@ class TraceWriter:
     _files: dict[Path, Any] = field(default_factory=dict)
     _packets: Any = None
     _layout: Any = None
+    _folded: Any = None  # the events that the diagram has folded, if it was drawn from a whole trace
     _painter: Any = None
 
     def __enter__(self) -> TraceWriter:
@@ -237,7 +238,9 @@ class TraceWriter:
 
             event_filter = self.outputs.event_filter
             rows = rows_of(self.trace, event_filter, waits=arrows)
-            folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+            folded = self._folded
+            if folded is None:
+                folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
             page = render_page(self.trace, rows, found, self._title(), waits, folded)
             self._files[self.outputs.html].write(page, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
@@ -265,6 +268,8 @@ class TraceWriter:
             roles=self.roles,
             fold=self.outputs.fold,
         )
+        if self.outputs.html is not None and self.outputs.fold and not self.programs_run:
+            self._folded = self._layout.remember_folded()
 
     def _draw(self, rows: Iterable[Row]) -> None:
         for row in rows:

@@ -30,7 +30,7 @@ MAX_PERIOD: Final = 8  # calls in a period
 MAX_HELD: Final = 64  # points of a round trip that are kept until it has ended
 MAX_GROUPS: Final = 20_000
 SLOW_NS: Final = 10_000_000  # nanoseconds: a shorter call is never slow
-SLOW_FACTOR: Final = 10  # a call is slow if it takes so many times longer than the slowest of its kind
+SLOW_FACTOR: Final = 10  # times the slowest so far: a call that takes longer is slow
 _ACTIVE: Final = 64  # events of a connection, after which a sequence that had none of them has ended
 
 Kind: TypeAlias = Literal["round trips", "requests", "calls", "packets"]
@@ -256,9 +256,7 @@ class Folder:
         return []
 
     def _folded(self, group: _Group, point: Point) -> Decision:
-        if point.is_end:
-            group.folded_starts.discard(point.event.number)
-        elif isinstance(point.event, Packet) and not point.event.reaches:
+        if point.is_end or (isinstance(point.event, Packet) and not point.event.reaches):
             group.folded_starts.discard(point.event.number)
         return Decision(point, is_folded=True)
 

@@ -18,7 +18,7 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.layout import Row
 
 MAX_ROWS: Final = 400_000
+PACKET: Final = -1  # instead of a process
 MAX_NARROW_LANES: Final = 4  # with more lanes, the page is wider than the screen
 MAX_DETAILS: Final = 10_000  # events with an explanation of their own
 
@@ -224,7 +225,7 @@ class _Columns:
             return self._connection(event.socket), self._process(event.process)
         if isinstance(event, Packet):
             number = event.sender if event.sender is not None else event.receiver
-            return self._connection(number), 0
+            return self._connection(number), PACKET
         if isinstance(event, ProcessEvent):
             return 0, self._process(event.process)
         return (self._connection(event.socket), 0) if isinstance(event, KernelEvent) else (0, 0)

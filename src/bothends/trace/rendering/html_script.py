@@ -1,7 +1,7 @@
 """The script of the web page of a trace (`html.py`).
 
-It builds the rows in view from columns of numbers and texts. It creates elements and sets their textContent; it
-never parses HTML. A trace of few rows is built as a whole, and its texts wrap; in a longer one each row has
+It builds the rows in view from columns of numbers and texts. It creates elements and sets their textContent;
+it never parses HTML. A trace of few rows is built as a whole, and its texts wrap; in a longer one each has
 one line, so that the place of any row is known, and only the rows in view are elements.
 """
 
@@ -18,7 +18,7 @@ const list = document.querySelector("ol");
 const filters = document.querySelector(".filters");
 const field = (name) => document.getElementById(name);
 
-// The columns, by row: form, time, event, text. `view` are the rows as drawn: a row, or -1 - the number of a fold.
+// The columns, by row: form, time, event, text. `view` are the rows as drawn: a row, or -1 - a fold's number.
 let data, times, numbers, folds, foldOf, view = [], isOpen = [];
 let rowsByEvent, effects = null, causes = null;
 let pinned = null;  // the event that stays selected when the pointer leaves it, if any
@@ -88,19 +88,19 @@ function arrange() {
 }
 
 function kindOf(row) {
-  if (data.forms[data.form[row]][4]) return "packets";
+  if (data.forms[data.form[row]][3] < 0) return "packets";
   const found = /^\\w+(?=\\()/.exec(data.texts[row]);
   return found ? found[0] : "";
 }
 
 // Build the rows in view, and keep those that are built already.
-function draw(anew) {
+function draw(again) {
   field("heads").hidden = !isLong;
   if (!isLong) {
-    if (anew) list.replaceChildren(...view.map((_, place) => build(place)));
+    if (again) list.replaceChildren(...view.map((_, place) => build(place)));
     return;
   }
-  if (anew && !list.childElementCount) {  // how high is a row?
+  if (again && !list.childElementCount) {  // how high is a row?
     list.append(build(0));
     rowHeight = list.firstChild.getBoundingClientRect().height || rowHeight;
   }
@@ -110,13 +110,18 @@ function draw(anew) {
   const begin = Math.max(0, Math.min(Math.floor(top / rowHeight) - MARGIN, view.length - shown));
   const end = Math.min(view.length, begin + shown + 2 * MARGIN);
   const inView = Math.floor(top / rowHeight);
-  if (!anew && inView >= first && Math.min(inView + shown, view.length) <= last + 1) return;
-  const parts = [];
-  for (let place = begin; place < end; place++) {
-    const kept = !anew && place >= first && place <= last ? list.children[place - first] : null;
-    parts.push(kept || build(place));
+  if (!again && inView >= first && Math.min(inView + shown, view.length) <= last + 1) return;
+  if (again || begin > last || end <= first) {
+    list.replaceChildren(...Array.from({length: end - begin}, (_, at) => build(begin + at)));
+  } else {  // rows that stay are not touched: one of them may have the focus
+    for (; first < begin; first++) list.firstChild.remove();
+    for (; last >= end; last--) list.lastChild.remove();
+    const above = [], below = [];
+    for (let place = begin; place < first; place++) above.push(build(place));
+    for (let place = last + 1; place < end; place++) below.push(build(place));
+    list.prepend(...above);
+    list.append(...below);
   }
-  list.replaceChildren(...parts);
   list.style.paddingTop = `${begin * rowHeight}px`;
   list.style.paddingBottom = `${(view.length - end) * rowHeight}px`;
   first = begin; last = end - 1;
@@ -178,7 +183,7 @@ function build(place) {
   return item;
 }
 
-// The bars of a row are its background: elements of their own would be most of the page. Each form has them once.
+// The bars of a row are its background: elements of their own would be most of the page.
 const backgrounds = new Map();
 function drawBars(item, bars) {
   let found = backgrounds.get(bars);
@@ -327,12 +332,14 @@ list.addEventListener("click", (event) => {
   select(number);
 });
 document.addEventListener("keydown", (event) => {
-  const item = document.activeElement && document.activeElement.closest("ol > li");
-  if (!item) return;
-  const place = Number(item.dataset.place), page = Math.max(1, Math.floor(window.innerHeight / rowHeight) - 3);
+  const active = document.activeElement || document.body, item = active.closest("ol > li");
+  if (!item && !(isLong && active === document.body)) return;  // the row may have been scrolled out of view
+  const place = item ? Number(item.dataset.place) : current;
+  const page = Math.max(1, Math.floor(window.innerHeight / rowHeight) - 3);
   const moves = {ArrowDown: [place, 1], ArrowUp: [place, -1], Home: [-1, 1], End: [view.length, -1],
     PageDown: [Math.min(place + page, view.length - 1) - 1, 1], PageUp: [Math.max(place - page, 0) + 1, -1]};
   if (moves[event.key]) { event.preventDefault(); moveBy(...moves[event.key]); }
+  if (!item) return;
   if (event.key === "Enter") item.click();
   if (event.key === "Escape") { pinned = null; if (item.dataset.event) select(Number(item.dataset.event)); }
 });

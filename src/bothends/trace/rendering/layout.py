@@ -18,7 +18,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from bothends.trace.capture.calls import ACCEPTING, QUIET_CALLS, REAPING, RECEIVING, SLEEPING, WAITING
+from bothends.trace.capture.calls import (
+    ACCEPTING,
+    QUIET_CALLS,
+    REAPING,
+    RECEIVING,
+    SENDING,
+    SLEEPING,
+    WAITING,
+)
 from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
@@ -47,6 +55,7 @@ BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
+_MOVING: Final = SENDING | RECEIVING
 # Errors that are not mistakes: of any call, or of calls that only ask.
 _NORMAL_ERRORS: Final = NONBLOCKING_ERRORS | {"EALREADY", "EINTR"}
 _ANSWERS: Final = frozenset({("getpeername", "ENOTCONN"), ("ioctl", "ENOTTY"), ("epoll_ctl", "EEXIST")})
@@ -123,6 +132,11 @@ class Filter:
 
     def shows(self, event: TraceEvent, sockets: dict[int, Socket]) -> bool:
         """Return whether an event is drawn."""
+        if type(event) is Call and event.name in _MOVING:  # most events: never quiet
+            if self.only or self.descriptors or self.ports:
+                return self._shows_call(event, sockets.get(event.socket or 0))
+            socket = sockets.get(event.socket or 0)
+            return socket is None or socket.is_shown
         match event:
             case Packet():
                 addresses = event.source, event.destination
@@ -175,6 +189,7 @@ class Layout:
     ) -> None:
         self._folder = Folder(trace) if fold else None
         self._folded = FoldedRows()
+        self._units: dict[int, Unit | None] | None = None  # of the folded events, if they are to be known
         self._trace = trace
         self._filter = row_filter if row_filter is not None else Filter()
         self._unhidden = replace(self._filter, hide_quiet_calls=False)
@@ -203,8 +218,15 @@ class Layout:
             return
         yield from self._decided_rows(self._folder.add(point))
 
+    def remember_folded(self) -> dict[int, Unit | None]:
+        """Return where the events that will be folded are noted: as `folded_events` returns them."""
+        self._units = {}
+        return self._units
+
     def _decided_rows(self, decisions: Iterable[Decision]) -> Iterator[Row]:
         for decision in decisions:
+            if self._units is not None:
+                _note_decision(self._units, decision)
             if decision.is_folded:
                 self._folded.add(decision)
                 if decision.point.is_end and isinstance(decision.point.event, Call):
@@ -575,21 +597,27 @@ def rows_of(
 
 
 def folded_events(trace: Trace, row_filter: Filter) -> dict[int, Unit | None]:
-    """Return the events of a trace that has ended that are folded: their numbers, and the periods they end."""
+    """Return the events that are folded when a trace has ended: their numbers, and the periods they end."""
     folder = Folder(trace)
     found: dict[int, Unit | None] = {}
-    drawn = set[int]()  # events with a point that is not folded
-    pending: list[Iterable[Decision]] = [
-        folder.add(point) for point in trace.points if row_filter.shows(point.event, trace.sockets)
-    ]
-    for decisions in (*pending, folder.pause()):
-        for decision in decisions:
-            number = decision.point.event.number
-            if not decision.is_folded:
-                drawn.add(number)
-            elif number not in found or decision.unit is not None:
-                found[number] = decision.unit
-    return {number: unit for number, unit in found.items() if number not in drawn}
+    for point in trace.points:
+        if row_filter.shows(point.event, trace.sockets):
+            for decision in folder.add(point):
+                _note_decision(found, decision)
+    for decision in folder.pause():
+        _note_decision(found, decision)
+    return found
+
+
+def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
+    """Note an event if it is folded as a whole: its end is decided after its start."""
+    number = decision.point.event.number
+    if not decision.is_folded:
+        units.pop(number, None)
+    elif decision.unit is not None:
+        units[number] = decision.unit
+    elif not decision.point.is_end:
+        units[number] = None
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:

@@ -28,7 +28,7 @@ from bothends.trace.rendering.layout import Arrow, Bar, Cell, Row, Style
 StyledText: TypeAlias = tuple[str, Style]
 
 TIME_WIDTH: Final = 10  # columns
-MIN_LANE_WIDTH: Final = 28  # columns: in narrower lanes, calls are illegible
+MIN_LANE_WIDTH: Final = 23  # columns: in narrower lanes, calls are illegible
 MIN_TEXT_WIDTH: Final = 44  # columns of the text beside narrow lanes
 
 # SGR parameters by style (ECMA-48, 8.3.117).
