@@ -19,6 +19,7 @@ from tests.cli.test_wire_options import wait_until
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running, run
 from tests.tools import find_tool, needs_tool
+from tests.trace.running import saved_lines
 from tests.wire.hosts import needs_hosts
 from tests.wire.test_cleanup import holder_and_supervisor
 
@@ -52,7 +53,7 @@ def test_lost_packet_is_marked_and_retransmitted(tmp_path: Path) -> None:
     assert "received: 30000" in shown
     assert "loss ✗" in shown
     assert "(resent: " in shown
-    records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in saved_lines(saved)]
     packets = {each["packet"]["number"]: each["packet"] for each in records if "packet" in each}
     lost = [each for each in packets.values() if each.get("lost")]
     assert {(each["lost"], each["interface"]) for each in lost} == {("loss", "client")}
@@ -140,7 +141,7 @@ def test_packets_match_tshark_in_host(tmp_path: Path) -> None:
             (tmp_path / "stop").touch()
         assert traced.wait() == 0
     assert (tmp_path / "got").read_bytes() == (tmp_path / "page").read_bytes()
-    records = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in saved_lines(saved)]
     packets = [each["packet"] for each in records if "packet" in each]  # on departure, and on arrival
     found = {each["number"]: each for each in packets}.values()
     departed = [segment(each) for each in found if each["interface"] == "client" and not each.get("made")]

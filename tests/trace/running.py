@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
+import json
 import os
+import re
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bothends.errors import Unavailable
+from bothends.trace import trace_file
 from bothends.trace.capture.packets import Capture
 from bothends.trace.findings import Finding, run_rules
 from bothends.trace.model import Call, Packet, Point, Trace
+from bothends.trace.opening import open_trace
 from bothends.trace.session import TraceSession
 
 PYTHON = [sys.executable, "-I", "-S"]  # without site-packages, startup takes a third of the time
@@ -72,6 +81,32 @@ def stdin_from(text: str) -> Iterator[None]:
         finally:
             os.dup2(original, 0)
             os.close(original)
+
+
+def read_saved(path: Path) -> Trace:
+    """Read a saved trace."""
+    trace = Trace()
+    with open_trace(path) as file:
+        file.read(lambda _: None, trace)
+    return trace
+
+
+def page_data(page: str) -> dict[str, Any]:
+    """Return the data from which the page of a trace builds its rows."""
+    found = re.search(r'id="events">([\w+/=]*)</script>', page)
+    assert found is not None
+    data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(found[1])))
+    return data
+
+
+def saved_lines(path: Path) -> list[str]:
+    """Return a saved trace as lines of JSON, in the older format."""
+    trace, written = read_saved(path), io.StringIO()
+    writer = trace_file.TraceFileWriter(written, trace)
+    for point in trace.points:
+        writer.write(point)
+    writer.write_end()
+    return written.getvalue().splitlines()
 
 
 def python_command(source: str) -> list[str]:

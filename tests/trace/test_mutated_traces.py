@@ -15,6 +15,7 @@ import pytest
 from bothends.cli.trace.command import trace
 from bothends.errors import UsageError
 from tests.tools import needs_tool
+from tests.trace.running import saved_lines
 
 MUTATIONS: Final = 150
 PAIR: Final = """
@@ -74,7 +75,7 @@ def test_any_trace_is_read_or_refused_in_one_line(tmp_path: Path, capsys: pytest
     original, file, picture = tmp_path / "original", tmp_path / "mutated", tmp_path / "picture"
     arguments = ["trace", "--save", str(original), "--", sys.executable, "-c", PAIR]
     subprocess.run([sys.executable, "-m", "bothends", *arguments], check=True, capture_output=True)
-    lines = original.read_text(encoding="utf-8").splitlines()
+    lines = saved_lines(original)
     assert len(lines) > 20
     generator = random.Random(1)
     refused = 0

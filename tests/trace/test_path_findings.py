@@ -9,14 +9,13 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from bothends.trace import trace_file
 from bothends.trace.findings import Finding, evidence_lines, run_rules
 from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import run
 from tests.tools import needs_tool
 from tests.trace.faulty_programs import PATH_CASES, PathCase
-from tests.trace.running import PYTHON
+from tests.trace.running import PYTHON, read_saved
 from tests.wire.hosts import needs_hosts
 
 CLIENT, SERVER = SocketAddress("10.0.0.2", 40000), SocketAddress("10.0.0.1", 7000)
@@ -234,10 +233,7 @@ def trace_on_wire(case: PathCase, folder: FilePath, wire: str, *, right: bool) -
         for word in (f"--{role}", shlex.join([*PYTHON, str(folder / f"{role}.py")]))
     ]
     run([*BOTHENDS, "trace", "--wire", wire, "--save", str(saved), *ends])
-    trace = Trace()
-    with saved.open(encoding="utf-8") as lines:
-        trace_file.read(lines, str(saved), lambda _: None, trace)
-    return trace
+    return read_saved(saved)
 
 
 @needs_hosts

@@ -254,7 +254,10 @@ def test_html_page_has_only_its_own_script() -> None:
     text = render_page(
         hostile_trace(), rows_of(hostile_trace()), run_rules(hostile_trace()), "<script>alert(2)</script>"
     )
-    assert re.findall(r"<script[^>]*>", text) == ['<script type="application/json" id="events">', "<script>"]
+    assert re.findall(r"<script[^>]*>", text) == [
+        '<script type="application/octet-stream" id="events">',
+        "<script>",
+    ]
     assert text.count("</script>") == 2
     assert "alert(1)</" not in text
     assert not re.search(r"(?:src|href)=\"(?!#)", text)

@@ -43,6 +43,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "bothends.cli.trace.command:trace",
         "Draw the system calls of both ends and the packets between them.",
     ),
+    "query": ("bothends.cli.query:query", "Answer a question about a saved trace."),
     "ping": ("bothends.cli.ping:ping", "Measure round-trip times with ICMP or UDP."),
     "wire": (
         "bothends.cli.wire:wire",

@@ -321,6 +321,9 @@ class Trace:
     that a run can last forever; `dropped` counts the discarded points, and `pruned` the sockets and processes
     that only they referred to. `notes` are messages for the user.
 
+    `began_at` is the time of the first point of the file of which this is a part, in nanoseconds; None if the
+    trace was not read from a file.
+
     `frozen_at` is when bothends, ^C or a time limit began to end the programs, in nanoseconds; None if that
     did not happen. The trace holds nothing later. `ended_by` is the signal that ended a run early, or "time
     limit". `blocked` are the calls that were blocked then, or at the
@@ -333,6 +336,7 @@ class Trace:
         self.sockets: dict[int, Socket] = {}
         self.points: deque[Point] = deque()
         self.notes: list[str] = []
+        self.began_at: int | None = None
         self.frozen_at: int | None = None
         self.ended_by = ""
         self.blocked: list[Call] = []
@@ -358,11 +362,19 @@ class Trace:
 
     def link(self, link: CausalLink) -> bool:
         """Add a causal link. Returns False if it is already known."""
-        causes = self._causes.setdefault(link.effect, [])
-        if any(each.cause == link.cause for each in causes):
-            return False
-        causes.append(link)
-        self._effects.setdefault(link.cause, []).append(link)
+        causes = self._causes.get(link.effect)
+        if causes is None:
+            self._causes[link.effect] = [link]
+        else:
+            for each in causes:
+                if each.cause == link.cause:
+                    return False
+            causes.append(link)
+        effects = self._effects.get(link.cause)
+        if effects is None:
+            self._effects[link.cause] = [link]
+        else:
+            effects.append(link)
         return True
 
     def freeze(self) -> None:

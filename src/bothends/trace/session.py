@@ -367,18 +367,20 @@ class TraceSession:
             self._correlator.add(point)
 
     def _emit_until(self, until: int) -> None:
+        trace, observe, on_point = self.trace, self._kernel_matcher.observe, self._on_point
         for point in self._timeline.pop_ready(until):
-            if self.trace.frozen_at is not None and point.at > self.trace.frozen_at:
+            if trace.frozen_at is not None and point.at > trace.frozen_at:
                 continue  # what this session causes when it ends the programs is not part of the trace
             self._idle_reported = False
-            if isinstance(point.event, Packet):
-                self._assign_sockets(point.event)
-            if isinstance(point.event, KernelEvent) and not self._kernel_matcher.match(point.event):
+            event = point.event
+            if isinstance(event, Packet):
+                self._assign_sockets(event)
+            elif isinstance(event, KernelEvent) and not self._kernel_matcher.match(event):
                 self._other_kernel_events += 1
                 continue
-            self._kernel_matcher.observe(point)
-            self.trace.add(point)
-            self._on_point(point)
+            observe(point)
+            trace.add(point)
+            on_point(point)
         if self.trace.needs_pruning:
             self._prune()
 

@@ -24,7 +24,7 @@ import base64
 import binascii
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Protocol, get_args
 
 from bothends.errors import UsageError
@@ -61,14 +61,18 @@ MAX_LINE: Final = 16 << 20  # characters of a line: longer ones are not from a t
 
 @dataclasses.dataclass(eq=False, repr=False)
 class TraceFileError(UsageError):
-    """The file is not a trace, or has another version. Fields: `file`, `line`, `reason`."""
+    """The file is not a trace, or has another version. Fields: `file`, `line`, `reason`.
+
+    `unit` is what `line` counts: the lines, or the blocks of a compact file.
+    """
 
     file: str
     line: int
     reason: str
+    unit: str = "line"
 
     def __str__(self) -> str:
-        return f"{escape_text(self.file)}, line {self.line}: {self.reason}"
+        return f"{escape_text(self.file)}, {self.unit} {self.line}: {self.reason}"
 
 
 # Values ------------------------------------------------------------------------------------------
@@ -297,7 +301,13 @@ def to_json_object(value: TracedProcess | Socket | TraceEvent) -> dict[str, Any]
     return found
 
 
-def _from_json_object(kind: type[Any], value: dict[str, Any]) -> Any:
+def decode_attribute(kind: type[Any], name: str, item: Any) -> Any:
+    """Return the value of an attribute, by its name in the model. Raises ValueError, TypeError."""
+    return _FIELDS[kind][name].decode(item)
+
+
+def from_json_object(kind: type[Any], value: dict[str, Any]) -> Any:
+    """Return a value from its JSON object. Raises ValueError, TypeError, KeyError."""
     attributes = {}
     for key, item in value.items():
         name, decode = _ATTRIBUTES[kind][key]
@@ -340,6 +350,11 @@ class TraceFileWriter:
 
     def write(self, point: Point) -> None:
         """Write a point, after the processes and sockets it refers to if they are new or have changed."""
+        value = self.value_of(point)
+        self._write_line(value)
+
+    def value_of(self, point: Point) -> dict[str, Any]:
+        """Return the line of a point, and note what of its processes and sockets is new or has changed."""
         event = point.event
         match event:
             case Packet():
@@ -358,7 +373,7 @@ class TraceFileWriter:
         causes = self._trace.causes_of(event.number)
         if causes and (point.is_end or not isinstance(event, Call)):
             value["causes"] = [[link.cause, link.kind] for link in causes]
-        self._write_line({_KIND_OF[type(event)]: value})
+        return {_KIND_OF[type(event)]: value}
 
     def write_end(self) -> None:
         """Write what is known at the end of a run: the holders of each socket, and the blocked calls."""
@@ -427,8 +442,34 @@ def missing_note(count: int, reason: str) -> str:
 # Reading -----------------------------------------------------------------------------------------
 
 
-def read(lines: Iterable[str], file: str, on_point: Callable[[Point], None], trace: Trace) -> None:
-    """Read a trace file into `trace`. `on_point` is called for each point, after it has been added.
+class Period(NamedTuple):
+    """The part of a trace to read, in nanoseconds since its first point."""
+
+    begin: int = 0
+    end: int = 1 << 63
+
+    @staticmethod
+    def from_seconds(begin: float | None, end: float | None) -> Period | None:
+        """Return the period from `begin` to `end`, or None if both are None, for the whole trace.
+
+        Raises:
+            UsageError: `end` is before `begin`.
+        """
+        if begin is None and end is None:
+            return None
+        if begin is not None and end is not None and begin > end:
+            raise UsageError("--from is later than --to")
+        return Period(int((begin or 0) * 1e9), Period().end if end is None else int(end * 1e9))
+
+
+def read(
+    lines: Iterable[str],
+    file: str,
+    on_point: Callable[[Point], None],
+    trace: Trace,
+    period: Period | None = None,
+) -> None:
+    """Read a trace file, or a period of it, into `trace`. `on_point` is called for each point, once added.
 
     A file that ends within a line is read up to there, and `trace` gets a note.
 
@@ -443,12 +484,17 @@ def read(lines: Iterable[str], file: str, on_point: Callable[[Point], None], tra
             if number > 1 and not line.endswith("\n"):
                 trace.notes.append("the trace ends within a line: its writer was interrupted")
                 break
-            raise TraceFileError(file, number, f"not part of a trace ({_reason(error)})") from error
-        if point is not None:
-            trace.add(point)
-            on_point(point)
-            if trace.needs_pruning:
-                trace.prune()
+            raise TraceFileError(file, number, f"not part of a trace ({reason_of(error)})") from error
+        if point is None:
+            continue
+        if trace.began_at is None:
+            trace.began_at = point.at
+        if period is not None and not period.begin <= point.at - trace.began_at <= period.end:
+            continue
+        trace.add(point)
+        on_point(point)
+        if trace.needs_pruning:
+            trace.prune()
     if not number:
         raise TraceFileError(file, 1, "the file is empty")
 
@@ -458,7 +504,8 @@ def _descriptor_change(value: dict[str, Any]) -> DescriptorChange:
     return DescriptorChange(at, socket, process, descriptor, bool(value["is_open"]))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return the message of an error, in one short line."""
     return escape_text(str(error))[:120] or type(error).__name__
 
 
@@ -472,6 +519,29 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         if value["bothends-trace"] != VERSION:
             raise ValueError(f"version {value['bothends-trace']!r}; this program reads version {VERSION}")
         return None
+    return _read_value(trace, value)
+
+
+def read_line(trace: Trace, line: str) -> Point | None:
+    """Read one line after the first: add what it says to a trace, and return its point, not yet added."""
+    return _read_line(trace, line, first=False)
+
+
+def points_of(trace: Trace, value: dict[str, Any], *, is_end: bool) -> Iterator[Point]:
+    """Return the point of a line that is the start or the end of an event; the start, too, if it is unknown.
+
+    Raises: ValueError, TypeError, KeyError.
+    """
+    point = _read_value(trace, value)
+    if point is None:
+        raise ValueError("no event")
+    if is_end and not point.is_end:
+        yield point
+        point = Point(point.event, is_end=True)
+    yield point
+
+
+def _read_value(trace: Trace, value: dict[str, Any]) -> Point | None:
     ((kind, inner),) = value.items()
     if kind == "note":
         trace.notes.append(escape_text(str(inner)))
@@ -496,8 +566,8 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
         trace.add_descriptor_change(_descriptor_change(inner))
         return None
     if kind == "blocked":
-        call = _from_json_object(Call, inner)
-        _check_references(trace, call)
+        call = from_json_object(Call, inner)
+        check_references(trace, call)
         started = trace.event(call.number)
         if isinstance(started, Call):
             _update(started, call)  # arguments that were not known when it started
@@ -505,8 +575,8 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
             trace.blocked.append(call)
         return None
     causes = inner.pop("causes", ())
-    item = _from_json_object(_KINDS[kind], inner)
-    _check_references(trace, item)
+    item = from_json_object(_KINDS[kind], inner)
+    check_references(trace, item)
     match item:
         case TracedProcess():
             trace.processes[item.number] = item
@@ -523,7 +593,7 @@ def _read_line(trace: Trace, line: str, *, first: bool) -> Point | None:
     return Point(known, is_end=True)
 
 
-def _check_references(trace: Trace, item: Any) -> None:
+def check_references(trace: Trace, item: Any) -> None:
     """Check that a line refers to processes and sockets of earlier lines. Raises ValueError.
 
     In a long trace old ones are dropped: then a placeholder is good enough.

@@ -40,11 +40,15 @@ INSERTED: Final = {
         "v.value", "words",
     },
     "trace/rendering/html.py": {
-        "''.join(items)", "'row lanes' if row.is_header else 'row'", "_finding_list(findings)", "attributes",
-        "_finding_list(finding.consequences) if finding.consequences else ''", "bar", "cell.lane + 2",
-        "code", "direction", "index", "items", "lane + 2", "left + 2", "links", "lost", "name", "number",
-        "omitted", "part", "right + 2", "row.arrow.style", "style",
-        "'' if row.at is None else f'{row.at / 1000000000.0:.4f}'",
+        "''.join(items)",
+        "_finding_list(finding.consequences) if finding.consequences else ''",
+        '_finding_list(findings)',
+        'code',
+        'index',
+        'items',
+        'links',
+        'name',
+        'number',
     },
     "services/functions.py": {"self.name"},  # a repr
     "trace/rendering/svg.py": {

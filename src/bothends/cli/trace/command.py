@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import click
 
@@ -91,6 +90,20 @@ class _TraceCommand(click.Command):
     help="Draw a saved trace; several are merged on one timeline.",
 )
 @click.option(
+    "--from",
+    "begin",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Of a saved trace, draw what is from this time on.",
+)
+@click.option(
+    "--to",
+    "end",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Of a saved trace, draw what is up to this time.",
+)
+@click.option(
     "--all-calls", is_flag=True, help="Draw calls that transfer nothing as well: setsockopt, poll, fcntl."
 )
 @click.option("--quiet-calls", is_flag=True, hidden=True)  # the default; it was an option once
@@ -111,6 +124,8 @@ class _TraceCommand(click.Command):
     multiple=True,
     help="Draw sockets with this port only; may be repeated.",
 )
+@click.option("--summary", is_flag=True, help="Print tables of connections and processes, not the diagram.")
+@click.option("--unfold", is_flag=True, help="Draw every row, even of round trips that repeat many times.")
 @click.option("--explain", is_flag=True, help="Explain each call below it.")
 @click.option("--width", metavar="COLUMNS", type=click.IntRange(60, 1000), help="Width of the diagram.")
 @click.option("--save", metavar="FILE", type=_FILE, help="Write the trace to a file, for --open.")
@@ -139,11 +154,15 @@ def trace(
     time_limit: float | None,
     calls_only: bool,
     opened: tuple[Path, ...],
+    begin: float | None,
+    end: float | None,
     all_calls: bool,
     quiet_calls: bool,
     only: str,
     descriptors: tuple[int, ...],
     ports: tuple[int, ...],
+    summary: bool,
+    unfold: bool,
     explain: bool,
     width: int | None,
     save: Path | None,
@@ -176,9 +195,13 @@ def trace(
         descriptors=frozenset(descriptors),
         ports=frozenset(ports),
     )
-    outputs = TraceOutputs(event_filter, explain, width, as_json, save, svg, html, pcapng)
+    outputs = TraceOutputs(
+        event_filter, explain, width, as_json, save, svg, html, pcapng, fold=not unfold, summary=summary
+    )
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
+    if summary and outputs.takes_stdout:
+        raise click.UsageError("--summary cannot be combined with --json or --pcapng -")
     programs = Programs(command, servers, clients, lanes, pids)
     if not context.meta[_AFTER_DASHES]:
         programs = programs.with_files()
@@ -189,8 +212,10 @@ def trace(
     if sum(map(bool, (programs, endpoint, opened))) != 1:
         choices = "SERVER CLIENT, -- COMMAND, --attach PID, --endpoint URL, or --open FILE"
         raise click.UsageError(f"nothing to trace, or too much: give one of {choices}")
+    if (begin is not None or end is not None) and not opened:
+        raise click.UsageError("--from and --to need --open")
     if opened:
-        reopen(opened, outputs)
+        reopen(opened, outputs, begin, end)
     elif endpoint is not None:
         watch(endpoint, outputs)
     else:
@@ -304,33 +329,28 @@ def watch(text: str, outputs: TraceOutputs) -> None:
         writer.end()
 
 
-def reopen(paths: Sequence[Path], outputs: TraceOutputs) -> None:
-    """Draw a saved trace, or several merged on one timeline."""
-    from bothends.trace import trace_file
+def reopen(paths: Sequence[Path], outputs: TraceOutputs, begin: float | None, end: float | None) -> None:
+    """Draw a saved trace, or several merged on one timeline; from `begin` to `end` only, in seconds."""
     from bothends.trace.correlation.merge import merge
     from bothends.trace.model import Trace
+    from bothends.trace.opening import open_trace
+    from bothends.trace.trace_file import Period
 
+    period = Period.from_seconds(begin, end)
+    if period is not None and len(paths) > 1:
+        raise click.UsageError("--from and --to need one trace: save the merged one first")
     trace_model = Trace()
-    writer = TraceWriter(outputs, trace_model)
+    writer = TraceWriter(outputs, trace_model, is_part=period is not None)
     if len(paths) == 1:
-        with _open_trace(paths[0]) as lines, writer:
-            trace_file.read(lines, str(paths[0]), writer.write, trace_model)
+        with open_trace(paths[0]) as file, writer:
+            file.read(writer.write, trace_model, period)
             writer.end()
         return
     traces = [Trace() for _ in paths]
     for path, single in zip(paths, traces, strict=True):
-        with _open_trace(path) as lines:
-            trace_file.read(lines, str(path), lambda _: None, single)
+        with open_trace(path) as file:
+            file.read(lambda _: None, single)
     with writer:
         for point in merge(traces, trace_model):
             writer.write(point)
         writer.end()
-
-
-def _open_trace(path: Path) -> TextIO:
-    from bothends.errors import SystemCallFailed
-
-    try:
-        return path.open(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise SystemCallFailed("read", str(path), error.errno or 0) from error

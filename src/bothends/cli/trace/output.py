@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
@@ -51,6 +52,8 @@ class TraceOutputs:
     svg: Path | None = None
     html: Path | None = None
     pcapng: Path | None = None
+    fold: bool = True
+    summary: bool = False
 
     @property
     def takes_stdout(self) -> bool:
@@ -68,6 +71,8 @@ class TraceWriter:
     Then each output that cannot be written is reported once, and what is missing is counted, as always in
     the trace file (`save`).
 
+    `is_part`: the trace is a part of a saved one, so the rules for findings would be wrong about it.
+
     Raises:
         SystemCallFailed: a file cannot be written; at the end, if something is missing in one.
     """
@@ -77,24 +82,29 @@ class TraceWriter:
     roles: Sequence[str] = ()
     end_line: Callable[[], bool] = lambda: False  # whether the cursor is behind a program's prompt
     programs_run: bool = False
+    is_part: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _observed: OutputFiles = field(default_factory=OutputFiles)
     _writers: list[Any] = field(default_factory=list)
     _files: dict[Path, Any] = field(default_factory=dict)
     _packets: Any = None
     _layout: Any = None
+    _folded: Any = None  # the events that the diagram has folded, if it was drawn from a whole trace
     _painter: Any = None
 
     def __enter__(self) -> TraceWriter:
 
         with self._stack:
+            self._stack.enter_context(rare_collection())
             self._observed = self._stack.enter_context(output_files())
             if self.outputs.as_json:
                 self._writers.append(self._trace_file(STDOUT))
-            elif not self.outputs.takes_stdout:
+            elif not (self.outputs.takes_stdout or self.outputs.summary):
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(self._trace_file(self.outputs.save))
+            for writer in self._writers:
+                self._stack.callback(writer.flush)
             for path in filter(None, (self.outputs.svg, self.outputs.html)):
                 self._open(path, "w")  # fail before a long run, not after it
             if self.outputs.pcapng is not None:
@@ -165,11 +175,15 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
-        found = run_rules(self.trace, self._note_failed_rule)
+        found = [] if self.is_part else run_rules(self.trace, self._note_failed_rule)
+        if self.is_part:
+            terminal.note("findings need the whole trace: without --from and --to")
         for note in self.trace.notes:
             terminal.note(note, "warning")
             for writer in self._writers:
                 writer.write_note(note)
+        for writer in self._writers:
+            writer.flush()
         waits: list[str] = []
         arrows: list[WaitArrow] = []
         if self.trace.ended_by:
@@ -178,9 +192,31 @@ class TraceWriter:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
         else:
+            if self.outputs.summary and not self.outputs.takes_stdout:
+                self._show_summary()
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
         self._write_files(found, waits, arrows)
+
+    def _show_summary(self) -> None:
+        from bothends.trace.rendering.layout import Filter
+        from bothends.trace.summary import (
+            CONNECTION_HEADERS,
+            TraceSummary,
+            connection_rows,
+            process_table,
+        )
+
+        chosen = self.outputs.event_filter
+        event_filter = Filter(False, chosen.only, chosen.descriptors, chosen.ports)
+        summary = TraceSummary(self.trace, lambda event: event_filter.shows(event, self.trace.sockets))
+        if rows := connection_rows(summary):
+            terminal.table(CONNECTION_HEADERS, rows)
+            terminal.show()
+        headers, rows = process_table(summary)
+        if rows:
+            terminal.table(headers, rows)
+            terminal.show()
 
     def _note_failed_rule(self, name: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
@@ -189,18 +225,23 @@ class TraceWriter:
     def _write_files(
         self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
     ) -> None:
-        from bothends.trace.rendering.layout import rows_of
+        from bothends.trace.rendering.layout import folded_events, rows_of
 
         if self.outputs.svg is not None:
             from bothends.trace.rendering.svg import render_svg
 
-            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
+            fold = self.outputs.fold
+            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=fold)
             self._files[self.outputs.svg].write(render_svg(rows, self._title()), records=1)
         if self.outputs.html is not None:
             from bothends.trace.rendering.html import render_page
 
-            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows)
-            page = render_page(self.trace, rows, found, self._title(), waits)
+            event_filter = self.outputs.event_filter
+            rows = rows_of(self.trace, event_filter, waits=arrows)
+            folded = self._folded
+            if folded is None:
+                folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+            page = render_page(self.trace, rows, found, self._title(), waits, folded)
             self._files[self.outputs.html].write(page, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
             writer = self._start_packets(self.outputs.pcapng)
@@ -221,8 +262,14 @@ class TraceWriter:
         width = self.outputs.width or shutil.get_terminal_size((120, 24)).columns
         self._painter = Painter(width, colour=terminal.has_colour(sys.stdout))
         self._layout = Layout(
-            self.trace, self.outputs.event_filter, explain=self.outputs.explain, roles=self.roles
+            self.trace,
+            self.outputs.event_filter,
+            explain=self.outputs.explain,
+            roles=self.roles,
+            fold=self.outputs.fold,
         )
+        if self.outputs.html is not None and self.outputs.fold and not self.programs_run:
+            self._folded = self._layout.remember_folded()
 
     def _draw(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -241,9 +288,15 @@ class TraceWriter:
             self._stack.callback(file.close)
 
     def _trace_file(self, path: Path) -> TraceFileWriter:
-        """Begin the trace file, or the trace on standard output."""
+        """Begin the trace file, which is compact, or the trace on standard output, as lines."""
         from bothends.trace.trace_file import FIRST_LINE, TraceFileWriter, missing_note
 
+        if path != STDOUT:
+            from bothends.trace import trace_blocks
+
+            first_line = trace_blocks.FIRST_LINE.decode()
+            blocks = self._observe(path, trace_blocks.missing_block, first_line=first_line, is_binary=True)
+            return trace_blocks.BlockWriter(blocks, self.trace)
         if path == STDOUT and not (self.programs_run and _has_descriptor(sys.stdout)):
             return TraceFileWriter(sys.stdout, self.trace)
         file = self._observe(path, missing_note, first_line=FIRST_LINE)

@@ -8,6 +8,7 @@ Nothing here raises for text that is cut off: the arguments of an unfinished cal
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -34,6 +35,7 @@ _MESSAGE: Final = re.compile(r"msg_hdr=(.*?)\}, msg_len=(\d+)\}", re.DOTALL)
 _HEX_TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})+)"')
 
 _DISPLAY_LIMIT: Final = 160  # characters of one argument on a picture
+_TEXT_BYTES: Final = 64  # bytes of a string that are shown
 
 
 def split_arguments(text: str) -> list[str]:
@@ -209,8 +211,27 @@ def display_text(argument: str) -> str:
         return descriptor(argument)[0].__str__() if _DESCRIPTOR.match(argument) else argument[:_DISPLAY_LIMIT]
     text = _SOCKET_IN_SET.sub(r"\1", argument)
     text = _HEX_TEXT.sub(
-        lambda found: _quoted(unhex(found[1][: 4 * 64]), is_truncated=len(found[1]) > 4 * 64), text
+        lambda found: _quoted(
+            unhex(found[1][: 4 * _TEXT_BYTES]), is_truncated=len(found[1]) > 4 * _TEXT_BYTES
+        ),
+        text,
     )
+    return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
+
+
+def data_text(data: bytes) -> str:
+    """Return how `display_text` shows the bytes of a string argument."""
+    return _data_text(data[: _TEXT_BYTES + 1])
+
+
+def _text_of_hex(found: re.Match[str]) -> str:
+    shown = 4 * _TEXT_BYTES
+    return _quoted(unhex(found[1][:shown]), is_truncated=len(found[1]) > shown)
+
+
+@functools.lru_cache(maxsize=8192)  # each is shown when it is sent, when it is received, and in files
+def _data_text(data: bytes) -> str:
+    text = _quoted(data[:_TEXT_BYTES], is_truncated=len(data) > _TEXT_BYTES)
     return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
 
 

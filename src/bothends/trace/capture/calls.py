@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bothends.trace.capture import arguments
+from bothends.trace.capture.call_data import fill_data, fill_time_limit, flags_of
 from bothends.trace.capture.descriptors import (
     DescriptorTable,
     EpollInterest,
@@ -28,7 +29,14 @@ from bothends.trace.capture.descriptors import (
     OpenFile,
     SocketRegistry,
 )
-from bothends.trace.capture.strace import CallEnded, CallStarted, Line, SignalDelivered, ThreadExited
+from bothends.trace.capture.strace import (
+    CallEnded,
+    CallStarted,
+    DataMoved,
+    Line,
+    SignalDelivered,
+    ThreadExited,
+)
 from bothends.trace.model import (
     MAX_THREAD_EXITS,
     Call,
@@ -72,6 +80,7 @@ ON_SOCKETS: Final = (
     }
     | {"fcntl", "ioctl", "epoll_ctl"}
 )
+_MOVING: Final = SENDING | RECEIVING
 # The names of all calls that can be drawn.
 DRAWN_CALLS: Final = ON_SOCKETS | WAITING | SLEEPING | FORKING | REAPING | {"socket", "socketpair"}
 # Calls that query or set something and transfer no data: the diagram leaves them out, without --all-calls.
@@ -92,21 +101,7 @@ STOP_SIGNALS: Final = frozenset({"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"})
 _USING: Final = SENDING | RECEIVING | ACCEPTING
 # Where the C library looks for the name service cache, whatever the program itself does: nscd(8).
 _NAME_SERVICE: Final = frozenset({"/var/run/nscd/socket", "/run/nscd/socket"})
-# The flag of a received message whose ancillary data was cut: msg_flags had MSG_CTRUNC (recvmsg(2)).
-CONTROL_TRUNCATED: Final = "control truncated"
-# The argument that is the time limit of a call.
-_TIME_LIMITS: Final = {
-    "poll": 2,
-    "ppoll": 2,
-    "select": 4,
-    "_newselect": 4,
-    "pselect6": 4,
-    "epoll_wait": 3,
-    "epoll_pwait": 3,
-    "epoll_pwait2": 3,
-    "nanosleep": 0,
-    "clock_nanosleep": 2,
-}
+MAX_USUAL: Final = 1_000  # different ends of usual lines that are remembered
 MAX_ORPHAN_LINES: Final = 10_000  # lines of a process whose parent's fork() has not returned yet
 
 _FAMILIES: Final[dict[str, SocketFamily]] = {
@@ -160,6 +155,8 @@ class CallDecoder:
         self._restarts: dict[int, _Restart] = {}  # interrupted calls, by thread
         self._now = 0  # when the current line's changes to descriptors happened
         self._orphans: dict[int, list[Line]] = {}
+        # What follows the data of usual sends and receives: the arguments, the bytes requested, the flags.
+        self._usual: dict[str, tuple[tuple[str, ...], int, frozenset[str]]] = {}
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self._opened = 0  # sockets that the program itself opened, or failed to open
@@ -174,6 +171,13 @@ class CallDecoder:
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
         """Return the points that these lines show, in order."""
         for line in lines:
+            if type(line) is DataMoved:
+                call = self._moved(line)
+                if call is not None:
+                    yield Point(call)
+                    yield Point(call, True)
+                    continue
+                line = line.as_call()
             if line.pid not in self._processes:
                 if self._processes:
                     waiting = self._orphans.setdefault(line.pid, [])
@@ -182,6 +186,37 @@ class CallDecoder:
                     continue
                 yield from self._add_process(line.pid, line.at, None)
             yield from self._decode_line(line)
+
+    def _moved(self, line: DataMoved) -> Call | None:
+        """Return the call of a line of the most frequent kind; None if something about it is unusual."""
+        pid, number = line.pid, line.descriptor
+        table = self._tables.get(pid)
+        if table is None or number <= 2 or pid in self._restarts or pid in self._calls:
+            return None
+        process, open_file = self._processes[pid], table[number]
+        if open_file is None or open_file.label != line.label or not process.role or pid in self._undrawn:
+            return None
+        socket = open_file.socket
+        if socket is None or not (self._uses_inherited or self._opened):
+            return None
+        usual = self._usual.get(line.rest)
+        if usual is None:
+            if len(self._usual) > MAX_USUAL:
+                self._usual.clear()
+            split = line.rest[2:].split(", ")
+            usual = self._usual[line.rest] = (tuple(split), int(split[0]), flags_of(split, 1))
+        words, requested, flags = usual
+        result, data = line.result, line.data
+        shown = arguments.data_text(data)
+        if result < len(data) and line.name in RECEIVING:
+            data = data[:result]
+        elif result > len(data):
+            return None  # a cut string, or a pointer
+        return Call(
+            next(self._numbers), process.number, pid, line.name, line.at, line.until,
+            (str(number), shown, *words), result, "", number, socket.number, (), requested, result, data, (),
+            None, None, flags,
+        )  # fmt: skip
 
     def add_attached(self, pid: int, threads: Iterable[int], at: int) -> Iterator[Point]:
         """Add a process that was running before the trace, and its threads."""
@@ -235,7 +270,7 @@ class CallDecoder:
                 self._fill_waited(call, words, "", self._tables[started.pid])
             else:
                 call.descriptor = arguments.descriptor(words[0])[0] if words else None
-                self._fill_time_limit(call, words)
+                fill_time_limit(call, words)
             yield call
 
     def running_threads(self) -> Iterator[tuple[int, int, int]]:
@@ -386,7 +421,8 @@ class CallDecoder:
                 if closed is None or not isinstance(line, CallEnded) or line.error != "EBADF":
                     return None
                 call.socket = closed.number
-                self._fill_data(call, arguments.split_arguments(line.text))
+                if call.name in _MOVING:
+                    fill_data(call, arguments.split_arguments(line.text))
             if call.name in SLEEPING and not process.role:
                 return None
             call.number = next(self._numbers)
@@ -480,7 +516,7 @@ class CallDecoder:
         if name in REAPING:
             return True
         if name in SLEEPING:
-            self._fill_time_limit(call, words)
+            fill_time_limit(call, words)
             return True
         if name in WAITING:
             return self._fill_waited(call, words, result_text, table)
@@ -498,7 +534,8 @@ class CallDecoder:
         if socket is None:
             return False
         call.socket = socket.number
-        self._fill_data(call, words)
+        if name in _MOVING:
+            fill_data(call, words)
         if name in ("connect", "bind", "getsockname", "getpeername"):
             call.address = arguments.socket_address(text)
             if call.address is not None and call.address.host in _NAME_SERVICE:
@@ -508,7 +545,7 @@ class CallDecoder:
 
     def _fill_waited(self, call: Call, words: list[str], result_text: str, table: DescriptorTable) -> bool:
         """Fill in what a call waits for, and what it reported ready. Returns whether sockets are among it."""
-        self._fill_time_limit(call, words)
+        fill_time_limit(call, words)
         if call.name.startswith("epoll"):
             open_file = table[arguments.descriptor(words[0])[0] or -1] if words else None
             if open_file is None or open_file.interest_list is None:
@@ -548,42 +585,6 @@ class CallDecoder:
         socket = self._socket(member.number, member.label, table)
         return None if socket is None or socket.family == "netlink" else socket
 
-    def _fill_time_limit(self, call: Call, words: list[str]) -> None:
-        at = _TIME_LIMITS.get(call.name)
-        if at is not None and at < len(words) and "TIMER_ABSTIME" not in words:
-            call.timeout_ns = arguments.time_limit(words[at])
-
-    def _fill_data(self, call: Call, words: list[str]) -> None:
-        name = call.name
-        if len(words) < 2 or name not in SENDING | RECEIVING:
-            return
-        if name.endswith("mmsg"):
-            call.messages = arguments.mmsg_messages(words[1])
-            call.data = b"".join(each.data for each in call.messages)
-            call.flags = _flags(words, 3)
-        elif name in ("sendmsg", "recvmsg"):
-            call.data = arguments.iovec_bytes(words[1])
-            call.requested = arguments.iovec_length(words[1])
-            call.address = arguments.socket_address(words[1].partition("msg_iov")[0])
-            call.flags = _flags(words, 2)
-            message_flags = words[1].rpartition("msg_flags=")[2]
-            if "MSG_TRUNC" in message_flags:
-                call.flags |= {"truncated"}
-            if "MSG_CTRUNC" in message_flags:
-                call.flags |= {CONTROL_TRUNCATED}
-        elif name in ("writev", "readv"):
-            call.data = arguments.iovec_bytes(words[1])
-            call.requested = arguments.iovec_length(words[1])
-        elif name in ("sendfile", "splice"):
-            at = 3 if name == "sendfile" else 4
-            call.requested = int(words[at]) if len(words) > at and words[at].isdigit() else None
-        else:
-            call.data = arguments.string_bytes(words[1])
-            call.requested = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
-            call.flags = _flags(words, 3)
-            if len(words) > 4:
-                call.address = arguments.socket_address(words[4])
-
     def _socket(self, number: int | None, label: str, table: DescriptorTable) -> Socket | None:
         """Return the socket of a descriptor: from the table, or else from strace's label."""
         if number is None:
@@ -592,6 +593,7 @@ class CallDecoder:
         if open_file is not None and open_file.socket is not None:
             if described is not None:
                 self._sockets.update_from_label(open_file.socket, described)
+                open_file.label = label if open_file.socket.family != "other" else ""
             return open_file.socket
         if described is None or described.family == "other":
             return None
@@ -759,12 +761,6 @@ class CallDecoder:
         thread: int = 0,
     ) -> ProcessEvent:
         return ProcessEvent(next(self._numbers), at, process.number, kind, text, status, thread)
-
-
-def _flags(words: list[str], at: int) -> frozenset[str]:
-    if len(words) <= at or not words[at].startswith("MSG_"):
-        return frozenset()
-    return frozenset(words[at].split("|"))
 
 
 def _open_interests(

@@ -37,11 +37,15 @@ class EpollInterest:
 
 @dataclass(slots=True)
 class OpenFile:
-    """What a descriptor refers to: a socket, or an epoll instance and its interest list."""
+    """What a descriptor refers to: a socket, or an epoll instance and its interest list.
+
+    `label` is strace's last label, if nothing more can be learnt from it.
+    """
 
     socket: Socket | None = None
     close_on_exec: bool = False
     interest_list: dict[int, EpollInterest] | None = None  # epoll: by descriptor
+    label: str = ""
 
 
 # Called with a socket, a descriptor, and whether the descriptor refers to the socket from now on.

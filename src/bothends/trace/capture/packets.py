@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import ipaddress
 import socket
 import struct
@@ -55,6 +56,9 @@ _TIMESPEC: Final = struct.Struct("@ll")
 
 # RFC 9293, section 3.1, from the lowest bit.
 FLAGS: Final = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+_FLAG_NAMES: Final = [
+    tuple(name for bit, name in enumerate(FLAGS) if bits >> bit & 1) for bits in range(1 << len(FLAGS))
+]
 _TCP, _UDP = 6, 17
 # RFC 8200, section 4: extension headers, which hold the type of the next header. So does the fragment header.
 _EXTENSIONS: Final = frozenset({0, 43, 60})
@@ -72,7 +76,7 @@ def parse_packet(raw: bytes, number: int = 0, at: int = 0, interface: str = "") 
         here, there, size = struct.unpack_from("!HHH", body)
         data = body[8:] if size < 8 else body[8:size]
         return Packet(
-            number, at, "udp", SocketAddress(source, here), SocketAddress(destination, there),
+            number, at, "udp", _address(source, here), _address(destination, there),
             max(size, 8) - 8, data[:DATA_LIMIT], interface=interface,
             raw=raw[: DATA_LIMIT + MAX_HEADER_BYTES], length=length,
         )  # fmt: skip
@@ -80,9 +84,9 @@ def parse_packet(raw: bytes, number: int = 0, at: int = 0, interface: str = "") 
         here, there, sequence, acknowledged, offset, bits, window = struct.unpack_from("!HHIIBBH", body)
         header = (offset >> 4) * 4
         return Packet(
-            number, at, "tcp", SocketAddress(source, here), SocketAddress(destination, there),
+            number, at, "tcp", _address(source, here), _address(destination, there),
             max(length - start - header, 0), body[header : header + DATA_LIMIT],
-            tuple(name for bit, name in enumerate(FLAGS) if bits >> bit & 1),
+            _FLAG_NAMES[bits],
             sequence, acknowledged, window,
             interface=interface, raw=raw[: DATA_LIMIT + MAX_HEADER_BYTES], length=length,
         )  # fmt: skip
@@ -95,8 +99,7 @@ def _parse_ip(raw: bytes) -> tuple[int, str, str, int, int] | None:
         length = int.from_bytes(raw[2:4], "big") or len(raw)
         if int.from_bytes(raw[6:8], "big") & 0x1FFF:
             return None  # a later fragment
-        source4, destination4 = ipaddress.ip_address(raw[12:16]), ipaddress.ip_address(raw[16:20])
-        return raw[9], str(source4), str(destination4), (raw[0] & 15) * 4, length
+        return raw[9], _ip_text(raw[12:16]), _ip_text(raw[16:20]), (raw[0] & 15) * 4, length
     if len(raw) >= 40 and raw[0] >> 4 == 6:
         length = int.from_bytes(raw[4:6], "big") + 40
         following, start = raw[6], 40
@@ -107,14 +110,20 @@ def _parse_ip(raw: bytes) -> tuple[int, str, str, int, int] | None:
                 return None
             step = 8 if following == _FRAGMENT else (raw[start + 1] + 1) * 8
             following, start = raw[start], start + step
-        source, destination = ipaddress.ip_address(raw[8:24]), ipaddress.ip_address(raw[24:40])
-        return following, _unmap_ipv4(source), _unmap_ipv4(destination), start, length
+        return following, _ip_text(raw[8:24]), _ip_text(raw[24:40]), start, length
     return None
 
 
-def _unmap_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+@functools.lru_cache(maxsize=4096)
+def _ip_text(packed: bytes) -> str:
+    address = ipaddress.ip_address(packed)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(host: str, port: int) -> SocketAddress:
+    return SocketAddress(host, port)
 
 
 # Opcodes of classic BPF, by their mnemonics (linux/filter.h).

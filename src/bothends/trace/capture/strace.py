@@ -40,7 +40,7 @@ MAX_LINE: Final = 64 << 20  # bytes: a vector of a thousand strings of DATA_LIMI
 STDIO_BUFFER: Final = 4096  # bytes: the buffer that the C library gives to a pipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallStarted:
     """A call has started. `text` holds the arguments known so far."""
 
@@ -50,7 +50,7 @@ class CallStarted:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallEnded:
     """A call that started at `at` and ended at `until` (None if strace doesn't know).
 
@@ -69,7 +69,32 @@ class CallEnded:
     result_text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class DataMoved:
+    """A send or a receive on a socket's descriptor that has ended without an error: most lines are such.
+
+    It is a `CallEnded` whose arguments are parsed already, as far as they are the usual ones: no address and
+    no vector. `rest` are the arguments after the data, as text.
+    """
+
+    pid: int
+    at: int
+    name: str
+    descriptor: int
+    label: str
+    data: bytes
+    rest: str
+    result: int
+    until: int
+
+    def as_call(self) -> CallEnded:
+        """Return the line in its general form."""
+        shown = "".join(f"\\x{byte:02x}" for byte in self.data)
+        text = f'{self.descriptor}<{self.label}>, "{shown}"{self.rest}'
+        return CallEnded(self.pid, self.at, self.name, text, self.until, self.result)
+
+
+@dataclass(slots=True)
 class SignalDelivered:
     """A signal was delivered. `details` are as strace prints them."""
 
@@ -79,7 +104,7 @@ class SignalDelivered:
     details: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ThreadExited:
     """A thread has exited with a status, or a signal killed it. Neither: another thread called execve()."""
 
@@ -89,9 +114,15 @@ class ThreadExited:
     signal: str = ""
 
 
-Line: TypeAlias = CallStarted | CallEnded | SignalDelivered | ThreadExited
+Line: TypeAlias = CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
 
 _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
+# A line of `DataMoved`. A label has no quotes and no blanks; nor has the data, which is in hexadecimal.
+_DATA_MOVED: Final = re.compile(
+    rb"(\d+) +(\d+)\.(\d{9}) (sendto|recvfrom|read|write)\((\d+)<([A-Z][A-Za-z0-9-]*:\[[^\" ]*\])>, "
+    rb"\"((?:\\x[0-9a-f]{2})*)\"(, \d+(?:, (?:0|MSG_[A-Z_|]+)(?:, NULL, (?:0|NULL))?)?)\) = (\d+) "
+    rb"<(\d+)\.(\d{9})>"
+)
 _CALL: Final = re.compile(r"(\w+)\((.*)", re.DOTALL)
 _RESUMED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 _UNFINISHED: Final = re.compile(r" ?<(?:unfinished|detached) \.\.\.>$")
@@ -110,6 +141,8 @@ _EXITED: Final = re.compile(
     r"\+\+\+ (?:exited with (\d+)|killed by (\w+)(?: \(core dumped\))?|superseded .*) \+\+\+$"
 )
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
+
+_NAMES: Final = {name.encode(): name for name in ("sendto", "recvfrom", "read", "write")}
 
 # Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
 # parsed. A path is in hexadecimal (fact 3), a socket's label is not.
@@ -162,7 +195,18 @@ class StraceParser:
         return started
 
     def _parse_lines(self, lines: Iterable[bytes]) -> Iterator[Line]:
+        match = _DATA_MOVED.fullmatch
         for each in lines:
+            found = match(each)
+            if found is not None:
+                pid, seconds, fraction, name, number, label, data, rest, result, whole, part = found.groups()
+                at = int(seconds + fraction)
+                yield DataMoved(
+                    int(pid), at, _NAMES[name], int(number), label.decode(),
+                    bytes.fromhex(data.replace(b"\\x", b"").decode()), rest.decode(), int(result),
+                    at + int(whole + part),
+                )  # fmt: skip
+                continue
             line = self._parse_line(each.decode("ascii", "replace"))
             if line is not None:
                 yield line

@@ -19,11 +19,20 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.correlation.datagrams import CLOCK_SKEW, END_TIME_SLACK, DatagramCorrelator
+from bothends.trace.correlation.streams import (
+    MAX_OUT_OF_ORDER,
+    SocketStream,
+    Span,
+    SpanList,
+    Stream,
+    first_after,
+    may_open_or_close,
+    sequence_difference,
+)
 from bothends.trace.correlation.timeline import Timeline, key, key_of
 from bothends.trace.model import (
     Call,
@@ -31,6 +40,7 @@ from bothends.trace.model import (
     KernelEvent,
     Packet,
     Point,
+    ProcessEvent,
     Relation,
     Socket,
     SocketAddress,
@@ -39,75 +49,10 @@ from bothends.trace.model import (
 )
 
 MAX_STREAMS: Final = 20_000  # two for each connection
-MAX_OUT_OF_ORDER: Final = 64  # spans: retransmissions are out of order, but not by more than this
-MAX_SPANS: Final = 2_000  # spans of each stream to remember; older ones have been matched
 MAX_UNMATCHED: Final = 2_000  # connects, or SYNs, to one address that wait for their counterpart
 MAX_END_CALLS: Final = 16  # of each socket that get a link: a program may read EOF for ever
 
 _RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
-
-
-@dataclass(slots=True)
-class Span:
-    """The bytes of a stream from `start` up to `end`, which an event transferred."""
-
-    start: int
-    end: int
-    event: int
-
-
-@dataclass(slots=True, eq=False)
-class SocketStream:
-    """One direction of one socket: the bytes that its calls transferred."""
-
-    position: int = 0
-    spans: list[Span] = field(default_factory=list)
-    end_calls: list[Call] = field(default_factory=list)  # sending: close and shutdown; receiving: EOF
-    failures: list[Call] = field(default_factory=list)  # receiving: ECONNRESET, EPIPE
-
-
-@dataclass(slots=True, eq=False)
-class SegmentLog:
-    """The packets of one direction of a TCP connection at one end: spans, and the first of each kind."""
-
-    spans: list[Span] = field(default_factory=list)
-    syn: Packet | None = None
-    first_ack: Packet | None = None  # the first that acknowledges a SYN
-    fin: Packet | None = None
-    rst: Packet | None = None
-
-    def contains(self, packet: Packet) -> bool:
-        """Return whether one earlier packet contained all bytes of this one."""
-        start = packet.offset or 0
-        return any(each.start <= start and start + packet.size <= each.end for each in self.spans)
-
-    def record(self, packet: Packet) -> None:
-        """Add a packet."""
-        if packet.size:
-            start = packet.offset or 0
-            self.spans.append(Span(start, start + packet.size, packet.number))
-            trim_spans(self.spans)
-        if "SYN" in packet.flags and self.syn is None:
-            self.syn = packet
-        elif "ACK" in packet.flags and self.first_ack is None and "RST" not in packet.flags:
-            self.first_ack = packet
-        if "FIN" in packet.flags and self.fin is None:
-            self.fin = packet
-        if "RST" in packet.flags and self.rst is None:
-            self.rst = packet
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """One direction of a TCP connection: its packets, as sent and as arrived, and its sockets."""
-
-    first_sequence: int | None = None  # the sequence number of the first byte
-    highest_offset: int = 0
-    departed: SegmentLog = field(default_factory=SegmentLog)
-    arrived: SegmentLog = field(default_factory=SegmentLog)
-    sender: Socket | None = None
-    receiver: Socket | None = None
-    connect_call: Call | None = None
 
 
 class Correlator:
@@ -129,6 +74,7 @@ class Correlator:
         self.has_transit_times = False  # whether packets are sent and arrive at different times
         self._by_inode: dict[int, Socket] = {}
         self._paired: set[int] = set()
+        self._used: dict[int, tuple[object, ...]] = {}  # what `_update_socket` has used, by socket
         self._creators: dict[
             int, Call
         ] = {}  # fork() by the child's pid, accept() by minus the socket's number
@@ -220,6 +166,7 @@ class Correlator:
         for inode in [each for each, socket in self._by_inode.items() if socket.number not in known]:
             del self._by_inode[inode]
         self._paired &= known.keys()
+        self._used.clear()
         for port, numbers in list(self._bound_by_port.items()):
             self._bound_by_port[port] = {number: None for number in numbers if number in known}
             if not self._bound_by_port[port]:
@@ -227,6 +174,10 @@ class Correlator:
 
     def add(self, point: Point) -> None:
         """Add a point. Add the points of one thread, and the packets of one interface, in order."""
+        if type(point.event) is Call:
+            self._timeline.add(point)
+            self._on_call(point.event, point.is_end)
+            return
         match point.event:
             case Packet() as packet:
                 self._timeline.add(point)
@@ -236,12 +187,9 @@ class Correlator:
                     self._on_packet_sent(packet)
                 if (point.is_end or not packet.reaches) and not packet.lost:
                     self._on_packet_arrived(packet)
-            case Call() as call:
-                self._timeline.add(point)
-                self._on_call(call, point.is_end)
             case KernelEvent():
                 self._timeline.add(point)
-            case process_event:
+            case ProcessEvent() as process_event:
                 self._timeline.add(point)
                 if process_event.kind == "began" and (fork := self._creators.pop(process_event.thread, None)):
                     self.link(fork, process_event.number, "starts", key_of(point))
@@ -249,13 +197,19 @@ class Correlator:
     # Calls
 
     def _on_call(self, call: Call, is_end: bool) -> None:
-        if call.name in ("fork", "vfork", "clone", "clone3") and call.created_id is not None:
+        name = call.name
+        if name in ("fork", "vfork", "clone", "clone3") and call.created_id is not None:
             self._creators[call.created_id] = call
         socket = self._trace.sockets.get(call.socket) if call.socket is not None else None
         if socket is None:
             return
         self._update_socket(socket)
-        if call.name == "connect":
+        if name in RECEIVING:
+            if is_end and socket.kind == "stream":
+                self._on_receive(call, socket)
+            elif is_end and socket.family != "netlink":
+                self._datagrams.on_receive_ended(call, socket)
+        elif name == "connect":
             self._on_connect(call, socket, is_end)
         elif call.name in ACCEPTING:
             accepted = self._trace.sockets.get(call.created_id or 0) if is_end else None
@@ -269,14 +223,13 @@ class Correlator:
                 self._on_send(call, socket, is_end)
             elif socket.family != "netlink":
                 self._on_send_datagram(call, socket, is_end)
-        elif call.name in RECEIVING and is_end:
-            if socket.kind == "stream":
-                self._on_receive(call, socket)
-            elif socket.family != "netlink":
-                self._datagrams.on_receive_ended(call, socket)
 
     def _update_socket(self, socket: Socket) -> None:
         """Use what is known about a socket: its two addresses attach it to a stream of packets."""
+        known = socket.local, socket.peer, socket.inode, socket.peer_inode, socket.family
+        if self._used.get(socket.number) == known:
+            return
+        self._used[socket.number] = known
         if socket.inode and socket.family == "unix":
             self._join_unix_pair(socket)
         if socket.family not in ("inet", "inet6"):
@@ -343,6 +296,7 @@ class Correlator:
 
     def _discard_oldest_streams(self) -> None:
         """Discard the oldest quarter of the streams: a server may accept any number of connections."""
+        self._used.clear()
         for ends in list(self._streams)[: MAX_STREAMS // 4]:
             stream = self._streams.pop(ends)
             for socket in (stream.sender, stream.receiver):
@@ -406,13 +360,17 @@ class Correlator:
             size = call.requested if call.requested is not None else len(call.data)
             span = Span(stream.position, stream.position + size, call.number)
             stream.position = span.end
-            stream.spans.append(span)
+            stream.spans.add(span)
             self._unfinished_sends.add(call.number)
             self._link_sent_span(socket, span)
         else:
             was_unfinished = call.number in self._unfinished_sends
             self._unfinished_sends.discard(call.number)
-            span = next((each for each in reversed(stream.spans) if each.event == call.number), Span(0, 0, 0))
+            spans = stream.spans
+            if spans and spans[-1].event == call.number:
+                span = spans[-1]
+            else:
+                span = next((each for each in reversed(spans) if each.event == call.number), Span(0, 0, 0))
             if was_unfinished and span.event and span.end - span.start != call.size:
                 # A short or failed send: shift the spans of later sends down.
                 surplus = (span.end - span.start) - call.size
@@ -420,11 +378,11 @@ class Correlator:
                 for later in stream.spans[stream.spans.index(span) + 1 :]:
                     later.start, later.end = later.start - surplus, later.end - surplus
                 stream.position -= surplus
+                stream.spans.in_order = False
                 if surplus < 0:
                     self._link_sent_span(socket, span)
             if call.error in _RESET_ERRORS:
                 self._on_reset_error(call, socket)
-        trim_spans(stream.spans)
 
     def _link_sent_span(self, socket: Socket, span: Span) -> None:
         ends = self._address_pairs.get(socket.number)
@@ -454,8 +412,7 @@ class Correlator:
             return
         span = Span(stream.position, stream.position + call.size, call.number)
         stream.position = span.end
-        stream.spans.append(span)
-        trim_spans(stream.spans)
+        stream.spans.add(span)
         if back is not None and not socket.is_wrapped:
             self._link_overlapping(span, back.arrived.spans, "feeds", span_is_cause=False)
         if other is not None and other.is_wrapped == socket.is_wrapped:
@@ -466,14 +423,17 @@ class Correlator:
     def _link_overlapping(
         self,
         span: Span,
-        others: list[Span],
+        others: SpanList,
         kind: Relation,
         *,
         span_is_cause: bool,
     ) -> None:
         """Link an event to each of the others that transferred some of the same bytes."""
-        disjoint = 0
-        for other in reversed(others):
+        if not others or (others.in_order and others[-1].end <= span.start):
+            return
+        disjoint = MAX_OUT_OF_ORDER if others.in_order else 0
+        for at in range(first_after(others, span.end) - 1, -1, -1):
+            other = others[at]
             if other.end <= span.start:
                 disjoint += 1
                 if disjoint > MAX_OUT_OF_ORDER:
@@ -592,7 +552,8 @@ class Correlator:
             trim_oldest(waiting, MAX_UNMATCHED)
             waiting[packet] = None
             self._match_syn(packet)
-        self._link_open_and_close(out)
+        if may_open_or_close(packet, out):
+            self._link_open_and_close(out)
 
     def _set_offsets(self, packet: Packet, out: Stream, back: Stream) -> None:
         """Set a packet's offsets in its stream, and the earlier packet that it repeats."""
@@ -640,10 +601,12 @@ class Correlator:
                 "feeds",
                 span_is_cause=True,
             )
-        self._link_open_and_close(out)
-        self._link_open_and_close(back)
+        if may_open_or_close(packet, out):
+            self._link_open_and_close(out)
+            self._link_open_and_close(back)
 
     def _discard_connection(self, ends: tuple[SocketAddress, SocketAddress]) -> None:
+        self._used.clear()
         for each in (ends, ends[::-1]):
             self._streams.pop(each, None)
         for number in [
@@ -727,15 +690,3 @@ def _last_before(at: int, calls: list[Call], slack: int = CLOCK_SKEW) -> Call | 
     """Return the last of these calls that started by `at`, or else the first within `slack` after it."""
     before = [call for call in calls if call.at <= at]
     return before[-1] if before else next((call for call in calls if call.at <= at + slack), None)
-
-
-def sequence_difference(number: int) -> int:
-    """Return a difference of sequence numbers, which wrap at 2**32, as a signed number."""
-    number &= 0xFFFFFFFF
-    return number - (1 << 32) if number >> 31 else number
-
-
-def trim_spans(spans: list[Span]) -> None:
-    """Drop the older half of the spans if there are more than `MAX_SPANS`."""
-    if len(spans) > MAX_SPANS:
-        del spans[: MAX_SPANS // 2]

@@ -52,21 +52,23 @@ class KernelEventMatcher:
 
     def observe(self, point: Point) -> None:
         """Take note of a packet or a call that has been emitted."""
-        event = point.event
-        match event:
-            case Packet() if not point.is_end:
-                ends = event.source, event.destination
-                self._packets.pop(ends, None)
-                self._packets[ends] = event
-                if len(self._packets) > MAX_REMEMBERED:
-                    self._packets.popitem(last=False)
-                if event.sender is not None:
-                    self._sent_by[event.sender] = event
-                    trim_oldest(self._sent_by, MAX_REMEMBERED)
-            case Call() if not point.is_end:
-                self._calls.pop(event.thread, None)
-                self._calls[event.thread] = event
+        event, is_end = point
+        if is_end:
+            return
+        if type(event) is Call:
+            self._calls.pop(event.thread, None)
+            self._calls[event.thread] = event
+            if len(self._calls) > MAX_REMEMBERED:
                 trim_oldest(self._calls, MAX_REMEMBERED)
+        elif isinstance(event, Packet):
+            ends = event.source, event.destination
+            self._packets.pop(ends, None)
+            self._packets[ends] = event
+            if len(self._packets) > MAX_REMEMBERED:
+                self._packets.popitem(last=False)
+            if event.sender is not None:
+                self._sent_by[event.sender] = event
+                trim_oldest(self._sent_by, MAX_REMEMBERED)
 
     def match(self, event: KernelEvent) -> bool:
         """Set the socket and the packet of an event. Returns False if it does not concern the trace."""

@@ -60,17 +60,22 @@ class Timeline:
 
     def add(self, point: Point) -> None:
         """Add a point. Add the points of one thread, and of one interface, in order."""
-        number = key_of(point)
+        event, is_end = point
+        number = 2 * event.number + is_end
         self._pending[number] = point
-        causes = self._causes.setdefault(number, set())
-        source = _source_of(point)
+        source: object
+        if type(event) is Call:
+            source = event.thread
+            at = event.until if is_end and event.until is not None else event.at
+        else:
+            source, at = _source_of(point), point.at
         if source is not None:
             before = self._last_of_source.get(source)
             self._last_of_source[source] = number
             if before is not None and before in self._pending:
                 self._add_edge(before, number)
-        if not causes:
-            heapq.heappush(self._ready, (point.at, number))
+        if not self._causes.get(number):
+            heapq.heappush(self._ready, (at, number))
 
     def add_constraint(self, cause: int, effect: int) -> None:
         """Require one point to precede another, by their keys. The points may be added later."""
@@ -87,10 +92,17 @@ class Timeline:
         )
 
     def _add_edge(self, cause: int, effect: int) -> None:
-        causes = self._causes.setdefault(effect, set())
-        if cause not in causes:
-            causes.add(cause)
-            self._effects.setdefault(cause, []).append(effect)
+        causes = self._causes.get(effect)
+        if causes is None:
+            causes = self._causes[effect] = set()
+        elif cause in causes:
+            return
+        causes.add(cause)
+        effects = self._effects.get(cause)
+        if effects is None:
+            self._effects[cause] = [effect]
+        else:
+            effects.append(effect)
 
     def pop_ready(self, until: int = FOREVER) -> Iterator[Point]:
         """Emit the next points, while the earliest unconstrained one is not later than `until`.
@@ -106,8 +118,8 @@ class Timeline:
                 return
             # Unknown causes, or a cycle.
             number = min(self._pending, key=lambda each: (self._pending[each].at, each))
-            self.violations += sum(cause in self._pending for cause in self._causes[number])
-            self._causes[number] = set()
+            self.violations += sum(cause in self._pending for cause in self._causes.get(number, ()))
+            self._causes.pop(number, None)
             heapq.heappush(self._ready, (self._pending[number].at, number))
 
     def _emit(self, number: int) -> Point:
@@ -120,7 +132,10 @@ class Timeline:
             self._last_of_source = {
                 source: last for source, last in self._last_of_source.items() if last in self._pending
             }
-        for effect in self._effects.pop(number, ()):
+        effects = self._effects.pop(number, None)
+        if effects is None:
+            return point
+        for effect in effects:
             causes = self._causes.get(effect)
             if causes is None:
                 continue

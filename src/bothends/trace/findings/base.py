@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.correlation.kernel_reasons import KernelReasons
@@ -78,6 +78,7 @@ class TraceIndex:
         self.packets_from: dict[int, list[Packet]] = defaultdict(list)
         # By call: the bytes its socket had sent in all after it; 0 for a call that sends no stream.
         self.bytes_sent_by: dict[int, int] = defaultdict(int)
+        self.shared: dict[tuple[str, int], Any] = {}  # what several rules derive from one socket, by a name
         self.end = 0
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
@@ -177,19 +178,27 @@ class TraceIndex:
                 yield socket
 
     def sends(self, socket: Socket) -> list[Call]:
-        """Return the calls that sent data."""
-        return [call for call in self.calls_by_socket[socket.number] if call.name in SENDING and call.size]
+        """Return the calls that sent data. All rules share the list: don't change it."""
+        found: list[Call] | None = self.shared.get(("sends", socket.number))
+        if found is None:
+            calls = self.calls_by_socket[socket.number]
+            found = [call for call in calls if call.name in SENDING and call.size]
+            self.shared["sends", socket.number] = found
+        return found
 
     def receives(self, socket: Socket) -> list[Call]:
-        """Return the calls that received data or EOF."""
-        return [
-            call
-            for call in self.calls_by_socket[socket.number]
-            if call.name in RECEIVING
-            and not call.failed
-            and call.result is not None
-            and "MSG_PEEK" not in call.flags
-        ]
+        """Return the calls that received data or EOF. All rules share the list: don't change it."""
+        found: list[Call] | None = self.shared.get(("receives", socket.number))
+        if found is None:
+            found = self.shared["receives", socket.number] = [
+                call
+                for call in self.calls_by_socket[socket.number]
+                if call.name in RECEIVING
+                and not call.failed
+                and call.result is not None
+                and "MSG_PEEK" not in call.flags
+            ]
+        return found
 
     def senders_of(self, receive: Call) -> list[Call]:
         """Return the calls that sent the bytes of a receive, in order."""

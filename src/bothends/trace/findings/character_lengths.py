@@ -23,8 +23,8 @@ def length_counts_characters(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a length that counts the characters of a text, and not its bytes."""
     for socket in trace_index.sockets("stream"):
         for turn in turns(trace_index, socket):
-            if turn.kind != "sent" or len(turn.data) != turn.total:
-                continue
+            if turn.kind != "sent" or len(turn.data) != turn.total or turn.data.isascii():
+                continue  # the characters of ASCII are its bytes
             found = _whole_message(turn.data) or _message_in_stream(turn.data)
             if found is None:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bothends.trace.capture.calls import CONTROL_TRUNCATED
+from bothends.trace.capture.call_data import CONTROL_TRUNCATED
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 

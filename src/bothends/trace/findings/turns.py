@@ -40,7 +40,15 @@ def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
     """Return the turns of a connection, as one of its sockets shows them.
 
     A thread may wait in a receive while another one sends: a receive counts when it ends, in causal order.
+    All rules share the result: don't change it.
     """
+    found: list[Turn] | None = trace_index.shared.get(("turns", socket.number))
+    if found is None:
+        found = trace_index.shared["turns", socket.number] = _turns(trace_index, socket)
+    return found
+
+
+def _turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
     found: list[Turn] = []
     for call in sorted(trace_index.calls_by_socket[socket.number], key=trace_index.position):
         if not call.size or call.failed or call.name not in SENDING | RECEIVING or "MSG_PEEK" in call.flags:
@@ -53,12 +61,14 @@ def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
 
 
 def stream_of(trace_index: TraceIndex, socket: Socket, kind: Literal["sent", "received"]) -> Turn:
-    """Return everything that a socket sent or received, as one turn."""
-    whole = Turn(kind)
-    for turn in turns(trace_index, socket):
-        if turn.kind == kind:
-            for call in turn.calls:
-                whole.add(call)
+    """Return everything that a socket sent or received, as one turn. All rules share it: don't change it."""
+    whole: Turn | None = trace_index.shared.get((kind, socket.number))
+    if whole is None:
+        whole = trace_index.shared[kind, socket.number] = Turn(kind)
+        for turn in turns(trace_index, socket):
+            if turn.kind == kind:
+                for call in turn.calls:
+                    whole.add(call)
     return whole
 
 

@@ -7,6 +7,7 @@ Text from peers and programs is escaped (`bothends.escaping`).
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from typing import Final
 
@@ -28,7 +29,12 @@ INTERRUPTED: Final = {
 def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
     """Return the first `limit` bytes of data, quoted, with an ellipsis if the full `size` is larger."""
     whole = len(data) if size is None else size
-    return f'"{escape(data[:limit])}"' + ("…" if whole > min(len(data), limit) else "")
+    shown = _escaped(data[:limit]) if limit == PREVIEW_BYTES else escape(data[:limit])
+    return f'"{shown}"' + ("…" if whole > min(len(data), limit) else "")
+
+
+# The same bytes are shown when they are sent, in a packet, and when they are received.
+_escaped = functools.lru_cache(maxsize=8192)(escape)
 
 
 def call_text(call: Call, *, ended: bool = True) -> str:
@@ -140,6 +146,15 @@ def duration(nanoseconds: int) -> str:
         if nanoseconds >= 0.9995 * size:  # three digits: 999.6 ms are 1 s
             return f"{nanoseconds / size:.3g} {unit}"
     return f"{nanoseconds // 1000} us"
+
+
+def duration_range(low: int, high: int) -> str:
+    """Format two durations, as in "38 to 95 us", or one if they look the same."""
+    first, last = duration(low), duration(high)
+    if first == last:
+        return first
+    number, _, unit = first.partition(" ")
+    return f"{number if last.endswith(' ' + unit) else first} to {last}"
 
 
 def display_width(text: str) -> int:

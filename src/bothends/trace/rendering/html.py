@@ -3,11 +3,13 @@
 If the user points at a call or a packet, or selects it with the keyboard, the page highlights its causes and
 effects, and shows an explanation beside it.
 
-1. All text from programs and peers is escaped when it is inserted into HTML. The script inserts text only
+1. The rows are data: columns of numbers and texts, compressed, from which the script builds the rows in view.
+   So the page is small, and it scrolls however many rows there are. What repeats is folded, and unfolded by a
+   click; it has no explanation of its own, but shows that of an event like it.
+2. All text from programs and peers is escaped when it is inserted into HTML. The script inserts text only
    (textContent), never HTML.
-2. The Content-Security-Policy of the page allows only its own script, identified by its hash. If data became
-   HTML in spite of rule 1, nothing in it would be executed or loaded.
-3. The data of the script is JSON in its own element, with `<` written as an escape sequence.
+3. The Content-Security-Policy of the page allows only its own script, identified by its hash. If data became
+   HTML in spite of rule 2, nothing in it would be executed or loaded.
 """
 
 from __future__ import annotations
@@ -15,19 +17,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from bothends.escaping import escape_controls, escape_line
 from bothends.foreign_text import markup
 from bothends.trace.findings import Finding
-from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
+from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Socket, Trace, TraceEvent
 from bothends.trace.rendering import explain, formatting
-from bothends.trace.rendering.html_assets import SCRIPT, STYLE
+from bothends.trace.rendering.folding import FoldedRows, Unit
+from bothends.trace.rendering.html_assets import STYLE
+from bothends.trace.rendering.html_script import SCRIPT
 from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.layout import Row
 
-MAX_ROWS: Final = 20_000  # with more, browsers are slow
+MAX_ROWS: Final = 400_000
+PACKET: Final = -1  # instead of a process
+MAX_NARROW_LANES: Final = 4  # with more lanes, the page is wider than the screen
+MAX_DETAILS: Final = 10_000  # events with an explanation of their own
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -40,17 +49,27 @@ _PAGE: Final = """<!doctype html>
 <title>{title}</title>
 <style>{style}</style>
 </head>
-<body>
+<body{wide}>
 <header>
 <h1>{title}</h1>
 <p>{summary}</p>
 </header>
 {findings}
+<form class="filters" role="search" hidden>
+<label>Search <input type="search" id="search" autocomplete="off"></label>
+<label>Connection <select id="connection"></select></label>
+<label>Process <select id="process"></select></label>
+<label>Call <select id="call"></select></label>
+<label>Finding <select id="finding"></select></label>
+<button type="button" id="unfold" aria-pressed="false">Unfold all</button>
+<output id="count"></output>
+</form>
 <div class="columns">
 <main style="--lanes: {lanes}">
+<div class="row lanes" id="heads" aria-hidden="true" hidden></div>
 <ol aria-label="Calls and packets, in order. Use the arrow keys to move between them.">
-{rows}
 </ol>
+<noscript>This page needs its script, which builds the rows.</noscript>
 </main>
 <aside aria-live="polite"><div id="details">
 <h2>Explanation</h2>
@@ -58,7 +77,7 @@ _PAGE: Final = """<!doctype html>
 and its effects. Press Enter, or click, to keep it selected.</p>
 </div></aside>
 </div>
-<script type="application/json" id="events">{events}</script>
+<script type="application/octet-stream" id="events">{events}</script>
 <script>{script}</script>
 </body>
 </html>
@@ -71,29 +90,193 @@ def render_page(
     findings: Sequence[Finding] = (),
     title: str = "bothends trace",
     waits: Sequence[str] = (),
+    folded: Mapping[int, Unit | None] | None = None,
 ) -> str:
-    """Return the page as HTML. Shows `MAX_ROWS` rows at most. `waits` say what blocked calls wait for."""
+    """Return the page as HTML. Shows `MAX_ROWS` rows at most.
+
+    Args:
+        trace: what the rows show.
+        rows: all rows, also those that are folded.
+        findings: listed above the rows.
+        title: of the page.
+        waits: say what blocked calls wait for.
+        folded: the events that are folded, by their numbers; see `folded_events`.
+    """
     iterator = iter(rows)
     drawn = list(islice(iterator, MAX_ROWS))
     omitted = sum(1 for _ in iterator)
-    shown = {row.event for row in drawn if row.event is not None}
+    columns = _Columns(trace, folded if folded is not None else {})
+    for row in drawn:
+        columns.add(row)
+    if omitted:
+        columns.add_text(f"{omitted:,} more rows are not shown")
     lanes = max((len(row.bars) for row in drawn), default=1)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    with_id: set[int] = set()
-    lines = [line for row in drawn for line in _row(row, with_id)]
-    if omitted:
-        lines.append(f'<li class="row"><span class="cell note">{omitted} more rows are not shown</span></li>')
     return _PAGE.format(
         hash=f"sha256-{digest}",
         title=markup(title),
         style=STYLE,
-        summary=markup(_summary(trace, shown)),
+        summary=markup(_summary(trace, columns.shown)),
         findings=_waits(waits) + _findings(findings),
         lanes=lanes,
-        rows="\n".join(lines),
-        events=_json({number: _details(trace, number, shown) for number in sorted(shown)}),
+        wide=' class="wide"' if lanes > MAX_NARROW_LANES else "",
+        events=_packed(columns.content(findings)),
         script=SCRIPT,
     )
+
+
+def _packed(content: object) -> str:
+    """Return the data of the script: JSON, compressed (zlib), in base64."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), check_circular=False)
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 6)).decode()
+
+
+class _Columns:
+    """The rows as columns of numbers, and their texts. The script builds the rows from them.
+
+    What many rows have in common is a `form`: the bars, the lanes and styles of the texts or of the arrow,
+    the connection and the process.
+    """
+
+    def __init__(self, trace: Trace, folded: Mapping[int, Unit | None]) -> None:
+        self.shown: set[int] = set()
+        self._trace = trace
+        self._folded = folded
+        self._forms: dict[tuple[Any, ...], int] = {}
+        self._form: list[int] = []  # by row
+        self._times: list[int] = []  # by row: units of 100 us since the row before; -1: none
+        self._events: list[int | None] = []  # by row: the number, less the one before it; None: no event
+        self._texts: list[str] = []  # by row
+        self._causes: list[int] = []  # event, number of causes, how far back each is
+        self._folds: list[tuple[int, int, str]] = []  # first row, number of rows, text
+        self._connections: dict[str, int] = {"": 0}
+        self._processes: dict[str, int] = {"": 0}
+        self._of_socket: dict[int, int] = {}
+        self._of_process: dict[int, int] = {}
+        self._time = self._event = 0
+        self._open: FoldedRows | None = None  # of the fold that the last row belongs to
+        self._begin = 0
+
+    def add(self, row: Row) -> None:
+        """Append a row."""
+        number = row.event
+        is_folded = number is not None and number in self._folded
+        if is_folded and self._open is None:
+            self._open, self._begin = FoldedRows(), len(self._form)
+        elif not is_folded and self._open is not None:
+            self._end_fold()
+        event = self._trace.event(number) if number is not None else None
+        connection, process = self._place(event)
+        arrow, cells = row.arrow, row.cells
+        form: tuple[Any, ...]
+        if arrow is not None:
+            form = (
+                row.bars, row.is_header, connection, process,
+                (arrow.from_lane, arrow.to_lane, arrow.style, arrow.part),
+            )  # fmt: skip
+            text = _one_line(arrow.text) + (f" (lost: {_one_line(arrow.lost)})" if arrow.lost else "")
+        elif len(cells) == 1:
+            cell = cells[0]
+            form = row.bars, row.is_header, connection, process, None, cell.lane, cell.style
+            text = _one_line(cell.text)
+        else:
+            lanes = tuple(each for cell in cells for each in (cell.lane, cell.style))
+            form = row.bars, row.is_header, connection, process, None, *lanes
+            text = "\t".join(_one_line(cell.text) for cell in cells)
+        self._form.append(self._forms.setdefault(form, len(self._forms)))
+        self._texts.append(text)
+        if row.at is None:
+            self._times.append(-1)
+        else:
+            time = row.at // 100_000
+            self._times.append(max(time - self._time, 0))
+            self._time = time
+        if number is None:
+            self._events.append(None)
+            return
+        self._events.append(number - self._event)
+        self._event = number
+        if number not in self.shown:
+            self.shown.add(number)
+            if self._open is not None:
+                self._open.add_unit(self._folded[number])
+            causes = self._trace.causes_of(number)
+            if causes:
+                self._causes += (number, len(causes), *(number - link.cause for link in causes))
+
+    def add_text(self, text: str) -> None:
+        """Append a row with a text only."""
+        if self._open is not None:
+            self._end_fold()
+        form = (), False, 0, 0, None, 0, "note"
+        self._form.append(self._forms.setdefault(form, len(self._forms)))
+        self._texts.append(text)
+        self._times.append(-1)
+        self._events.append(None)
+
+    def _end_fold(self) -> None:
+        assert self._open is not None
+        self._folds.append((self._begin, len(self._form) - self._begin, "… " + self._open.text()))
+        self._open = None
+
+    def _place(self, event: TraceEvent | None) -> tuple[int, int]:
+        """Return the numbers of the connection and of the process of an event."""
+        if type(event) is Call:
+            return self._connection(event.socket), self._process(event.process)
+        if isinstance(event, Packet):
+            number = event.sender if event.sender is not None else event.receiver
+            return self._connection(number), PACKET
+        if isinstance(event, ProcessEvent):
+            return 0, self._process(event.process)
+        return (self._connection(event.socket), 0) if isinstance(event, KernelEvent) else (0, 0)
+
+    def _connection(self, number: int | None) -> int:
+        if number is None:
+            return 0
+        found = self._of_socket.get(number)
+        if found is None:
+            socket = self._trace.sockets.get(number)
+            text = connection_text(socket) if socket is not None else ""
+            found = self._of_socket[number] = self._connections.setdefault(text, len(self._connections))
+        return found
+
+    def _process(self, number: int) -> int:
+        found = self._of_process.get(number)
+        if found is None:
+            process = self._trace.processes.get(number)
+            text = f"{process.role} {process.pid}" if process is not None and process.role else ""
+            found = self._of_process[number] = self._processes.setdefault(text, len(self._processes))
+        return found
+
+    def content(self, findings: Sequence[Finding]) -> dict[str, Any]:
+        """Return everything for the script."""
+        if self._open is not None:
+            self._end_fold()
+        own = [number for number in sorted(self.shown) if number not in self._folded][:MAX_DETAILS]
+        return {
+            "forms": list(self._forms),
+            "form": self._form,
+            "times": self._times,
+            "events": self._events,
+            "texts": escape_controls("\n".join(self._texts)),
+            "causes": self._causes,
+            "folds": self._folds,
+            "connections": [_one_line(each) for each in self._connections],
+            "processes": [_one_line(each) for each in self._processes],
+            "findings": [[_one_line(each.title), each.evidence] for each in findings],
+            "details": {number: _details(self._trace, number) for number in own},
+        }
+
+
+def connection_text(socket: Socket) -> str:
+    """Return a connection as a filter names it: both ends, in the same order from either end."""
+    if socket.local is None or socket.peer is None:
+        return str(socket.local or socket.peer or f"socket {socket.number}")
+    return " ↔ ".join(sorted((str(socket.local), str(socket.peer))))
+
+
+def _one_line(text: str) -> str:
+    return escape_line(text).replace("\t", "\\t") if "\n" in text or "\t" in text else text
 
 
 def _summary(trace: Trace, shown: Collection[int]) -> str:
@@ -136,44 +319,17 @@ def _finding_list(findings: Sequence[Finding]) -> str:
     return f"<ul>{''.join(items)}</ul>"
 
 
-def _row(row: Row, with_id: set[int]) -> Iterator[str]:
-    """Return a row as HTML. The first row of an event has an id, for links to it."""
-    attributes = ""
-    if row.event is not None:
-        identifier = "" if row.event in with_id else f' id="e{row.event}"'
-        with_id.add(row.event)
-        attributes = f'{identifier} data-event="{row.event}" tabindex="-1"'
-    yield f'<li class="{"row lanes" if row.is_header else "row"}"{attributes}>'
-    yield f'<span class="time">{"" if row.at is None else f"{row.at / 1e9:.4f}"}</span>'
-    if not row.is_header:
-        for lane, bar in enumerate(row.bars):
-            if bar != "none":
-                yield f'<i class="bar {bar}" style="grid-column:{lane + 2}"></i>'
-    for cell in row.cells:
-        style = f" {cell.style}" if cell.style else ""
-        yield f'<span class="cell{style}" style="grid-column:{cell.lane + 2}">{markup(cell.text)}</span>'
-    if row.arrow is not None:
-        left, right = sorted((row.arrow.from_lane, row.arrow.to_lane))
-        direction = "right" if row.arrow.from_lane == left else "left"
-        part = "" if row.arrow.part == "whole" else f" {row.arrow.part}"
-        lost = f" (lost: {markup(row.arrow.lost)})" if row.arrow.lost else ""
-        yield (
-            f'<span class="arrow {direction} {row.arrow.style}{part}" '
-            f'style="grid-column:{left + 2} / {right + 2}">'
-            f"<b>{markup(row.arrow.text)}{lost}</b></span>"
-        )
-    yield "</li>"
-
-
-def _details(trace: Trace, number: int, shown: set[int]) -> dict[str, Any]:
-    """Return the data of an event for the script, as plain text."""
+def _details(trace: Trace, number: int) -> dict[str, Any]:
+    """Return what the page tells about an event beside its row, as plain text."""
     event = trace.event(number)
-    details: dict[str, Any] = (
-        _describe(trace, event) if event is not None else {"title": "", "explanation": ""}
-    )
-    details["causes"] = [link.cause for link in trace.causes_of(number) if link.cause in shown]
-    details["effects"] = [link.effect for link in trace.effects_of(number) if link.effect in shown]
-    return details
+    details = _describe(trace, event) if event is not None else {"title": "", "explanation": ""}
+    return {name: _plain(item) for name, item in details.items() if item}
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, str):
+        return escape_controls(item)
+    return [[escape_controls(each) for each in pair] for pair in item]
 
 
 def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
@@ -217,8 +373,3 @@ def _packet_fields(packet: Packet) -> list[tuple[str, str]]:
         found += [("sequence", str(packet.sequence)), ("acknowledges", str(packet.acknowledged))]
         found += [("window", str(packet.window)), ("interface", packet.interface)]
     return found
-
-
-def _json(value: object) -> str:
-    # Without `<`, the data contains neither `</script>`, which would end the element, nor `<!--`.
-    return json.dumps(value).replace("<", "\\u003c")

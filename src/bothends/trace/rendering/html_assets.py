@@ -1,7 +1,4 @@
-"""The style sheet and the script of the web page of a trace (`html.py`).
-
-The script creates elements and sets their textContent; it never parses HTML.
-"""
+"""The style sheet of the web page of a trace (`html.py`)."""
 
 from __future__ import annotations
 
@@ -30,15 +27,37 @@ header p { margin: 0 0 .75rem; color: var(--muted); }
   padding: 0 1rem 2rem; }
 ol { list-style: none; margin: 0; padding: 0;
   font: 12.5px/1.35 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-.row { display: grid; grid-template-columns: 4.6rem repeat(var(--lanes), minmax(0, 1fr));
-  min-height: 1.5em; }
+main { --time: 4.6rem; --stroke: linear-gradient(var(--line), var(--line));
+  --dashes: repeating-linear-gradient(var(--muted) 0 3px, transparent 3px 6px); }
+.row { display: grid; grid-template-columns: var(--time) repeat(var(--lanes), minmax(0, 1fr));
+  min-height: 1.5em; background-size: 1px 100%; background-repeat: no-repeat; }
 .row > * { grid-row: 1; }
 .row[data-event] { cursor: default; }
-.lanes { position: sticky; top: 0; z-index: 2; background: var(--background); font-weight: bold;
+ol.long .row { height: 1.6em; min-height: 0; }
+ol.long .cell, ol.long .arrow b { white-space: pre; overflow: hidden; text-overflow: ellipsis; }
+ol.long .arrow b { display: inline-block; max-width: 100%; vertical-align: top; }
+ol.long .lanes { position: static; padding: 0; }
+#heads[hidden] { display: none; }
+#heads { font: bold 12.5px/1.35 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
+.wide { padding-bottom: 34vh; }
+.wide .columns { display: block; }
+.wide main { width: calc(4.6rem + var(--lanes) * 17rem); }
+.wide aside { position: fixed; inset: auto 0 0 0; max-height: 32vh; z-index: 3;
+  border-top: 1px solid var(--line); border-radius: 0; }
+.wide header, .wide .findings, .wide .filters { max-width: calc(100vw - 2rem); }
+.fold { grid-column: 2 / -1; color: var(--note); padding: .1em .65em; white-space: pre; overflow: hidden;
+  text-overflow: ellipsis; }
+.row.folded { cursor: pointer; background-color: var(--panel); }
+.filters { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: center; padding: 0 1rem .6rem; }
+.filters[hidden] { display: none; }
+.filters label { color: var(--muted); }
+.filters input, .filters select, .filters button { font: inherit; color: var(--text);
+  background: var(--panel); border: 1px solid var(--line); border-radius: 4px; padding: .1rem .4rem;
+  max-width: 16rem; }
+.filters output { color: var(--muted); }
+.lanes { position: sticky; top: 0; z-index: 2; background-color: var(--background); font-weight: bold;
   padding: .35rem 0; }
 .time { grid-column: 1; color: var(--muted); white-space: pre; padding-top: .1em; }
-.bar { border-left: 1px solid var(--line); }
-.bar.waits { border-left: 1px dashed var(--muted); }
 .cell { padding: .1em .4em .1em .65em; overflow-wrap: anywhere; }
 .lanes .cell { padding-left: 0; }
 .arrow { position: relative; text-align: center; margin-left: 1px; padding: .1em 1em; overflow: hidden; }
@@ -58,8 +77,8 @@ ol { list-style: none; margin: 0; padding: 0;
 .quiet { color: var(--muted); } .error, .reset { color: var(--reset); } .data { color: var(--data); }
 .open { color: var(--open); } .end { color: var(--end); } .state { color: var(--state); } .note {
   color: var(--note); }
-.related, .related .arrow b { background: var(--related); }
-.selected, .selected .arrow b { background: var(--selected); }
+.related, .related .arrow b { background-color: var(--related); }
+.selected, .selected .arrow b { background-color: var(--selected); }
 .row:focus { outline: 2px solid var(--state); outline-offset: -2px; }
 a { color: var(--state); }
 aside { position: sticky; top: .5rem; background: var(--panel); border-radius: 6px; padding: .9rem 1rem;
@@ -73,104 +92,9 @@ aside p { margin: .3rem 0 .6rem; }
   body { padding-bottom: 42vh; }
   .columns { display: block; padding: 0 .5rem; }
   ol { font-size: 11px; }
-  .row { grid-template-columns: 3.4rem repeat(var(--lanes), minmax(0, 1fr)); scroll-margin-bottom: 42vh; }
+  main { --time: 3.4rem; }
+  .row { scroll-margin-bottom: 42vh; }
   aside { position: fixed; inset: auto 0 0 0; max-height: 40vh; border-radius: 10px 10px 0 0;
     border-top: 1px solid var(--line); z-index: 3; }
 }
-"""
-
-SCRIPT: Final = """
-"use strict";
-const events = JSON.parse(document.getElementById("events").textContent);
-const details = document.getElementById("details");
-const rows = Array.from(document.querySelectorAll(".row[data-event]"));
-const rowsByEvent = new Map();
-for (const row of rows) {
-  const number = row.dataset.event;
-  if (!rowsByEvent.has(number)) rowsByEvent.set(number, []);
-  rowsByEvent.get(number).push(row);
-}
-let pinned = null;  // the event that stays selected when the pointer leaves it, if any
-
-// All events that can be reached from one event through its "causes", or through its "effects".
-function related(number, relation) {
-  const found = new Set(), pending = [String(number)];
-  while (pending.length) {
-    const next = pending.pop();
-    for (const each of (events[next] || {})[relation] || []) {
-      if (!found.has(String(each))) { found.add(String(each)); pending.push(String(each)); }
-    }
-  }
-  return found;
-}
-
-function append(parent, name, text) {
-  const element = document.createElement(name);
-  element.textContent = text;
-  parent.append(element);
-  return element;
-}
-
-function select(number) {
-  for (const row of document.querySelectorAll(".related, .selected"))
-    row.classList.remove("related", "selected");
-  const event = events[number];
-  if (!event) return;
-  for (const each of [...related(number, "causes"), ...related(number, "effects")])
-    for (const row of rowsByEvent.get(each) || []) row.classList.add("related");
-  for (const row of rowsByEvent.get(String(number)) || []) row.classList.add("selected");
-  details.replaceChildren();
-  append(details, "h2", event.title);
-  if (event.subject) append(details, "p", event.subject).className = "quiet";
-  if (event.explanation) append(details, "p", event.explanation);
-  if (event.summary && event.summary !== event.explanation)
-    append(details, "p", event.summary).className = "quiet";
-  const list = document.createElement("dl");
-  const addItem = (name, text, isCode) => {
-    if (!text) return;
-    append(list, "dt", name);
-    const value = append(list, "dd", isCode ? "" : text);
-    if (isCode) append(value, "code", text);
-  };
-  addItem("in C", event.c, true);
-  addItem("in Python", event.python, true);
-  for (const [name, value] of event.arguments || []) addItem(name, value, true);
-  addItem("data", event.data, true);
-  addItem("duration", event.duration, false);
-  details.append(list);
-}
-
-// Only one row is in the tab order: the one that has, or last had, the focus.
-function focusRow(row) {
-  for (const each of rows) each.tabIndex = -1;
-  row.tabIndex = 0;
-  row.focus({preventScroll: false});
-}
-
-if (rows.length) rows[0].tabIndex = 0;
-for (const row of rows) {
-  row.addEventListener("mouseenter", () => { if (pinned === null) select(row.dataset.event); });
-  row.addEventListener("focus", () => { if (pinned === null) select(row.dataset.event); });
-  row.addEventListener("click", () => {
-    pinned = pinned === row.dataset.event ? null : row.dataset.event;
-    select(row.dataset.event);
-  });
-}
-document.addEventListener("keydown", (event) => {
-  const row = document.activeElement;
-  const index = rows.indexOf(row);
-  if (index < 0) return;
-  const target = {ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: rows.length - 1}[event.key];
-  if (target !== undefined && rows[target]) { event.preventDefault(); focusRow(rows[target]); }
-  if (event.key === "Enter") row.click();
-  if (event.key === "Escape") { pinned = null; select(row.dataset.event); }
-});
-
-// A finding links to its evidence: #e5 is event 5.
-function selectLinkedRow() {
-  const row = document.getElementById(location.hash.slice(1));
-  if (row && row.dataset.event) { pinned = row.dataset.event; focusRow(row); select(pinned); }
-}
-window.addEventListener("hashchange", selectLinkedRow);
-selectLinkedRow();
 """

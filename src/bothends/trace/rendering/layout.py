@@ -18,7 +18,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from bothends.trace.capture.calls import ACCEPTING, QUIET_CALLS, REAPING, RECEIVING, SLEEPING, WAITING
+from bothends.trace.capture.calls import (
+    ACCEPTING,
+    QUIET_CALLS,
+    REAPING,
+    RECEIVING,
+    SENDING,
+    SLEEPING,
+    WAITING,
+)
 from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
@@ -33,6 +41,7 @@ from bothends.trace.model import (
 )
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.explain import explain_call
+from bothends.trace.rendering.folding import Decision, FoldedRows, Folder, Unit
 from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.tcp_states import TcpStateTracker
 
@@ -46,13 +55,13 @@ BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
+_MOVING: Final = SENDING | RECEIVING
 # Errors that are not mistakes: of any call, or of calls that only ask.
 _NORMAL_ERRORS: Final = NONBLOCKING_ERRORS | {"EALREADY", "EINTR"}
 _ANSWERS: Final = frozenset({("getpeername", "ENOTCONN"), ("ioctl", "ENOTTY"), ("epoll_ctl", "EEXIST")})
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A text in a lane. `wraps`: it is prose, which may be wrapped to several lines."""
 
     lane: int
@@ -61,8 +70,7 @@ class Cell:
     wraps: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrow:
+class Arrow(NamedTuple):
     """An arrow from one lane to another, or a `part` of it: a packet was sent, arrived, or was lost.
 
     `lost` names the toxic that dropped it.
@@ -85,12 +93,11 @@ class WaitArrow(NamedTuple):
     event: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of the picture: a bar for each lane, and texts or an arrow.
 
     `at` is nanoseconds since the first event, or None for a row without a time. `event` is the number of the
-    event it shows. `is_header`: its cells are the names of the lanes.
+    event it shows. `is_header`: its cells are the names of the lanes. `fold` says what is folded there.
     """
 
     at: int | None
@@ -99,6 +106,7 @@ class Row:
     arrow: Arrow | None = None
     event: int | None = None
     is_header: bool = False
+    fold: str = ""
 
 
 @dataclass(slots=True)
@@ -124,6 +132,11 @@ class Filter:
 
     def shows(self, event: TraceEvent, sockets: dict[int, Socket]) -> bool:
         """Return whether an event is drawn."""
+        if type(event) is Call and event.name in _MOVING:  # most events: never quiet
+            if self.only or self.descriptors or self.ports:
+                return self._shows_call(event, sockets.get(event.socket or 0))
+            socket = sockets.get(event.socket or 0)
+            return socket is None or socket.is_shown
         match event:
             case Packet():
                 addresses = event.source, event.destination
@@ -161,6 +174,7 @@ class Layout:
         explain: add an explanation below each call.
         roles: lanes to reserve from the start.
         is_complete: the trace has ended, so that datagrams not received by now are marked.
+        fold: draw what repeats as one row (`folding.py`).
     """
 
     def __init__(
@@ -171,13 +185,19 @@ class Layout:
         explain: bool = False,
         roles: Iterable[str] = (),
         is_complete: bool = False,
+        fold: bool = False,
     ) -> None:
+        self._folder = Folder(trace) if fold else None
+        self._folded = FoldedRows()
+        self._units: dict[int, Unit | None] | None = None  # of the folded events, if they are to be known
         self._trace = trace
         self._filter = row_filter if row_filter is not None else Filter()
         self._unhidden = replace(self._filter, hide_quiet_calls=False)
         self._explain = explain
         self._is_complete = is_complete
         self._lanes: list[Lane | None] = [Lane(role) for role in roles]
+        self._lane_numbers: dict[int, int] = {}  # the lane of each process that has one
+        self._last_bars: tuple[Bar, ...] = ()
         self._pending_calls: dict[int, Call] = {}  # by thread: not drawn yet, perhaps in one row with the end
         self._pending_packets: dict[int, Packet] = {}  # in transit, and not drawn yet
         self._hidden_waits: dict[int, Call] = {}  # by thread: blocked quiet calls that are left out: rule 6
@@ -192,15 +212,49 @@ class Layout:
         self._prune_threshold = PRUNE_SLACK
 
     def rows(self, point: Point) -> Iterator[Row]:
-        """Return the rows of a point: none if it is filtered out, or drawn together with a later one."""
+        """Return the rows of a point: none if it is left out, folded, or drawn together with a later one."""
+        if self._folder is None or not self._filter.shows(point.event, self._trace.sockets):
+            yield from self._rows_of_point(point)
+            return
+        yield from self._decided_rows(self._folder.add(point))
+
+    def remember_folded(self) -> dict[int, Unit | None]:
+        """Return where the events that will be folded are noted: as `folded_events` returns them."""
+        self._units = {}
+        return self._units
+
+    def _decided_rows(self, decisions: Iterable[Decision]) -> Iterator[Row]:
+        for decision in decisions:
+            if self._units is not None:
+                _note_decision(self._units, decision)
+            if decision.is_folded:
+                self._folded.add(decision)
+                if decision.point.is_end and isinstance(decision.point.event, Call):
+                    self._pending_calls.pop(decision.point.event.thread, None)
+            else:
+                if self._folded.points:
+                    yield from self._fold_row()
+                yield from self._rows_of_point(decision.point)
+
+    def _fold_row(self) -> Iterator[Row]:
+        """Draw the row that stands for what was folded since the last one that was drawn."""
+        folded, self._folded = self._folded, FoldedRows()
+        yield from self._pending_rows()
+        if folded.first is not None:
+            at = max(folded.first.at, self._clock)
+            yield Row(at - (self._start or 0), self._bars(), fold="… " + folded.text())
+
+    def _rows_of_point(self, point: Point) -> Iterator[Row]:
         event = point.event
         if self._start is None:
-            self._start = event.at
+            self._start = event.at if self._trace.began_at is None else self._trace.began_at
         if isinstance(event, Call) and event.socket is not None:
             self._track_owner(event)
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
             self._prune()
-        transitions = list(self._states.transitions(point))
+        transitions: list[tuple[int, str]] = []
+        if not isinstance(event, Call) or event.name == "listen":
+            transitions = list(self._states.transitions(point))
         self._track_hidden_waits(point)
         if self._filter.shows(event, self._trace.sockets):
             match event:
@@ -213,25 +267,35 @@ class Layout:
                 case KernelEvent():
                     yield from self._kernel_event_rows(event)
             if transitions:
-                yield from self.pending() if isinstance(event, Packet) else ()
+                yield from self._pending_rows() if isinstance(event, Packet) else ()
                 yield from self._state_row(transitions)
 
-    def pending(self, except_thread: int | None = None) -> Iterator[Row]:
+    def pending(self) -> Iterator[Row]:
+        """Draw what is not drawn yet because more may follow. Called when the trace is idle, or has ended."""
+        if self._folder is not None:
+            yield from self._decided_rows(self._folder.pause())
+            if self._folded.points:
+                yield from self._fold_row()
+        yield from self._pending_rows()
+
+    def _pending_rows(self, except_thread: int | None = None) -> Iterator[Row]:
         """Draw the starts of unfinished calls and of packets in transit.
 
-        Called before anything else is drawn, and when the trace is idle. The call of `except_thread` is left
-        out, because it is about to be drawn whole.
+        Called before anything else is drawn. The call of `except_thread` is left out, because it is about to
+        be drawn whole.
         """
         for thread, call in self._hidden_waits.items():
             if (lane := self._lane(call.process)) is not None:
                 lane.blocked_threads.add(thread)
-        for thread, call in list(self._pending_calls.items()):
-            if thread != except_thread:
-                del self._pending_calls[thread]
-                yield self._start_row(call)
-        for packet in list(self._pending_packets.values()):
-            del self._pending_packets[packet.number]
-            yield from self._arrow_rows(packet, packet.at, "sent")
+        if self._pending_calls:
+            for thread, call in list(self._pending_calls.items()):
+                if thread != except_thread:
+                    del self._pending_calls[thread]
+                    yield self._start_row(call)
+        if self._pending_packets:
+            for packet in list(self._pending_packets.values()):
+                del self._pending_packets[packet.number]
+                yield from self._arrow_rows(packet, packet.at, "sent")
 
     def wait_rows(self, arrows: Iterable[WaitArrow], at: int) -> Iterator[Row]:
         """Draw which process waits for which, at a time, and the long waits that were left out so far."""
@@ -270,10 +334,10 @@ class Layout:
             return  # a shell that starts the program, or the program before it creates a socket
         yield from self._assign_lane(call.process)
         if not is_end:
-            yield from self.pending()
+            yield from self._pending_rows()
             self._pending_calls[call.thread] = call
             return
-        yield from self.pending(except_thread=call.thread)
+        yield from self._pending_rows(except_thread=call.thread)
         is_whole = self._pending_calls.pop(call.thread, None) is not None
         lane = self._lane(call.process)
         if lane is not None:
@@ -307,7 +371,7 @@ class Layout:
 
     def _packet_rows(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
         is_whole = self._pending_packets.pop(packet.number, None) is not None or not packet.reaches
-        yield from self.pending()
+        yield from self._pending_rows()
         self._has_packets = True
         if packet.reaches and not is_end:
             self._pending_packets[packet.number] = packet
@@ -369,7 +433,7 @@ class Layout:
                 yield self._row(None, (), call, Arrow(sender, receiver, text, "data"))
 
     def _process_event_rows(self, event: ProcessEvent) -> Iterator[Row]:
-        yield from self.pending()
+        yield from self._pending_rows()
         lane = self._lane_index(event.process)
         if lane is None:
             return
@@ -378,6 +442,7 @@ class Layout:
         if event.kind == "ended":
             self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
+            self._lane_numbers.pop(event.process, None)
 
     def _kernel_event_rows(self, event: KernelEvent) -> Iterator[Row]:
         """Draw what the kernel did, in the lane where it did it, except what a packet shows too."""
@@ -389,7 +454,7 @@ class Layout:
         count = self._kernel_events[repeated] = self._kernel_events.get(repeated, 0) + 1
         if count > MAX_REPEATED and count & (count - 1):
             return
-        yield from self.pending()
+        yield from self._pending_rows()
         text = kernel_text(event) + (f", {count} times so far" if count > MAX_REPEATED else "")
         style: Style = "reset" if event.kind.startswith("reset") else "error"
         yield self._row(event.at, (Cell(lane, text, style, wraps=True),), event)
@@ -440,6 +505,7 @@ class Layout:
             self._lanes[self._lanes.index(None)] = lane
         elif reserved is None:
             self._lanes.append(lane)
+        self._lane_numbers[number] = self._lanes.index(lane)
         yield self._header()
 
     def _header(self) -> Row:
@@ -460,10 +526,7 @@ class Layout:
         return self._lanes[lane] if lane is not None else None
 
     def _lane_index(self, process: int) -> int | None:
-        for index, lane in enumerate(self._lanes):
-            if lane is not None and lane.process is not None and lane.process.number == process:
-                return index
-        return None
+        return self._lane_numbers.get(process)
 
     def _lane_of_socket(self, socket: int | None) -> int | None:
         """Return the lane of the process that last used a socket; before accept(), that of the listener."""
@@ -502,9 +565,14 @@ class Layout:
         return Row(at, self._bars(), cells, arrow, event.number if event is not None else None)
 
     def _bars(self) -> tuple[Bar, ...]:
-        return tuple(
+        bars: list[Bar] = [
             "none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes
-        )
+        ]
+        found = tuple(bars)
+        if found == self._last_bars:  # rows share them: most have the same
+            return self._last_bars
+        self._last_bars = found
+        return found
 
 
 def rows_of(
@@ -513,15 +581,43 @@ def rows_of(
     *,
     explain: bool = False,
     waits: Sequence[WaitArrow] = (),
+    fold: bool = False,
 ) -> Iterator[Row]:
-    """Return all rows of a trace that has ended. `waits` are drawn below its events."""
-    layout = Layout(trace, row_filter, explain=explain, is_complete=True)
+    """Return all rows of a trace that has ended. `waits` are drawn below its events.
+
+    `fold`: what repeats is one row.
+    """
+    layout = Layout(trace, row_filter, explain=explain, is_complete=True, fold=fold)
     for point in trace.points:
         yield from layout.rows(point)
     yield from layout.pending()
     if trace.points:
         last = trace.points[-1].at
         yield from layout.wait_rows(waits, last if trace.frozen_at is None else trace.frozen_at)
+
+
+def folded_events(trace: Trace, row_filter: Filter) -> dict[int, Unit | None]:
+    """Return the events that are folded when a trace has ended: their numbers, and the periods they end."""
+    folder = Folder(trace)
+    found: dict[int, Unit | None] = {}
+    for point in trace.points:
+        if row_filter.shows(point.event, trace.sockets):
+            for decision in folder.add(point):
+                _note_decision(found, decision)
+    for decision in folder.pause():
+        _note_decision(found, decision)
+    return found
+
+
+def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
+    """Note an event if it is folded as a whole: its end is decided after its start."""
+    number = decision.point.event.number
+    if not decision.is_folded:
+        units.pop(number, None)
+    elif decision.unit is not None:
+        units[number] = decision.unit
+    elif not decision.point.is_end:
+        units[number] = None
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:

@@ -82,6 +82,10 @@ def _bars(row: Row, y: int, height: int) -> Iterator[str]:
 def _row(row: Row, baseline: int) -> Iterator[str]:
     if row.at is not None:
         yield _text(MARGIN, baseline, f"{row.at / 1e9:8.4f}", "time")
+    if row.fold:
+        lanes = max(len(row.bars), 1)
+        text = formatting.truncate(row.fold, int((lanes * LANE_WIDTH - 22) / _CHAR_WIDTH))
+        yield _text(_x(0) + 10, baseline, text, "note")
     if row.arrow is not None:
         yield from _arrow(row.arrow, baseline)
     for cell in row.cells:

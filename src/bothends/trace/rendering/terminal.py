@@ -5,6 +5,12 @@
   0.0500  ┆                                      │ connect(3, 127.0.0.1:12000)
   0.0500  ┆◀───────────────── SYN ───────────────┆
 
+If there are too many lanes for the width, each is a narrow column, and the text is beside all of them, after
+the name of its lane:
+
+  0.0500  │ ┆ │ ● │  client 3: connect(3, 127.0.0.1:12000)
+  0.0500  ◀─────┤ │  client 3 → server: SYN
+
 A dotted lane is blocked in a call. A packet on a wire is drawn when it is sent, and when it arrives or is
 lost. A line is built from pieces of styled text, so that it can be drawn with or without colour.
 """
@@ -22,7 +28,8 @@ from bothends.trace.rendering.layout import Arrow, Bar, Cell, Row, Style
 StyledText: TypeAlias = tuple[str, Style]
 
 TIME_WIDTH: Final = 10  # columns
-MIN_LANE_WIDTH: Final = 28  # columns: in narrower lanes, calls are illegible
+MIN_LANE_WIDTH: Final = 23  # columns: in narrower lanes, calls are illegible
+MIN_TEXT_WIDTH: Final = 44  # columns of the text beside narrow lanes
 
 # SGR parameters by style (ECMA-48, 8.3.117).
 SGR_CODES: Final[dict[Style, str]] = {
@@ -40,22 +47,74 @@ _BARS: Final[dict[Bar, str]] = {"none": " ", "runs": "│", "waits": "┆"}
 
 
 class Painter:
-    """Renders rows as lines of `width` columns, or more if there are too many lanes."""
+    """Renders rows as lines of `width` columns."""
 
     def __init__(self, width: int, *, colour: bool) -> None:
         self._width = width
         self._colour = colour
+        self._names: dict[int, str] = {}  # of the lanes, as far as they have been announced
 
     def lines(self, row: Row) -> Iterator[str]:
         """Return the lines of a row: one, unless its text wraps."""
+        if TIME_WIDTH + len(row.bars) * MIN_LANE_WIDTH > self._width and len(row.bars) > 2 and not row.fold:
+            yield from map(self._join_pieces, self._narrow_lines(row))
+            return
+        if row.is_header:
+            self._names = {cell.lane: cell.text for cell in row.cells}
         if row.cells and row.cells[0].wraps:
             (cell,) = row.cells
             for part in textwrap.wrap(cell.text, max(self._lane_width(row) - 6, 20)):
                 yield self._join_pieces(self._cells(row, (Cell(cell.lane, f"  {part}", cell.style),)))
+        elif row.fold:
+            yield self._join_pieces(self._fold(row))
         elif row.arrow is not None:
             yield self._join_pieces(self._arrow(row, row.arrow))
         else:
             yield self._join_pieces(self._cells(row, row.cells))
+
+    def _narrow_lines(self, row: Row) -> Iterator[list[StyledText]]:
+        """Yield the lines of a row with narrow lanes: first the lanes, then the texts."""
+        step = 2 if TIME_WIDTH + 2 * len(row.bars) + MIN_TEXT_WIDTH <= self._width else 1
+        has_lanes = TIME_WIDTH + step * len(row.bars) + MIN_TEXT_WIDTH <= self._width
+        lanes = [_BARS[bar] + " " * (step - 1) for bar in row.bars] if has_lanes else [""] * len(row.bars)
+        room = max(self._width - TIME_WIDTH - sum(map(len, lanes)) - 2, 20)
+        if row.is_header:
+            for cell in row.cells:
+                if self._names.get(cell.lane) != cell.text:
+                    self._names[cell.lane] = cell.text
+                    marked = _with_mark(lanes, cell.lane, "┬")
+                    yield [
+                        ("", ""),
+                        (" " * TIME_WIDTH, ""),
+                        (marked, "quiet"),
+                        (" ", ""),
+                        (cell.text, "lane"),
+                    ]
+            return
+        if row.arrow is not None:
+            arrow = row.arrow
+            names = self._name(arrow.from_lane), self._name(arrow.to_lane)
+            lost = f"  ✗ {arrow.lost}" if arrow.lost else ""
+            text = formatting.truncate(f"{names[0]} → {names[1]}: {arrow.text}{lost}", room)
+            drawn = _narrow_arrow(lanes, arrow, step) if has_lanes else ""
+            yield [(_time(row.at), "quiet"), (drawn, arrow.style), ("  ", ""), (text, arrow.style)]
+            return
+        for cell in row.cells:
+            text = f"{self._name(cell.lane)}: {cell.text}"
+            parts = textwrap.wrap(text, room) if cell.wraps else [formatting.truncate(text, room)]
+            for part in parts:
+                drawn = _with_mark(lanes, cell.lane, "●")
+                yield [(_time(row.at), "quiet"), (drawn, "quiet"), ("  ", ""), (part, cell.style)]
+
+    def _name(self, lane: int) -> str:
+        """Return the name of a lane without the pid."""
+        name, _, pid = self._names.get(lane, "").rpartition(" ")
+        return name if name and pid.isdigit() else self._names.get(lane, f"lane {lane + 1}")
+
+    def _fold(self, row: Row) -> Iterator[StyledText]:
+        yield _time(row.at), "quiet"
+        text = formatting.truncate(row.fold, max(self._width - TIME_WIDTH - 4, 20))
+        yield f"┊ {text} ┊", "note"
 
     def _lane_width(self, row: Row) -> int:
         """Return the columns of a lane."""
@@ -106,6 +165,21 @@ class Painter:
             else escape_line(text)
             for text, style in pieces
         ).rstrip()
+
+
+def _with_mark(lanes: list[str], lane: int, mark: str) -> str:
+    return "".join(mark + text[1:] if index == lane and text else text for index, text in enumerate(lanes))
+
+
+def _narrow_arrow(lanes: list[str], arrow: Arrow, step: int) -> str:
+    """Return narrow lanes with an arrow between two of them."""
+    left, right = sorted((arrow.from_lane, arrow.to_lane))
+    to_right = arrow.from_lane == left
+    ends = ("├", "▶") if to_right else ("◀", "┤")
+    if arrow.part in ("sent", "lost"):
+        ends = ("├", "┄") if to_right else ("┄", "┤")
+    shaft = ends[0] + "─" * ((right - left) * step - 1) + ends[1]
+    return "".join(lanes[:left]) + shaft + lanes[right][1:] + "".join(lanes[right + 1 :])
 
 
 def _shaft(arrow: Arrow, columns: int) -> str:

@@ -1,0 +1,384 @@
+"""Fold what repeats: find out which points of a timeline show nothing new. Pure.
+
+    points ──> Folder.add() ──> decisions: this point is drawn, or folded away
+
+1. The calls of one thread on one socket, and the packets of one direction of a connection, are each a
+   sequence. A sequence repeats if its last `DRAWN_REPEATS` periods were the same: the same calls with the
+   same outcome. Sizes, bytes and times may differ. So an event is compared with its own sequence only, and it
+   does not matter how sequences interleave.
+2. A connection is folded while all its sequences repeat. A call or a packet that differs ends that: what was
+   folded of the current round trip is drawn as well, so the difference is seen in its context.
+3. A call or a round trip that takes far longer than those before it differs, too.
+4. A decision may come later than the point: what is folded of a round trip is kept until the round trip has
+   ended. It is bounded (`MAX_HELD`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.model import Call, Packet, Point, Socket, Trace, trim_oldest
+from bothends.trace.rendering import formatting
+
+DRAWN_REPEATS: Final = 12  # equal periods that are drawn before the next one is folded
+RESUMED_REPEATS: Final = 3  # the same, after a pause or a slow call
+MAX_PERIOD: Final = 8  # calls in a period
+MAX_HELD: Final = 64  # points of a round trip that are kept until it has ended
+MAX_GROUPS: Final = 20_000
+SLOW_NS: Final = 10_000_000  # nanoseconds: a shorter call is never slow
+SLOW_FACTOR: Final = 10  # times the slowest so far: a call that takes longer is slow
+_ACTIVE: Final = 64  # events of a connection, after which a sequence that had none of them has ended
+
+Kind: TypeAlias = Literal["round trips", "requests", "calls", "packets"]
+Token: TypeAlias = tuple[object, ...]
+
+
+class Unit(NamedTuple):
+    """One period that is folded: its kind, how long it took in nanoseconds, and the connection."""
+
+    kind: Kind
+    duration: int
+    group: int
+    name: str
+
+
+class Decision(NamedTuple):
+    """Whether a point is folded away; `unit` is set where a folded period ends."""
+
+    point: Point
+    is_folded: bool = False
+    unit: Unit | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    """The calls of a thread on a socket, or the packets of one direction."""
+
+    group: _Group
+    is_client: bool
+    history: list[Token] = field(default_factory=list)
+    pattern: list[Token] = field(default_factory=list)  # the period; empty: none is known
+    position: int = 0  # in the pattern: the next token expected
+    first: int = 0  # where in the pattern a round trip begins
+    repeats: int = 0
+    began: int = 0  # when the current period began
+    last: int = 0  # the number of its last event in its group
+    slowest: int = 0  # nanoseconds: of its calls
+    slowest_period: int = 0
+
+    @property
+    def repeats_itself(self) -> bool:
+        return self.repeats >= DRAWN_REPEATS
+
+    def take(self, token: Token) -> bool:
+        """Append a token. Returns whether it was the one to be expected."""
+        if self.pattern:
+            if token == self.pattern[self.position]:
+                self.position += 1
+                if self.position == len(self.pattern):
+                    self.position = 0
+                if self.position == self.first:
+                    self.repeats += 1
+                return True
+            self.pattern, self.repeats = [], 0
+            self.history.clear()
+        self.history.append(token)
+        self._find_period()
+        return False
+
+    def _find_period(self) -> None:
+        history = self.history
+        for period in range(1, min(MAX_PERIOD, len(history) // 3) + 1):
+            if history[-period:] == history[-2 * period : -period] == history[-3 * period : -2 * period]:
+                self.pattern, self.repeats = history[-period:], 3
+                self.position = 0
+                # A round trip begins with a send of the client, and with a receive of the server.
+                kinds = [each[0] for each in self.pattern]
+                begins = SENDING if self.is_client else RECEIVING
+                self.first = next((at for at, name in enumerate(kinds) if name in begins), 0)
+                history.clear()
+                return
+        if len(history) > 4 * MAX_PERIOD:
+            del history[:MAX_PERIOD]
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """A connection, or whatever else belongs together."""
+
+    number: int
+    sequences: dict[object, _Sequence] = field(default_factory=dict)
+    leader: _Sequence | None = None  # counts the round trips while it is folded
+    held: deque[Point] = field(default_factory=deque)
+    events: int = 0
+    folded_starts: set[int] = field(default_factory=set)  # calls and packets whose start is folded or held
+
+    def update(self) -> None:
+        """Begin to fold if all sequences repeat."""
+        leader = None
+        for each in self.sequences.values():
+            if self.events - each.last > _ACTIVE:
+                continue
+            if not each.repeats_itself:
+                return
+            if leader is None or (each.is_client and not leader.is_client):
+                leader = each
+        self.leader = leader
+
+
+class Folder:
+    """Decides which points are folded away, in the order in which they happen."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._groups: dict[object, _Group] = {}
+        self._by_socket: dict[int, tuple[object, object, _Group]] = {}
+        self._by_ends: dict[tuple[object, object], _Group] = {}
+        self._count = 0
+
+    def add(self, point: Point) -> Iterable[Decision]:
+        """Take the next point. Returns decisions about it and about earlier ones that were held."""
+        event = point.event
+        if type(event) is Call:
+            if event.socket is None:
+                return (Decision(point),)
+            return self._add_call(point, event)
+        if isinstance(event, Packet):
+            return self._add_packet(point, event)
+        return (Decision(point),)
+
+    def pause(self) -> list[Decision]:
+        """Draw what is held, and the next periods: nothing happens for now, or the trace has ended."""
+        found: list[Decision] = []
+        for group in self._groups.values():
+            if group.leader is not None:
+                found += self._release(group)
+                for each in group.sequences.values():
+                    each.repeats = min(each.repeats, DRAWN_REPEATS - RESUMED_REPEATS)
+        found.sort(key=lambda each: each.point.at)
+        return found
+
+    def _add_call(self, point: Point, call: Call) -> Iterable[Decision]:
+        group = self._group_of_call(call)
+        if not point.is_end:
+            if group.leader is None:
+                return (Decision(point),)
+            return self._hold(group, point)
+        sequence = group.sequences.get((call.thread, call.socket))
+        if sequence is None:
+            sequence = self._add_sequence(group, (call.thread, call.socket), self._is_client(call))
+        group.events += 1
+        sequence.last = group.events
+        result = call.result
+        token = (
+            call.name, call.error, result is not None and result > 0, formatting.has_trivial_result(call),
+            call.flags,
+        )  # fmt: skip
+        is_expected = sequence.take(token)
+        duration = call.duration
+        if duration > SLOW_NS and duration > SLOW_FACTOR * sequence.slowest and is_expected:
+            is_expected = False
+            sequence.repeats = DRAWN_REPEATS - RESUMED_REPEATS
+        else:
+            sequence.slowest = max(sequence.slowest, duration)
+        is_end_of_unit = sequence.position == sequence.first
+        began = sequence.began
+        if sequence.pattern and (sequence.position - 1) % len(sequence.pattern) == sequence.first:
+            began = sequence.began = call.at
+        if group.leader is None:
+            if sequence.repeats_itself and is_end_of_unit:
+                group.update()
+            return (Decision(point),)
+        if not is_expected:
+            return [*self._release(group), Decision(point)]
+        if call.number not in group.folded_starts:
+            return (Decision(point),)  # its start has been drawn
+        found = self._hold(group, point)
+        if sequence is group.leader and is_end_of_unit:
+            taken = (call.until if call.until is not None else call.at) - began
+            if taken > SLOW_NS and taken > SLOW_FACTOR * sequence.slowest_period:
+                sequence.repeats = DRAWN_REPEATS - RESUMED_REPEATS
+                return [*found, *self._release(group)]
+            sequence.slowest_period = max(sequence.slowest_period, taken)
+            found = [*found, *self._fold(group, self._unit(group, sequence, taken, call.name))]
+        return found
+
+    def _unit(self, group: _Group, sequence: _Sequence, duration: int, name: str) -> Unit:
+        names = {each[0] for each in sequence.pattern}
+        kind: Kind = "calls"
+        if names & SENDING and names & RECEIVING:
+            kind = "round trips" if sequence.is_client else "requests"
+        return Unit(kind, max(duration, 0), group.number, name)
+
+    def _add_packet(self, point: Point, packet: Packet) -> Iterable[Decision]:
+        group = self._group_of_packet(packet)
+        if point.is_end:
+            if packet.number not in group.folded_starts:
+                return (Decision(point),)
+            if packet.lost and group.leader is not None:
+                return [*self._release(group), Decision(point)]
+            return self._hold(group, point)
+        flags = packet.flags
+        if packet.protocol == "tcp" and not packet.size and flags == ("ACK",):
+            # When bare acknowledgements are sent depends on timers: they repeat with whatever else does.
+            return (Decision(point),) if group.leader is None else self._hold(group, point)
+        key = packet.source, packet.destination
+        sequence = group.sequences.get(key)
+        if sequence is None:
+            sequence = self._add_sequence(group, key, is_client=False)
+        group.events += 1
+        sequence.last = group.events
+        is_special = "SYN" in flags or "FIN" in flags or "RST" in flags
+        is_expected = sequence.take((packet.protocol, is_special and flags, packet.size > 0, packet.resent))
+        if group.leader is None:
+            if sequence.repeats_itself:
+                group.update()
+            return (Decision(point),)
+        if not is_expected:
+            return [*self._release(group), Decision(point)]
+        found = self._hold(group, point)
+        if sequence is group.leader:
+            at = packet.at
+            found = [*found, *self._fold(group, Unit("packets", at - sequence.began, group.number, ""))]
+            sequence.began = at
+        return found
+
+    def _hold(self, group: _Group, point: Point) -> list[Decision]:
+        if not point.is_end:
+            group.folded_starts.add(point.event.number)
+        group.held.append(point)
+        if len(group.held) > MAX_HELD:
+            return [self._folded(group, group.held.popleft())]
+        return []
+
+    def _folded(self, group: _Group, point: Point) -> Decision:
+        if point.is_end or (isinstance(point.event, Packet) and not point.event.reaches):
+            group.folded_starts.discard(point.event.number)
+        return Decision(point, is_folded=True)
+
+    def _fold(self, group: _Group, unit: Unit) -> list[Decision]:
+        """Fold what is held of a group: a round trip has ended as those before it."""
+        held = list(group.held)
+        group.held.clear()
+        found = [self._folded(group, each) for each in held]
+        if found:
+            found[-1] = found[-1]._replace(unit=unit)
+        return found
+
+    def _release(self, group: _Group) -> list[Decision]:
+        """Draw what is held of a group, and end its folding."""
+        found = [Decision(each) for each in group.held]
+        group.held.clear()
+        group.folded_starts.clear()
+        group.leader = None
+        return found
+
+    # Groups
+
+    def _add_sequence(self, group: _Group, key: object, is_client: bool) -> _Sequence:
+        trim_oldest(group.sequences, 256)
+        sequence = group.sequences[key] = _Sequence(group, is_client)
+        return sequence
+
+    def _is_client(self, call: Call) -> bool:
+        socket = self._trace.sockets.get(call.socket or 0)
+        return socket is not None and socket.accepted_from is None and socket.peer is not None
+
+    def _group_of_call(self, call: Call) -> _Group:
+        number = call.socket or 0
+        socket = self._trace.sockets.get(number)
+        if socket is None:
+            return self._group(("socket", number))
+        known = self._by_socket.get(number)
+        if known is not None and known[0] is socket.local and known[1] is socket.peer:
+            return known[2]
+        group = self._group(_group_key(socket))
+        if known is not None and known[2] is not group:
+            self._forget(known[2])
+        trim_oldest(self._by_socket, MAX_GROUPS)
+        self._by_socket[number] = socket.local, socket.peer, group
+        return group
+
+    def _group_of_packet(self, packet: Packet) -> _Group:
+        ends = packet.source, packet.destination
+        group = self._by_ends.get(ends)
+        if group is None:
+            trim_oldest(self._by_ends, MAX_GROUPS)
+            group = self._by_ends[ends] = self._group(frozenset(ends))
+        return group
+
+    def _group(self, key: object) -> _Group:
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) > MAX_GROUPS:
+                for each in list(self._groups)[: MAX_GROUPS // 4]:
+                    if self._groups[each].leader is None:
+                        del self._groups[each]
+            self._count += 1
+            group = self._groups[key] = _Group(self._count)
+        return group
+
+    def _forget(self, group: _Group) -> None:
+        """A socket has left a group: its sequences must not keep the others from being folded."""
+        group.sequences.clear()
+
+
+def _group_key(socket: Socket) -> object:
+    if socket.family in ("inet", "inet6") and socket.local is not None and socket.peer is not None:
+        return frozenset((socket.local, socket.peer))
+    if socket.family == "unix" and socket.inode and socket.peer_inode:
+        return frozenset((socket.inode, socket.peer_inode))
+    return "socket", socket.number
+
+
+class FoldedRows:
+    """What has been folded since the last row that was drawn, and the text that says so."""
+
+    def __init__(self) -> None:
+        self.points = 0
+        self.first: Point | None = None
+        self._counts: dict[tuple[Kind, str], int] = {}
+        self._times: dict[tuple[Kind, str], tuple[int, int]] = {}
+        self._groups: set[int] = set()
+
+    def add(self, decision: Decision) -> None:
+        """Add a point that is folded."""
+        self.points += 1
+        if self.first is None:
+            self.first = decision.point
+        self.add_unit(decision.unit)
+
+    def add_unit(self, unit: Unit | None) -> None:
+        """Count a folded period."""
+        if unit is None:
+            return
+        key = unit.kind, unit.name if unit.kind == "calls" else ""
+        self._counts[key] = self._counts.get(key, 0) + 1
+        low, high = self._times.get(key, (unit.duration, unit.duration))
+        self._times[key] = min(low, unit.duration), max(high, unit.duration)
+        self._groups.add(unit.group)
+
+    def text(self) -> str:
+        """Return the text, as in "19,980 more round trips like this one, 38 to 95 us"."""
+        if not self._counts:
+            return f"{self.points:,} more rows like these"
+        parts = []
+        for (kind, name), count in self._counts.items():
+            low, high = self._times[kind, name]
+            time = formatting.duration_range(low, high)
+            like = "like this one" if len(self._groups) == 1 else "like these"
+            what = f"calls of {name}()" if kind == "calls" else kind
+            what = what if count > 1 else what.replace("round trips", "round trip").replace("calls", "call")
+            if kind == "requests":
+                what, time = ("requests" if count > 1 else "request"), f"answered in {time}"
+            elif kind == "packets":
+                what, time = ("packets" if count > 1 else "packet"), f"{time} apart"
+            elif kind == "calls":
+                time = f"{time} each" if count > 1 else time
+            parts.append(f"{count:,} more {what} {like}, {time}")
+        on = f", on {len(self._groups)} connections" if len(self._groups) > 1 else ""
+        return "; ".join(parts) + on
