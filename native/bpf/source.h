@@ -1,0 +1,34 @@
+/* The BPF programs and the reader of their records. */
+#ifndef BOTHENDS_BPF_SOURCE_H
+#define BOTHENDS_BPF_SOURCE_H
+
+#include "lines.h"
+#include "records.h"
+
+struct source;
+
+/* Load and attach the programs. Returns NULL and sets `*error` (an errno) and `message`. */
+struct source *source_open(size_t max_bytes, int *error, char *message, size_t message_size);
+void source_close(struct source *source);
+
+/* From now on, child processes of the calling thread belong to a program; until -1 is given. */
+int source_spawn(struct source *source, int program);
+/* Follow a process that runs already, and its future children. */
+int source_adopt(struct source *source, int program, u32 process);
+void source_release(struct source *source, u32 process);
+
+/* Readable when there are new records; source_update() resets it. */
+int source_descriptor(const struct source *source);
+/* Take over the records so far, unless those of the last call are not all read. */
+void source_update(struct source *source);
+/* Append the next lines of a program, up to about `max_bytes`. */
+void source_lines(struct source *source, int program, struct text *text, size_t max_bytes);
+/* Whether all threads of a program have exited and all its lines are read. */
+int source_has_ended(struct source *source, int program);
+/* The wall-clock time, in nanoseconds, before which all lines have been read. */
+u64 source_horizon(struct source *source);
+/* Records that are missing: the buffers were full. */
+u64 source_lost(struct source *source);
+u64 source_lost_threads(struct source *source);
+
+#endif

@@ -1,0 +1,222 @@
+"""Calls seen by eBPF programs in the kernel: a second source beside strace, for root.
+
+    kernel: raw tracepoints ──> ring buffer ──> `_bpf.Source` ──> lines as of strace ──> BpfProgram.read()
+
+1. The programs in native/bpf see the calls of a set of threads, to which the kernel adds a child process when
+   it is created. So nothing is stopped, no call is missed after fork(), and the programs run at almost their
+   own speed. They are not pinned: the kernel removes them with this process.
+2. Records come out as lines in the form of strace, so that both sources have one decoder, and a trace does
+   not depend on its source. Forming a line costs a small part of decoding it.
+3. A slow reader does not stop a program. What waits is kept in memory, up to `MAX_WAITING`; what does not
+   fit is counted. `BpfSource.horizon` is the time up to which all lines have been read. Later packets have to
+   wait, because the calls that caused them are not known yet (`session.py`, rule 1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from bothends.errors import Unavailable
+from bothends.osutil.reaper import Reaper, process_tag
+from bothends.trace.capture.calls import CallDecoder
+from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, thread_ids
+from bothends.trace.model import Point
+
+MAX_WAITING: Final = 256 << 20  # bytes of records that wait to be read
+_READ_SIZE: Final = 1 << 18
+_TAG: Final = "BOTHENDS_TRACED"  # the variable by which the reaper finds the programs
+
+
+def _open_source() -> Any:
+    """Return a `_bpf.Source`. Raises OSError, Unavailable."""
+    try:
+        module = importlib.import_module("bothends.trace.capture._bpf")
+    except ImportError as error:
+        raise Unavailable(
+            "trace",
+            "with bpf",
+            reason="bothends was built without eBPF",
+            hint="install clang, libbpf-dev, libelf-dev and zlib1g-dev, and install bothends again",
+        ) from error
+    return module.Source(MAX_WAITING)
+
+
+class BpfSource:
+    """The programs in the kernel, and what they have seen. Close it, or use it in a with statement.
+
+    Raises:
+        Unavailable: missing privilege, an older kernel, or an extension that was not built.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._source = _open_source()
+        except OSError as error:
+            is_denied = error.errno in (errno.EPERM, errno.EACCES)
+            hint = "run as root" if is_denied else "it needs Linux 6.1 with CONFIG_DEBUG_INFO_BTF"
+            raise Unavailable("trace", "with bpf", error.errno or 0, hint=hint) from error
+        self._programs = 0
+
+    def __enter__(self) -> BpfSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Detach from the kernel. Idempotent."""
+        self._source.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there are new records."""
+        return int(self._source.fileno())
+
+    def horizon(self) -> int:
+        """Return the time up to which all lines have been read, in nanoseconds."""
+        return int(self._source.horizon())
+
+    def add_program(self) -> int:
+        """Return the number of a new program."""
+        self._programs += 1
+        return self._programs - 1
+
+    @contextlib.contextmanager
+    def spawning(self, number: int) -> Iterator[None]:
+        """Follow the processes that this thread starts, as those of a program."""
+        self._source.spawn(number)
+        try:
+            yield
+        finally:
+            self._source.spawn(-1)
+
+    def adopt(self, number: int, pid: int) -> None:
+        """Follow a process that runs already, as one of a program."""
+        self._source.adopt(number, pid)
+
+    def release(self, pid: int) -> None:
+        """Follow no further threads of a process."""
+        self._source.release(pid)
+
+    def read(self, number: int, max_bytes: int) -> bytes:
+        """Return the next lines of a program."""
+        return bytes(self._source.read(number, max_bytes))
+
+    def has_ended(self, number: int) -> bool:
+        """Return whether a program has exited, and all its lines have been read."""
+        return bool(self._source.has_ended(number))
+
+    def describe_lost(self) -> list[str]:
+        """Return what is missing, for the user."""
+        records, threads = self._source.count_lost()
+        found = [f"{records:,} calls are missing: they came faster than they were read"] if records else []
+        return found + ([f"{threads:,} threads were not traced: there were too many"] if threads else [])
+
+
+class BpfProgram(TracedProgram):
+    """A program, or a running process, with all its child processes, whose calls a `BpfSource` sees."""
+
+    def __init__(
+        self,
+        source: BpfSource,
+        role: str,
+        argv: Sequence[str],
+        decoder: CallDecoder,
+        *,
+        pid: int | None = None,
+        inherit_stdin: bool = False,
+        output: int | None = None,
+    ) -> None:
+        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno()))})
+        super().__init__(
+            role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=launcher
+        )
+        self._source = source
+        self._number = source.add_program()
+        self._is_attached = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has started and has not ended."""
+        return (self._process is not None or self._is_attached) and not self.has_ended
+
+    @property
+    def has_failed_to_attach(self) -> bool:
+        """Whether the process cannot be followed: never, if it exists."""
+        return False
+
+    @property
+    def was_strace_killed(self) -> bool:
+        """There is no strace."""
+        return False
+
+    @property
+    def has_local_pids(self) -> bool:
+        """The kernel's records have the pids of this PID namespace."""
+        return True
+
+    def guard(self, reaper: Reaper) -> None:
+        """Let the reaper end the program if bothends is killed."""
+        if self.pid is None:
+            reaper.kill_tagged(_TAG)
+
+    def start(self) -> Iterator[Point]:
+        """Start the program, or follow the process. Returns the points known at once.
+
+        Raises:
+            SystemCallFailed: the process does not exist.
+            Unavailable: the program cannot be run.
+        """
+        self._pipe = os.dup(self._source.fileno())
+        if self.pid is not None:
+            threads = thread_ids(self.pid)
+            self._source.adopt(self._number, self.pid)
+            self._is_attached = True
+            yield from self.decoder.add_attached(self.pid, threads, time.time_ns())
+            return
+        try:
+            with self._source.spawning(self._number):
+                self._process = self._launcher.start(
+                    self.role, self.argv, inherit_stdin=self._inherit_stdin, output=self._output
+                )
+        except OSError as error:
+            raise Unavailable("run", self.argv[0], error.errno or 0) from error
+
+    def read(self, max_bytes: int = 1 << 20) -> Iterator[Point]:
+        """Decode the next lines, up to about `max_bytes`. Never blocks. At the end sets `has_ended`."""
+        while max_bytes > 0 and not self.has_ended:
+            data = self._source.read(self._number, _READ_SIZE)
+            if not data:
+                if self._source.has_ended(self._number):
+                    self._on_eof()
+                    yield from self.decoder.decode(self.parser.feed_eof())
+                    yield from self.decoder.finish()
+                return
+            max_bytes -= len(data)
+            yield from self.decoder.decode(self.parser.feed(data))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all its known processes. A process that ran before is let go instead."""
+        if not self.is_running:
+            return
+        if self.pid is not None:
+            self._source.release(self.pid)
+            self.has_ended = True
+            return
+        pids = self.decoder.live_pids
+        self._launcher.signal(sorted(pids), number)
+        if not pids and isinstance(self._process, subprocess.Popen):
+            self._process.send_signal(number)  # its first line has not been read
+
+    def _drain_pipe(self) -> None:
+        while self._source.read(self._number, _READ_SIZE):
+            pass
+        if self._source.has_ended(self._number):
+            self._on_eof()
