@@ -61,7 +61,7 @@ def has_libbpf() -> bool:
     return checked.returncode == 0
 
 
-class BuildExtensions(build_ext):
+class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
     """Builds the extensions, and first the BPF programs that `_bpf` embeds."""
 
     def build_extension(self, extension: Extension) -> None:

@@ -19,6 +19,7 @@ from bothends.cli.trace.output import (
     check_attachments,
     describe_missing_sockets,
     exit_status,
+    open_call_source,
     open_capture,
     open_kernel_tracer,
 )
@@ -81,6 +82,12 @@ class _TraceCommand(click.Command):
     type=click.FloatRange(min=0, min_open=True),
     help="End a run that lasts longer, and explain what it waits for; exit status 124.",
 )
+@click.option(
+    "--with",
+    "source",
+    type=click.Choice(["strace", "bpf"]),
+    help="What sees the calls: eBPF is the default as root, and faster; strace otherwise.",
+)
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
 @click.option(
     "--open",
@@ -137,6 +144,7 @@ def trace(
     endpoint: str | None,
     path: str | None,
     time_limit: float | None,
+    source: str | None,
     calls_only: bool,
     opened: tuple[Path, ...],
     all_calls: bool,
@@ -165,8 +173,8 @@ def trace(
 
     ^\\ prints what the programs wait for; so does a run in which nothing moves for three seconds.
 
-    Exit status: that of the last client, or of COMMAND; 1 if a program cannot be compiled; 69 if strace is
-    missing.
+    Exit status: that of the last client, or of COMMAND; 1 if a program cannot be compiled; 69 if there
+    is neither strace nor eBPF.
     """
     from bothends.trace.rendering.layout import Filter
 
@@ -195,7 +203,14 @@ def trace(
         watch(endpoint, outputs)
     else:
         raise click.exceptions.Exit(
-            run(programs, outputs, calls_only=calls_only, wire_path=path, time_limit=time_limit)
+            run(
+                programs,
+                outputs,
+                calls_only=calls_only,
+                wire_path=path,
+                time_limit=time_limit,
+                source=source,
+            )
         )
 
 
@@ -221,26 +236,27 @@ def run(
     calls_only: bool,
     wire_path: str | None = None,
     time_limit: float | None = None,
+    source: str | None = None,
 ) -> int:
-    """Run programs and draw their calls and packets. `wire_path` is the value of --wire.
+    """Run programs and draw their calls and packets. `wire_path` is the value of --wire, `source` of --with.
 
     Returns: the exit status.
     """
-    from bothends.trace.capture.tracees import find_strace
     from bothends.trace.model import Trace
     from bothends.trace.session import TraceSession
 
-    find_strace()
     trace_model = Trace()
     writer = TraceWriter(outputs, trace_model, programs_run=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(raise_exit_on_signals())
+        bpf = stack.enter_context(open_call_source(source, has_wire=wire_path is not None))
         builder = stack.enter_context(ProgramBuilder())
         if wire_path is None:
             session = TraceSession(
                 writer.write,
                 on_idle=writer.idle,
                 trace=trace_model,
+                bpf=bpf,
                 on_stall=writer.on_stall,
                 time_limit=time_limit,
             )
