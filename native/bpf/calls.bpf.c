@@ -6,7 +6,9 @@
  * 2. One record is written when a call ends. The calls that last are in `threads`, where the reader finds them.
  * 3. bpf_probe_read_user() cannot fault pages in: memory that is swapped out is reported as failed.
  * 4. sys_enter and sys_exit are called without preemption, so there is one scratch record for each processor.
- * 5. The struct definitions hold only the fields that are used; libbpf finds their offsets (CO-RE). */
+ * 5. In programs on tp_btf, a pointer of a known type is followed without a call of a helper function: that halves
+ *    the cost of a call. bpf_rdonly_cast() needs Linux 6.2.
+ * 6. The struct definitions hold only the fields that are used; libbpf finds their offsets (CO-RE). */
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -39,6 +41,10 @@ enum { BPF_ANY = 0, BPF_RB_NO_WAKEUP = 1 };
 
 #define CORE __attribute__((preserve_access_index))
 
+extern void *bpf_rdonly_cast(void *object, u32 type) __ksym;
+/* A pointer whose fields are read directly: the kernel's type is known, so that a bad address reads as 0. */
+#define TYPED(pointer, type) ((type *)bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type)))
+
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFCHR = 0020000 };
 
 struct bpf_raw_tracepoint_args {
@@ -54,7 +60,7 @@ struct pid {
 struct file;
 struct fdtable {
     unsigned int max_fds;
-    struct file **fd;
+    void **fd;
 } CORE;
 struct files_struct {
     struct fdtable *fdt;
@@ -90,8 +96,10 @@ struct socket {
     struct sock *sk;
 } CORE;
 struct in6_addr {
-    u8 bytes[16];
-};
+    union {
+        u32 u6_addr32[4];
+    } in6_u;
+} CORE;
 struct sock_common {
     u32 skc_daddr;
     u32 skc_rcv_saddr;
@@ -139,7 +147,7 @@ struct pt_regs {
     unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip;
 } CORE;
 #else
-struct user_pt_regs {
+struct pt_regs {
     u64 regs[31];
 } CORE;
 #endif
@@ -226,6 +234,32 @@ static __always_inline u32 local_id(struct task_struct *task)
     return number;
 }
 
+static __always_inline struct thread_state *find_thread(u32 id)
+{
+    return shared.hints[id & (HINTS - 1)] ? bpf_map_lookup_elem(&threads, &id) : 0;
+}
+
+static __always_inline int add_thread(u32 id, struct thread_state *state)
+{
+    if (bpf_map_update_elem(&threads, &id, state, BPF_ANY)) {
+        __sync_fetch_and_add(&shared.lost_threads, 1);
+        return -1;
+    }
+    __sync_fetch_and_add(&shared.hints[id & (HINTS - 1)], 1);
+    if (state->program < MAX_PROGRAMS)
+        __sync_fetch_and_add(&shared.live[state->program], 1);
+    return 0;
+}
+
+static __always_inline void remove_thread(u32 id, u32 program)
+{
+    if (bpf_map_delete_elem(&threads, &id))
+        return;
+    __sync_fetch_and_add(&shared.hints[id & (HINTS - 1)], -1);
+    if (program < MAX_PROGRAMS)
+        __sync_fetch_and_add(&shared.live[program], -1);
+}
+
 static __always_inline struct scratch *new_record(struct thread_state *state, u16 type)
 {
     u32 zero = 0;
@@ -301,60 +335,61 @@ static __always_inline void read_socket(struct label *label, struct sock *sock)
 {
     struct sock_common *common = &sock->__sk_common;
     label->sock = (u64)sock;
-    label->family = BPF_CORE_READ(common, skc_family);
-    label->type = BPF_CORE_READ(sock, sk_type);
-    label->protocol = BPF_CORE_READ(sock, sk_protocol);
-    label->state = BPF_CORE_READ(common, skc_state);
+    label->family = common->skc_family;
+    label->type = sock->sk_type;
+    label->protocol = sock->sk_protocol;
+    label->state = common->skc_state;
     label->peer_inode = 0;
     label->local_port = label->peer_port = 0;
     if (label->family == AF_INET) {
-        bpf_core_read(label->local, 4, &common->skc_rcv_saddr);
-        bpf_core_read(label->peer, 4, &common->skc_daddr);
+        *(u32 *)label->local = common->skc_rcv_saddr;
+        *(u32 *)label->peer = common->skc_daddr;
     } else if (label->family == AF_INET6) {
-        bpf_core_read(label->local, 16, &common->skc_v6_rcv_saddr);
-        bpf_core_read(label->peer, 16, &common->skc_v6_daddr);
+        for (int at = 0; at < 4; at++) {
+            ((u32 *)label->local)[at] = common->skc_v6_rcv_saddr.in6_u.u6_addr32[at];
+            ((u32 *)label->peer)[at] = common->skc_v6_daddr.in6_u.u6_addr32[at];
+        }
     } else {
         if (label->family == AF_UNIX) {
-            struct unix_sock *unix_sock = (struct unix_sock *)sock;
-            struct sock *peer = BPF_CORE_READ(unix_sock, peer);
-            struct socket *socket = peer ? BPF_CORE_READ(peer, sk_socket) : 0;
+            struct unix_sock *unix_sock = TYPED(sock, struct unix_sock);
+            struct sock *peer = unix_sock->peer;
+            struct socket *socket = peer ? peer->sk_socket : 0;
             if (socket)
-                label->peer_inode = BPF_CORE_READ((struct socket_alloc *)socket, vfs_inode.i_ino);
+                label->peer_inode = TYPED(socket, struct socket_alloc)->vfs_inode.i_ino;
         }
         return;
     }
-    label->local_port = BPF_CORE_READ(common, skc_num);
-    label->peer_port = bpf_ntohs(BPF_CORE_READ(common, skc_dport));
+    label->local_port = common->skc_num;
+    label->peer_port = bpf_ntohs(common->skc_dport);
 }
 
 /* Fill in what a descriptor of the current process refers to. */
 static __always_inline void read_label(struct label *label, u32 descriptor)
 {
-    struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-    struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-    struct file *file = 0;
+    struct task_struct *task = bpf_get_current_task_btf();
+    struct fdtable *table = task->files->fdt;
+    void *address = 0;
     label->kind = LABEL_NONE;
-    if (!table || descriptor >= BPF_CORE_READ(table, max_fds))
+    if (descriptor >= table->max_fds)
         return;
-    struct file **files = BPF_CORE_READ(table, fd);
-    bpf_probe_read_kernel(&file, sizeof file, files + descriptor);
-    if (!file)
+    bpf_probe_read_kernel(&address, sizeof address, table->fd + descriptor);
+    if (!address)
         return;
-    struct inode *inode = BPF_CORE_READ(file, f_inode);
-    u16 mode = BPF_CORE_READ(inode, i_mode);
+    struct file *file = TYPED(address, struct file);
+    struct inode *inode = file->f_inode;
+    u16 mode = inode->i_mode;
     if ((mode & S_IFMT) != S_IFSOCK) {
-        u32 device = (mode & S_IFMT) == S_IFCHR ? BPF_CORE_READ(inode, i_rdev) : 0;
+        u32 device = (mode & S_IFMT) == S_IFCHR ? inode->i_rdev : 0;
         u32 major = device >> 20;
         label->kind = major >= 136 && major <= 143 ? LABEL_TERMINAL : LABEL_FILE; /* /dev/pts: devices.txt */
         label->protocol = device & 0xfffff;
         return;
     }
-    struct socket *socket = BPF_CORE_READ(file, private_data);
+    struct socket *socket = TYPED(file->private_data, struct socket);
     label->kind = LABEL_SOCKET;
-    label->inode = BPF_CORE_READ(inode, i_ino);
-    struct sock *sock = BPF_CORE_READ(socket, sk);
-    if (sock)
-        read_socket(label, sock);
+    label->inode = inode->i_ino;
+    if (socket->sk)
+        read_socket(label, socket->sk);
     else
         label->family = 0;
 }
@@ -402,10 +437,7 @@ static __always_inline void adopt(u32 id)
     state->thread = local_id(task);
     state->is_quiet = 0;
     state->call = NO_CALL;
-    if (bpf_map_update_elem(&threads, &id, state, BPF_ANY))
-        __sync_fetch_and_add(&shared.lost_threads, 1);
-    else if (state->program < MAX_PROGRAMS)
-        __sync_fetch_and_add(&shared.live[state->program], 1);
+    add_thread(id, state);
 }
 
 static __always_inline void read_set(struct thread_state *state, u32 index, u64 address, u64 length)
@@ -417,20 +449,20 @@ static __always_inline void read_set(struct thread_state *state, u32 index, u64 
         bpf_probe_read_user(state->sets[index], length, (void *)address);
 }
 
-SEC("raw_tp/sys_enter")
-int on_enter(struct bpf_raw_tracepoint_args *context)
+SEC("tp_btf/sys_enter")
+int on_enter(u64 *context)
 {
     u32 id = bpf_get_current_pid_tgid();
-    struct thread_state *state = bpf_map_lookup_elem(&threads, &id);
+    struct thread_state *state = find_thread(id);
     if (!state) {
         if (!shared.adopts)
             return 0;
         adopt(id);
-        state = bpf_map_lookup_elem(&threads, &id);
+        state = find_thread(id);
         if (!state)
             return 0;
     }
-    u64 number = context->args[1];
+    u64 number = context[1];
     state->call = NO_CALL;
     if (number >= MAX_CALLS || state->is_quiet)
         return 0;
@@ -438,16 +470,17 @@ int on_enter(struct bpf_raw_tracepoint_args *context)
     if (!flags)
         return 0;
 #if defined(__TARGET_ARCH_x86)
-    struct pt_regs *registers = (struct pt_regs *)context->args[0];
-    state->arguments[0] = BPF_CORE_READ(registers, di);
-    state->arguments[1] = BPF_CORE_READ(registers, si);
-    state->arguments[2] = BPF_CORE_READ(registers, dx);
-    state->arguments[3] = BPF_CORE_READ(registers, r10);
-    state->arguments[4] = BPF_CORE_READ(registers, r8);
-    state->arguments[5] = BPF_CORE_READ(registers, r9);
+    struct pt_regs *registers = (struct pt_regs *)context[0];
+    state->arguments[0] = registers->di;
+    state->arguments[1] = registers->si;
+    state->arguments[2] = registers->dx;
+    state->arguments[3] = registers->r10;
+    state->arguments[4] = registers->r8;
+    state->arguments[5] = registers->r9;
 #else
-    struct user_pt_regs *registers = (struct user_pt_regs *)context->args[0];
-    bpf_core_read(state->arguments, sizeof state->arguments, &registers->regs);
+    struct pt_regs *registers = (struct pt_regs *)context[0];
+    for (int at = 0; at < 6; at++)
+        state->arguments[at] = registers->regs[at];
 #endif
     if (flags & OF_DESCRIPTOR) {
         u32 descriptor = flags & OF_THIRD ? state->arguments[2] : state->arguments[0];
@@ -556,18 +589,18 @@ static long put_one_message(u32 at, struct messages *messages)
     return 0;
 }
 
-SEC("raw_tp/sys_exit")
-int on_exit(struct bpf_raw_tracepoint_args *context)
+SEC("tp_btf/sys_exit")
+int on_exit(u64 *context)
 {
     u32 id = bpf_get_current_pid_tgid();
-    struct thread_state *state = bpf_map_lookup_elem(&threads, &id);
+    struct thread_state *state = find_thread(id);
     if (!state || state->call >= MAX_CALLS)
         return 0;
     struct scratch *scratch = new_record(state, RECORD_CALL);
     if (!scratch)
         return 0;
     struct record *record = &scratch->record;
-    s64 result = context->args[1];
+    s64 result = context[1];
     u64 *arguments = state->arguments;
     u16 flags = constants.call_kinds[state->call & (MAX_CALLS - 1)];
     record->until = now();
@@ -709,7 +742,7 @@ int on_fork(struct bpf_raw_tracepoint_args *context)
 {
     struct task_struct *child = (struct task_struct *)context->args[1];
     u32 id = bpf_get_current_pid_tgid(), zero = 0;
-    struct thread_state *parent = bpf_map_lookup_elem(&threads, &id);
+    struct thread_state *parent = find_thread(id);
     int spawns = !parent && shared.spawns && id == shared.own_thread;
     if (!parent && !spawns)
         return 0;
@@ -725,12 +758,7 @@ int on_fork(struct bpf_raw_tracepoint_args *context)
     state->at = now();
     if (parent)
         parent->child = state->thread;
-    if (bpf_map_update_elem(&threads, &child_id, state, BPF_ANY)) {
-        __sync_fetch_and_add(&shared.lost_threads, 1);
-        return 0;
-    }
-    if (state->program < MAX_PROGRAMS)
-        __sync_fetch_and_add(&shared.live[state->program], 1);
+    add_thread(child_id, state);
     return 0;
 }
 
@@ -738,7 +766,7 @@ SEC("raw_tp/sched_process_exec")
 int on_exec(struct bpf_raw_tracepoint_args *context)
 {
     u32 id = bpf_get_current_pid_tgid(), old_id = context->args[1];
-    struct thread_state *state = bpf_map_lookup_elem(&threads, &old_id);
+    struct thread_state *state = find_thread(old_id);
     if (!state)
         return 0;
     if (old_id != id) { /* a thread that is not the first: it takes over the id of the process, execve(2) */
@@ -753,10 +781,10 @@ int on_exec(struct bpf_raw_tracepoint_args *context)
         }
         __builtin_memcpy(copy, state, sizeof *copy);
         copy->thread = copy->process;
-        bpf_map_delete_elem(&threads, &old_id);
-        if (bpf_map_update_elem(&threads, &id, copy, BPF_ANY))
+        remove_thread(old_id, copy->program);
+        if (add_thread(id, copy))
             return 0;
-        state = bpf_map_lookup_elem(&threads, &id);
+        state = find_thread(id);
         if (!state)
             return 0;
     }
@@ -773,7 +801,7 @@ int on_process_exit(struct bpf_raw_tracepoint_args *context)
 {
     struct task_struct *task = (struct task_struct *)bpf_get_current_task();
     u32 id = bpf_get_current_pid_tgid();
-    struct thread_state *state = bpf_map_lookup_elem(&threads, &id);
+    struct thread_state *state = find_thread(id);
     if (!state)
         return 0;
     struct scratch *scratch = new_record(state, RECORD_EXIT);
@@ -785,10 +813,7 @@ int on_process_exit(struct bpf_raw_tracepoint_args *context)
         __builtin_memcpy(&scratch->record.label, &state->label, sizeof state->label);
         submit(scratch);
     }
-    u32 program = state->program;
-    bpf_map_delete_elem(&threads, &id);
-    if (program < MAX_PROGRAMS)
-        __sync_fetch_and_add(&shared.live[program], -1);
+    remove_thread(id, state->program);
     return 0;
 }
 
@@ -796,7 +821,7 @@ SEC("raw_tp/signal_deliver")
 int on_signal(struct bpf_raw_tracepoint_args *context)
 {
     u32 id = bpf_get_current_pid_tgid();
-    struct thread_state *state = bpf_map_lookup_elem(&threads, &id);
+    struct thread_state *state = find_thread(id);
     if (!state || state->is_quiet)
         return 0;
     struct k_sigaction *action = (struct k_sigaction *)context->args[2];

@@ -24,6 +24,7 @@ enum {
     MAX_MESSAGES = 32,    /* messages of sendmmsg() and recvmmsg() that are copied */
     MAX_THREADS = 16384,  /* threads traced at the same time */
     MAX_PROGRAMS = 64,
+    HINTS = 8192, /* counters of traced threads, by their ids modulo this: a power of two */
     RING_BYTES = 16 << 20,
 };
 
@@ -168,6 +169,7 @@ struct shared {
     u32 adopts;          /* whether `adopted` has entries */
     u32 padding;
     s64 live[MAX_PROGRAMS]; /* the number of threads of each program */
+    u32 hints[HINTS];       /* cheaper than a look into `threads`, for the threads that are not traced */
 };
 
 #endif

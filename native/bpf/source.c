@@ -32,13 +32,22 @@
 #include "object.h"
 
 enum {
+    CHUNK = 2 << 20,         /* bytes of memory that records are copied to: a huge page */
+    FREE_CHUNKS = 8,         /* kept for reuse */
     READ_INTERVAL = 5000000, /* nanoseconds between two looks into the ring buffer */
     BATCH = 256,             /* threads that are read from the kernel at once */
     THREAD_SLOTS = 1 << 16,  /* of the hash table of threads; more than MAX_THREADS */
 };
 
+struct chunk {
+    struct chunk *next; /* in the list of free ones */
+    u32 used;
+    u32 users; /* records, and one while it is being filled */
+};
+
 struct queued {
     struct queued *next;
+    struct chunk *chunk;  /* NULL: allocated by itself */
     struct record record; /* and its pieces */
 };
 
@@ -78,7 +87,9 @@ struct source {
     volatile int stops;
     pthread_mutex_t lock; /* of the ring buffer and of the queue */
     struct queued *first, **last;
-    size_t bytes, max_bytes;
+    struct chunk *chunk, *free_chunks;
+    u32 free_count;
+    size_t bytes, max_bytes; /* of chunks */
     u64 dropped;
     u64 order, until;
     struct program programs[MAX_PROGRAMS];
@@ -103,24 +114,63 @@ static u64 clock_ns(clockid_t clock)
     return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
 
-/* Called with the lock held. */
+/* Called with the lock held, as is the next one. */
+static void release_chunk(struct source *source, struct chunk *chunk)
+{
+    if (--chunk->users)
+        return;
+    if (source->free_count < FREE_CHUNKS) {
+        chunk->next = source->free_chunks;
+        source->free_chunks = chunk;
+        source->free_count++;
+    } else {
+        free(chunk);
+        source->bytes -= CHUNK;
+    }
+}
+
+static struct chunk *new_chunk(struct source *source)
+{
+    struct chunk *chunk = source->free_chunks;
+    if (chunk) {
+        source->free_chunks = chunk->next;
+        source->free_count--;
+    } else {
+        if (source->bytes + CHUNK > source->max_bytes || !(chunk = aligned_alloc(CHUNK, CHUNK)))
+            return NULL;
+        madvise(chunk, CHUNK, MADV_HUGEPAGE); /* fewer page faults */
+        source->bytes += CHUNK;
+    }
+    chunk->used = (sizeof *chunk + 7) & ~7u;
+    chunk->users = 1;
+    return chunk;
+}
+
 static int on_record(void *context, void *data, size_t size)
 {
     struct source *source = context;
-    if (size < sizeof(struct record))
+    size_t needed = (offsetof(struct queued, record) + size + 7) & ~(size_t)7;
+    if (size < sizeof(struct record) || needed > CHUNK / 2)
         return 0;
-    struct queued *queued =
-        source->bytes < source->max_bytes ? malloc(offsetof(struct queued, record) + size) : NULL;
-    if (!queued) {
-        source->dropped++;
-        return 0;
+    if (!source->chunk || source->chunk->used + needed > CHUNK) {
+        struct chunk *chunk = new_chunk(source);
+        if (!chunk) {
+            source->dropped++;
+            return 0;
+        }
+        if (source->chunk)
+            release_chunk(source, source->chunk);
+        source->chunk = chunk;
     }
+    struct queued *queued = (struct queued *)((u8 *)source->chunk + source->chunk->used);
+    source->chunk->used += needed;
+    source->chunk->users++;
     queued->next = NULL;
+    queued->chunk = source->chunk;
     memcpy(&queued->record, data, size);
     queued->record.size = size;
     *source->last = queued;
     source->last = &queued->next;
-    source->bytes += size;
     return 0;
 }
 
@@ -245,10 +295,13 @@ struct source *source_open(size_t max_bytes, int *error, char *message, size_t m
 
 static void free_queued(struct source *source, struct queued *queued)
 {
+    if (!queued->chunk) {
+        free(queued);
+        return;
+    }
     pthread_mutex_lock(&source->lock);
-    source->bytes -= queued->record.size;
+    release_chunk(source, queued->chunk);
     pthread_mutex_unlock(&source->lock);
-    free(queued);
 }
 
 void source_close(struct source *source)
@@ -266,15 +319,21 @@ void source_close(struct source *source)
         close(source->event);
     while (source->first) {
         struct queued *next = source->first->next;
-        free(source->first);
+        free_queued(source, source->first);
         source->first = next;
     }
     for (int number = 0; number < MAX_PROGRAMS; number++) {
         struct program *program = &source->programs[number];
         for (size_t at = program->position; at < program->count; at++)
             if (!program->events[at].is_whole)
-                free(program->events[at].queued);
+                free_queued(source, program->events[at].queued);
         free(program->events);
+    }
+    free(source->chunk);
+    while (source->free_chunks) {
+        struct chunk *next = source->free_chunks->next;
+        free(source->free_chunks);
+        source->free_chunks = next;
     }
     pthread_mutex_destroy(&source->lock);
     free(source);
@@ -481,18 +540,18 @@ static void take_over(struct source *source, struct queued *queued)
         if (seen->started != record->at)
             add_sorted_later(source, queued, record->at, PART_START, 1);
         if (add_sorted_later(source, queued, record->until, PART_END, 0))
-            free(queued);
+            free_queued(source, queued);
         return;
     }
     if (record->type == RECORD_EXIT) {
         seen->last = ~0ull;  /* no call of it lasts */
         if (record->flags) { /* before its execve() */
-            free(queued);
+            free_queued(source, queued);
             return;
         }
     }
     if (add_sorted_later(source, queued, record->until, PART_EVENT, 0))
-        free(queued);
+        free_queued(source, queued);
 }
 
 static int is_read(const struct source *source)
@@ -579,10 +638,6 @@ void source_lines(struct source *source, int number, struct text *text, size_t m
             add_call(text, record, AT_START, source->offset);
             if (event->is_whole)
                 continue;
-        }
-        if (event->part == PART_START && !event->is_whole) {
-            free(event->queued);
-            continue;
         }
         free_queued(source, event->queued);
     }

@@ -8,8 +8,10 @@
 2. Records come out as lines in the form of strace, so that both sources have one decoder, and a trace does
    not depend on its source. Forming a line costs a small part of decoding it.
 3. A slow reader does not stop a program. What waits is kept in memory, up to `MAX_WAITING`; what does not
-   fit is counted. `BpfSource.horizon` is the time up to which all lines have been read. Later packets have to
-   wait, because the calls that caused them are not known yet (`session.py`, rule 1).
+   fit is counted. When reading is late, it runs at the lowest priority: a program that is observed keeps its
+   speed, and the drawing comes later.
+4. `BpfSource.horizon` is the time up to which all lines have been read. Later packets have to wait, because
+   the calls that caused them are not known yet (`session.py`, rule 1).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import importlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -30,7 +33,11 @@ from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, thread_ids
 from bothends.trace.model import Point
 
-MAX_WAITING: Final = 256 << 20  # bytes of records that wait to be read
+MAX_WAITING: Final = 1 << 30  # bytes of records that wait to be read, and not above a quarter of the memory
+LAG: Final = (
+    500_000_000  # nanoseconds that reading may be late before it yields the processors to the programs
+)
+_YIELDING: Final = 19  # nice(2)
 _READ_SIZE: Final = 1 << 18
 _TAG: Final = "BOTHENDS_TRACED"  # the variable by which the reaper finds the programs
 
@@ -46,7 +53,8 @@ def _open_source() -> Any:
             reason="bothends was built without eBPF",
             hint="install clang, libbpf-dev, libelf-dev and zlib1g-dev, and install bothends again",
         ) from error
-    return module.Source(MAX_WAITING)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return module.Source(min(MAX_WAITING, memory // 4))
 
 
 class BpfSource:
@@ -64,6 +72,8 @@ class BpfSource:
             hint = "run as root" if is_denied else "it needs Linux 6.1 with CONFIG_DEBUG_INFO_BTF"
             raise Unavailable("trace", "with bpf", error.errno or 0, hint=hint) from error
         self._programs = 0
+        self._nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        self._yields = False
 
     def __enter__(self) -> BpfSource:
         return self
@@ -73,7 +83,17 @@ class BpfSource:
 
     def close(self) -> None:
         """Detach from the kernel. Idempotent."""
+        self._yield_processors(False)
         self._source.close()
+
+    def _yield_processors(self, wanted: bool) -> None:
+        """Run this thread at the lowest priority, or at the normal one again: rule 3."""
+        if wanted != self._yields:
+            with contextlib.suppress(OSError):  # EPERM: the priority stays low
+                os.setpriority(
+                    os.PRIO_PROCESS, threading.get_native_id(), _YIELDING if wanted else self._nice
+                )
+                self._yields = wanted
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there are new records."""
@@ -81,7 +101,9 @@ class BpfSource:
 
     def horizon(self) -> int:
         """Return the time up to which all lines have been read, in nanoseconds."""
-        return int(self._source.horizon())
+        horizon = int(self._source.horizon())
+        self._yield_processors(time.time_ns() - horizon > LAG)
+        return horizon
 
     def add_program(self) -> int:
         """Return the number of a new program."""
@@ -91,6 +113,7 @@ class BpfSource:
     @contextlib.contextmanager
     def spawning(self, number: int) -> Iterator[None]:
         """Follow the processes that this thread starts, as those of a program."""
+        self._yield_processors(False)  # a child process inherits the priority
         self._source.spawn(number)
         try:
             yield
