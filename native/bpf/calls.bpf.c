@@ -515,13 +515,15 @@ int on_enter(u64 *context)
     return 0;
 }
 
-static __always_inline void put_address(struct scratch *scratch, u64 address, u64 length_address)
+static __always_inline void put_address(struct scratch *scratch, u64 address, u64 length_address,
+                                        int has_succeeded)
 {
     u32 length = 0;
     if (!address || !length_address || bpf_probe_read_user(&length, sizeof length, (void *)length_address))
         return;
-    put_user(scratch, PIECE_ADDRESS, address, length > 128 ? 128 : length);
     put_user(scratch, PIECE_LENGTH, length_address, 4);
+    if (has_succeeded)
+        put_user(scratch, PIECE_ADDRESS, address, length > 128 ? 128 : length);
 }
 
 /* Append an array of iovecs and up to `moved` bytes of their buffers. */
@@ -618,8 +620,7 @@ int on_exit(u64 *context)
         break;
     case KIND_RECVFROM:
         put_user(scratch, PIECE_DATA, arguments[1], moved);
-        if (result >= 0)
-            put_address(scratch, arguments[4], arguments[5]);
+        put_address(scratch, arguments[4], arguments[5], result >= 0);
         break;
     case KIND_SENDTO:
         put_user(scratch, PIECE_DATA, arguments[1], arguments[2]);
@@ -649,14 +650,12 @@ int on_exit(u64 *context)
         put_user(scratch, PIECE_ADDRESS, arguments[1], arguments[2] > 128 ? 128 : arguments[2]);
         break;
     case KIND_GET_ADDRESS:
-        if (result == 0)
-            put_address(scratch, arguments[1], arguments[2]);
+        put_address(scratch, arguments[1], arguments[2], result == 0);
         break;
     case KIND_ACCEPT:
-        if (result >= 0) {
-            put_address(scratch, arguments[1], arguments[2]);
+        put_address(scratch, arguments[1], arguments[2], result >= 0);
+        if (result >= 0)
             put_new_label(scratch, result);
-        }
         break;
     case KIND_SOCKET:
         if (result >= 0)

@@ -3,7 +3,9 @@
  * A line has two parts, as a call that lasts has two lines: what is known when it starts, and the rest. */
 #include "lines.h"
 
+#define _GNU_SOURCE 1
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -325,8 +327,9 @@ struct vector {
     u64 base, length;
 };
 
-/* `[{iov_base="...", iov_len=3}]`, from a PIECE_VECTORS and the PIECE_DATA that follow it. */
-static void add_vectors(struct text *text, struct pieces *pieces, const struct piece *vectors)
+/* `[{iov_base="...", iov_len=3}]`, from a PIECE_VECTORS and the PIECE_DATA that follow it. `received` are the
+ * bytes that a call received, -1 for one that sends. */
+static void add_vectors(struct text *text, struct pieces *pieces, const struct piece *vectors, s64 received)
 {
     const struct vector *vector = bytes_of(vectors);
     add(text, "[");
@@ -336,7 +339,8 @@ static void add_vectors(struct text *text, struct pieces *pieces, const struct p
         text_add(text, at ? ", {iov_base=" : "{iov_base=");
         if (data && data->type == PIECE_DATA && !data->failed) {
             *pieces = rest;
-            add_string(text, bytes_of(data), data->length, data->length < vector[at].length);
+            add_string(text, bytes_of(data), data->length, received >= 0 ? received > DATA_LIMIT && data->length < vector[at].length
+                                                                         : data->length < vector[at].length);
         } else {
             if (data && data->type == PIECE_DATA)
                 *pieces = rest;
@@ -385,7 +389,7 @@ struct header {
 };
 
 /* `{msg_name=..., msg_iov=[...], msg_iovlen=1, ..., msg_flags=0}`: a header, and the pieces that follow it. */
-static void add_message(struct text *text, struct pieces *pieces, const struct header *header)
+static void add_message(struct text *text, struct pieces *pieces, const struct header *header, s64 received)
 {
     struct pieces rest = *pieces;
     const struct piece *piece = next_piece(&rest);
@@ -400,7 +404,7 @@ static void add_message(struct text *text, struct pieces *pieces, const struct h
     text_add(text, ", msg_namelen=%u, msg_iov=", header->name_length);
     if (piece && piece->type == PIECE_VECTORS) {
         *pieces = rest;
-        add_vectors(text, pieces, piece);
+        add_vectors(text, pieces, piece, received);
         rest = *pieces;
         piece = next_piece(&rest);
     } else {
@@ -417,17 +421,17 @@ static void add_message(struct text *text, struct pieces *pieces, const struct h
     add(text, "}");
 }
 
-static void add_message_argument(struct text *text, const struct record *record, u64 pointer)
+static void add_message_argument(struct text *text, const struct record *record, u64 pointer, s64 received)
 {
     struct pieces pieces = pieces_of(record);
     const struct piece *piece = next_piece(&pieces);
     if (piece && piece->type == PIECE_HEADER && !piece->failed)
-        add_message(text, &pieces, bytes_of(piece));
+        add_message(text, &pieces, bytes_of(piece), received);
     else
         add_pointer(text, pointer);
 }
 
-static void add_messages(struct text *text, const struct record *record, u64 pointer)
+static void add_messages(struct text *text, const struct record *record, u64 pointer, int is_receive)
 {
     struct pieces pieces = pieces_of(record);
     const struct piece *piece = next_piece(&pieces);
@@ -443,7 +447,7 @@ static void add_messages(struct text *text, const struct record *record, u64 poi
         };
         const struct message *message = bytes_of(piece);
         add(text, at ? ", {msg_hdr=" : "{msg_hdr=");
-        add_message(text, &pieces, &message->header);
+        add_message(text, &pieces, &message->header, is_receive ? (s64)message->length : -1);
         text_add(text, ", msg_len=%u}", message->length);
         do
             piece = next_piece(&pieces);
@@ -791,7 +795,7 @@ static void add_start(struct text *text, const struct record *record, u16 flags)
         const struct piece *piece = next_piece(&pieces);
         add(text, ", ");
         if (piece && piece->type == PIECE_VECTORS)
-            add_vectors(text, &pieces, piece);
+            add_vectors(text, &pieces, piece, -1);
         else
             add_pointer(text, arguments[1]);
         text_add(text, ", %u", (u32)arguments[2]);
@@ -799,7 +803,7 @@ static void add_start(struct text *text, const struct record *record, u16 flags)
     }
     case KIND_SENDMSG:
         add(text, ", ");
-        add_message_argument(text, record, arguments[1]);
+        add_message_argument(text, record, arguments[1], -1);
         add(text, ", ");
         add_flags(text, message_flags, arguments[2], "0");
         break;
@@ -957,20 +961,20 @@ static void add_rest(struct text *text, const struct record *record, u16 flags)
         struct pieces pieces = pieces_of(record);
         const struct piece *piece = next_piece(&pieces);
         if (piece && piece->type == PIECE_VECTORS && !piece->failed)
-            add_vectors(text, &pieces, piece);
+            add_vectors(text, &pieces, piece, record->result);
         else
             add_pointer(text, arguments[1]);
         text_add(text, ", %u", (u32)arguments[2]);
         break;
     }
     case KIND_RECVMSG:
-        add_message_argument(text, record, arguments[1]);
+        add_message_argument(text, record, arguments[1], record->result > 0 ? record->result : 0);
         add(text, ", ");
         add_flags(text, message_flags, arguments[2], "0");
         break;
     case KIND_RECVMMSG:
     case KIND_SENDMMSG:
-        add_messages(text, record, arguments[1]);
+        add_messages(text, record, arguments[1], (flags & KIND_MASK) == KIND_RECVMMSG);
         text_add(text, ", %u, ", (u32)arguments[2]);
         add_flags(text, message_flags, arguments[3], "0");
         if ((flags & KIND_MASK) == KIND_RECVMMSG)
@@ -1090,6 +1094,13 @@ static void add_prefix(struct text *text, const struct record *record, u64 at, s
              (unsigned long long)(time % 1000000000));
 }
 
+static int is_duplicate(const struct record *record)
+{
+    const char *name = call_name(record->call);
+    u64 command = record->arguments[1];
+    return !strncmp(name, "dup", 3) || (!strcmp(name, "fcntl") && (command == F_DUPFD || command == F_DUPFD_CLOEXEC));
+}
+
 static void add_outcome(struct text *text, const struct record *record, u16 flags)
 {
     s64 result = record->result;
@@ -1107,6 +1118,8 @@ static void add_outcome(struct text *text, const struct record *record, u16 flag
         }
         if (label && (flags & KIND_MASK) != KIND_PAIR)
             add_label(text, bytes_of(label), find(record, PIECE_PATH));
+        else if (is_duplicate(record))
+            add_label(text, &record->label, find(record, PIECE_PATH + 0x100));
         add_result_text(text, record, flags);
     }
     u64 duration = record->until > record->at ? record->until - record->at : 0;

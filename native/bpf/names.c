@@ -436,7 +436,7 @@ const struct name ioctl_requests[] = {
     {0x5452, "FIOASYNC"},
     {0x5401, "TCGETS"},
     {0x5402, "TCSETS"},
-    {0x5413, "TIOCGWINSZ"},
+    {0x5413, "TIOCGWINSZ"}, {0x540f, "TIOCGPGRP"},
     {0x5411, "TIOCOUTQ"},
     {0x894b, "SIOCOUTQNSD"},
     {0x8905, "SIOCATMARK"},
