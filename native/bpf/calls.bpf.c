@@ -436,6 +436,7 @@ static __always_inline void adopt(u32 id)
     state->process = process;
     state->thread = local_id(task);
     state->is_quiet = 0;
+    state->repeats = 0;
     state->call = NO_CALL;
     add_thread(id, state);
 }
@@ -591,6 +592,27 @@ static long put_one_message(u32 at, struct messages *messages)
     return 0;
 }
 
+/* Whether a call repeats one of the last few, without data, so often that it is left out: a loop that waits
+ * actively makes a million calls a second, all the same. */
+static __always_inline int is_left_out(struct thread_state *state, u32 kind, s64 result)
+{
+    if (kind == KIND_POLL || kind == KIND_PPOLL || kind == KIND_SELECT || kind == KIND_EPOLL_WAIT) {
+        /* They move no data. */
+    } else if ((kind >= KIND_READ && kind <= KIND_SENDMMSG) ? result > 0 : result >= 0) {
+        state->repeats = 0;
+        return 0;
+    }
+    u64 signature = ((u64)state->call << 48) ^ (state->arguments[0] << 32) ^ (u32)result;
+    for (u32 at = 0; at < RECENT; at++)
+        if (state->recent[at] == signature) {
+            u32 repeats = ++state->repeats;
+            return repeats > REPEATS && repeats % SAMPLE;
+        }
+    state->recent[state->next_recent++ & (RECENT - 1)] = signature;
+    state->repeats = 0;
+    return 0;
+}
+
 SEC("tp_btf/sys_exit")
 int on_exit(u64 *context)
 {
@@ -598,11 +620,16 @@ int on_exit(u64 *context)
     struct thread_state *state = find_thread(id);
     if (!state || state->call >= MAX_CALLS)
         return 0;
+    s64 result = context[1];
+    if (is_left_out(state, constants.call_kinds[state->call & (MAX_CALLS - 1)] & KIND_MASK, result)) {
+        state->call = NO_CALL;
+        __sync_fetch_and_add(&shared.repeated, 1);
+        return 0;
+    }
     struct scratch *scratch = new_record(state, RECORD_CALL);
     if (!scratch)
         return 0;
     struct record *record = &scratch->record;
-    s64 result = context[1];
     u64 *arguments = state->arguments;
     u16 flags = constants.call_kinds[state->call & (MAX_CALLS - 1)];
     record->until = now();
@@ -754,6 +781,7 @@ int on_fork(struct bpf_raw_tracepoint_args *context)
     state->thread = local_id(child);
     state->is_quiet = parent ? parent->is_quiet : 1;
     state->call = NO_CALL;
+    state->repeats = 0;
     state->at = now();
     if (parent)
         parent->child = state->thread;

@@ -161,8 +161,8 @@ static PyObject *count_lost(PyObject *self, PyObject *unused)
     struct source *source = source_of(self);
     if (!source)
         return NULL;
-    return Py_BuildValue("(KK)", (unsigned long long)source_lost(source),
-                         (unsigned long long)source_lost_threads(source));
+    return Py_BuildValue("(KKK)", (unsigned long long)source_lost(source),
+                         (unsigned long long)source_lost_threads(source), (unsigned long long)source_repeated(source));
 }
 
 static PyMethodDef methods[] = {
@@ -174,7 +174,7 @@ static PyMethodDef methods[] = {
     {"read", read_lines, METH_VARARGS, "Return the next lines of (program, max_bytes), in the form of strace."},
     {"has_ended", has_ended, METH_O, "Return whether a program has exited and all its lines are read."},
     {"horizon", get_horizon, METH_NOARGS, "Return the time in nanoseconds before which all lines are read."},
-    {"count_lost", count_lost, METH_NOARGS, "Return how many records are missing, and how many threads."},
+    {"count_lost", count_lost, METH_NOARGS, "Return how many records are missing, how many threads, and how many repeated calls."},
     {NULL, NULL, 0, NULL},
 };
 

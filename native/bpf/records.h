@@ -25,6 +25,9 @@ enum {
     MAX_THREADS = 16384,  /* threads traced at the same time */
     MAX_PROGRAMS = 64,
     HINTS = 8192, /* counters of traced threads, by their ids modulo this: a power of two */
+    RECENT = 4,              /* different calls of a loop that moves no data */
+    REPEATS = 4096,          /* of them are recorded, and then every SAMPLE-th */
+    SAMPLE = 1024,
     RING_BYTES = 16 << 20,
 };
 
@@ -103,6 +106,9 @@ struct thread_state {
     u64 arguments[6];
     u64 limit[2]; /* struct timespec or timeval at the start; {-1, -1} for none */
     struct label label;
+    u32 repeats;           /* calls without data since the last one that moved data, or did something new */
+    u32 next_recent;
+    u64 recent[RECENT];    /* the last calls without data, each with its result */
     u8 sets[3][SET_BYTES]; /* of select() at the start */
 };
 
@@ -161,6 +167,7 @@ struct constants {
 /* Shared with the reader while the programs run. */
 struct shared {
     u64 lost;            /* records, for want of room in the ring buffer */
+    u64 repeated;        /* calls that are left out: they repeat, and move no data */
     u64 lost_threads;    /* threads that are not traced, for want of room in `threads` */
     u32 own_thread;      /* of bothends, the thread that starts programs; in the initial PID namespace */
     u32 level;           /* of bothends' PID namespace */

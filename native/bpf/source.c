@@ -669,3 +669,8 @@ u64 source_lost_threads(struct source *source)
 {
     return source->shared->lost_threads;
 }
+
+u64 source_repeated(struct source *source)
+{
+    return source->shared->repeated;
+}

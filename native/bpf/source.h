@@ -30,5 +30,7 @@ u64 source_horizon(struct source *source);
 /* Records that are missing: the buffers were full. */
 u64 source_lost(struct source *source);
 u64 source_lost_threads(struct source *source);
+/* Calls that are left out because they repeat earlier ones and move no data. */
+u64 source_repeated(struct source *source);
 
 #endif

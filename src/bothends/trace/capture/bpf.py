@@ -138,9 +138,15 @@ class BpfSource:
 
     def describe_lost(self) -> list[str]:
         """Return what is missing, for the user."""
-        records, threads = self._source.count_lost()
-        found = [f"{records:,} calls are missing: they came faster than they were read"] if records else []
-        return found + ([f"{threads:,} threads were not traced: there were too many"] if threads else [])
+        records, threads, repeated = self._source.count_lost()
+        found = []
+        if records:
+            found.append(f"{records:,} calls are missing: they came faster than they were read")
+        if threads:
+            found.append(f"{threads:,} threads were not traced: there were too many")
+        if repeated:
+            found.append(f"{repeated:,} calls that repeat earlier ones without moving data were left out")
+        return found
 
 
 class BpfProgram(TracedProgram):
