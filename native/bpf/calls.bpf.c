@@ -149,7 +149,16 @@ struct pt_regs {
 #else
 struct pt_regs {
     u64 regs[31];
+    s32 syscallno;
 } CORE;
+#endif
+
+#if defined(__TARGET_ARCH_x86)
+#define ARGUMENT_2(registers) ((registers)->si)
+#define CALL_NUMBER(registers) ((registers)->orig_ax)
+#else
+#define ARGUMENT_2(registers) ((registers)->regs[1])
+#define CALL_NUMBER(registers) ((registers)->syscallno)
 #endif
 
 struct user_msghdr {
@@ -421,24 +430,48 @@ static __always_inline void put_new_label(struct scratch *scratch, u32 descripto
         put_path(scratch, PIECE_PATH, (struct sock *)label->sock);
 }
 
-static __always_inline void adopt(u32 id)
+/* Follow the current thread: a process that was not started by bothends. */
+static __always_inline void adopt(u32 id, u32 process, u32 program)
 {
-    struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-    struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-    u32 process = local_id(leader), zero = 0;
-    u32 *program = bpf_map_lookup_elem(&adopted, &process);
-    if (!program)
-        return;
+    u32 zero = 0;
     struct thread_state *state = bpf_map_lookup_elem(&new_states, &zero);
     if (!state)
         return;
-    state->program = *program;
+    state->program = program;
     state->process = process;
-    state->thread = local_id(task);
-    state->is_quiet = 0;
+    state->thread = local_id(bpf_get_current_task_btf());
+    state->is_quiet = SPEAKS;
     state->repeats = 0;
     state->call = NO_CALL;
-    add_thread(id, state);
+    state->at = now();
+    if (add_thread(id, state))
+        return;
+    struct scratch *scratch = new_record(state, RECORD_ADOPTED);
+    if (scratch) {
+        scratch->record.until = state->at;
+        submit(scratch);
+    }
+}
+
+/* Look whether the current thread is to be followed, because of its process or of the port that it connects to. */
+static __always_inline void look_at(u32 id, u64 *context)
+{
+    u32 process = local_id(BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader));
+    u32 *program = bpf_map_lookup_elem(&adopted, &process);
+    if (program) {
+        adopt(id, process, *program);
+        return;
+    }
+    if (!shared.port || context[1] != constants.connect_number)
+        return;
+    struct {
+        u16 family;
+        u16 port;
+    } address = {};
+    struct pt_regs *registers = (struct pt_regs *)context[0];
+    bpf_probe_read_user(&address, sizeof address, (void *)ARGUMENT_2(registers));
+    if ((address.family == AF_INET || address.family == AF_INET6) && bpf_ntohs(address.port) == shared.port)
+        adopt(id, process, shared.port_program);
 }
 
 static __always_inline void read_set(struct thread_state *state, u32 index, u64 address, u64 length)
@@ -456,15 +489,17 @@ int on_enter(u64 *context)
     u32 id = bpf_get_current_pid_tgid();
     struct thread_state *state = find_thread(id);
     if (!state) {
-        if (!shared.adopts)
+        if (!shared.adopts && !(shared.port && context[1] == constants.connect_number))
             return 0;
-        adopt(id);
+        look_at(id, context);
         state = find_thread(id);
         if (!state)
             return 0;
     }
     u64 number = context[1];
     state->call = NO_CALL;
+    if (state->is_quiet == GUESSED)
+        state->is_quiet = SPEAKS;
     if (number >= MAX_CALLS || state->is_quiet)
         return 0;
     u16 flags = constants.call_kinds[number];
@@ -621,6 +656,14 @@ int on_exit(u64 *context)
     if (!state || state->call >= MAX_CALLS)
         return 0;
     s64 result = context[1];
+    if (state->is_quiet == GUESSED) {
+        struct pt_regs *registers = (struct pt_regs *)context[0];
+        state->is_quiet = SPEAKS;
+        if ((u32)CALL_NUMBER(registers) != state->call) {
+            state->call = NO_CALL;
+            return 0;
+        }
+    }
     if (is_left_out(state, constants.call_kinds[state->call & (MAX_CALLS - 1)] & KIND_MASK, result)) {
         state->call = NO_CALL;
         __sync_fetch_and_add(&shared.repeated, 1);
@@ -779,7 +822,7 @@ int on_fork(struct bpf_raw_tracepoint_args *context)
     state->program = parent ? parent->program : shared.spawned_program;
     state->process = local_id(BPF_CORE_READ(child, group_leader));
     state->thread = local_id(child);
-    state->is_quiet = parent ? parent->is_quiet : 1;
+    state->is_quiet = parent ? parent->is_quiet == QUIET : QUIET;
     state->call = NO_CALL;
     state->repeats = 0;
     state->at = now();
@@ -815,8 +858,8 @@ int on_exec(struct bpf_raw_tracepoint_args *context)
         if (!state)
             return 0;
     }
-    if (state->is_quiet || state->call == NO_CALL) {
-        state->is_quiet = 0;
+    if (state->is_quiet == QUIET || state->call == NO_CALL) {
+        state->is_quiet = SPEAKS;
         state->at = now();
         state->call = constants.execve_number;
     }
@@ -835,7 +878,7 @@ int on_process_exit(struct bpf_raw_tracepoint_args *context)
     if (scratch) {
         scratch->record.until = now();
         scratch->record.result = BPF_CORE_READ(task, exit_code);
-        scratch->record.flags = state->is_quiet;
+        scratch->record.flags = state->is_quiet == QUIET;
         __builtin_memcpy(scratch->record.arguments, state->arguments, sizeof state->arguments);
         __builtin_memcpy(&scratch->record.label, &state->label, sizeof state->label);
         submit(scratch);
@@ -849,7 +892,7 @@ int on_signal(struct bpf_raw_tracepoint_args *context)
 {
     u32 id = bpf_get_current_pid_tgid();
     struct thread_state *state = find_thread(id);
-    if (!state || state->is_quiet)
+    if (!state || state->is_quiet == QUIET)
         return 0;
     struct k_sigaction *action = (struct k_sigaction *)context->args[2];
     struct scratch *scratch = new_record(state, RECORD_SIGNAL);

@@ -339,8 +339,9 @@ static void add_vectors(struct text *text, struct pieces *pieces, const struct p
         text_add(text, at ? ", {iov_base=" : "{iov_base=");
         if (data && data->type == PIECE_DATA && !data->failed) {
             *pieces = rest;
-            add_string(text, bytes_of(data), data->length, received >= 0 ? received > DATA_LIMIT && data->length < vector[at].length
-                                                                         : data->length < vector[at].length);
+            add_string(text, bytes_of(data), data->length,
+                       received >= 0 ? received > DATA_LIMIT && data->length < vector[at].length
+                                     : data->length < vector[at].length);
         } else {
             if (data && data->type == PIECE_DATA)
                 *pieces = rest;
@@ -1098,7 +1099,8 @@ static int is_duplicate(const struct record *record)
 {
     const char *name = call_name(record->call);
     u64 command = record->arguments[1];
-    return !strncmp(name, "dup", 3) || (!strcmp(name, "fcntl") && (command == F_DUPFD || command == F_DUPFD_CLOEXEC));
+    return !strncmp(name, "dup", 3)
+           || (!strcmp(name, "fcntl") && (command == F_DUPFD || command == F_DUPFD_CLOEXEC));
 }
 
 static void add_outcome(struct text *text, const struct record *record, u16 flags)

@@ -112,13 +112,27 @@ static PyObject *adopt(PyObject *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-static PyObject *release_process(PyObject *self, PyObject *argument)
+static PyObject *follow_port(PyObject *self, PyObject *arguments)
 {
     struct source *source = source_of(self);
-    unsigned long process = PyLong_AsUnsignedLong(argument);
-    if (!source || PyErr_Occurred())
+    unsigned port;
+    int number;
+    if (!source || !PyArg_ParseTuple(arguments, "iI", &number, &port))
         return NULL;
-    source_release(source, process);
+    if (number < 0 || number >= MAX_PROGRAMS)
+        return PyErr_Format(PyExc_ValueError, "a program's number is below %d", MAX_PROGRAMS);
+    source_follow_port(source, number, port);
+    Py_RETURN_NONE;
+}
+
+static PyObject *release_program(PyObject *self, PyObject *argument)
+{
+    struct source *source = source_of(self);
+    int number;
+    if (!source || !program_number(argument, &number))
+        return NULL;
+    if (number >= 0)
+        source_release(source, number);
     Py_RETURN_NONE;
 }
 
@@ -128,6 +142,7 @@ static PyObject *read_lines(PyObject *self, PyObject *arguments)
     struct text text = {0};
     Py_ssize_t max_bytes;
     int number;
+    u32 processes[MAX_ADOPTED];
     if (!source || !PyArg_ParseTuple(arguments, "in", &number, &max_bytes))
         return NULL;
     if (number < 0 || number >= MAX_PROGRAMS)
@@ -136,7 +151,21 @@ static PyObject *read_lines(PyObject *self, PyObject *arguments)
     source_update(source);
     source_lines(source, number, &text, max_bytes);
     Py_END_ALLOW_THREADS;
-    PyObject *result = text.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(text.data, text.length);
+    size_t count = source_adopted(source, number, processes, MAX_ADOPTED);
+    PyObject *list = PyList_New(count);
+    for (size_t at = 0; list && at < count; at++) {
+        PyObject *process = PyLong_FromUnsignedLong(processes[at]);
+        if (!process)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, at, process);
+    }
+    PyObject *result = NULL;
+    if (text.failed)
+        PyErr_NoMemory();
+    else if (list)
+        result = Py_BuildValue("(y#O)", text.data ? text.data : "", (Py_ssize_t)text.length, list);
+    Py_XDECREF(list);
     text_free(&text);
     return result;
 }
@@ -162,7 +191,8 @@ static PyObject *count_lost(PyObject *self, PyObject *unused)
     if (!source)
         return NULL;
     return Py_BuildValue("(KKK)", (unsigned long long)source_lost(source),
-                         (unsigned long long)source_lost_threads(source), (unsigned long long)source_repeated(source));
+                         (unsigned long long)source_lost_threads(source),
+                         (unsigned long long)source_repeated(source));
 }
 
 static PyMethodDef methods[] = {
@@ -170,11 +200,14 @@ static PyMethodDef methods[] = {
     {"fileno", get_descriptor, METH_NOARGS, "Return a descriptor that is readable when there are new records."},
     {"spawn", spawn, METH_O, "Let child processes of this thread belong to a program from now on; -1: to none."},
     {"adopt", adopt, METH_VARARGS, "Follow (program, pid): a process that runs already."},
-    {"release", release_process, METH_O, "Adopt no further threads of a process."},
-    {"read", read_lines, METH_VARARGS, "Return the next lines of (program, max_bytes), in the form of strace."},
+    {"follow_port", follow_port, METH_VARARGS, "Follow (program, port): each process that connects to a port."},
+    {"release", release_program, METH_O, "Follow a program no further."},
+    {"read", read_lines, METH_VARARGS,
+     "Return the next lines of (program, max_bytes), in the form of strace, and the pids that were added to it."},
     {"has_ended", has_ended, METH_O, "Return whether a program has exited and all its lines are read."},
     {"horizon", get_horizon, METH_NOARGS, "Return the time in nanoseconds before which all lines are read."},
-    {"count_lost", count_lost, METH_NOARGS, "Return how many records are missing, how many threads, and how many repeated calls."},
+    {"count_lost", count_lost, METH_NOARGS,
+     "Return how many records are missing, how many threads, and how many repeated calls."},
     {NULL, NULL, 0, NULL},
 };
 

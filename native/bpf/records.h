@@ -24,9 +24,9 @@ enum {
     MAX_MESSAGES = 32,    /* messages of sendmmsg() and recvmmsg() that are copied */
     MAX_THREADS = 16384,  /* threads traced at the same time */
     MAX_PROGRAMS = 64,
-    HINTS = 8192, /* counters of traced threads, by their ids modulo this: a power of two */
-    RECENT = 4,              /* different calls of a loop that moves no data */
-    REPEATS = 4096,          /* of them are recorded, and then every SAMPLE-th */
+    HINTS = 8192,   /* counters of traced threads, by their ids modulo this: a power of two */
+    RECENT = 4,     /* different calls of a loop that moves no data */
+    REPEATS = 4096, /* of them are recorded, and then every SAMPLE-th */
     SAMPLE = 1024,
     RING_BYTES = 16 << 20,
 };
@@ -94,25 +94,29 @@ struct label {
     u64 sock; /* address in the kernel */
 };
 
+/* QUIET: before its first execve(), the calls are those of bothends. GUESSED: bothends has found the thread in the
+ * call `call`, which may have ended since. */
+enum quiet { SPEAKS, QUIET, GUESSED };
+
 /* The state of a traced thread, by its id in the initial PID namespace. Other ids are those of bothends' own. */
 struct thread_state {
     u32 program;
     u32 process;
     u32 thread;
-    u32 is_quiet; /* before its first execve(): the calls are those of bothends */
+    u32 is_quiet; /* enum quiet */
     u32 call;     /* the number of the call that lasts, or NO_CALL */
     s32 child;    /* the last child that it created */
     u64 at;       /* when the call started */
     u64 arguments[6];
     u64 limit[2]; /* struct timespec or timeval at the start; {-1, -1} for none */
     struct label label;
-    u32 repeats;           /* calls without data since the last one that moved data, or did something new */
+    u32 repeats; /* calls without data since the last one that moved data, or did something new */
     u32 next_recent;
     u64 recent[RECENT];    /* the last calls without data, each with its result */
     u8 sets[3][SET_BYTES]; /* of select() at the start */
 };
 
-enum record_type { RECORD_CALL, RECORD_FORK, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED, RECORD_URING };
+enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED, RECORD_URING };
 
 struct record {
     u32 size;
@@ -162,6 +166,7 @@ struct piece {
 struct constants {
     u16 call_kinds[MAX_CALLS]; /* enum call_kind, by system call number */
     u32 execve_number;
+    u32 connect_number;
 };
 
 /* Shared with the reader while the programs run. */
@@ -173,7 +178,9 @@ struct shared {
     u32 level;           /* of bothends' PID namespace */
     u32 spawns;          /* whether the children of `own_thread` are programs */
     u32 spawned_program; /* and which one */
-    u32 adopts;          /* whether `adopted` has entries */
+    u32 adopts;          /* whether `adopted` has entries that the threads themselves must find */
+    u32 port;            /* a process that connects to this port is followed; 0 for none */
+    u32 port_program;
     u32 padding;
     s64 live[MAX_PROGRAMS]; /* the number of threads of each program */
     u32 hints[HINTS];       /* cheaper than a look into `threads`, for the threads that are not traced */

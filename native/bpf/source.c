@@ -12,6 +12,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -65,6 +66,8 @@ struct program {
     struct event *events;
     size_t count, position, capacity;
     int has_started, is_dead;
+    u32 adopted[MAX_ADOPTED]; /* processes that the kernel has added, and that are not reported yet */
+    size_t adopted_count;
 };
 
 struct seen_thread {
@@ -227,6 +230,7 @@ static int load(struct source *source)
     for (size_t at = 0; at < call_count; at++)
         constants->call_kinds[call_table[at].number] = call_table[at].flags;
     constants->execve_number = __NR_execve;
+    constants->connect_number = __NR_connect;
     int error = bpf_object__load(source->object);
     if (error)
         return error;
@@ -357,20 +361,107 @@ int source_spawn(struct source *source, int program)
     return 0;
 }
 
+/* Fill in the call that a thread is blocked in: /proc/PID/task/TID/syscall of proc(5). */
+static void guess_call(struct thread_state *state)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%u/task/%u/syscall", state->process, state->thread);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return;
+    int number;
+    unsigned long long values[6];
+    if (fgets(text, sizeof text, file)
+        && sscanf(text, "%d %llx %llx %llx %llx %llx %llx", &number, &values[0], &values[1], &values[2],
+                  &values[3], &values[4], &values[5])
+               == 7
+        && number >= 0 && call_flags(number)) {
+        state->call = number;
+        state->is_quiet = GUESSED;
+        for (int at = 0; at < 6; at++)
+            state->arguments[at] = values[at];
+    }
+    fclose(file);
+}
+
 int source_adopt(struct source *source, int program, u32 process)
 {
     u32 value = program;
+    char path[64];
     int result = bpf_map_update_elem(source->adopted, &process, &value, BPF_ANY);
-    if (!result) {
-        source->programs[program].has_started = 1;
-        source->shared->adopts = 1;
+    if (result)
+        return result;
+    source->programs[program].has_started = 1;
+    if (source->shared->level) {
+        source->shared->adopts = 1; /* ids of threads differ: each is found when it makes a call */
+        return 0;
     }
-    return result;
+    snprintf(path, sizeof path, "/proc/%u/task", process);
+    for (int is_new = 1, passes = 0; is_new && passes < 10; passes++) { /* threads may start meanwhile */
+        DIR *folder = opendir(path);
+        struct dirent *entry;
+        is_new = 0;
+        while (folder && (entry = readdir(folder))) {
+            u32 thread = atoi(entry->d_name);
+            struct thread_state state = {
+                .program = program, .process = process, .thread = thread, .call = NO_CALL};
+            if (!thread)
+                continue;
+            state.at = clock_ns(CLOCK_TAI);
+            state.limit[0] = state.limit[1] = ~0ull;
+            guess_call(&state);
+            __sync_fetch_and_add(&source->shared->hints[thread & (HINTS - 1)], 1);
+            if (bpf_map_update_elem(source->threads, &thread, &state, BPF_NOEXIST)) {
+                __sync_fetch_and_add(&source->shared->hints[thread & (HINTS - 1)], -1);
+            } else {
+                __sync_fetch_and_add(&source->shared->live[program], 1);
+                is_new = 1;
+            }
+        }
+        if (folder)
+            closedir(folder);
+    }
+    return 0;
 }
 
-void source_release(struct source *source, u32 process)
+void source_follow_port(struct source *source, int program, u32 port)
 {
-    bpf_map_delete_elem(source->adopted, &process);
+    source->programs[program].has_started = 1;
+    source->shared->port_program = program;
+    source->shared->port = port;
+}
+
+void source_release(struct source *source, int program)
+{
+    u32 key, next, owner;
+    struct thread_state state;
+    if (source->shared->port && source->shared->port_program == (u32)program)
+        source->shared->port = 0;
+    for (int result = bpf_map_get_next_key(source->adopted, NULL, &next); !result;) {
+        key = next;
+        result = bpf_map_get_next_key(source->adopted, &key, &next);
+        if (!bpf_map_lookup_elem(source->adopted, &key, &owner) && owner == (u32)program)
+            bpf_map_delete_elem(source->adopted, &key);
+    }
+    for (int result = bpf_map_get_next_key(source->threads, NULL, &next); !result;) {
+        key = next;
+        result = bpf_map_get_next_key(source->threads, &key, &next);
+        if (bpf_map_lookup_elem(source->threads, &key, &state) || state.program != (u32)program)
+            continue;
+        if (!bpf_map_delete_elem(source->threads, &key)) {
+            __sync_fetch_and_add(&source->shared->hints[key & (HINTS - 1)], -1);
+            __sync_fetch_and_add(&source->shared->live[program], -1);
+        }
+    }
+}
+
+size_t source_adopted(struct source *source, int number, u32 *processes, size_t room)
+{
+    struct program *program = &source->programs[number];
+    size_t count = program->adopted_count < room ? program->adopted_count : room;
+    memcpy(processes, program->adopted, count * sizeof *processes);
+    program->adopted_count = 0;
+    return count;
 }
 
 int source_descriptor(const struct source *source)
@@ -543,6 +634,13 @@ static void take_over(struct source *source, struct queued *queued)
             free_queued(source, queued);
         return;
     }
+    if (record->type == RECORD_ADOPTED) {
+        struct program *program = &source->programs[record->program % MAX_PROGRAMS];
+        if (program->adopted_count < MAX_ADOPTED)
+            program->adopted[program->adopted_count++] = record->process;
+        free_queued(source, queued);
+        return;
+    }
     if (record->type == RECORD_EXIT) {
         seen->last = ~0ull;  /* no call of it lasts */
         if (record->flags) { /* before its execve() */
@@ -625,8 +723,7 @@ void source_lines(struct source *source, int number, struct text *text, size_t m
             break;
         program->position++;
         if (event->part == PART_EVENT) {
-            if (record->type != RECORD_FORK)
-                add_event(text, record, source->offset);
+            add_event(text, record, source->offset);
         } else if (event->part == PART_END) {
             add_call(text, record, AT_END, source->offset);
         } else if (event->is_whole && program->position < program->count && next->queued == event->queued

@@ -15,7 +15,13 @@ void source_close(struct source *source);
 int source_spawn(struct source *source, int program);
 /* Follow a process that runs already, and its future children. */
 int source_adopt(struct source *source, int program, u32 process);
-void source_release(struct source *source, u32 process);
+/* Follow each process that connects to a port. */
+void source_follow_port(struct source *source, int program, u32 port);
+/* Follow the threads of a program no further. */
+void source_release(struct source *source, int program);
+/* Move the processes that the kernel has added to a program since the last call to `processes`. */
+enum { MAX_ADOPTED = 1024 };
+size_t source_adopted(struct source *source, int program, u32 *processes, size_t room);
 
 /* Readable when there are new records; source_update() resets it. */
 int source_descriptor(const struct source *source);

@@ -32,7 +32,7 @@ from typing import Final
 from bothends.osutil.event_loop import IN, EventLoop
 from bothends.osutil.reaper import Reaper
 from bothends.trace.capture.blocked_threads import MAX_THREADS, ThreadSnapshot, read_thread
-from bothends.trace.capture.bpf import BpfProgram, BpfSource
+from bothends.trace.capture.bpf import BpfProgram, BpfSource, FollowedProcesses
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.kernel_counters import CounterDifference
@@ -166,6 +166,12 @@ class TraceSession:
         self._clients.append(program)
         return program
 
+    def follow(self, role: str, followed: FollowedProcesses) -> TracedProgram:
+        """Add processes that run already. It needs eBPF; they are neither stopped nor signalled."""
+        program = self._add_program(role, (), followed=followed)
+        self._clients.append(program)
+        return program
+
     def watch(self, address: SocketAddress) -> None:
         """Trace all packets from and to an address."""
         self._correlator.watch(address)
@@ -178,13 +184,21 @@ class TraceSession:
         pid: int | None = None,
         inherit_stdin: bool = False,
         output: int | None = None,
+        followed: FollowedProcesses | None = None,
     ) -> TracedProgram:
         import shlex
 
         decoder = CallDecoder(self.trace, self._sockets, self._event_numbers, role, shlex.join(argv))
         if self._bpf is not None:
             program: TracedProgram = BpfProgram(
-                self._bpf, role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output
+                self._bpf,
+                role,
+                argv,
+                decoder,
+                pid=pid,
+                inherit_stdin=inherit_stdin,
+                output=output,
+                followed=followed,
             )
         else:
             program = TracedProgram(
@@ -232,7 +246,7 @@ class TraceSession:
     @property
     def programs_without_sockets(self) -> list[str]:
         """The programs that were started and made no call on a socket that the diagram shows."""
-        started = [each for each in self._programs if each.has_ended and each.pid is None]
+        started = [each for each in self._programs if each.has_ended and not each.is_attached]
         return [each.role for each in started if not each.decoder.uses_sockets]
 
     @property
@@ -585,9 +599,7 @@ class TraceSession:
         Without a signal the terminal has sent SIGINT already, so they get a moment before SIGTERM.
         """
         for each in programs:
-            if (
-                number is not None or each.pid is not None
-            ):  # from a process attached to, strace detaches at once
+            if number is not None or each.is_attached:  # from a process attached to, strace detaches at once
                 each.signal(number or signal.SIGTERM)
         signalled = number is not None
         deadline = time.monotonic() + (EXIT_TIMEOUT if signalled else INTERRUPT_TIMEOUT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -63,11 +64,21 @@ class _TraceCommand(click.Command):
 )
 @click.option(
     "--attach",
+    "--pid",
     "pids",
     metavar="PID",
     type=click.IntRange(1),
     multiple=True,
     help="Trace a running process; may be repeated.",
+)
+@click.option(
+    "--cgroup", metavar="PATH", default="", help="Follow the processes of a control group, until ^C (eBPF)."
+)
+@click.option(
+    "--container",
+    metavar="NAME|ID",
+    default="",
+    help="Follow the processes of a container, until ^C (eBPF).",
 )
 @click.option("--endpoint", metavar="URL", help="Draw the packets of this endpoint only, until ^C.")
 @click.option(
@@ -116,7 +127,7 @@ class _TraceCommand(click.Command):
     metavar="PORT",
     type=int,
     multiple=True,
-    help="Draw sockets with this port only; may be repeated.",
+    help="Draw sockets with this port only; may be repeated. Alone: follow the processes at it (eBPF).",
 )
 @click.option("--explain", is_flag=True, help="Explain each call below it.")
 @click.option("--width", metavar="COLUMNS", type=click.IntRange(60, 1000), help="Width of the diagram.")
@@ -141,6 +152,8 @@ def trace(
     clients: tuple[str, ...],
     lanes: tuple[str, ...],
     pids: tuple[int, ...],
+    cgroup: str,
+    container: str,
     endpoint: str | None,
     path: str | None,
     time_limit: float | None,
@@ -187,15 +200,19 @@ def trace(
     outputs = TraceOutputs(event_filter, explain, width, as_json, save, svg, html, pcapng)
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
-    programs = Programs(command, servers, clients, lanes, pids)
+    programs = Programs(command, servers, clients, lanes, pids, 0, cgroup, container)
+    if len(ports) == 1 and not (programs or endpoint or opened):
+        programs = replace(programs, port=ports[0])
     if not context.meta[_AFTER_DASHES]:
         programs = programs.with_files()
         if programs.note:
             terminal.note(programs.note)
-    if path is not None and (pids or calls_only or not programs):
+    if programs.follows and source == "strace":
+        raise click.UsageError("--port, --cgroup and --container need eBPF: leave out --with strace")
+    if path is not None and (pids or programs.follows or calls_only or not programs):
         raise click.UsageError("--wire needs programs that bothends starts, and excludes --calls-only")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
-        choices = "SERVER CLIENT, -- COMMAND, --attach PID, --endpoint URL, or --open FILE"
+        choices = "SERVER CLIENT, -- COMMAND, --attach PID, --port PORT, --endpoint URL, or --open FILE"
         raise click.UsageError(f"nothing to trace, or too much: give one of {choices}")
     if opened:
         reopen(opened, outputs)
@@ -249,7 +266,8 @@ def run(
     writer = TraceWriter(outputs, trace_model, programs_run=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(raise_exit_on_signals())
-        bpf = stack.enter_context(open_call_source(source, has_wire=wire_path is not None))
+        wanted = "bpf" if programs.follows else source
+        bpf = stack.enter_context(open_call_source(wanted, has_wire=wire_path is not None))
         builder = stack.enter_context(ProgramBuilder())
         if wire_path is None:
             session = TraceSession(
@@ -277,7 +295,7 @@ def run(
         output = 2 if outputs.takes_stdout else None  # a pipe carries results only
         programs.add_to(session, builder, output)
         if wire_path is None and not calls_only:
-            session.capture = open_capture(wire_hint=not programs.pids)
+            session.capture = open_capture(wire_hint=not programs.pids and not programs.follows)
         if not calls_only:
             has_packets = wire_path is None and session.capture is not None
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))

@@ -24,12 +24,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from bothends.errors import Unavailable
+from bothends.errors import SystemCallFailed, Unavailable
 from bothends.osutil.reaper import Reaper, process_tag
+from bothends.socket_table.owners import process_name
 from bothends.trace.capture.calls import CallDecoder
+from bothends.trace.capture.running_processes import read_open_files
 from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, thread_ids
 from bothends.trace.model import Point
 
@@ -38,6 +42,7 @@ LAG: Final = (
     500_000_000  # nanoseconds that reading may be late before it yields the processors to the programs
 )
 _YIELDING: Final = 19  # nice(2)
+SEARCH_INTERVAL: Final = 0.5  # seconds between two searches for processes to follow
 _READ_SIZE: Final = 1 << 18
 _TAG: Final = "BOTHENDS_TRACED"  # the variable by which the reaper finds the programs
 
@@ -55,6 +60,19 @@ def _open_source() -> Any:
         ) from error
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return module.Source(min(MAX_WAITING, memory // 4))
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedProcesses:
+    """Processes that run already. `find` returns their pids, and is called again and again.
+
+    `port`: each process that connects to it is followed, too; 0 for none. `ends`: the trace ends with the
+    last of them.
+    """
+
+    find: Callable[[], Iterable[int]]
+    port: int = 0
+    ends: bool = False
 
 
 class BpfSource:
@@ -124,13 +142,18 @@ class BpfSource:
         """Follow a process that runs already, as one of a program."""
         self._source.adopt(number, pid)
 
-    def release(self, pid: int) -> None:
-        """Follow no further threads of a process."""
-        self._source.release(pid)
+    def follow_port(self, number: int, port: int) -> None:
+        """Follow each process that connects to a port from now on, as one of a program."""
+        self._source.follow_port(number, port)
 
-    def read(self, number: int, max_bytes: int) -> bytes:
-        """Return the next lines of a program."""
-        return bytes(self._source.read(number, max_bytes))
+    def release(self, number: int) -> None:
+        """Follow a program no further."""
+        self._source.release(number)
+
+    def read(self, number: int, max_bytes: int) -> tuple[bytes, list[int]]:
+        """Return the next lines of a program, and the processes that have been added to it."""
+        lines, pids = self._source.read(number, max_bytes)
+        return lines, pids
 
     def has_ended(self, number: int) -> bool:
         """Return whether a program has exited, and all its lines have been read."""
@@ -150,7 +173,13 @@ class BpfSource:
 
 
 class BpfProgram(TracedProgram):
-    """A program, or a running process, with all its child processes, whose calls a `BpfSource` sees."""
+    """A program with all its child processes, or processes that run already, seen by a `BpfSource`.
+
+    Args:
+        source: sees the calls.
+        role, argv, decoder, pid, inherit_stdin, output: as of `TracedProgram`.
+        followed: processes that run already, in place of `argv` and `pid`.
+    """
 
     def __init__(
         self,
@@ -162,6 +191,7 @@ class BpfProgram(TracedProgram):
         pid: int | None = None,
         inherit_stdin: bool = False,
         output: int | None = None,
+        followed: FollowedProcesses | None = None,
     ) -> None:
         launcher = LocalLauncher({_TAG: process_tag(str(source.fileno()))})
         super().__init__(
@@ -169,12 +199,22 @@ class BpfProgram(TracedProgram):
         )
         self._source = source
         self._number = source.add_program()
-        self._is_attached = False
+        if pid is not None and followed is None:
+            followed = FollowedProcesses(lambda: [pid], ends=True)
+        self._followed = followed
+        self._is_following = False
+        self._known: set[int] = set()  # processes that are followed
+        self._next_search = 0.0
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its processes ran before the trace, and go on after it."""
+        return self._followed is not None
 
     @property
     def is_running(self) -> bool:
         """Whether it has started and has not ended."""
-        return (self._process is not None or self._is_attached) and not self.has_ended
+        return (self._process is not None or self._is_following) and not self.has_ended
 
     @property
     def has_failed_to_attach(self) -> bool:
@@ -193,22 +233,24 @@ class BpfProgram(TracedProgram):
 
     def guard(self, reaper: Reaper) -> None:
         """Let the reaper end the program if bothends is killed."""
-        if self.pid is None:
+        if self._followed is None:
             reaper.kill_tagged(_TAG)
 
     def start(self) -> Iterator[Point]:
-        """Start the program, or follow the process. Returns the points known at once.
+        """Start the program, or follow the processes. Returns the points known at once.
 
         Raises:
             SystemCallFailed: the process does not exist.
             Unavailable: the program cannot be run.
         """
         self._pipe = os.dup(self._source.fileno())
-        if self.pid is not None:
-            threads = thread_ids(self.pid)
-            self._source.adopt(self._number, self.pid)
-            self._is_attached = True
-            yield from self.decoder.add_attached(self.pid, threads, time.time_ns())
+        if self._followed is not None:
+            if self.pid is not None:
+                thread_ids(self.pid)  # raises SystemCallFailed
+            if self._followed.port:
+                self._source.follow_port(self._number, self._followed.port)
+            self._is_following = True
+            yield from self._find_processes()
             return
         try:
             with self._source.spawning(self._number):
@@ -218,12 +260,39 @@ class BpfProgram(TracedProgram):
         except OSError as error:
             raise Unavailable("run", self.argv[0], error.errno or 0) from error
 
+    def _find_processes(self) -> Iterator[Point]:
+        """Follow the processes that are to be followed and are not yet."""
+        assert self._followed is not None
+        self._next_search = time.monotonic() + SEARCH_INTERVAL
+        for pid in self._followed.find():
+            if pid not in self._known:
+                with contextlib.suppress(OSError):  # too many, which is counted
+                    self._source.adopt(self._number, pid)
+                yield from self._add_process(pid)
+
+    def _add_process(self, pid: int) -> Iterator[Point]:
+        if pid in self._known or pid in self.decoder.live_pids:
+            return  # a child of one that is followed
+        try:
+            threads = thread_ids(pid)
+        except SystemCallFailed:
+            threads = [pid]  # it has exited: its calls are still to be read
+        self._known.add(pid)
+        if self.pid is None:
+            self.decoder.names[pid] = f"{process_name(pid) or self.role} {pid}"
+        yield from self.decoder.add_attached(pid, threads, time.time_ns())
+        self.decoder.add_open_files(pid, read_open_files(pid))
+
     def read(self, max_bytes: int = 1 << 20) -> Iterator[Point]:
         """Decode the next lines, up to about `max_bytes`. Never blocks. At the end sets `has_ended`."""
+        if self._is_following and time.monotonic() > self._next_search:
+            yield from self._find_processes()
         while max_bytes > 0 and not self.has_ended:
-            data = self._source.read(self._number, _READ_SIZE)
+            data, added = self._source.read(self._number, _READ_SIZE)
+            for pid in added:
+                yield from self._add_process(pid)
             if not data:
-                if self._source.has_ended(self._number):
+                if self._is_over():
                     self._on_eof()
                     yield from self.decoder.decode(self.parser.feed_eof())
                     yield from self.decoder.finish()
@@ -231,12 +300,21 @@ class BpfProgram(TracedProgram):
             max_bytes -= len(data)
             yield from self.decoder.decode(self.parser.feed(data))
 
+    def _is_over(self) -> bool:
+        """Return whether nothing more can come, when all lines have been read."""
+        if self._followed is None:
+            return self._source.has_ended(self._number)
+        if not self._is_following:
+            return True
+        return self._followed.ends and not any(Path(f"/proc/{each}").exists() for each in self._known)
+
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all its known processes. A process that ran before is let go instead."""
+        """Send a signal to all its known processes. Processes that ran before are followed no further."""
         if not self.is_running:
             return
-        if self.pid is not None:
-            self._source.release(self.pid)
+        if self._followed is not None:
+            self._source.release(self._number)
+            self._is_following = False
             self.has_ended = True
             return
         pids = self.decoder.live_pids
@@ -245,7 +323,7 @@ class BpfProgram(TracedProgram):
             self._process.send_signal(number)  # its first line has not been read
 
     def _drain_pipe(self) -> None:
-        while self._source.read(self._number, _READ_SIZE):
+        while self._source.read(self._number, _READ_SIZE)[0]:
             pass
-        if self._source.has_ended(self._number):
+        if self._is_over():
             self._on_eof()

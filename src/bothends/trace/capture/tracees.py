@@ -212,6 +212,11 @@ class TracedProgram:
         return self._process.returncode if self._process is not None else None
 
     @property
+    def is_attached(self) -> bool:
+        """Whether its process ran before the trace, and goes on after it."""
+        return self.pid is not None
+
+    @property
     def has_failed_to_attach(self) -> bool:
         """Whether strace has reported that it cannot attach to the process."""
         return self.pid is not None and self.has_ended and bool(self.status) and not self._has_output
