@@ -185,6 +185,12 @@ static PyObject *get_horizon(PyObject *self, PyObject *unused)
     return source ? PyLong_FromUnsignedLongLong(source_horizon(source)) : NULL;
 }
 
+static PyObject *skip(PyObject *self, PyObject *unused)
+{
+    struct source *source = source_of(self);
+    return source ? PyLong_FromUnsignedLongLong(source_skip(source)) : NULL;
+}
+
 static PyObject *count_lost(PyObject *self, PyObject *unused)
 {
     struct source *source = source_of(self);
@@ -206,6 +212,7 @@ static PyMethodDef methods[] = {
      "Return the next lines of (program, max_bytes), in the form of strace, and the pids that were added to it."},
     {"has_ended", has_ended, METH_O, "Return whether a program has exited and all its lines are read."},
     {"horizon", get_horizon, METH_NOARGS, "Return the time in nanoseconds before which all lines are read."},
+    {"skip", skip, METH_NOARGS, "Drop the records so far. Returns the time in nanoseconds."},
     {"count_lost", count_lost, METH_NOARGS,
      "Return how many records are missing, how many threads, and how many repeated calls."},
     {NULL, NULL, 0, NULL},

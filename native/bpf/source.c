@@ -464,6 +464,22 @@ size_t source_adopted(struct source *source, int number, u32 *processes, size_t 
     return count;
 }
 
+u64 source_skip(struct source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    ring_buffer__consume(source->ring);
+    struct queued *queued = source->first;
+    source->first = NULL;
+    source->last = &source->first;
+    pthread_mutex_unlock(&source->lock);
+    while (queued) {
+        struct queued *next = queued->next;
+        free_queued(source, queued);
+        queued = next;
+    }
+    return clock_ns(CLOCK_REALTIME);
+}
+
 int source_descriptor(const struct source *source)
 {
     return source->event;

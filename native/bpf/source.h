@@ -17,6 +17,8 @@ int source_spawn(struct source *source, int program);
 int source_adopt(struct source *source, int program, u32 process);
 /* Follow each process that connects to a port. */
 void source_follow_port(struct source *source, int program, u32 port);
+/* Drop the records so far. Returns the time, in nanoseconds of the wall clock. */
+u64 source_skip(struct source *source);
 /* Follow the threads of a program no further. */
 void source_release(struct source *source, int program);
 /* Move the processes that the kernel has added to a program since the last call to `processes`. */

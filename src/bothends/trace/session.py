@@ -126,6 +126,7 @@ class TraceSession:
         self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
         self._launcher = launcher
         self._bpf = bpf
+        self._packets_since = 0
         self._held_packets: deque[RawPacket] = deque()  # later than the calls that are known
         self._transit = TransitTracker()
         self._sockets = SocketRegistry()
@@ -216,7 +217,7 @@ class TraceSession:
     @property
     def roles(self) -> list[str]:
         """The names of the programs, in the order in which they were added."""
-        return [each.role for each in self._programs]
+        return [each.role for each in self._programs if each.has_own_lane]
 
     def take_unfinished_line(self) -> bool:
         """Return whether a program has left an unfinished line on the terminal, for example a prompt.
@@ -274,6 +275,8 @@ class TraceSession:
             self._waiting_for_servers = bool(self._servers)
             if not self._servers:
                 self._start_clients()
+            if self._bpf is not None and all(each.is_attached for each in self._programs):
+                self._packets_since = self._bpf.skip()  # earlier packets belong to calls that were not seen
             counters = CounterDifference()
             if self._time_limit is not None:
                 self._deadline = time.monotonic() + self._time_limit
@@ -345,7 +348,7 @@ class TraceSession:
                 self._correlator.add(point)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
-        self._held_packets.extend(raws)
+        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
         while self._held_packets and self._held_packets[0].at <= horizon:
             self._on_packet(self._held_packets.popleft())

@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,6 +147,10 @@ class BpfSource:
         """Follow each process that connects to a port from now on, as one of a program."""
         self._source.follow_port(number, port)
 
+    def skip(self) -> int:
+        """Drop what has been seen so far. Returns the time, in nanoseconds."""
+        return int(self._source.skip())
+
     def release(self, number: int) -> None:
         """Follow a program no further."""
         self._source.release(number)
@@ -210,6 +215,11 @@ class BpfProgram(TracedProgram):
     def is_attached(self) -> bool:
         """Whether its processes ran before the trace, and go on after it."""
         return self._followed is not None
+
+    @property
+    def has_own_lane(self) -> bool:
+        """Whether its role is that of a process: not of those that are followed together."""
+        return self._followed is None or self.pid is not None
 
     @property
     def is_running(self) -> bool:
@@ -279,9 +289,15 @@ class BpfProgram(TracedProgram):
             threads = [pid]  # it has exited: its calls are still to be read
         self._known.add(pid)
         if self.pid is None:
-            self.decoder.names[pid] = f"{process_name(pid) or self.role} {pid}"
+            self.decoder.names[pid] = self._role_of(pid)
         yield from self.decoder.add_attached(pid, threads, time.time_ns())
         self.decoder.add_open_files(pid, read_open_files(pid))
+
+    def _role_of(self, pid: int) -> str:
+        name, taken = process_name(pid) or self.role, set(self.decoder.names.values())
+        return next(
+            each for number in count(1) if (each := f"{name}/{number}" if number > 1 else name) not in taken
+        )
 
     def read(self, max_bytes: int = 1 << 20) -> Iterator[Point]:
         """Decode the next lines, up to about `max_bytes`. Never blocks. At the end sets `has_ended`."""

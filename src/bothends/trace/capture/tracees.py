@@ -217,6 +217,11 @@ class TracedProgram:
         return self.pid is not None
 
     @property
+    def has_own_lane(self) -> bool:
+        """Whether its role is that of a process."""
+        return True
+
+    @property
     def has_failed_to_attach(self) -> bool:
         """Whether strace has reported that it cannot attach to the process."""
         return self.pid is not None and self.has_ended and bool(self.status) and not self._has_output
