@@ -143,6 +143,52 @@ struct kernel_siginfo {
     int si_code;
 } CORE;
 #if defined(__TARGET_ARCH_x86)
+/* io_uring: struct io_kiocb begins with the command of the operation. */
+struct io_cqe {
+    u64 user_data;
+    s32 res;
+    union {
+        u32 flags;
+        int fd;
+    };
+} CORE;
+struct io_kiocb {
+    struct file *file;
+    void *ctx;
+    u8 opcode;
+    u64 flags;
+    struct io_cqe cqe;
+} CORE;
+struct io_uring_cqe {
+    u64 user_data;
+    s32 res;
+    u32 flags;
+} CORE;
+struct io_sr_msg {
+    void *buf;
+    int len;
+    unsigned int msg_flags;
+} CORE;
+struct io_rw {
+    u64 addr;
+    u32 len;
+} CORE;
+struct io_accept {
+    void *addr;
+    int *addr_len;
+    int flags;
+    u32 file_slot;
+} CORE;
+struct io_connect {
+    void *addr;
+    int addr_len;
+} CORE;
+struct io_close {
+    int fd;
+} CORE;
+struct io_shutdown {
+    int how;
+} CORE;
 struct pt_regs {
     unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip;
 } CORE;
@@ -201,6 +247,26 @@ struct {
     __type(key, u32);
     __type(value, u32);
 } adopted SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, MAX_THREADS);
+    __type(key, u64);
+    __type(value, struct request);
+} requests SEC(".maps");
+
+/* By ring and user_data, the address of the request: a completion that more will follow does not name it. */
+struct completion {
+    u64 ring;
+    u64 user_data;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, MAX_THREADS);
+    __type(key, struct completion);
+    __type(value, u64);
+} submitted SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -372,19 +438,8 @@ static __always_inline void read_socket(struct label *label, struct sock *sock)
     label->peer_port = bpf_ntohs(common->skc_dport);
 }
 
-/* Fill in what a descriptor of the current process refers to. */
-static __always_inline void read_label(struct label *label, u32 descriptor)
+static __always_inline void read_file(struct label *label, struct file *file)
 {
-    struct task_struct *task = bpf_get_current_task_btf();
-    struct fdtable *table = task->files->fdt;
-    void *address = 0;
-    label->kind = LABEL_NONE;
-    if (descriptor >= table->max_fds)
-        return;
-    bpf_probe_read_kernel(&address, sizeof address, table->fd + descriptor);
-    if (!address)
-        return;
-    struct file *file = TYPED(address, struct file);
     struct inode *inode = file->f_inode;
     u16 mode = inode->i_mode;
     if ((mode & S_IFMT) != S_IFSOCK) {
@@ -401,6 +456,21 @@ static __always_inline void read_label(struct label *label, u32 descriptor)
         read_socket(label, socket->sk);
     else
         label->family = 0;
+}
+
+/* Fill in what a descriptor of the current process refers to. */
+static __always_inline void read_label(struct label *label, u32 descriptor)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+    struct fdtable *table = task->files->fdt;
+    void *address = 0;
+    label->kind = LABEL_NONE;
+    if (descriptor >= table->max_fds)
+        return;
+    bpf_probe_read_kernel(&address, sizeof address, table->fd + descriptor);
+    if (!address)
+        return;
+    read_file(label, TYPED(address, struct file));
 }
 
 static __always_inline void put_path(struct scratch *scratch, u16 type, struct sock *sock)
@@ -648,40 +718,13 @@ static __always_inline int is_left_out(struct thread_state *state, u32 kind, s64
     return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int on_exit(u64 *context)
+/* Append what the arguments of a call refer to. `state` is NULL for an operation of io_uring. */
+static __always_inline void put_pieces(struct scratch *scratch, u32 kind, u64 *arguments, s64 result,
+                                       struct thread_state *state)
 {
-    u32 id = bpf_get_current_pid_tgid();
-    struct thread_state *state = find_thread(id);
-    if (!state || state->call >= MAX_CALLS)
-        return 0;
-    s64 result = context[1];
-    if (state->is_quiet == GUESSED) {
-        struct pt_regs *registers = (struct pt_regs *)context[0];
-        state->is_quiet = SPEAKS;
-        if ((u32)CALL_NUMBER(registers) != state->call) {
-            state->call = NO_CALL;
-            return 0;
-        }
-    }
-    if (is_left_out(state, constants.call_kinds[state->call & (MAX_CALLS - 1)] & KIND_MASK, result)) {
-        state->call = NO_CALL;
-        __sync_fetch_and_add(&shared.repeated, 1);
-        return 0;
-    }
-    struct scratch *scratch = new_record(state, RECORD_CALL);
-    if (!scratch)
-        return 0;
     struct record *record = &scratch->record;
-    u64 *arguments = state->arguments;
-    u16 flags = constants.call_kinds[state->call & (MAX_CALLS - 1)];
-    record->until = now();
-    record->result = result;
-    __builtin_memcpy(record->arguments, state->arguments, sizeof record->arguments);
-    __builtin_memcpy(record->limit, state->limit, sizeof record->limit);
-    __builtin_memcpy(&record->label, &state->label, sizeof record->label);
     u64 moved = result > 0 ? result : 0;
-    switch (flags & KIND_MASK) {
+    switch (kind) {
     case KIND_READ:
         put_user(scratch, PIECE_DATA, arguments[1], moved);
         break;
@@ -711,7 +754,7 @@ int on_exit(u64 *context)
         break;
     case KIND_RECVMMSG:
     case KIND_SENDMMSG: {
-        int receives = (flags & KIND_MASK) == KIND_RECVMMSG;
+        int receives = kind == KIND_RECVMMSG;
         struct messages messages = {scratch, arguments[1], receives ? moved : arguments[2], receives};
         bpf_loop(MAX_MESSAGES, put_one_message, &messages, 0);
         break;
@@ -755,6 +798,8 @@ int on_exit(u64 *context)
         put_user(scratch, PIECE_POLL, arguments[0], arguments[1] > 512 ? 4096 : arguments[1] * 8);
         break;
     case KIND_SELECT: {
+        if (!state)
+            break;
         u64 length = (arguments[0] + 63) / 64 * 8;
         put_kernel(scratch, PIECE_SETS, state->sets, sizeof state->sets);
         if (result >= 0 && length <= SET_BYTES) {
@@ -785,10 +830,10 @@ int on_exit(u64 *context)
         break;
     case KIND_CLONE3:
         put_user(scratch, PIECE_OPTION, arguments[0], 64);
-        record->result = result > 0 ? state->child : result;
+        record->result = result > 0 && state ? state->child : result;
         break;
     case KIND_FORK:
-        record->result = result > 0 ? state->child : result; /* in bothends' PID namespace */
+        record->result = result > 0 && state ? state->child : result; /* in bothends' PID namespace */
         break;
     case KIND_EXEC:
         if (result == 0) {
@@ -798,6 +843,41 @@ int on_exit(u64 *context)
         }
         break;
     }
+}
+
+SEC("tp_btf/sys_exit")
+int on_exit(u64 *context)
+{
+    u32 id = bpf_get_current_pid_tgid();
+    struct thread_state *state = find_thread(id);
+    if (!state || state->call >= MAX_CALLS)
+        return 0;
+    s64 result = context[1];
+    if (state->is_quiet == GUESSED) {
+        struct pt_regs *registers = (struct pt_regs *)context[0];
+        state->is_quiet = SPEAKS;
+        if ((u32)CALL_NUMBER(registers) != state->call) {
+            state->call = NO_CALL;
+            return 0;
+        }
+    }
+    if (is_left_out(state, constants.call_kinds[state->call & (MAX_CALLS - 1)] & KIND_MASK, result)) {
+        state->call = NO_CALL;
+        __sync_fetch_and_add(&shared.repeated, 1);
+        return 0;
+    }
+    struct scratch *scratch = new_record(state, RECORD_CALL);
+    if (!scratch)
+        return 0;
+    struct record *record = &scratch->record;
+    u64 *arguments = state->arguments;
+    u16 flags = constants.call_kinds[state->call & (MAX_CALLS - 1)];
+    record->until = now();
+    record->result = result;
+    __builtin_memcpy(record->arguments, state->arguments, sizeof record->arguments);
+    __builtin_memcpy(record->limit, state->limit, sizeof record->limit);
+    __builtin_memcpy(&record->label, &state->label, sizeof record->label);
+    put_pieces(scratch, flags & KIND_MASK, arguments, result, state);
     if (record->label.kind == LABEL_SOCKET && record->label.family == AF_UNIX && result >= 0
         && (flags & KIND_MASK) != KIND_PLAIN)
         put_path(scratch, PIECE_PATH + 0x100, (struct sock *)record->label.sock);
@@ -903,6 +983,149 @@ int on_signal(struct bpf_raw_tracepoint_args *context)
     if (!BPF_CORE_READ(action, sa.sa_handler))
         scratch->record.flags = SIGNAL_STOPS; /* the default action */
     submit(scratch);
+    return 0;
+}
+
+/* Read the arguments of an operation, as those of the system call that it stands for. */
+static __always_inline void read_operation(struct io_kiocb *request, u32 operation, u64 *arguments)
+{
+    u32 descriptor = BPF_CORE_READ(request, cqe.fd);
+    if (BPF_CORE_READ(request, flags) & 1) /* REQ_F_FIXED_FILE */
+        descriptor += FIXED_FILE;
+    arguments[0] = descriptor;
+    arguments[1] = arguments[2] = arguments[3] = arguments[4] = arguments[5] = 0;
+    switch (operation) {
+    case OPERATION_SEND:
+    case OPERATION_RECV: {
+        struct io_sr_msg *command = (struct io_sr_msg *)request;
+        arguments[1] = (u64)BPF_CORE_READ(command, buf);
+        arguments[2] = BPF_CORE_READ(command, len);
+        arguments[3] = BPF_CORE_READ(command, msg_flags);
+        break;
+    }
+    case OPERATION_SENDMSG:
+    case OPERATION_RECVMSG: {
+        struct io_sr_msg *command = (struct io_sr_msg *)request;
+        arguments[1] = (u64)BPF_CORE_READ(command, buf);
+        arguments[2] = BPF_CORE_READ(command, msg_flags);
+        break;
+    }
+    case OPERATION_READ:
+    case OPERATION_WRITE:
+        arguments[1] = BPF_CORE_READ((struct io_rw *)request, addr);
+        arguments[2] = BPF_CORE_READ((struct io_rw *)request, len);
+        break;
+    case OPERATION_ACCEPT:
+        arguments[1] = (u64)BPF_CORE_READ((struct io_accept *)request, addr);
+        arguments[2] = (u64)BPF_CORE_READ((struct io_accept *)request, addr_len);
+        arguments[3] = BPF_CORE_READ((struct io_accept *)request, flags);
+        arguments[5] = BPF_CORE_READ((struct io_accept *)request, file_slot);
+        break;
+    case OPERATION_CONNECT:
+        arguments[1] = (u64)BPF_CORE_READ((struct io_connect *)request, addr);
+        arguments[2] = BPF_CORE_READ((struct io_connect *)request, addr_len);
+        break;
+    case OPERATION_CLOSE:
+        arguments[0] = BPF_CORE_READ((struct io_close *)request, fd);
+        break;
+    case OPERATION_SHUTDOWN:
+        arguments[1] = BPF_CORE_READ((struct io_shutdown *)request, how);
+        break;
+    }
+}
+
+SEC("tp_btf/io_uring_submit_req")
+int on_submit(u64 *context)
+{
+    u64 key = context[0];
+    struct io_kiocb *kiocb = (struct io_kiocb *)key;
+    struct thread_state *state = find_thread(bpf_get_current_pid_tgid());
+    if (!state || state->is_quiet == QUIET)
+        return 0;
+    u32 operation = BPF_CORE_READ(kiocb, opcode);
+    if (operation >= MAX_OPERATIONS || constants.operations[operation] == NO_CALL)
+        return 0;
+    struct request request = {};
+    request.program = state->program;
+    request.process = state->process;
+    request.thread = state->thread;
+    request.call = constants.operations[operation];
+    request.at = now();
+    read_operation(kiocb, operation, request.arguments);
+    struct completion completion = {(u64)BPF_CORE_READ(kiocb, ctx), BPF_CORE_READ(kiocb, cqe.user_data)};
+    bpf_map_update_elem(&submitted, &completion, &key, BPF_ANY);
+    if (bpf_map_update_elem(&requests, &key, &request, BPF_ANY))
+        __sync_fetch_and_add(&shared.lost, 1);
+    return 0;
+}
+
+SEC("tp_btf/io_uring_complete")
+int on_complete(u64 *context)
+{
+    u64 key = context[1];
+    u32 zero = 0, has_more;
+    s64 result;
+    struct completion completion = {context[0], 0};
+    if (constants.complete_has_cqe) {
+        struct io_uring_cqe *entry = (struct io_uring_cqe *)context[2];
+        completion.user_data = BPF_CORE_READ(entry, user_data);
+        result = BPF_CORE_READ(entry, res);
+        has_more = BPF_CORE_READ(entry, flags) & 2; /* IORING_CQE_F_MORE */
+    } else {
+        u64 values[3] = {};
+        bpf_probe_read_kernel(values, sizeof values, context + 2);
+        completion.user_data = values[0];
+        result = (s32)values[1];
+        has_more = values[2] & 2;
+    }
+    if (!key) {
+        u64 *submission = bpf_map_lookup_elem(&submitted, &completion);
+        if (!submission)
+            return 0;
+        key = *submission;
+    }
+    struct request *request = bpf_map_lookup_elem(&requests, &key);
+    if (!request)
+        return 0;
+    struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+    if (!scratch || request->call >= MAX_CALLS)
+        return 0;
+    struct record *record = &scratch->record;
+    u32 flags = constants.call_kinds[request->call & (MAX_CALLS - 1)], kind = flags & KIND_MASK;
+    int sends = kind == KIND_WRITE || kind == KIND_SENDTO || kind == KIND_SENDMSG;
+    record->size = 0;
+    record->type = RECORD_CALL;
+    record->flags = OF_URING;
+    record->program = request->program;
+    record->process = request->process;
+    record->thread = request->thread;
+    record->call = request->call;
+    record->until = now();
+    record->at = sends ? request->at : record->until;
+    record->lost = shared.lost;
+    record->result = result;
+    __builtin_memcpy(record->arguments, request->arguments, sizeof record->arguments);
+    if (kind == KIND_RECVFROM && !record->arguments[2])
+        record->arguments[2] = 65536; /* a provided buffer: its length is not known, and its address neither */
+    record->label.kind = LABEL_NONE;
+    struct file *file = TYPED(key, struct io_kiocb)->file;
+    if (file && kind != KIND_PLAIN)
+        read_file(&record->label, file);
+    struct task_struct *task = bpf_get_current_task_btf();
+    int is_own = local_id(task->group_leader) == request->process; /* the memory is that of the program */
+    if ((flags & NOT_OF_FILES) && record->label.kind != LABEL_SOCKET && kind != KIND_PLAIN) {
+        /* a file */
+    } else {
+        if (kind == KIND_ACCEPT && request->arguments[5] && result >= 0)
+            record->result = result + FIXED_FILE; /* in the table of io_uring */
+        else if (is_own)
+            put_pieces(scratch, kind, record->arguments, result, 0);
+        submit(scratch);
+    }
+    if (!has_more) {
+        bpf_map_delete_elem(&requests, &key);
+        bpf_map_delete_elem(&submitted, &completion);
+    }
     return 0;
 }
 

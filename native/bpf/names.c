@@ -183,9 +183,6 @@ const struct call_entry call_table[] = {
 #ifdef __NR_rt_sigaction
     {__NR_rt_sigaction, "rt_sigaction", KIND_SIGACTION},
 #endif
-#ifdef __NR_io_uring_setup
-    {__NR_io_uring_setup, "io_uring_setup", KIND_PLAIN},
-#endif
 };
 const size_t call_count = sizeof call_table / sizeof *call_table;
 

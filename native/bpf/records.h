@@ -23,6 +23,7 @@ enum {
     MAX_DATA_VECTORS = 8, /* iovecs whose bytes are copied */
     MAX_MESSAGES = 32,    /* messages of sendmmsg() and recvmmsg() that are copied */
     MAX_THREADS = 16384,  /* threads traced at the same time */
+    MAX_OPERATIONS = 64,  /* of io_uring: enum io_uring_op */
     MAX_PROGRAMS = 64,
     HINTS = 8192,   /* counters of traced threads, by their ids modulo this: a power of two */
     RECENT = 4,     /* different calls of a loop that moves no data */
@@ -32,6 +33,20 @@ enum {
 };
 
 #define NO_CALL 0xffffffffu
+
+/* enum io_uring_op of linux/io_uring.h: those on sockets. */
+enum operation {
+    OPERATION_SENDMSG = 9,
+    OPERATION_RECVMSG = 10,
+    OPERATION_ACCEPT = 13,
+    OPERATION_CONNECT = 16,
+    OPERATION_CLOSE = 19,
+    OPERATION_READ = 22,
+    OPERATION_WRITE = 23,
+    OPERATION_SEND = 26,
+    OPERATION_RECV = 27,
+    OPERATION_SHUTDOWN = 34,
+};
 
 /* What is copied of a call: the index is in `call_kinds`, by system call number. */
 enum call_kind {
@@ -116,7 +131,7 @@ struct thread_state {
     u8 sets[3][SET_BYTES]; /* of select() at the start */
 };
 
-enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED, RECORD_URING };
+enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED };
 
 struct record {
     u32 size;
@@ -135,7 +150,20 @@ struct record {
     struct label label;
 };
 
-enum { SIGNAL_STOPS = 1 };
+enum { SIGNAL_STOPS = 1, OF_URING = 2 }; /* flags of a record */
+
+/* Descriptors of io_uring's own table (IOSQE_FIXED_FILE) have numbers from here on: they are no others. */
+enum { FIXED_FILE = 1000000 };
+
+/* An operation of io_uring that is not complete, by the address of its request. */
+struct request {
+    u32 program;
+    u32 process;
+    u32 thread;
+    u32 call; /* the number of the system call that it stands for */
+    u64 at;
+    u64 arguments[6];
+};
 
 enum piece_type {
     PIECE_DATA = 1,
@@ -167,6 +195,8 @@ struct constants {
     u16 call_kinds[MAX_CALLS]; /* enum call_kind, by system call number */
     u32 execve_number;
     u32 connect_number;
+    u32 complete_has_cqe;           /* io_uring_complete has a struct io_uring_cqe (Linux 6.15) */
+    u32 operations[MAX_OPERATIONS]; /* of io_uring: the system call that each stands for, or NO_CALL */
 };
 
 /* Shared with the reader while the programs run. */

@@ -11,6 +11,7 @@
 #include "source.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <dirent.h>
 #include <errno.h>
@@ -215,6 +216,27 @@ static struct bpf_map *find_section(struct bpf_object *object, const char *suffi
     return NULL;
 }
 
+/* Whether the tracepoint io_uring_complete has a struct io_uring_cqe in place of its fields. */
+static int has_completion_entry(void)
+{
+    struct btf *btf = btf__load_vmlinux_btf();
+    int count = 0;
+    if (!btf)
+        return 0;
+    s32 id = btf__find_by_name_kind(btf, "btf_trace_io_uring_complete", BTF_KIND_TYPEDEF);
+    for (const struct btf_type *type = btf__type_by_id(btf, id < 0 ? 0 : id); type;) {
+        if (btf_kind(type) == BTF_KIND_FUNC_PROTO) {
+            count = btf_vlen(type);
+            break;
+        }
+        if (btf_kind(type) != BTF_KIND_TYPEDEF && btf_kind(type) != BTF_KIND_PTR)
+            break;
+        type = btf__type_by_id(btf, type->type);
+    }
+    btf__free(btf);
+    return count == 4; /* and the first one, which BPF programs do not see */
+}
+
 static int load(struct source *source)
 {
     size_t size = 0;
@@ -231,6 +253,19 @@ static int load(struct source *source)
         constants->call_kinds[call_table[at].number] = call_table[at].flags;
     constants->execve_number = __NR_execve;
     constants->connect_number = __NR_connect;
+    constants->complete_has_cqe = has_completion_entry();
+    for (int at = 0; at < MAX_OPERATIONS; at++)
+        constants->operations[at] = NO_CALL;
+    constants->operations[OPERATION_SENDMSG] = __NR_sendmsg;
+    constants->operations[OPERATION_RECVMSG] = __NR_recvmsg;
+    constants->operations[OPERATION_ACCEPT] = __NR_accept4;
+    constants->operations[OPERATION_CONNECT] = __NR_connect;
+    constants->operations[OPERATION_CLOSE] = __NR_close;
+    constants->operations[OPERATION_READ] = __NR_read;
+    constants->operations[OPERATION_WRITE] = __NR_write;
+    constants->operations[OPERATION_SEND] = __NR_sendto;
+    constants->operations[OPERATION_RECV] = __NR_recvfrom;
+    constants->operations[OPERATION_SHUTDOWN] = __NR_shutdown;
     int error = bpf_object__load(source->object);
     if (error)
         return error;
@@ -642,7 +677,7 @@ static void take_over(struct source *source, struct queued *queued)
     struct record *record = &queued->record;
     struct seen_thread *seen = seen_thread(source, record->thread);
     source->programs[record->program % MAX_PROGRAMS].has_started = 1;
-    if (record->type == RECORD_CALL) {
+    if (record->type == RECORD_CALL && !(record->flags & OF_URING)) {
         seen->last = record->at;
         if (seen->started != record->at)
             add_sorted_later(source, queued, record->at, PART_START, 1);
@@ -739,7 +774,10 @@ void source_lines(struct source *source, int number, struct text *text, size_t m
             break;
         program->position++;
         if (event->part == PART_EVENT) {
-            add_event(text, record, source->offset);
+            if (record->type == RECORD_CALL)
+                add_call(text, record, AT_START | AT_END, source->offset);
+            else
+                add_event(text, record, source->offset);
         } else if (event->part == PART_END) {
             add_call(text, record, AT_END, source->offset);
         } else if (event->is_whole && program->position < program->count && next->queued == event->queued
