@@ -216,13 +216,13 @@ static struct bpf_map *find_section(struct bpf_object *object, const char *suffi
     return NULL;
 }
 
-/* Whether the tracepoint io_uring_complete has a struct io_uring_cqe in place of its fields. */
+/* Whether the tracepoint io_uring_complete has a struct io_uring_cqe in place of its fields; -1 without io_uring. */
 static int has_completion_entry(void)
 {
     struct btf *btf = btf__load_vmlinux_btf();
     int count = 0;
     if (!btf)
-        return 0;
+        return -1;
     s32 id = btf__find_by_name_kind(btf, "btf_trace_io_uring_complete", BTF_KIND_TYPEDEF);
     for (const struct btf_type *type = btf__type_by_id(btf, id < 0 ? 0 : id); type;) {
         if (btf_kind(type) == BTF_KIND_FUNC_PROTO) {
@@ -234,7 +234,7 @@ static int has_completion_entry(void)
         type = btf__type_by_id(btf, type->type);
     }
     btf__free(btf);
-    return count == 4; /* and the first one, which BPF programs do not see */
+    return count ? count == 4 : -1; /* and the first one, which BPF programs do not see */
 }
 
 static int load(struct source *source)
@@ -253,7 +253,8 @@ static int load(struct source *source)
         constants->call_kinds[call_table[at].number] = call_table[at].flags;
     constants->execve_number = __NR_execve;
     constants->connect_number = __NR_connect;
-    constants->complete_has_cqe = has_completion_entry();
+    int has_entry = has_completion_entry();
+    constants->complete_has_cqe = has_entry > 0;
     for (int at = 0; at < MAX_OPERATIONS; at++)
         constants->operations[at] = NO_CALL;
     constants->operations[OPERATION_SENDMSG] = __NR_sendmsg;
@@ -266,6 +267,12 @@ static int load(struct source *source)
     constants->operations[OPERATION_SEND] = __NR_sendto;
     constants->operations[OPERATION_RECV] = __NR_recvfrom;
     constants->operations[OPERATION_SHUTDOWN] = __NR_shutdown;
+    struct bpf_program *program;
+    bpf_object__for_each_program(program, source->object)
+    {
+        if (has_entry < 0 && strstr(bpf_program__section_name(program), "io_uring"))
+            bpf_program__set_autoload(program, false);
+    }
     int error = bpf_object__load(source->object);
     if (error)
         return error;
@@ -282,9 +289,10 @@ static int load(struct source *source)
         ring_buffer__new(bpf_object__find_map_fd_by_name(source->object, "ring"), on_record, source, NULL);
     if (!source->ring)
         return -errno;
-    struct bpf_program *program;
     bpf_object__for_each_program(program, source->object)
     {
+        if (!bpf_program__autoload(program))
+            continue;
         if (!strcmp(bpf_program__name(program), "note_own_thread")) {
             source->own_thread = bpf_program__fd(program);
             continue;
