@@ -240,11 +240,19 @@ int on_signal(struct bpf_raw_tracepoint_args *context)
     if (!state || state->is_quiet == QUIET)
         return 0;
     struct k_sigaction *action = (struct k_sigaction *)context->args[2];
+    int number = (int)context->args[0];
+    if (number == SIGKILL) {
+        /* A signal that ends a process is delivered to its threads as SIGKILL: the exit code names it. */
+        struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+        number = BPF_CORE_READ(task, signal, group_exit_code) & 0x7f;
+        if (!number || number == SIGKILL || state->thread != state->process)
+            return 0;
+    }
     struct scratch *scratch = new_record(state, RECORD_SIGNAL);
     if (!scratch)
         return 0;
     scratch->record.at = scratch->record.until = now();
-    scratch->record.result = (int)context->args[0];
+    scratch->record.result = number;
     if (!BPF_CORE_READ(action, sa.sa_handler))
         scratch->record.flags = SIGNAL_STOPS; /* the default action */
     submit(scratch);

@@ -39,7 +39,15 @@ extern void *bpf_rdonly_cast(void *object, u32 type) __ksym;
 /* A pointer whose fields are read directly: the kernel's type is known, so that a bad address reads as 0. */
 #define TYPED(pointer, type) ((type *)bpf_rdonly_cast((void *)(pointer), bpf_core_type_id_kernel(type)))
 
-enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, S_IFMT = 0170000, S_IFSOCK = 0140000, S_IFCHR = 0020000 };
+enum {
+    SIGKILL = 9,
+    AF_UNIX = 1,
+    AF_INET = 2,
+    AF_INET6 = 10,
+    S_IFMT = 0170000,
+    S_IFSOCK = 0140000,
+    S_IFCHR = 0020000
+};
 
 struct bpf_raw_tracepoint_args {
     u64 args[0];

@@ -1,7 +1,7 @@
-"""The fixture `call_source`."""
+"""The fixtures that choose the source of calls."""
 
 from __future__ import annotations
 
-from tests.trace.sources import call_source
+from tests.trace.sources import bpf, call_source
 
-__all__ = ["call_source"]
+__all__ = ["bpf", "call_source"]

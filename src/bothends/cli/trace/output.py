@@ -450,10 +450,8 @@ def open_call_source(wanted: str | None, *, has_wire: bool = False) -> Iterator[
         yield None
         return
     with source:
-        if wanted is None:
-            terminal.note(
-                "calls are seen with eBPF, because that is allowed here (--with strace: as without)"
-            )
+        if wanted is None and sys.stderr.isatty():
+            terminal.note("calls are seen with eBPF, which root may use; --with strace chooses strace")
         yield source
 
 
