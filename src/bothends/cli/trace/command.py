@@ -96,8 +96,9 @@ class _TraceCommand(click.Command):
 @click.option(
     "--with",
     "source",
+    metavar="SOURCE",
     type=click.Choice(["strace", "bpf"]),
-    help="What sees the calls: eBPF is the default as root, and faster; strace otherwise.",
+    help="What sees the calls: bpf (eBPF), the default where it is allowed, or strace.",
 )
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
 @click.option(
