@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  * System calls, signals and exits of traced programs, as records in a ring buffer.
  *
- * What the kernel does, and what follows:
+ * How they do it:
  * 1. sys_enter and sys_exit see every call of the machine. A thread that is not in `threads` costs one lookup.
  * 2. One record is written when a call ends. The calls that last are in `threads`, where the reader finds them.
  * 3. bpf_probe_read_user() cannot fault pages in: memory that is swapped out is reported as failed.
  * 4. sys_enter and sys_exit are called without preemption, so there is one scratch record for each processor.
- * 5. In programs on tp_btf, a pointer of a known type is followed without a call of a helper function: that halves
- *    the cost of a call. bpf_rdonly_cast() needs Linux 6.2.
+ * 5. In programs on tp_btf, a pointer of a known type is followed without a call of a helper function, which is
+ *    cheaper. bpf_rdonly_cast() needs Linux 6.2.
  * 6. The struct definitions hold only the fields that are used; libbpf finds their offsets (CO-RE). */
 #include "pieces.bpf.h"
 #include "uring.bpf.h"
@@ -19,6 +19,17 @@ static __always_inline void read_set(struct thread_state *state, u32 index, u64 
     barrier_var(length);
     if (address && length <= SET_BYTES)
         bpf_probe_read_user(state->sets[index], length, (void *)address);
+}
+
+/* Whether the current call is one of the 32-bit ABI, whose numbers and structures differ. */
+static __always_inline int is_32_bit(void)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+#if defined(__TARGET_ARCH_x86)
+    return task->thread_info.status & 2; /* TS_COMPAT */
+#else
+    return task->thread_info.flags >> 22 & 1; /* TIF_32BIT */
+#endif
 }
 
 SEC("tp_btf/sys_enter")
@@ -38,7 +49,7 @@ int on_enter(u64 *context)
     state->call = NO_CALL;
     if (state->is_quiet == GUESSED)
         state->is_quiet = SPEAKS;
-    if (number >= MAX_CALLS || state->is_quiet)
+    if (number >= MAX_CALLS || state->is_quiet || is_32_bit())
         return 0;
     u16 flags = constants.call_kinds[number];
     if (!flags)

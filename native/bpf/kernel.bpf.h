@@ -74,7 +74,12 @@ struct mm_struct {
 struct signal_struct {
     int group_exit_code;
 } CORE;
+struct thread_info {
+    unsigned long flags;
+    u32 status;
+} CORE;
 struct task_struct {
+    struct thread_info thread_info;
     int pid;
     int exit_code;
     struct task_struct *group_leader;
@@ -144,7 +149,6 @@ struct kernel_siginfo {
     int si_signo;
     int si_code;
 } CORE;
-#if defined(__TARGET_ARCH_x86)
 /* io_uring: struct io_kiocb begins with the command of the operation. */
 struct io_cqe {
     u64 user_data;
@@ -191,6 +195,7 @@ struct io_close {
 struct io_shutdown {
     int how;
 } CORE;
+#if defined(__TARGET_ARCH_x86)
 struct pt_regs {
     unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip;
 } CORE;
