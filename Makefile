@@ -17,7 +17,7 @@ READY := .venv/ready
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
-C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] src/bothends/bench/reference_servers/*.c)
+C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
 
 # Python keeps compiled modules: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,7 +30,7 @@ help: ## list the targets
 setup: $(READY) ## make .venv with all locked dependencies
 
 # The stamp is made last, so an interrupted set-up starts over.
-$(READY): requirements.lock pyproject.toml $(wildcard setup.py native/* native/generator/*)
+$(READY): requirements.lock pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
 	@test -n "$(PYTHON)" || { echo "bothends needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

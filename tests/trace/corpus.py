@@ -19,7 +19,7 @@ import threading
 import time
 import tomllib
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from bothends.trace.model import Point, Trace
 from bothends.trace.session import TraceSession
 from tests.tools import TOOLS, find_tool
 from tests.trace.running import PYTHON, has_packets
+from tests.trace.sources import open_call_source
 
 CORPUS: Final = Path(__file__).parent
 PORTS: Final = 3  # ports given to each program
@@ -74,8 +75,15 @@ def load_cases(kind: str) -> list[Any]:
     return cases
 
 
-def run_case(case: CorpusCase, directory: Path) -> Trace:
-    """Build a copy of the programs in `directory`, and trace them until they exit or hang."""
+def run_case(
+    case: CorpusCase,
+    directory: Path,
+    wrap: Callable[[str, list[str]], list[str]] = lambda _, command: command,
+) -> Trace:
+    """Build a copy of the programs in `directory`, and trace them until they exit or hang.
+
+    `wrap` returns the command that runs the program of a role.
+    """
     _skip_without(case)
     shutil.copytree(case.folder, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     ports = [str(each) for each in _free_ports(PORTS)]
@@ -89,29 +97,32 @@ def run_case(case: CorpusCase, directory: Path) -> Trace:
         points.append(point)
         moved[0] = time.monotonic()
 
-    session = TraceSession(on_point)
-    programs = []
-    for role in SERVERS:
-        command = _command(case, role, directory, ports, names)
-        if command:
-            programs.append(session.add_server(role, command))
-    first_port = "{port}" if programs else ports[0]
-    for role in CLIENTS:
-        command = _command(case, role, directory, [first_port, *ports[1:]], names)
-        if command:
-            programs.append(session.add_client(role, command, inherit_stdin=not _has_client(session)))
-    assert programs, f"{case.folder} has no program"
-    session.capture = Capture() if has_packets() else None
-    finished = threading.Event()
-    watcher = threading.Thread(target=_end_when_quiet, args=(session, programs, case, moved, finished))
-    with contextlib.chdir(directory), _keyboard(directory / "keyboard.txt"):
-        moved[0] = time.monotonic()  # the compilers have run
-        watcher.start()
-        try:
-            session.run()
-        finally:
-            finished.set()
-            watcher.join()
+    with open_call_source() as source:
+        session = TraceSession(on_point, bpf=source)
+        programs = []
+        for role in SERVERS:
+            command = _command(case, role, directory, ports, names)
+            if command:
+                programs.append(session.add_server(role, wrap(role, command)))
+        first_port = "{port}" if programs else ports[0]
+        for role in CLIENTS:
+            command = _command(case, role, directory, [first_port, *ports[1:]], names)
+            if command:
+                programs.append(
+                    session.add_client(role, wrap(role, command), inherit_stdin=not _has_client(session))
+                )
+        assert programs, f"{case.folder} has no program"
+        session.capture = Capture() if has_packets() else None
+        finished = threading.Event()
+        watcher = threading.Thread(target=_end_when_quiet, args=(session, programs, case, moved, finished))
+        with contextlib.chdir(directory), _keyboard(directory / "keyboard.txt"):
+            moved[0] = time.monotonic()  # the compilers have run
+            watcher.start()
+            try:
+                session.run()
+            finally:
+                finished.set()
+                watcher.join()
     assert not session.unparsed_lines
     if case.runs_until == "exit":
         assert session.stopped_by is None, f"it did not exit within {case.limit} s"

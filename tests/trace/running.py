@@ -24,6 +24,7 @@ from bothends.trace.findings import Finding, run_rules
 from bothends.trace.model import Call, Packet, Point, Trace
 from bothends.trace.opening import open_trace
 from bothends.trace.session import TraceSession
+from tests.trace.sources import open_call_source
 
 PYTHON = [sys.executable, "-I", "-S"]  # without site-packages, startup takes a third of the time
 
@@ -55,14 +56,16 @@ def _run_once(
     commands: Sequence[Sequence[str]], server: Sequence[str], *, packets: bool, stdin_text: str
 ) -> Trace:
     points: list[Point] = []
-    session = TraceSession(points.append)
-    if server:
-        session.add_server("server", server)
-    for number, command in enumerate(commands):
-        session.add_client(f"client {number + 1}" if number else "client", command, inherit_stdin=not number)
-    session.capture = Capture() if packets and has_packets() else None
-    with stdin_from(stdin_text):
-        session.run()
+    with open_call_source() as source:
+        session = TraceSession(points.append, bpf=source)
+        if server:
+            session.add_server("server", server)
+        for number, command in enumerate(commands):
+            role = f"client {number + 1}" if number else "client"
+            session.add_client(role, command, inherit_stdin=not number)
+        session.capture = Capture() if packets and has_packets() else None
+        with stdin_from(stdin_text):
+            session.run()
     assert points == list(session.trace.points)
     assert not session.unparsed_lines
     return session.trace

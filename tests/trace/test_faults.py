@@ -9,6 +9,8 @@ import pytest
 from bothends.trace.findings import Finding
 from tests.trace import corpus
 
+pytestmark = [pytest.mark.usefixtures("call_source"), pytest.mark.spread("call_source", one_in=2)]
+
 
 @pytest.mark.parametrize("case", corpus.load_cases("faults"))
 def test_faulty_program_has_its_fault_named_first(case: corpus.CorpusCase, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ ENGINES = ("iterative", "fork", "prefork", "threads", "pool", "select", "poll", 
 CLIENT = """
 import socket, sys
 
+pytestmark = [pytest.mark.usefixtures("call_source"), pytest.mark.spread("call_source", one_in=2)]
+
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
     stream = s.makefile("rw")
     for line in ("one", "two\\nthree", "four"):

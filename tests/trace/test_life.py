@@ -16,6 +16,7 @@ from bothends.osutil import process_info
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
 from tests.tools import needs_tool
 from tests.trace.running import has_packets
+from tests.trace.sources import source_option
 
 TRACE = [sys.executable, "-m", "bothends", "trace"]
 PYTHON = f"{sys.executable} -I -S"
@@ -40,6 +41,8 @@ def run_trace(*arguments: str, stdin_bytes: bytes = b"") -> subprocess.Completed
     )
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 @pytest.mark.parametrize(
     ("number", "status"),
     [
@@ -51,6 +54,7 @@ def run_trace(*arguments: str, stdin_bytes: bytes = b"") -> subprocess.Completed
 def test_trace_signal_terminates_all_processes(number: signal.Signals, status: int) -> None:
     command = [
         *TRACE,
+        *source_option(),
         "--server",
         python_one_liner(SERVER),
         "--client",
@@ -60,7 +64,8 @@ def test_trace_signal_terminates_all_processes(number: signal.Signals, status: i
     with Running(command) as running:
         running.text(rb"recvfrom\(\d+, 9\) = 4")
         processes = [each.pid for each in process_info.process_tree(running.process.pid)]
-        assert len(processes) == 6  # bothends, two straces, two programs, and the reaper
+        straces = 2 if source_option()[1] == "strace" else 0
+        assert len(processes) == 4 + straces  # bothends, two programs, and the reaper
         running.process.send_signal(number)
         assert running.wait() == status
         assert [
@@ -79,10 +84,13 @@ BUSY_DAEMON = "import os, socket\nif os.fork(): os._exit(0)\nos.setsid()\nprint(
 BUSY_DAEMON += "while True: socket.socket().close()"
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 @pytest.mark.parametrize("client", [CLIENT, BUSY_DAEMON], ids=["blocked", "busy-daemon"])
 def test_trace_sigkill_leaves_no_processes(client: str) -> None:
     command = [
         *TRACE,
+        *source_option(),
         "--server",
         python_one_liner(SERVER),
         "--client",
@@ -105,6 +113,8 @@ def test_trace_sigkill_leaves_no_processes(client: str) -> None:
 def test_strace_sigkill_terminates_its_programs() -> None:
     command = [
         *TRACE,
+        "--with",
+        "strace",
         "--server",
         python_one_liner(SERVER),
         "--client",
@@ -123,8 +133,11 @@ def test_strace_sigkill_terminates_its_programs() -> None:
         ] == []
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 def test_client_starts_after_listen_and_gets_port() -> None:
     finished = run_trace(
+        *source_option(),
         "--server",
         python_one_liner(
             "import time, socket; time.sleep(0.2); s = socket.create_server(('127.0.0.1', 0)); s.accept()"
@@ -136,26 +149,44 @@ def test_client_starts_after_listen_and_gets_port() -> None:
     assert b"ECONNREFUSED" not in finished.stdout
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 @pytest.mark.parametrize("status", [0, 3])
 def test_exit_status_is_the_programs(status: int) -> None:
     assert (
-        run_trace("--calls-only", "--", *PYTHON.split(), "-c", f"import os; os._exit({status})").returncode
+        run_trace(
+            *source_option(), "--calls-only", "--", *PYTHON.split(), "-c", f"import os; os._exit({status})"
+        ).returncode
         == status
     )
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 def test_exit_status_of_signalled_program_is_128_plus_signal() -> None:
     assert (
         run_trace(
-            "--calls-only", "--", *PYTHON.split(), "-c", "import os; os.kill(os.getpid(), 9)"
+            *source_option(),
+            "--calls-only",
+            "--",
+            *PYTHON.split(),
+            "-c",
+            "import os; os.kill(os.getpid(), 9)",
         ).returncode
         == 137
     )
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 def test_server_exit_before_listen_is_an_error() -> None:
     finished = run_trace(
-        "--calls-only", "--server", python_one_liner("pass"), "--client", python_one_liner("pass")
+        *source_option(),
+        "--calls-only",
+        "--server",
+        python_one_liner("pass"),
+        "--client",
+        python_one_liner("pass"),
     )
     assert finished.returncode == 1
     assert finished.stderr.decode().splitlines()[-1] == "bothends: server exited before it listened"
@@ -242,7 +273,7 @@ def test_usage_error_prints_one_line(arguments: tuple[str, ...], status: int, li
 
 def test_missing_strace_names_package(tmp_path: Path) -> None:
     finished = subprocess.run(
-        [*TRACE, "--", sys.executable],
+        [*TRACE, "--with", "strace", "--", sys.executable],
         capture_output=True,
         env={**ENVIRONMENT, "PATH": str(tmp_path)},
         check=False,
@@ -258,7 +289,7 @@ def test_process_that_is_traced_already() -> None:
     source = "import socket; a, b = socket.socketpair(); print(1, flush=True); a.recv(1)"
     with Running([*PYTHON.split(), "-c", source]) as program:
         program.text(rb"1")
-        attach = [*TRACE, "--attach", str(program.process.pid), "--calls-only"]
+        attach = [*TRACE, "--with", "strace", "--attach", str(program.process.pid), "--calls-only"]
         with Running(attach) as first:
             first.text(rb"recvfrom\(\d+\) waits")
             second = subprocess.run(attach, capture_output=True, env=ENVIRONMENT, check=False)
@@ -270,6 +301,8 @@ def test_process_that_is_traced_already() -> None:
     assert b"made no call" not in second.stderr
 
 
+@pytest.mark.usefixtures("call_source")
+@pytest.mark.spread("call_source", one_in=2)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_attached_process_survives_end_of_trace(number: signal.Signals, status: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -279,7 +312,9 @@ def test_attached_process_survives_end_of_trace(number: signal.Signals, status: 
             connection, _ = server.accept()
             with (
                 connection,
-                Running([*TRACE, "--attach", str(program.process.pid), "--calls-only"]) as running,
+                Running(
+                    [*TRACE, *source_option(), "--attach", str(program.process.pid), "--calls-only"]
+                ) as running,
             ):
                 running.text(rb"recvfrom\(\d+\) waits")
                 connection.send(b"question")

@@ -25,6 +25,8 @@ from tests.trace.running import calls as seen
 from tests.trace.running import has_packets, python_command, run_traced
 from tests.trace.running import packets as seen_packets
 
+pytestmark = [pytest.mark.usefixtures("call_source"), pytest.mark.spread("call_source", one_in=2)]
+
 PROGRAMS = ROOT / "tests" / "interop" / "programs"
 TIMEOUT = 40
 

@@ -23,6 +23,7 @@ import contextlib
 import itertools
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from types import FrameType
@@ -31,6 +32,7 @@ from typing import Final
 from bothends.osutil.event_loop import IN, EventLoop
 from bothends.osutil.reaper import Reaper
 from bothends.trace.capture.blocked_threads import MAX_THREADS, ThreadSnapshot, read_thread
+from bothends.trace.capture.bpf import BpfProgram, BpfSource, FollowedProcesses
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.kernel_counters import CounterDifference
@@ -84,6 +86,7 @@ class TraceSession:
         trace: where everything is added; a new one by default.
         assign_sockets: sets the sockets of a packet; from the traced calls by default.
         launcher: starts programs; on this machine by default.
+        bpf: the source of calls; strace by default. With it, programs start on this machine.
         on_stall: called when nothing has moved for `STALL_SECONDS` while a call on a socket is blocked, once
             until something moves; and at each SIGQUIT, with True. `trace.blocked` is up to date then.
         time_limit: seconds after which the run is ended; None for no limit.
@@ -97,6 +100,7 @@ class TraceSession:
         trace: Trace | None = None,
         assign_sockets: Callable[[Packet], None] | None = None,
         launcher: ProgramLauncher = LOCAL_LAUNCHER,
+        bpf: BpfSource | None = None,
         on_stall: Callable[[bool], None] = lambda _: None,
         time_limit: float | None = None,
     ) -> None:
@@ -121,6 +125,9 @@ class TraceSession:
         self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
         self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
         self._launcher = launcher
+        self._bpf = bpf
+        self._packets_since = 0
+        self._held_packets: deque[RawPacket] = deque()  # later than the calls that are known
         self._transit = TransitTracker()
         self._sockets = SocketRegistry()
         self._timeline = Timeline()
@@ -160,6 +167,12 @@ class TraceSession:
         self._clients.append(program)
         return program
 
+    def follow(self, role: str, followed: FollowedProcesses) -> TracedProgram:
+        """Add processes that run already. It needs eBPF; they are neither stopped nor signalled."""
+        program = self._add_program(role, (), followed=followed)
+        self._clients.append(program)
+        return program
+
     def watch(self, address: SocketAddress) -> None:
         """Trace all packets from and to an address."""
         self._correlator.watch(address)
@@ -172,20 +185,39 @@ class TraceSession:
         pid: int | None = None,
         inherit_stdin: bool = False,
         output: int | None = None,
+        followed: FollowedProcesses | None = None,
     ) -> TracedProgram:
         import shlex
 
         decoder = CallDecoder(self.trace, self._sockets, self._event_numbers, role, shlex.join(argv))
-        program = TracedProgram(
-            role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=self._launcher
-        )
+        if self._bpf is not None:
+            program: TracedProgram = BpfProgram(
+                self._bpf,
+                role,
+                argv,
+                decoder,
+                pid=pid,
+                inherit_stdin=inherit_stdin,
+                output=output,
+                followed=followed,
+            )
+        else:
+            program = TracedProgram(
+                role,
+                argv,
+                decoder,
+                pid=pid,
+                inherit_stdin=inherit_stdin,
+                output=output,
+                launcher=self._launcher,
+            )
         self._programs.append(program)
         return program
 
     @property
     def roles(self) -> list[str]:
         """The names of the programs, in the order in which they were added."""
-        return [each.role for each in self._programs]
+        return [each.role for each in self._programs if each.has_own_lane]
 
     def take_unfinished_line(self) -> bool:
         """Return whether a program has left an unfinished line on the terminal, for example a prompt.
@@ -215,7 +247,7 @@ class TraceSession:
     @property
     def programs_without_sockets(self) -> list[str]:
         """The programs that were started and made no call on a socket that the diagram shows."""
-        started = [each for each in self._programs if each.has_ended and each.pid is None]
+        started = [each for each in self._programs if each.has_ended and not each.is_attached]
         return [each.role for each in started if not each.decoder.uses_sockets]
 
     @property
@@ -243,6 +275,8 @@ class TraceSession:
             self._waiting_for_servers = bool(self._servers)
             if not self._servers:
                 self._start_clients()
+            if self._bpf is not None and all(each.is_attached for each in self._programs):
+                self._packets_since = self._bpf.skip()  # earlier packets belong to calls that were not seen
             counters = CounterDifference()
             if self._time_limit is not None:
                 self._deadline = time.monotonic() + self._time_limit
@@ -295,8 +329,7 @@ class TraceSession:
         for point in program.start():
             self._correlator.add(point)
         self._loop.watch(program.fileno(), IN, self._on_input)
-        if program.strace_pid is not None:
-            self._reaper.kill_tracees(program.strace_pid, program.fileno(), attached=program.pid is not None)
+        program.guard(self._reaper)
 
     def _poll_once(self, timeout: float) -> None:
         """Wait for input, process it, and emit points."""
@@ -315,8 +348,11 @@ class TraceSession:
                 self._correlator.add(point)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
-        for raw in raws:
-            self._on_packet(raw)
+        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
+        horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
+        while self._held_packets and self._held_packets[0].at <= horizon:
+            self._on_packet(self._held_packets.popleft())
+        until = min(until, horizon)
         self._read_kernel_events()
         self._emit_until(until)
         self._filter_ports_if_dropping()
@@ -503,8 +539,8 @@ class TraceSession:
                 continue
             for call in program.decoder.blocked_calls():
                 self._undrawn[call.thread] = call
-            if program.strace_pid is None:
-                continue  # in another PID namespace
+            if not program.has_local_pids:
+                continue
             for process, pid, thread in islice(program.decoder.running_threads(), MAX_THREADS):
                 snapshot = read_thread(process, pid, thread)
                 if snapshot is not None:
@@ -568,9 +604,7 @@ class TraceSession:
         Without a signal the terminal has sent SIGINT already, so they get a moment before SIGTERM.
         """
         for each in programs:
-            if (
-                number is not None or each.pid is not None
-            ):  # from a process attached to, strace detaches at once
+            if number is not None or each.is_attached:  # from a process attached to, strace detaches at once
                 each.signal(number or signal.SIGTERM)
         signalled = number is not None
         deadline = time.monotonic() + (EXIT_TIMEOUT if signalled else INTERRUPT_TIMEOUT)
@@ -617,6 +651,8 @@ class TraceSession:
             self.kernel.close()
             if self.kernel.has_lost() or self._kernel_events > MAX_KERNEL_EVENTS:
                 self.trace.notes.append("the kernel's reasons are not complete: there were too many drops")
+        if self._bpf is not None:
+            self.trace.notes += self._bpf.describe_lost()
         unparsed = sum(each.parser.unparsed_count for each in self._programs)
         if unparsed:
             lines = "1 line" if unparsed == 1 else f"{unparsed} lines"

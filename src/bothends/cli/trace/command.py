@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from bothends.cli.trace.output import (
     check_attachments,
     describe_missing_sockets,
     exit_status,
+    open_call_source,
     open_capture,
     open_kernel_tracer,
 )
@@ -61,11 +63,21 @@ class _TraceCommand(click.Command):
 )
 @click.option(
     "--attach",
+    "--pid",
     "pids",
     metavar="PID",
     type=click.IntRange(1),
     multiple=True,
     help="Trace a running process; may be repeated.",
+)
+@click.option(
+    "--cgroup", metavar="PATH", default="", help="Follow the processes of a control group, until ^C (eBPF)."
+)
+@click.option(
+    "--container",
+    metavar="NAME|ID",
+    default="",
+    help="Follow the processes of a container, until ^C (eBPF).",
 )
 @click.option("--endpoint", metavar="URL", help="Draw the packets of this endpoint only, until ^C.")
 @click.option(
@@ -79,6 +91,13 @@ class _TraceCommand(click.Command):
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
     help="End a run that lasts longer, and explain what it waits for; exit status 124.",
+)
+@click.option(
+    "--with",
+    "source",
+    metavar="SOURCE",
+    type=click.Choice(["strace", "bpf"]),
+    help="What sees the calls: bpf (eBPF), the default where it is allowed, or strace.",
 )
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
 @click.option(
@@ -122,7 +141,7 @@ class _TraceCommand(click.Command):
     metavar="PORT",
     type=int,
     multiple=True,
-    help="Draw sockets with this port only; may be repeated.",
+    help="Draw sockets with this port only; may be repeated. Alone: follow the processes at it (eBPF).",
 )
 @click.option("--summary", is_flag=True, help="Print tables of connections and processes, not the diagram.")
 @click.option("--unfold", is_flag=True, help="Draw every row, even of round trips that repeat many times.")
@@ -149,9 +168,12 @@ def trace(
     clients: tuple[str, ...],
     lanes: tuple[str, ...],
     pids: tuple[int, ...],
+    cgroup: str,
+    container: str,
     endpoint: str | None,
     path: str | None,
     time_limit: float | None,
+    source: str | None,
     calls_only: bool,
     opened: tuple[Path, ...],
     begin: float | None,
@@ -184,8 +206,8 @@ def trace(
 
     ^\\ prints what the programs wait for; so does a run in which nothing moves for three seconds.
 
-    Exit status: that of the last client, or of COMMAND; 1 if a program cannot be compiled; 69 if strace is
-    missing.
+    Exit status: that of the last client, or of COMMAND; 1 if a program cannot be compiled; 69 if there
+    is neither strace nor eBPF.
     """
     from bothends.trace.rendering.layout import Filter
 
@@ -202,15 +224,19 @@ def trace(
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
     if summary and outputs.takes_stdout:
         raise click.UsageError("--summary cannot be combined with --json or --pcapng -")
-    programs = Programs(command, servers, clients, lanes, pids)
+    programs = Programs(command, servers, clients, lanes, pids, 0, cgroup, container)
+    if len(ports) == 1 and not (programs or endpoint or opened):
+        programs = replace(programs, port=ports[0])
     if not context.meta[_AFTER_DASHES]:
         programs = programs.with_files()
         if programs.note:
             terminal.note(programs.note)
-    if path is not None and (pids or calls_only or not programs):
+    if programs.follows and source == "strace":
+        raise click.UsageError("--port, --cgroup and --container need eBPF: leave out --with strace")
+    if path is not None and (pids or programs.follows or calls_only or not programs):
         raise click.UsageError("--wire needs programs that bothends starts, and excludes --calls-only")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
-        choices = "SERVER CLIENT, -- COMMAND, --attach PID, --endpoint URL, or --open FILE"
+        choices = "SERVER CLIENT, -- COMMAND, --attach PID, --port PORT, --endpoint URL, or --open FILE"
         raise click.UsageError(f"nothing to trace, or too much: give one of {choices}")
     if (begin is not None or end is not None) and not opened:
         raise click.UsageError("--from and --to need --open")
@@ -220,7 +246,14 @@ def trace(
         watch(endpoint, outputs)
     else:
         raise click.exceptions.Exit(
-            run(programs, outputs, calls_only=calls_only, wire_path=path, time_limit=time_limit)
+            run(
+                programs,
+                outputs,
+                calls_only=calls_only,
+                wire_path=path,
+                time_limit=time_limit,
+                source=source,
+            )
         )
 
 
@@ -246,26 +279,28 @@ def run(
     calls_only: bool,
     wire_path: str | None = None,
     time_limit: float | None = None,
+    source: str | None = None,
 ) -> int:
-    """Run programs and draw their calls and packets. `wire_path` is the value of --wire.
+    """Run programs and draw their calls and packets. `wire_path` is the value of --wire, `source` of --with.
 
     Returns: the exit status.
     """
-    from bothends.trace.capture.tracees import find_strace
     from bothends.trace.model import Trace
     from bothends.trace.session import TraceSession
 
-    find_strace()
     trace_model = Trace()
     writer = TraceWriter(outputs, trace_model, programs_run=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(raise_exit_on_signals())
+        wanted = "bpf" if programs.follows else source
+        bpf = stack.enter_context(open_call_source(wanted, has_wire=wire_path is not None))
         builder = stack.enter_context(ProgramBuilder())
         if wire_path is None:
             session = TraceSession(
                 writer.write,
                 on_idle=writer.idle,
                 trace=trace_model,
+                bpf=bpf,
                 on_stall=writer.on_stall,
                 time_limit=time_limit,
             )
@@ -286,7 +321,7 @@ def run(
         output = 2 if outputs.takes_stdout else None  # a pipe carries results only
         programs.add_to(session, builder, output)
         if wire_path is None and not calls_only:
-            session.capture = open_capture(wire_hint=not programs.pids)
+            session.capture = open_capture(wire_hint=not programs.pids and not programs.follows)
         if not calls_only:
             has_packets = wire_path is None and session.capture is not None
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))

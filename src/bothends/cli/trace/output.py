@@ -13,6 +13,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+import click
+
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
@@ -22,6 +24,7 @@ from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
 
 if TYPE_CHECKING:
+    from bothends.trace.capture.bpf import BpfSource
     from bothends.trace.capture.kernel_events import KernelTracer
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
@@ -470,6 +473,39 @@ def open_capture(*, needed: bool = False, wire_hint: bool = False) -> Capture | 
         )
         terminal.note(f"calls only: {error}{hint if wire_hint else ''}", "warning")
         return None
+
+
+@contextlib.contextmanager
+def open_call_source(wanted: str | None, *, has_wire: bool = False) -> Iterator[BpfSource | None]:
+    """Open the source of calls: eBPF, or None for strace. By default eBPF if it can be had.
+
+    `wanted` is the value of --with. `has_wire`: the programs run in hosts of a wire, whose processes have
+    other ids.
+
+    Raises:
+        Unavailable: the wanted source, or both.
+        click.UsageError: eBPF and --wire.
+    """
+    from bothends.trace.capture.bpf import BpfSource
+    from bothends.trace.capture.tracees import find_strace
+
+    if has_wire and wanted == "bpf":
+        raise click.UsageError("--with bpf and --wire cannot be combined: a wire needs no root")
+    source = None
+    if wanted == "bpf" or (wanted is None and not has_wire):
+        try:
+            source = BpfSource()
+        except Unavailable:
+            if wanted == "bpf":
+                raise
+    if source is None:
+        find_strace()
+        yield None
+        return
+    with source:
+        if wanted is None and sys.stderr.isatty():
+            terminal.note("calls are seen with eBPF, which root may use; --with strace chooses strace")
+        yield source
 
 
 @contextlib.contextmanager

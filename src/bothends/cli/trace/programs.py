@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,13 @@ from bothends.source_programs import (
     is_runnable,
 )
 from bothends.trace.capture import tracees
+from bothends.trace.capture.bpf import FollowedProcesses
+from bothends.trace.capture.running_processes import (
+    find_cgroup,
+    find_container,
+    pids_at_port,
+    pids_in_cgroup,
+)
 
 if TYPE_CHECKING:
     from bothends.trace.session import TraceSession
@@ -39,9 +47,18 @@ class Programs:
     clients: Sequence[str] = ()
     lanes: Sequence[str] = ()
     pids: Sequence[int] = ()
+    port: int = 0  # follow the processes with a socket at it; 0 for none
+    cgroup: str = ""  # follow the processes in it
+    container: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.command or self.servers or self.clients or self.lanes or self.pids)
+        started = self.command or self.servers or self.clients or self.lanes
+        return bool(started or self.pids or self.follows)
+
+    @property
+    def follows(self) -> bool:
+        """Whether processes are followed that may be many, and come and go."""
+        return bool(self.port or self.cgroup or self.container)
 
     @property
     def roles(self) -> list[str]:
@@ -127,6 +144,13 @@ class Programs:
             session.add_client(role, argv, inherit_stdin=index == 0, output=output)
         for pid in self.pids:
             session.attach(f"process {pid}", pid)
+        if self.port:
+            port = self.port
+            session.follow(f"port {port}", FollowedProcesses(lambda: pids_at_port(port), port))
+        for name, find in ((self.cgroup, find_cgroup), (self.container, find_container)):
+            if name:
+                folder = find(name)
+                session.follow(name, FollowedProcesses(partial(pids_in_cgroup, folder)))
 
 
 class ProgramBuilder:

@@ -29,6 +29,7 @@ from bothends.trace.capture.descriptors import (
     OpenFile,
     SocketRegistry,
 )
+from bothends.trace.capture.running_processes import OpenFiles
 from bothends.trace.capture.strace import (
     CallEnded,
     CallStarted,
@@ -162,6 +163,7 @@ class CallDecoder:
         self._opened = 0  # sockets that the program itself opened, or failed to open
         self._uses_inherited = False
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
+        self.names: dict[int, str] = {}  # roles of processes that ran before the trace, by pid
 
     @property
     def uses_sockets(self) -> bool:
@@ -227,6 +229,11 @@ class CallDecoder:
                 self._processes[thread] = self._processes[pid]
                 self._tables[thread] = table
                 self.threads[self._processes[pid].number] += 1
+
+    def add_open_files(self, pid: int, files: OpenFiles) -> None:
+        """Add what the descriptors of a process that was running before the trace refer to."""
+        for socket in files.add_to(self._tables[pid], self._sockets):
+            self._trace.sockets[socket.number] = socket
 
     def finish(self) -> Iterator[Point]:
         """Decode the waiting lines of processes with an unknown parent: strace has ended."""
@@ -383,7 +390,9 @@ class CallDecoder:
 
         A shell or another wrapper that only starts the program gets no role, and no lane.
         """
-        if not process.role:
+        if not process.role and process.pid in self.names:
+            process.role = self.names[process.pid]
+        elif not process.role:
             number = next(self._role_numbers)
             process.role = self._role if number == 1 else f"{self._role}/{number}"
 

@@ -22,12 +22,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from bothends.errors import SystemCallFailed, Unavailable, UsageError
+from bothends.osutil.reaper import Reaper
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.strace import OPTIONS, StraceParser
@@ -118,8 +119,14 @@ class ProgramLauncher(Protocol):
         """Send a signal to the processes that are still running."""
 
 
-class _LocalLauncher:
-    """Starts programs on this machine, as child processes."""
+class LocalLauncher:
+    """Starts programs on this machine, as child processes.
+
+    `variables` are added to their environment.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = variables
 
     def start(
         self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
@@ -129,6 +136,7 @@ class _LocalLauncher:
                 argv,
                 stdin=None if inherit_stdin else subprocess.DEVNULL,
                 stdout=output,
+                env={**os.environ, **self._variables} if self._variables else None,
                 process_group=None if inherit_stdin else 0,
             )
 
@@ -151,7 +159,7 @@ def _ignored_quit(is_wanted: bool) -> Iterator[None]:
         signal.signal(signal.SIGQUIT, previous)
 
 
-LOCAL_LAUNCHER: Final = _LocalLauncher()
+LOCAL_LAUNCHER: Final = LocalLauncher()
 
 
 class TracedProgram:
@@ -204,6 +212,16 @@ class TracedProgram:
         return self._process.returncode if self._process is not None else None
 
     @property
+    def is_attached(self) -> bool:
+        """Whether its process ran before the trace, and goes on after it."""
+        return self.pid is not None
+
+    @property
+    def has_own_lane(self) -> bool:
+        """Whether its role is that of a process."""
+        return True
+
+    @property
     def has_failed_to_attach(self) -> bool:
         """Whether strace has reported that it cannot attach to the process."""
         return self.pid is not None and self.has_ended and bool(self.status) and not self._has_output
@@ -215,9 +233,14 @@ class TracedProgram:
         return was_killed and bool(self.decoder.live_pids)
 
     @property
-    def strace_pid(self) -> int | None:
-        """The pid of strace; None if it runs in another PID namespace."""
-        return self._process.pid if isinstance(self._process, subprocess.Popen) else None
+    def has_local_pids(self) -> bool:
+        """Whether its pids are those of this PID namespace."""
+        return isinstance(self._process, subprocess.Popen)
+
+    def guard(self, reaper: Reaper) -> None:
+        """Let the reaper end the program (or detach from the process) if bothends is killed."""
+        if isinstance(self._process, subprocess.Popen):
+            reaper.kill_tracees(self._process.pid, self._pipe, attached=self.pid is not None)
 
     def fileno(self) -> int:
         """Return the descriptor of the pipe. It is readable if strace has written something."""
@@ -231,7 +254,7 @@ class TracedProgram:
             Unavailable: strace cannot be run.
         """
         strace = find_strace()
-        threads = _thread_ids(self.pid) if self.pid is not None else []
+        threads = thread_ids(self.pid) if self.pid is not None else []
         with scratch_folder("trace") as folder:
             path = folder / "strace"
             os.mkfifo(path, 0o600)
@@ -336,7 +359,8 @@ def tracer_of(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("TracerPid:")), 0)
 
 
-def _thread_ids(pid: int) -> list[int]:
+def thread_ids(pid: int) -> list[int]:
+    """Return the ids of the threads of a process. Raises SystemCallFailed."""
     try:
         return [int(each) for each in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208  (proc(5))
     except OSError as error:

@@ -1,0 +1,872 @@
+/* Load the BPF programs, read their records, and put them into order.
+ *
+ * 1. A thread of its own empties the ring buffer, so that records are not lost while bothends draws. The records
+ *    wait in memory, up to a limit.
+ * 2. A record is written when its call ends. source_update() looks first which calls last (`threads`), then reads
+ *    the ring buffer: so all starts up to the time of the first look are known, and lines have the order of the
+ *    events, as those of strace. What is later waits for the next update.
+ * 3. The programs are attached by links that are not pinned: the kernel removes them with the last descriptor,
+ *    also after SIGKILL. */
+#define _GNU_SOURCE 1
+#include "source.h"
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "names.h"
+#include "object.h"
+
+enum {
+    CHUNK = 2 << 20,         /* bytes of memory that records are copied to: a huge page */
+    FREE_CHUNKS = 8,         /* kept for reuse */
+    READ_INTERVAL = 5000000, /* nanoseconds between two looks into the ring buffer */
+    BATCH = 256,             /* threads that are read from the kernel at once */
+    THREAD_SLOTS = 1 << 16,  /* of the hash table of threads; more than MAX_THREADS */
+};
+
+struct chunk {
+    struct chunk *next; /* in the list of free ones */
+    u32 used;
+    u32 users; /* records, and one while it is being filled */
+};
+
+struct queued {
+    struct queued *next;
+    struct chunk *chunk;  /* NULL: allocated by itself */
+    struct record record; /* and its pieces */
+};
+
+enum {
+    LINE_WAITS = 16,
+    LINE_WRITTEN = 32
+}; /* flags of a record whose line is written at its end, or is written */
+
+enum part { PART_START, PART_END, PART_EVENT };
+
+struct event {
+    u64 at;
+    u64 order;
+    struct queued *queued;
+    enum part part;
+    int is_whole; /* of PART_START: the record is that of PART_END, which owns it */
+};
+
+struct program {
+    struct event *events;
+    size_t count, position, capacity;
+    int has_started, is_dead;
+    u32 adopted[MAX_ADOPTED]; /* processes that the kernel has added, and that are not reported yet */
+    size_t adopted_count;
+};
+
+struct seen_thread {
+    u32 thread;
+    u64 started; /* the call whose start is in the lines already */
+    u64 last;    /* the last call that has ended */
+};
+
+struct source {
+    struct bpf_object *object;
+    struct bpf_link *links[16];
+    size_t link_count;
+    struct ring_buffer *ring;
+    volatile struct shared *shared;
+    int threads, adopted, own_thread;
+    int event;
+    s64 offset; /* CLOCK_TAI less CLOCK_REALTIME: leap seconds */
+    pthread_t reader;
+    int has_reader;
+    volatile int stops;
+    pthread_mutex_t lock; /* of the ring buffer and of the queue */
+    struct queued *first, **last;
+    struct chunk *chunk, *free_chunks;
+    u32 free_count;
+    size_t bytes, max_bytes; /* of chunks */
+    u64 dropped;
+    u64 order, until;
+    struct program programs[MAX_PROGRAMS];
+    struct seen_thread seen[THREAD_SLOTS];
+    size_t seen_count;
+};
+
+static _Thread_local char *message_buffer;
+static _Thread_local size_t message_room;
+
+static int keep_message(enum libbpf_print_level level, const char *format, va_list arguments)
+{
+    if (level == LIBBPF_WARN && message_buffer && !*message_buffer)
+        vsnprintf(message_buffer, message_room, format, arguments);
+    return 0;
+}
+
+static u64 clock_ns(clockid_t clock)
+{
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+
+/* Called with the lock held, as is the next one. */
+static void release_chunk(struct source *source, struct chunk *chunk)
+{
+    if (--chunk->users)
+        return;
+    if (source->free_count < FREE_CHUNKS) {
+        chunk->next = source->free_chunks;
+        source->free_chunks = chunk;
+        source->free_count++;
+    } else {
+        free(chunk);
+        source->bytes -= CHUNK;
+    }
+}
+
+static struct chunk *new_chunk(struct source *source)
+{
+    struct chunk *chunk = source->free_chunks;
+    if (chunk) {
+        source->free_chunks = chunk->next;
+        source->free_count--;
+    } else {
+        if (source->bytes + CHUNK > source->max_bytes || !(chunk = aligned_alloc(CHUNK, CHUNK)))
+            return NULL;
+        madvise(chunk, CHUNK, MADV_HUGEPAGE); /* fewer page faults */
+        source->bytes += CHUNK;
+    }
+    chunk->used = (sizeof *chunk + 7) & ~7u;
+    chunk->users = 1;
+    return chunk;
+}
+
+static int on_record(void *context, void *data, size_t size)
+{
+    struct source *source = context;
+    size_t needed = (offsetof(struct queued, record) + size + 7) & ~(size_t)7;
+    if (size < sizeof(struct record) || needed > CHUNK / 2)
+        return 0;
+    if (!source->chunk || source->chunk->used + needed > CHUNK) {
+        struct chunk *chunk = new_chunk(source);
+        if (!chunk) {
+            source->dropped++;
+            return 0;
+        }
+        if (source->chunk)
+            release_chunk(source, source->chunk);
+        source->chunk = chunk;
+    }
+    struct queued *queued = (struct queued *)((u8 *)source->chunk + source->chunk->used);
+    source->chunk->used += needed;
+    source->chunk->users++;
+    queued->next = NULL;
+    queued->chunk = source->chunk;
+    memcpy(&queued->record, data, size);
+    queued->record.size = size;
+    *source->last = queued;
+    source->last = &queued->next;
+    return 0;
+}
+
+static void *read_ring(void *argument)
+{
+    struct source *source = argument;
+    struct timespec interval = {0, READ_INTERVAL};
+    while (!source->stops) {
+        pthread_mutex_lock(&source->lock);
+        int count = ring_buffer__consume(source->ring);
+        pthread_mutex_unlock(&source->lock);
+        if (count > 0)
+            eventfd_write(source->event, 1);
+        nanosleep(&interval, NULL);
+    }
+    return NULL;
+}
+
+static int start_reader(struct source *source)
+{
+    sigset_t all, previous;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &previous); /* signals are for the threads of Python */
+    int error = pthread_create(&source->reader, NULL, read_ring, source);
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
+    source->has_reader = !error;
+    return -error;
+}
+
+static struct bpf_map *find_section(struct bpf_object *object, const char *suffix)
+{
+    struct bpf_map *map;
+    bpf_object__for_each_map(map, object)
+    {
+        const char *name = bpf_map__name(map), *dot = strrchr(name, '.');
+        if (dot && !strcmp(dot, suffix))
+            return map;
+    }
+    return NULL;
+}
+
+/* Whether the tracepoint io_uring_complete has a struct io_uring_cqe in place of its fields; -1 without io_uring. */
+static int has_completion_entry(void)
+{
+    struct btf *btf = btf__load_vmlinux_btf();
+    int count = 0;
+    if (!btf)
+        return -1;
+    s32 id = btf__find_by_name_kind(btf, "btf_trace_io_uring_complete", BTF_KIND_TYPEDEF);
+    for (const struct btf_type *type = btf__type_by_id(btf, id < 0 ? 0 : id); type;) {
+        if (btf_kind(type) == BTF_KIND_FUNC_PROTO) {
+            count = btf_vlen(type);
+            break;
+        }
+        if (btf_kind(type) != BTF_KIND_TYPEDEF && btf_kind(type) != BTF_KIND_PTR)
+            break;
+        type = btf__type_by_id(btf, type->type);
+    }
+    btf__free(btf);
+    return count ? count == 4 : -1; /* and the first one, which BPF programs do not see */
+}
+
+static int load(struct source *source)
+{
+    size_t size = 0;
+    libbpf_set_strict_mode(LIBBPF_STRICT_ALL & ~LIBBPF_STRICT_AUTO_RLIMIT_MEMLOCK);
+    LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = "bothends");
+    source->object = bpf_object__open_mem(bpf_object_bytes, bpf_object_size, &options);
+    if (!source->object)
+        return -errno;
+    struct bpf_map *map = find_section(source->object, ".rodata");
+    struct constants *constants = map ? (void *)bpf_map__initial_value(map, &size) : NULL;
+    if (!constants || size < sizeof *constants)
+        return -EINVAL;
+    for (size_t at = 0; at < call_count; at++)
+        constants->call_kinds[call_table[at].number] = call_table[at].flags;
+    constants->execve_number = __NR_execve;
+    constants->connect_number = __NR_connect;
+    int has_entry = has_completion_entry();
+    constants->complete_has_cqe = has_entry > 0;
+    for (int at = 0; at < MAX_OPERATIONS; at++)
+        constants->operations[at] = NO_CALL;
+    constants->operations[OPERATION_SENDMSG] = __NR_sendmsg;
+    constants->operations[OPERATION_RECVMSG] = __NR_recvmsg;
+    constants->operations[OPERATION_ACCEPT] = __NR_accept4;
+    constants->operations[OPERATION_CONNECT] = __NR_connect;
+    constants->operations[OPERATION_CLOSE] = __NR_close;
+    constants->operations[OPERATION_READ] = __NR_read;
+    constants->operations[OPERATION_WRITE] = __NR_write;
+    constants->operations[OPERATION_SEND] = __NR_sendto;
+    constants->operations[OPERATION_RECV] = __NR_recvfrom;
+    constants->operations[OPERATION_SHUTDOWN] = __NR_shutdown;
+    struct bpf_program *program;
+    bpf_object__for_each_program(program, source->object)
+    {
+        if (has_entry < 0 && strstr(bpf_program__section_name(program), "io_uring"))
+            bpf_program__set_autoload(program, false);
+    }
+    int error = bpf_object__load(source->object);
+    if (error)
+        return error;
+    map = find_section(source->object, ".bss");
+    if (!map || bpf_map__value_size(map) < sizeof *source->shared)
+        return -EINVAL;
+    void *shared = mmap(NULL, sizeof *source->shared, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
+    if (shared == MAP_FAILED)
+        return -errno;
+    source->shared = shared;
+    source->threads = bpf_object__find_map_fd_by_name(source->object, "threads");
+    source->adopted = bpf_object__find_map_fd_by_name(source->object, "adopted");
+    source->ring =
+        ring_buffer__new(bpf_object__find_map_fd_by_name(source->object, "ring"), on_record, source, NULL);
+    if (!source->ring)
+        return -errno;
+    bpf_object__for_each_program(program, source->object)
+    {
+        if (!bpf_program__autoload(program))
+            continue;
+        if (!strcmp(bpf_program__name(program), "note_own_thread")) {
+            source->own_thread = bpf_program__fd(program);
+            continue;
+        }
+        struct bpf_link *link = bpf_program__attach(program);
+        if (!link)
+            return -errno;
+        if (source->link_count < sizeof source->links / sizeof *source->links)
+            source->links[source->link_count++] = link;
+    }
+    return 0;
+}
+
+struct source *source_open(size_t max_bytes, int *error, char *message, size_t message_size)
+{
+    struct source *source = calloc(1, sizeof *source);
+    if (!source) {
+        *error = ENOMEM;
+        return NULL;
+    }
+    source->event = -1;
+    source->max_bytes = max_bytes;
+    source->last = &source->first;
+    pthread_mutex_init(&source->lock, NULL);
+    s64 difference = clock_ns(CLOCK_TAI) - clock_ns(CLOCK_REALTIME);
+    source->offset = (difference + 500000000) / 1000000000 * 1000000000;
+    *message = 0;
+    message_buffer = message;
+    message_room = message_size;
+    libbpf_print_fn_t previous = libbpf_set_print(keep_message);
+    int result = load(source);
+    message_buffer = NULL;
+    libbpf_set_print(previous);
+    if (!result && (source->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        result = -errno;
+    if (!result)
+        result = source_spawn(source, -1);
+    if (!result)
+        result = start_reader(source);
+    if (result) {
+        *error = -result;
+        source_close(source);
+        return NULL;
+    }
+    return source;
+}
+
+static void free_queued(struct source *source, struct queued *queued)
+{
+    if (!queued->chunk) {
+        free(queued);
+        return;
+    }
+    pthread_mutex_lock(&source->lock);
+    release_chunk(source, queued->chunk);
+    pthread_mutex_unlock(&source->lock);
+}
+
+void source_close(struct source *source)
+{
+    source->stops = 1;
+    if (source->has_reader)
+        pthread_join(source->reader, NULL);
+    for (size_t at = 0; at < source->link_count; at++)
+        bpf_link__destroy(source->links[at]);
+    ring_buffer__free(source->ring);
+    bpf_object__close(source->object);
+    if (source->shared)
+        munmap((void *)source->shared, sizeof *source->shared);
+    if (source->event >= 0)
+        close(source->event);
+    while (source->first) {
+        struct queued *next = source->first->next;
+        free_queued(source, source->first);
+        source->first = next;
+    }
+    for (int number = 0; number < MAX_PROGRAMS; number++) {
+        struct program *program = &source->programs[number];
+        for (size_t at = program->position; at < program->count; at++)
+            if (!program->events[at].is_whole)
+                free_queued(source, program->events[at].queued);
+        free(program->events);
+    }
+    free(source->chunk);
+    while (source->free_chunks) {
+        struct chunk *next = source->free_chunks->next;
+        free(source->free_chunks);
+        source->free_chunks = next;
+    }
+    pthread_mutex_destroy(&source->lock);
+    free(source);
+}
+
+int source_spawn(struct source *source, int program)
+{
+    u64 arguments[1] = {0};
+    LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = arguments, .ctx_size_in = sizeof arguments);
+    if (program < 0) {
+        source->shared->spawns = 0;
+    }
+    int result = bpf_prog_test_run_opts(source->own_thread, &options);
+    if (result)
+        return result;
+    if (program >= 0 && program < MAX_PROGRAMS) {
+        source->programs[program].has_started = 1;
+        source->shared->spawned_program = program;
+        source->shared->spawns = 1;
+    }
+    return 0;
+}
+
+/* Fill in the call that a thread is blocked in: /proc/PID/task/TID/syscall of proc(5). */
+static void guess_call(struct thread_state *state)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%u/task/%u/syscall", state->process, state->thread);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return;
+    int number;
+    unsigned long long values[6];
+    if (fgets(text, sizeof text, file)
+        && sscanf(text, "%d %llx %llx %llx %llx %llx %llx", &number, &values[0], &values[1], &values[2],
+                  &values[3], &values[4], &values[5])
+               == 7
+        && number >= 0 && call_flags(number)) {
+        state->call = number;
+        state->is_quiet = GUESSED;
+        for (int at = 0; at < 6; at++)
+            state->arguments[at] = values[at];
+    }
+    fclose(file);
+}
+
+int source_adopt(struct source *source, int program, u32 process)
+{
+    u32 value = program;
+    char path[64];
+    int result = bpf_map_update_elem(source->adopted, &process, &value, BPF_ANY);
+    if (result)
+        return result;
+    source->programs[program].has_started = 1;
+    if (source->shared->level) {
+        source->shared->adopts = 1; /* ids of threads differ: each is found when it makes a call */
+        return 0;
+    }
+    snprintf(path, sizeof path, "/proc/%u/task", process);
+    for (int is_new = 1, passes = 0; is_new && passes < 10; passes++) { /* threads may start meanwhile */
+        DIR *folder = opendir(path);
+        struct dirent *entry;
+        is_new = 0;
+        while (folder && (entry = readdir(folder))) {
+            u32 thread = atoi(entry->d_name);
+            struct thread_state state = {
+                .program = program, .process = process, .thread = thread, .call = NO_CALL};
+            if (!thread)
+                continue;
+            state.at = clock_ns(CLOCK_TAI);
+            state.limit[0] = state.limit[1] = ~0ull;
+            guess_call(&state);
+            __sync_fetch_and_add(&source->shared->hints[thread & (HINTS - 1)], 1);
+            if (bpf_map_update_elem(source->threads, &thread, &state, BPF_NOEXIST)) {
+                __sync_fetch_and_add(&source->shared->hints[thread & (HINTS - 1)], -1);
+            } else {
+                __sync_fetch_and_add(&source->shared->live[program], 1);
+                is_new = 1;
+            }
+        }
+        if (folder)
+            closedir(folder);
+    }
+    return 0;
+}
+
+void source_follow_port(struct source *source, int program, u32 port)
+{
+    source->programs[program].has_started = 1;
+    source->shared->port_program = program;
+    source->shared->port = port;
+}
+
+void source_release(struct source *source, int program)
+{
+    u32 key, next, owner;
+    struct thread_state state;
+    if (source->shared->port && source->shared->port_program == (u32)program)
+        source->shared->port = 0;
+    for (int result = bpf_map_get_next_key(source->adopted, NULL, &next); !result;) {
+        key = next;
+        result = bpf_map_get_next_key(source->adopted, &key, &next);
+        if (!bpf_map_lookup_elem(source->adopted, &key, &owner) && owner == (u32)program)
+            bpf_map_delete_elem(source->adopted, &key);
+    }
+    for (int result = bpf_map_get_next_key(source->threads, NULL, &next); !result;) {
+        key = next;
+        result = bpf_map_get_next_key(source->threads, &key, &next);
+        if (bpf_map_lookup_elem(source->threads, &key, &state) || state.program != (u32)program)
+            continue;
+        if (!bpf_map_delete_elem(source->threads, &key)) {
+            __sync_fetch_and_add(&source->shared->hints[key & (HINTS - 1)], -1);
+            __sync_fetch_and_add(&source->shared->live[program], -1);
+        }
+    }
+}
+
+size_t source_adopted(struct source *source, int number, u32 *processes, size_t room)
+{
+    struct program *program = &source->programs[number];
+    size_t count = program->adopted_count < room ? program->adopted_count : room;
+    memcpy(processes, program->adopted, count * sizeof *processes);
+    program->adopted_count = 0;
+    return count;
+}
+
+u64 source_skip(struct source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    ring_buffer__consume(source->ring);
+    struct queued *queued = source->first;
+    source->first = NULL;
+    source->last = &source->first;
+    pthread_mutex_unlock(&source->lock);
+    while (queued) {
+        struct queued *next = queued->next;
+        free_queued(source, queued);
+        queued = next;
+    }
+    return clock_ns(CLOCK_REALTIME);
+}
+
+int source_descriptor(const struct source *source)
+{
+    return source->event;
+}
+
+static struct seen_thread *seen_thread(struct source *source, u32 thread)
+{
+    size_t at = thread * 2654435761u % THREAD_SLOTS;
+    for (size_t tries = 0; tries < THREAD_SLOTS; tries++, at = (at + 1) % THREAD_SLOTS) {
+        struct seen_thread *seen = &source->seen[at];
+        if (seen->thread == thread)
+            return seen;
+        if (!seen->thread) {
+            if (source->seen_count > THREAD_SLOTS / 2) { /* mostly of threads that have exited */
+                memset(source->seen, 0, sizeof source->seen);
+                source->seen_count = 0;
+            }
+            source->seen_count++;
+            memset(seen, 0, sizeof *seen);
+            seen->thread = thread;
+            return seen;
+        }
+    }
+    return &source->seen[0];
+}
+
+static int add_sorted_later(struct source *source, struct queued *queued, u64 at, enum part part, int is_whole)
+{
+    struct program *program = &source->programs[queued->record.program % MAX_PROGRAMS];
+    if (program->count == program->capacity) {
+        size_t capacity = program->capacity ? 2 * program->capacity : 1024;
+        struct event *events = realloc(program->events, capacity * sizeof *events);
+        if (!events)
+            return -ENOMEM;
+        program->events = events;
+        program->capacity = capacity;
+    }
+    program->events[program->count++] = (struct event){at, source->order++, queued, part, is_whole};
+    return 0;
+}
+
+static int compare_events(const void *left, const void *right)
+{
+    const struct event *first = left, *second = right;
+    if (first->at != second->at)
+        return first->at < second->at ? -1 : 1;
+    return first->order < second->order ? -1 : first->order > second->order;
+}
+
+/* Append memory of a process as a piece. */
+static void put_remote(struct record *record, size_t room, u16 type, u64 address, u64 length)
+{
+    struct piece *piece = (struct piece *)((u8 *)record + record->size);
+    if (length > DATA_LIMIT)
+        length = DATA_LIMIT;
+    if (!address || record->size + sizeof *piece + length + 8 > room)
+        return;
+    struct iovec local = {piece + 1, length}, remote = {(void *)(uintptr_t)address, length};
+    ssize_t count = length ? process_vm_readv(record->process, &local, 1, &remote, 1, 0) : 0;
+    if (count != (ssize_t)length)
+        return;
+    *piece = (struct piece){type, 0, length};
+    record->size += sizeof *piece + ((length + 7) & ~7ull);
+}
+
+/* Return a record of a call that lasts, with the memory that its arguments refer to. */
+static struct queued *record_of(const struct thread_state *state)
+{
+    enum { ROOM = sizeof(struct record) + 4 * DATA_LIMIT };
+    struct queued *queued = calloc(1, offsetof(struct queued, record) + ROOM);
+    if (!queued)
+        return NULL;
+    struct record *record = &queued->record;
+    record->size = sizeof *record;
+    record->type = RECORD_CALL;
+    record->program = state->program;
+    record->process = state->process;
+    record->thread = state->thread;
+    record->call = state->call;
+    record->at = record->until = state->at;
+    memcpy(record->arguments, state->arguments, sizeof record->arguments);
+    memcpy(record->limit, state->limit, sizeof record->limit);
+    record->label = state->label;
+    const u64 *arguments = record->arguments;
+    switch (call_flags(state->call) & KIND_MASK) {
+    case KIND_WRITE:
+    case KIND_SENDTO:
+        put_remote(record, ROOM, PIECE_DATA, arguments[1], arguments[2]);
+        if (arguments[4] && arguments[5] <= 128 && (call_flags(state->call) & KIND_MASK) == KIND_SENDTO)
+            put_remote(record, ROOM, PIECE_ADDRESS, arguments[4], arguments[5]);
+        break;
+    case KIND_ADDRESS:
+        if (arguments[2] <= 128)
+            put_remote(record, ROOM, PIECE_ADDRESS, arguments[1], arguments[2]);
+        break;
+    case KIND_SET_OPTION:
+        if (arguments[4] <= 64)
+            put_remote(record, ROOM, PIECE_OPTION, arguments[3], arguments[4]);
+        break;
+    case KIND_POLL:
+    case KIND_PPOLL:
+        put_remote(record, ROOM, PIECE_POLL, arguments[0], arguments[1] > 512 ? 4096 : arguments[1] * 8);
+        break;
+    case KIND_SELECT: {
+        struct piece *piece = (struct piece *)((u8 *)record + record->size);
+        *piece = (struct piece){PIECE_SETS, 0, sizeof state->sets};
+        memcpy(piece + 1, state->sets, sizeof state->sets);
+        record->size += sizeof *piece + sizeof state->sets;
+        break;
+    }
+    case KIND_WRITEV:
+        put_remote(record, ROOM, PIECE_VECTORS, arguments[1], arguments[2] > MAX_VECTORS ? 0 : arguments[2] * 16);
+        break;
+    case KIND_SENDMSG:
+        put_remote(record, ROOM, PIECE_HEADER, arguments[1], 56);
+        break;
+    }
+    return queued;
+}
+
+struct lasting {
+    struct thread_state *states;
+    size_t count, capacity;
+};
+
+static void read_lasting(struct source *source, struct lasting *lasting)
+{
+    static u32 keys[BATCH];
+    struct thread_state *values = malloc(BATCH * sizeof *values);
+    u32 in_batch = 0, out_batch = 0;
+    void *position = NULL;
+    while (values) {
+        u32 count = BATCH;
+        int result = bpf_map_lookup_batch(source->threads, position, &out_batch, keys, values, &count, NULL);
+        if (result && errno != ENOENT)
+            break;
+        for (u32 at = 0; at < count; at++) {
+            if (values[at].call == NO_CALL)
+                continue;
+            if (lasting->count == lasting->capacity) {
+                size_t capacity = lasting->capacity ? 2 * lasting->capacity : 64;
+                struct thread_state *states = realloc(lasting->states, capacity * sizeof *states);
+                if (!states)
+                    break;
+                lasting->states = states;
+                lasting->capacity = capacity;
+            }
+            lasting->states[lasting->count++] = values[at];
+        }
+        if (result)
+            break; /* ENOENT: the end */
+        in_batch = out_batch;
+        position = &in_batch;
+    }
+    free(values);
+}
+
+static void take_over(struct source *source, struct queued *queued)
+{
+    struct record *record = &queued->record;
+    struct seen_thread *seen = seen_thread(source, record->thread);
+    source->programs[record->program % MAX_PROGRAMS].has_started = 1;
+    if (record->type == RECORD_CALL && !(record->flags & OF_URING)) {
+        seen->last = record->at;
+        if (seen->started != record->at)
+            add_sorted_later(source, queued, record->at, PART_START, 1);
+        if (add_sorted_later(source, queued, record->until, PART_END, 0))
+            free_queued(source, queued);
+        return;
+    }
+    if (record->type == RECORD_ADOPTED) {
+        struct program *program = &source->programs[record->program % MAX_PROGRAMS];
+        if (program->adopted_count < MAX_ADOPTED)
+            program->adopted[program->adopted_count++] = record->process;
+        free_queued(source, queued);
+        return;
+    }
+    if (record->type == RECORD_EXIT) {
+        seen->last = ~0ull;  /* no call of it lasts */
+        if (record->flags) { /* before its execve() */
+            free_queued(source, queued);
+            return;
+        }
+    }
+    if (add_sorted_later(source, queued, record->until, PART_EVENT, 0))
+        free_queued(source, queued);
+}
+
+static int is_read(const struct source *source)
+{
+    for (int number = 0; number < MAX_PROGRAMS; number++) {
+        const struct program *program = &source->programs[number];
+        if (program->position < program->count && program->events[program->position].at <= source->until)
+            return 0;
+    }
+    return 1;
+}
+
+void source_update(struct source *source)
+{
+    struct lasting lasting = {0};
+    eventfd_t count;
+    if (!is_read(source))
+        return;
+    eventfd_read(source->event, &count);
+    u64 until = clock_ns(CLOCK_TAI);
+    for (int number = 0; number < MAX_PROGRAMS; number++)
+        source->programs[number].is_dead =
+            source->programs[number].has_started && source->shared->live[number] <= 0;
+    read_lasting(source, &lasting);
+    pthread_mutex_lock(&source->lock);
+    ring_buffer__consume(source->ring);
+    struct queued *queued = source->first;
+    source->first = NULL;
+    source->last = &source->first;
+    pthread_mutex_unlock(&source->lock);
+    size_t before[MAX_PROGRAMS];
+    for (int number = 0; number < MAX_PROGRAMS; number++) {
+        struct program *program = &source->programs[number];
+        program->count -= program->position;
+        if (program->count)
+            memmove(program->events, program->events + program->position,
+                    program->count * sizeof *program->events);
+        program->position = 0;
+        before[number] = program->count;
+    }
+    while (queued) {
+        struct queued *next = queued->next;
+        take_over(source, queued);
+        queued = next;
+    }
+    for (size_t at = 0; at < lasting.count; at++) {
+        struct thread_state *state = &lasting.states[at];
+        struct seen_thread *seen = seen_thread(source, state->thread);
+        if (seen->last >= state->at || seen->started == state->at || state->at > until || state->call >= MAX_CALLS)
+            continue;
+        struct queued *started = record_of(state);
+        if (started && add_sorted_later(source, started, state->at, PART_START, 0))
+            free(started);
+        seen->started = state->at;
+    }
+    free(lasting.states);
+    for (int number = 0; number < MAX_PROGRAMS; number++)
+        if (source->programs[number].count != before[number])
+            qsort(source->programs[number].events, source->programs[number].count, sizeof(struct event),
+                  compare_events);
+    source->until = until;
+}
+
+/* Return 1 for a call that sends, -1 for one that receives or waits for that, 0 for others. */
+static int is_movement(const struct record *record)
+{
+    switch (call_flags(record->call) & KIND_MASK) {
+    case KIND_WRITE:
+    case KIND_SENDTO:
+    case KIND_WRITEV:
+    case KIND_SENDMSG:
+    case KIND_SENDMMSG:
+        return 1;
+    case KIND_READ:
+    case KIND_RECVFROM:
+    case KIND_READV:
+    case KIND_RECVMSG:
+    case KIND_RECVMMSG:
+    case KIND_POLL:
+    case KIND_PPOLL:
+    case KIND_SELECT:
+    case KIND_EPOLL_WAIT:
+        return -1;
+    }
+    return 0;
+}
+
+void source_lines(struct source *source, int number, struct text *text, size_t max_bytes)
+{
+    struct program *program = &source->programs[number % MAX_PROGRAMS];
+    while (program->position < program->count && text->length < max_bytes) {
+        struct event *event = &program->events[program->position], *next = event + 1;
+        const struct record *record = &event->queued->record;
+        if (event->at > source->until)
+            break;
+        program->position++;
+        if (event->part == PART_EVENT) {
+            if (record->type == RECORD_CALL)
+                add_call(text, record, AT_START | AT_END, source->offset);
+            else
+                add_event(text, record, source->offset);
+        } else if (event->part == PART_END) {
+            if (record->flags != LINE_WRITTEN)
+                add_call(text, record, record->flags == LINE_WAITS ? AT_START | AT_END : AT_END, source->offset);
+        } else if (event->is_whole && program->position < program->count && next->queued == event->queued
+                   && next->at <= source->until) {
+            program->position++;
+            add_call(text, record, AT_START | AT_END, source->offset);
+            event = next;
+        } else if (event->is_whole && record->until <= source->until && is_movement(record)) {
+            /* One line is parsed faster than two: a send's at its start, the others' at their end, so that bytes are
+             * sent before they are received. */
+            if (is_movement(record) > 0)
+                add_call(text, record, AT_START | AT_END, source->offset);
+            event->queued->record.flags = is_movement(record) > 0 ? LINE_WRITTEN : LINE_WAITS;
+            continue;
+        } else {
+            add_call(text, record, AT_START, source->offset);
+            if (event->is_whole)
+                continue;
+        }
+        free_queued(source, event->queued);
+    }
+}
+
+int source_has_ended(struct source *source, int number)
+{
+    const struct program *program = &source->programs[number % MAX_PROGRAMS];
+    return program->is_dead && program->position == program->count;
+}
+
+u64 source_horizon(struct source *source)
+{
+    u64 horizon = source->until;
+    for (int number = 0; number < MAX_PROGRAMS; number++) {
+        const struct program *program = &source->programs[number];
+        if (program->position < program->count && program->events[program->position].at < horizon)
+            horizon = program->events[program->position].at;
+    }
+    return horizon ? horizon - source->offset : 0;
+}
+
+u64 source_lost(struct source *source)
+{
+    return source->shared->lost + source->dropped;
+}
+
+u64 source_lost_threads(struct source *source)
+{
+    return source->shared->lost_threads;
+}
+
+u64 source_repeated(struct source *source)
+{
+    return source->shared->repeated;
+}
