@@ -111,7 +111,7 @@ def test_data_and_addresses_of_a_pair() -> None:
     (sent,) = calls(trace, "client", "sendto")
     assert (sent.requested, sent.size, sent.data) == (5000, 5000, b"x" * 4096)
     (received,) = calls(trace, "server", "recvfrom")
-    assert (received.size, received.flags) == (5000, {"MSG_WAITALL"})
+    assert (received.size, received.flags) == (5000, frozenset({"MSG_WAITALL"}))
     (answer,) = calls(trace, "server", "sendmsg")
     assert (answer.size, answer.data) == (6, b"answer")
     (accepted,) = calls(trace, "server", "accept4")

@@ -6,6 +6,7 @@ is read as that to the next request. At the end one is left over.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -57,15 +58,13 @@ def answered_twice(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def _repetition(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Call] | None:
     """Return a wait that timed out, and the equal requests before and after it; None if there are none."""
-    sends = trace_index.sends(socket)
-    for first, second in pairwise(sends):
+    for first, second in pairwise(trace_index.sends(socket)):
         if first.data != second.data or first.size != second.size or not first.data:
             continue
-        between = [
-            call
-            for call in trace_index.calls_by_process[first.process]
-            if first.at < call.at < second.at and socket.number in (call.socket, *call.sockets)
-        ]
+        calls = trace_index.calls_by_process[first.process]
+        after = bisect_right(calls, first.at, key=lambda call: call.at)
+        until = bisect_left(calls, second.at, key=lambda call: call.at)
+        between = [call for call in calls[after:until] if socket.number in (call.socket, *call.sockets)]
         if any(call.name in RECEIVING and call.size for call in between):
             continue
         wait = next((call for call in between if has_timed_out(call, socket)), None)

@@ -310,14 +310,20 @@ def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a short message that was sent with the unused rest of its buffer."""
     for socket in trace_index.sockets("stream", "datagram", "seqpacket"):
         read: Call | None = None
+        records: dict[int, bool] = {}  # by size
         for call in trace_index.calls_by_socket[socket.number]:
             if call.name in RECEIVING and call.size:
                 read = call
             if call.name not in SENDING or not call.size or not call.data:
                 continue
             rest = _unused_rest(call, read, is_datagram=socket.kind == "datagram")
-            if rest is None or (rest.certainty == "inferred" and _is_record(trace_index, socket, call)):
+            if rest is None:
                 continue
+            if rest.certainty == "inferred":
+                if call.size not in records:
+                    records[call.size] = _is_record(trace_index, socket, call)
+                if records[call.size]:
+                    continue
             yield Finding(
                 "whole-buffer",
                 "A whole buffer is sent for a short message",
