@@ -12,6 +12,7 @@ import pytest
 from tests.check.helpers import BOTHENDS_COMMAND, write_server_script
 from tests.check.test_server import TEXTBOOK_SERVER
 from tests.tools import needs_tool
+from tests.trace.running import page_data
 from tests.wire.hosts import needs_hosts
 
 
@@ -31,7 +32,7 @@ def test_failed_case_with_trace_writes_page_and_trace_file(tmp_path: Path) -> No
     page = folder / "tcp-restart.html"
     assert f"picture   {page}" in done.stdout
     assert {each.name for each in folder.iterdir()} == {"tcp-restart.html", "tcp-restart.trace"}
-    assert "EADDRINUSE" in page.read_text(encoding="utf-8")
+    assert "EADDRINUSE" in str(page_data(page.read_text(encoding="utf-8")))
     opened = subprocess.run(
         [*BOTHENDS_COMMAND, "trace", "--open", str(folder / "tcp-restart.trace")],
         capture_output=True, text=True, timeout=50, check=False,

@@ -178,7 +178,8 @@ def log_of(engine: type[Engine], traffic: Traffic, observe: LoggedTraffic, strea
             records[-1]["length"] += record["length"]  # the kernel divides a stream as it likes
         else:
             records.append(record)
-        if traffic.act is read_nothing:
+    if traffic.act is read_nothing:
+        for record in records:
             record.pop("sent", None), record.pop("length", None)
     if traffic.act is ask_and_half_close:  # the EOF may come before the kernel has taken the reply
         records.sort(key=lambda record: str(record["event"]))

@@ -130,7 +130,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="trace-sequence-numbers-wrap",
-        file="src/bothends/trace/correlation/correlator.py",
+        file="src/bothends/trace/correlation/streams.py",
         old="    return number - (1 << 32) if number >> 31 else number",
         new="    return number",
         breaks="packets before the first one seen have offsets of four gigabytes",

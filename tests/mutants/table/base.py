@@ -226,7 +226,7 @@ MUTATIONS: Final = (
         tests="tests/log/test_json.py",
     ),
     Mutation(
-        name="observer-file-mixes-lines-in-a-pipe",
+        name="osutil-mixes-lines-in-a-pipe",
         file="src/bothends/osutil/observer_file.py",
         old="parts = divide_lines(data, select.PIPE_BUF)",
         new="parts = divide_lines(data, 1 << 20)",

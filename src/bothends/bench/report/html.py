@@ -91,9 +91,9 @@ def _notes(document: Document) -> list[str]:
     rows = "".join(f"<tr><th>{markup(n)}</th><td>{markup(v)}</td></tr>" for n, v in document.machine.items())
     notes = [*(() if document.knee else document.notes), *text.remarks(document)]
     paragraphs = [f"<p>{markup(note)}</p>" for note in notes]
-    every = " Every response was compared byte for byte."
-    compared = "" if any(each.load.verified for each in document.entries) else every
-    footer = f"<footer>Measured {markup(document.made)}.{compared}</footer>"
+    are_all_compared = not any(each.load.verified for each in document.entries)
+    made = f"Measured {document.made}.{' Every response was compared byte for byte.' * are_all_compared}"
+    footer = f"<footer>{markup(made)}</footer>"
     return ["<h2>Host</h2>", f"<div class=wide><table>{rows}</table></div>", *paragraphs, footer]
 
 

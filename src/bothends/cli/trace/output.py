@@ -503,7 +503,7 @@ def open_call_source(wanted: str | None, *, has_wire: bool = False) -> Iterator[
         yield None
         return
     with source:
-        if wanted is None and sys.stderr.isatty():
+        if wanted is None and terminal.is_terminal(sys.stderr):
             terminal.note("calls are seen with eBPF, which root may use; --with strace chooses strace")
         yield source
 
