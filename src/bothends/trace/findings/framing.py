@@ -16,6 +16,7 @@ from typing import Final, Literal
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.http_messages import is_whole_http_send
 from bothends.trace.findings.turns import (
     Turn,
     ended_without_reading,
@@ -371,7 +372,7 @@ def _unused_rest(call: Call, read: Call | None, *, is_datagram: bool) -> _Rest |
             "inferred",
             f"NULs after {len(filled):,} bytes, and a size that is a power of two",
         )
-    if known is None:
+    if known is None or is_whole_http_send(data, call.size) or _announces(known, call.size):
         return None
     what = f"{call.size - len(known)} NULs follow, the unused rest of a buffer"
     if call.size > len(data):
@@ -399,6 +400,11 @@ def _text_before_padding(data: bytes) -> bytes | None:
     padding = len(data) - len(text)
     is_padded = padding >= MIN_PADDING and padding >= len(data) // 4
     return text if is_padded and text and _is_text(text) else None
+
+
+def _announces(text: bytes, size: int) -> bool:
+    """Return whether a text holds the number of NULs that follow it: they are a body, and no rest."""
+    return any(int(number) == size - len(text) for number in re.findall(rb"\d{1,12}", text))
 
 
 def _is_record(trace_index: TraceIndex, socket: Socket, call: Call) -> bool:

@@ -25,6 +25,7 @@ from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import (
     body_of_whole_request,
+    ends_with_last_chunk,
     is_whole_request,
     is_whole_response,
     missing_of_request,
@@ -247,21 +248,33 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n")',
         )
     body = 0 if is_server else body_of_whole_request(data, size)
-    if body:
+    is_chunked = not is_server and ends_with_last_chunk(data, size, spoken[-1].calls[-1].data)
+    if body or is_chunked:
+        which = (
+            "and ends with the last chunk, 0\\r\\n\\r\\n"
+            if is_chunked
+            else f"with the {bytes_text(body)} of body that Content-Length announces"
+        )
         return Finding(
             "http-read-to-eof",
             "The server reads an HTTP request beyond its body",
-            f"{state}: the request is complete, with the {bytes_text(body)} of body that Content-Length "
-            f"announces, so probably {other} reads up to EOF, which does not come on a connection that stays "
-            "open.",
-            "Read exactly as many bytes of body as Content-Length says (RFC 9112, section 6).",
+            f"{state}: the request is complete, {which}, so probably {other} "
+            + ("reads the body in blocks, and not by its chunks, or " if is_chunked else "reads ")
+            + "up to EOF, which does not come on a connection that stays open.",
+            "Read the chunks, each with its size in front, until the one of size 0 (RFC 9112, section 7.1)."
+            if is_chunked
+            else "Read exactly as many bytes of body as Content-Length says (RFC 9112, section 6).",
             events,
             "inferred",
             "the request is complete, and the reader goes on",
             process=read.process,
             sockets=sockets,
-            in_c="while (have < content_length && (n = recv(fd, body + have, content_length - have, 0)) > 0)",
-            in_python='body = self.rfile.read(int(self.headers["Content-Length"]))',
+            in_c="while ((size = read_chunk_size(fd)) > 0) read_exactly(fd, chunk, size + 2);  /* and CRLF */"
+            if is_chunked
+            else "while (have < content_length && (n = recv(fd, body + have, content_length - have, 0)) > 0)",
+            in_python="while size := int(f.readline().split(b';')[0], 16): body += f.read(size); f.readline()"
+            if is_chunked
+            else 'body = self.rfile.read(int(self.headers["Content-Length"]))',
         )
     wanted = fixed_read(each, peer, read, size)
     if wanted:

@@ -24,6 +24,7 @@ from bothends.trace.findings import (
     framing,
     hanging_reads,
     hangs,
+    http_bodies,
     http_lengths,
     idle_http_clients,
     interruptions,
@@ -40,6 +41,7 @@ from bothends.trace.findings import (
     records,
     resets,
     select_sets,
+    self_requests,
     short_reads,
     split_characters,
     streams,
@@ -141,11 +143,15 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "loop-blocked": blocked_loops.loop_blocked,
     "blocked-by-slow-reader": blocked_loops.blocked_by_slow_reader,
     "select-set-reused": select_sets.select_set_reused,
+    "waits-for-itself": self_requests.waits_for_itself,
     "not-accepted": hangs.not_accepted,
     "keyboard": hangs.keyboard,
     "copy-keeps-open": kept_open.copy_keeps_open,
     "buffered-data-skipped": buffered_reads.buffered_data_skipped,
     "pool-exhausted": thread_pools.pool_exhausted,
+    "send-not-resumed": unsent_output.send_not_resumed,
+    "http-continue-awaited": http_bodies.http_continue_awaited,
+    "http-body-awaited": http_bodies.http_body_awaited,
     "http-incomplete": hanging_reads.http_incomplete,
     "http-read-to-eof": hanging_reads.http_read_to_eof,
     "http-no-length": kept_open.http_no_length,
@@ -249,6 +255,18 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
     "select-set-reused": _OF_A_HANG | {*_HANGS, "busy-loop", "zero-timeout", "listener-closed-with-queue"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
+    "waits-for-itself": _OF_A_HANG
+    | {
+        "not-accepted",
+        "request-ignored",
+        "http-unanswered",
+        "timeout-too-short",
+        "listener-closed-with-queue",
+    },
+    "send-not-resumed": _OF_A_HANG | {*_HANGS, "http-length-wrong", "one-recv-per-message"},
+    **dict.fromkeys(
+        ("http-continue-awaited", "http-body-awaited"), _OF_A_HANG | {*_HANGS, "http-unanswered"}
+    ),
     "blocked-by-slow-reader": _OF_A_HANG
     | {"http-unanswered", "request-ignored", "not-accepted", "listener-closed-with-queue"},
     "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},
@@ -266,7 +284,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "bind-error-ignored": _REFUSED
     | {"port-in-use", "stale-path", "bind-failed", "udp-wrong-address", "udp-other-port"},
     **dict.fromkeys(
-        ("accept-without-listen", "bind-failed", "port-in-use", "stale-path", "interrupted-call"), _REFUSED
+        ("accept-without-listen", "bind-failed", "port-in-use", "stale-path", "interrupted-call"),
+        _REFUSED | {"not-accepted"},
     ),
     "connect-not-awaited": _REFUSED | {"so-error-ignored", "connect-unanswered", "write-after-close"},
     "so-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
