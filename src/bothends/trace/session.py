@@ -613,7 +613,11 @@ class TraceSession:
                 )
         if self.kernel is not None:
             self.kernel.close()
-            if self.kernel.has_lost() or self._kernel_events > MAX_KERNEL_EVENTS:
+            # The tracepoints see the whole machine. If no event concerned this run, those lost did not either.
+            has_lost = self.kernel.has_lost() and any(
+                isinstance(point.event, KernelEvent) for point in self.trace.points
+            )
+            if has_lost or self._kernel_events > MAX_KERNEL_EVENTS:
                 self.trace.notes.append("the kernel's reasons are not complete: there were too many drops")
         unparsed = sum(each.parser.unparsed_count for each in self._programs)
         if unparsed:

@@ -1,7 +1,7 @@
 """A rule about a server that waits for an answer of its own: the connection is in its accept queue. Pure.
 
 While the only thread that accepts handles a request, it connects to its own listener, or asks another server
-that asks it in turn. Nobody accepts that connection until the first request is done.
+that asks it in turn. That connection stays in the accept queue until the first request is done.
 """
 
 from __future__ import annotations
