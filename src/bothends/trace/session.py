@@ -613,7 +613,7 @@ class TraceSession:
                 )
         if self.kernel is not None:
             self.kernel.close()
-            # The tracepoints see the whole machine. If no event concerned this run, those lost did not either.
+            # The tracepoints see all packets: if no event concerned this run, those lost did not either.
             has_lost = self.kernel.has_lost() and any(
                 isinstance(point.event, KernelEvent) for point in self.trace.points
             )

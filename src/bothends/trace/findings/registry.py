@@ -22,6 +22,7 @@ from bothends.trace.findings import (
     descriptor_use,
     exits,
     framing,
+    greetings,
     hanging_reads,
     hangs,
     http_bodies,
@@ -34,6 +35,7 @@ from bothends.trace.findings import (
     kept_open,
     kernel_reasons,
     late_replies,
+    length_inclusion,
     loops,
     path,
     processes,
@@ -123,6 +125,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "linger-reset": resets.linger_reset,
     "record-size-differs": records.record_size_differs,
     "length-counts-characters": character_lengths.length_counts_characters,
+    "length-includes-prefix": length_inclusion.length_includes_prefix,
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "text-as-length": framing.text_as_length,
@@ -160,6 +163,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "http-body-without-length": http_lengths.http_body_without_length,
     "character-split": split_characters.character_split,
     "keep-alive-race": keep_alive.keep_alive_race,
+    "greeting-not-read": greetings.greeting_not_read,
     "exited-with-unsent-data": unsent_output.exited_with_unsent_data,
     "exited-on-reset": exits.exited_on_reset,
     "exited-mid-conversation": exits.exited_mid_conversation,
@@ -309,7 +313,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "zero-size-read": _OF_A_HANG | {"one-recv-per-message", "closed-without-answer"},
     "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow", "listener-closed-with-queue"}),
     **dict.fromkeys(
-        ("length-counts-characters", "length-byte-order", "text-as-length"),
+        ("length-counts-characters", "length-byte-order", "text-as-length", "length-includes-prefix"),
         frozenset(
             {
                 *_HANGS,
@@ -324,6 +328,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "record-size-differs": _OF_A_HANG
     | {*_HANGS, "one-recv-per-message", "length-byte-order", "exited-mid-conversation"},
     "message-abandoned": _OF_A_HANG | {"text-as-length", "one-recv-per-message", "timeout-too-short"},
+    "whole-buffer": _OF_A_HANG | {*_HANGS},
+    "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),
     "exited-with-unsent-data": _OF_A_HANG | {"short-send", "exited-mid-conversation"},

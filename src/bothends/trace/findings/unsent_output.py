@@ -34,7 +34,10 @@ def exited_with_unsent_data(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a program that got EAGAIN for a part of its output, and exited without sending it."""
     for socket in trace_index.sockets("stream"):
         sends = [call for call in trace_index.calls_by_socket[socket.number] if call.name in SENDING]
-        if len(sends) < 2 or not _leaves_a_rest(sends[-2], sends[-1]):
+        # An event loop keeps the rest of a short send in memory, until the socket is writable.
+        is_rest = len(sends) > 1 and _leaves_a_rest(sends[-2], sends[-1])
+        is_first = bool(sends) and _awaits_room_after(trace_index, sends[-1])
+        if not is_rest and not is_first:
             continue
         last = sends[-1]
         ended, status = trace_index.ended_at(last.process), trace_index.process(last.process).status
@@ -53,12 +56,21 @@ def exited_with_unsent_data(trace_index: TraceIndex) -> Iterator[Finding]:
             "lost.",
             "Exit when everything is sent: in Node.js in the callback of end(), not by process.exit() after "
             "it; with asyncio after await writer.drain() and writer.wait_closed().",
-            (sends[-2].number, last.number),
+            tuple(call.number for call in (sends[-2:] if is_rest else [last])),
             process=last.process,
             sockets=(socket.number,),
             in_c="while (left > 0) { poll(&(struct pollfd){fd, POLLOUT}, 1, -1); n = send(...); left -= n; }",
             in_python="await writer.drain(); writer.close(); await writer.wait_closed()",
         )
+
+
+def _awaits_room_after(trace_index: TraceIndex, last: Call) -> bool:
+    """Return whether the last send was short, and the program then asked epoll for room."""
+    is_short = not last.failed and 0 < last.size < (last.requested or 0)
+    return is_short and any(
+        call.name == "epoll_ctl" and "EPOLLOUT" in " ".join(call.arguments)
+        for call in trace_index.later_calls(last)
+    )
 
 
 def _leaves_a_rest(before: Call, last: Call) -> bool:
