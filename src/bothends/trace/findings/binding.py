@@ -87,17 +87,17 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
         closed = _closed_connection(trace_index, call, address)
         reuses = trace_index.has_option(socket, "SO_REUSEADDR", call.at)
         certainty, basis, in_c, in_python = "seen", "", "", ""
-        heirs = _heirs(trace_index, call, holder) if holder is not None else {}
+        inheritors = _inheritors(trace_index, call, holder) if holder is not None else {}
         title = "The port is in use"
-        if holder is not None and heirs:
-            heir = min(heirs)
+        if holder is not None and inheritors:
+            inheritor = min(inheritors)
             title = "A child process keeps the port: it inherited the listening socket"
-            pid, whose = trace_index.process(heir).pid, name_of(trace_index, holder.process)
+            pid, whose = trace_index.process(inheritor).pid, name_of(trace_index, holder.process)
             gone = "closed it" if trace_index.ended_at(holder.process) is None else "exited"
             text = (
                 f"bind to {address} failed: {whose} had {holder.address} and has {gone}, but process "
-                f"{pid} ({name_of(trace_index, heir)}), which it started, holds a copy as descriptor "
-                f"{', '.join(map(str, sorted(heirs[heir])))}. The port is free when the last copy is closed."
+                f"{pid} ({name_of(trace_index, inheritor)}), which it started, holds a copy as descriptor "
+                f"{', '.join(map(str, sorted(inheritors[inheritor])))}. The port is free when the last copy is closed."
             )
             remedy = (
                 "Open the listening socket with close-on-exec, and close it in a child after fork() if the "
@@ -158,7 +158,7 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _heirs(trace_index: TraceIndex, failed: Call, holder: Binding) -> dict[int, set[int]]:
+def _inheritors(trace_index: TraceIndex, failed: Call, holder: Binding) -> dict[int, set[int]]:
     """Return the processes that have the port only by inheritance, if the one that bound it has not."""
     held = trace_index.holders_at(holder.socket.number, failed.at)
     return {} if holder.process in held else held

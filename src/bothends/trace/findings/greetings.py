@@ -39,7 +39,7 @@ def greeting_not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             "The client probably takes the greeting for the answer to its request",
             f"{capitalized(server)} sent {formatting.quoted(greeting.data, greeting.total, _SHOWN)} before "
             f"it had read anything. {capitalized(client)} sent its first request without reading that, so "
-            "the first answer that it read is the greeting, and each later one is that to the request before. "
+            "the first answer that it read is the greeting, and each later one that to the request before. "
             f"It then exited with status {trace_index.process(read.process).status}.",
             "Read the greeting before the first request. Then read one answer for each request.",
             (greeting.calls[0].number, spoken[0].calls[0].number, read.number),
