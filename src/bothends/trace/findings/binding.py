@@ -97,7 +97,7 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
             text = (
                 f"bind to {address} failed: {whose} had {holder.address} and has {gone}, but process "
                 f"{pid} ({name_of(trace_index, inheritor)}), which it started, holds a copy as descriptor "
-                f"{', '.join(map(str, sorted(inheritors[inheritor])))}. The port is free when the last copy is closed."
+                f"{min(inheritors[inheritor])}. The port is free when the last copy is closed."
             )
             remedy = (
                 "Open the listening socket with close-on-exec, and close it in a child after fork() if the "
