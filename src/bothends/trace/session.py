@@ -649,7 +649,11 @@ class TraceSession:
                 )
         if self.kernel is not None:
             self.kernel.close()
-            if self.kernel.has_lost() or self._kernel_events > MAX_KERNEL_EVENTS:
+            # The tracepoints see all packets: if no event concerned this run, those lost did not either.
+            has_lost = self.kernel.has_lost() and any(
+                isinstance(point.event, KernelEvent) for point in self.trace.points
+            )
+            if has_lost or self._kernel_events > MAX_KERNEL_EVENTS:
                 self.trace.notes.append("the kernel's reasons are not complete: there were too many drops")
         if self._bpf is not None:
             self.trace.notes += self._bpf.describe_lost()

@@ -152,6 +152,8 @@ class CallDecoder:
         self._processes: dict[int, TracedProcess] = {}  # by thread
         self._tables: dict[int, DescriptorTable] = {}  # by thread
         self._calls: dict[int, Call] = {}  # started and not ended, by thread
+        # By thread: 0 after a select() for sockets, then the number of the first one without any.
+        self._selecting: dict[int, int] = {}
         self._undrawn: dict[int, CallStarted] = {}  # the same, calls that are not on the timeline
         self._restarts: dict[int, _Restart] = {}  # interrupted calls, by thread
         self._now = 0  # when the current line's changes to descriptors happened
@@ -528,7 +530,7 @@ class CallDecoder:
             fill_time_limit(call, words)
             return True
         if name in WAITING:
-            return self._fill_waited(call, words, result_text, table)
+            return self._fill_waited(call, words, result_text, table) or self._is_first_empty(call, words)
         if not words or name not in ON_SOCKETS:
             return False
         at = 2 if name == "splice" else 0
@@ -588,7 +590,20 @@ class CallDecoder:
             if (socket := sockets_by_number.get(number)) is not None
         }
         call.ready, call.ready_events = tuple(reported), tuple(reported.values())
+        if call.sockets and call.name in SELECTS:
+            self._selecting[call.thread] = 0
         return bool(call.sockets)
+
+    def _is_first_empty(self, call: Call, words: list[str]) -> bool:
+        """Return whether it is a thread's first select() with empty sets after one with sockets.
+
+        select() with 0 descriptors is a sleep; with as many as before and none in a set, the set was lost.
+        """
+        if call.name not in SELECTS or words[:1] in ([], ["0"]) or call.descriptors_waited:
+            return False
+        if self._selecting.get(call.thread) == 0:
+            self._selecting[call.thread] = call.number
+        return self._selecting.get(call.thread) == call.number
 
     def _waited(self, member: arguments.WaitedDescriptor, table: DescriptorTable) -> Socket | None:
         socket = self._socket(member.number, member.label, table)

@@ -87,7 +87,26 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
         closed = _closed_connection(trace_index, call, address)
         reuses = trace_index.has_option(socket, "SO_REUSEADDR", call.at)
         certainty, basis, in_c, in_python = "seen", "", "", ""
-        if holder is not None:
+        inheritors = _inheritors(trace_index, call, holder) if holder is not None else {}
+        title = "The port is in use"
+        if holder is not None and inheritors:
+            inheritor = min(inheritors)
+            title = "A child process keeps the port: it inherited the listening socket"
+            pid, whose = trace_index.process(inheritor).pid, name_of(trace_index, holder.process)
+            gone = "closed it" if trace_index.ended_at(holder.process) is None else "exited"
+            text = (
+                f"bind to {address} failed: {whose} had {holder.address} and has {gone}, but process "
+                f"{pid} ({name_of(trace_index, inheritor)}), which it started, holds a copy as descriptor "
+                f"{min(inheritors[inheritor])}. The port is free when the last copy is closed."
+            )
+            remedy = (
+                "Open the listening socket with close-on-exec, and close it in a child after fork() if the "
+                "child does not accept. SO_REUSEADDR does not help while a socket listens there."
+            )
+            evidence = (holder.call.number, call.number)
+            in_c = "int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);"
+            in_python = "subprocess.Popen(command, close_fds=True)   # and no set_inheritable(True)"
+        elif holder is not None:
             whose = name_of(trace_index, holder.process)
             pid = trace_index.process(holder.process).pid
             text = (
@@ -126,7 +145,7 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
             remedy = f"Find it with bothends sockets or ss -l{kind}np, and end it; or use another port."
         yield Finding(
             "port-in-use",
-            "The port is in use",
+            title,
             text,
             remedy,
             evidence,
@@ -137,6 +156,12 @@ def port_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c=in_c,
             in_python=in_python,
         )
+
+
+def _inheritors(trace_index: TraceIndex, failed: Call, holder: Binding) -> dict[int, set[int]]:
+    """Return the processes that have the port only by inheritance, if the one that bound it has not."""
+    held = trace_index.holders_at(holder.socket.number, failed.at)
+    return {} if holder.process in held else held
 
 
 def _failed_binds(trace_index: TraceIndex, *errors: str) -> Iterator[tuple[Call, Socket]]:

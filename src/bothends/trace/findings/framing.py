@@ -16,6 +16,7 @@ from typing import Final, Literal
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.http_messages import is_whole_http_send
 from bothends.trace.findings.turns import (
     Turn,
     ended_without_reading,
@@ -144,17 +145,19 @@ def _misread(
 ) -> Mismatch | None:
     """Return how the reader showed that it took another length from the first prefix, or None."""
     sender = sent.calls[0].number
-    header = _read_of_header(received, framing.width)
+    header = read_of_header(received, framing.width)
     if header is not None:
         name = name_of(trace_index, header.process)
-        following = _next_read(trace_index, header)
+        following = next_read(trace_index, header)
         if following is not None and following.requested is not None:
             asked, expected = following.requested, (misread, misread - framing.width)
             evidence = (sender, header.number, following.number)
             if asked in expected and asked != size:
                 return "seen", "", f": {name} read it and then asked for {asked} bytes.", evidence
+            if asked == size + framing.width * framing.includes_prefix:
+                return None  # it takes the length as it was written: it may not count the prefix
             is_chunk = size < asked <= misread and received.total <= framing.width + size
-            if is_chunk and _is_stuck(trace_index, reader, following):
+            if is_chunk and is_stuck(trace_index, reader, following):
                 basis = f"{name} asked for {asked} bytes after it had read the length, and got {size}"
                 text = f": {name} probably read the second, and waits for so much."
                 return "inferred", basis, text, evidence
@@ -183,7 +186,7 @@ def _misread(
     return "inferred", basis, text, (sender, last.number, waiting.number)
 
 
-def _is_stuck(trace_index: TraceIndex, reader: Socket, read: Call) -> bool:
+def is_stuck(trace_index: TraceIndex, reader: Socket, read: Call) -> bool:
     """Return whether the reader sent nothing from a read on: it waits for the rest, or has given up."""
     return not any(call.name in SENDING and call.size for call in trace_index.later_calls(read)) and (
         is_waiting_to_read(trace_index, reader) is not None
@@ -191,7 +194,7 @@ def _is_stuck(trace_index: TraceIndex, reader: Socket, read: Call) -> bool:
     )
 
 
-def _read_of_header(received: Turn, width: int) -> Call | None:
+def read_of_header(received: Turn, width: int) -> Call | None:
     """Return the read that completed a header of `width` bytes, and read nothing beyond it."""
     total = 0
     for call in received.calls:
@@ -201,7 +204,7 @@ def _read_of_header(received: Turn, width: int) -> Call | None:
     return None
 
 
-def _next_read(trace_index: TraceIndex, call: Call) -> Call | None:
+def next_read(trace_index: TraceIndex, call: Call) -> Call | None:
     """Return the next receive of the same process, if it reads on before it sends or closes."""
     for following in trace_index.later_calls(call):
         if following.process != call.process:
@@ -223,11 +226,11 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
         sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
         for width in (4, 8, 2):
             text = sent.data[:width]
-            header = _read_of_header(received, width)
+            header = read_of_header(received, width)
             if header is None or len(text) < width or not _is_text(sent.data):
                 continue
             numbers = (int.from_bytes(text, "big"), int.from_bytes(text, "little"))
-            following, name = _next_read(trace_index, header), name_of(trace_index, header.process)
+            following, name = next_read(trace_index, header), name_of(trace_index, header.process)
             shown = formatting.quoted(text, width, width)
             certainty: Literal["seen", "inferred"] = "seen"
             basis, evidence = "", tuple[int, ...]()
@@ -239,7 +242,7 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
                 following is not None
                 and width == 4
                 and min(numbers) >= (following.requested or 0) >= LARGE_READ
-                and _is_stuck(trace_index, reader, following)
+                and is_stuck(trace_index, reader, following)
             ):
                 certainty = "inferred"
                 basis = f"after 4 bytes it asked for {following.requested}, and never answered"
@@ -285,7 +288,7 @@ def _length_as_digits(trace_index: TraceIndex) -> Iterator[Finding]:
             digits = header.data[: header.size].hex()
             if header.size not in (2, 4, 8) or header.requested != header.size or not digits.isdecimal():
                 continue
-            length, following = int(digits, 16), _next_read(trace_index, header)
+            length, following = int(digits, 16), next_read(trace_index, header)
             if following is None or following.requested != int(digits) or int(digits) in (0, length):
                 continue
             senders = trace_index.senders_of(header)
@@ -324,6 +327,9 @@ def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
                     records[call.size] = _is_record(trace_index, socket, call)
                 if records[call.size]:
                     continue
+            if rest.is_behind and read is not None:
+                yield _not_flipped(trace_index, socket, read, call, rest)
+                break
             yield Finding(
                 "whole-buffer",
                 "A whole buffer is sent for a short message",
@@ -342,6 +348,23 @@ def whole_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
             break
 
 
+def _not_flipped(trace_index: TraceIndex, socket: Socket, read: Call, call: Call, rest: _Rest) -> Finding:
+    """Return the finding for a program that sends what is behind the message in its buffer."""
+    return Finding(
+        "whole-buffer",
+        "The unused rest of a buffer is sent in place of the message",
+        f"{capitalized(name_of(trace_index, call.process))} read "
+        f"{formatting.quoted(rest.text, read.size, SHOWN)} and then sent {call.size} NULs: {rest.what}.",
+        "In Java call flip() between read() and write(): it sets the limit to the position, and the position "
+        "to 0. Then clear() or compact() before the next read().",
+        (read.number, call.number),
+        process=call.process,
+        sockets=(socket.number,),
+        in_c="send(s, buffer, n, 0);   /* not buffer + n */",
+        in_python="s.sendall(buffer[:n])   # n as recv_into() returned it",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Rest:
     """The unused rest of a buffer: the message before it, and what shows it."""
@@ -351,6 +374,7 @@ class _Rest:
     certainty: Literal["seen", "inferred"] = "seen"
     basis: str = ""
     is_echo: bool = False
+    is_behind: bool = False  # only the rest was sent, and not the message: flip() is missing
 
 
 def _unused_rest(call: Call, read: Call | None, *, is_datagram: bool) -> _Rest | None:
@@ -369,6 +393,13 @@ def _unused_rest(call: Call, read: Call | None, *, is_datagram: bool) -> _Rest |
                 f"{call.size - read.size} bytes {rest}"
             )
             return _Rest(text, what, is_echo=True)
+    is_rest = read is not None and read.size and (read.requested or 0) - read.size == call.size
+    if read is not None and is_rest and len(data) >= min(call.size, 4096) and not data.strip(b"\0"):
+        what = (
+            f"recv() had returned {read.size} bytes into a buffer of {read.requested}, and the "
+            f"{call.size} NULs are the rest of that buffer, from the position after them"
+        )
+        return _Rest(read.data[: read.size], what, is_echo=True, is_behind=True)
     known = _text_before_padding(data) if len(call.data) >= min(call.size, 4096) else None
     if known is None and is_datagram and (filled := _filled_part_of_buffer(data, call.size)):
         return _Rest(
@@ -377,7 +408,7 @@ def _unused_rest(call: Call, read: Call | None, *, is_datagram: bool) -> _Rest |
             "inferred",
             f"NULs after {len(filled):,} bytes, and a size that is a power of two",
         )
-    if known is None:
+    if known is None or is_whole_http_send(data, call.size) or _announces(known, call.size):
         return None
     what = f"{call.size - len(known)} NULs follow, the unused rest of a buffer"
     if call.size > len(data):
@@ -405,6 +436,11 @@ def _text_before_padding(data: bytes) -> bytes | None:
     padding = len(data) - len(text)
     is_padded = padding >= MIN_PADDING and padding >= len(data) // 4
     return text if is_padded and text and _is_text(text) else None
+
+
+def _announces(text: bytes, size: int) -> bool:
+    """Return whether a text holds the number of NULs that follow it: they are a body, and no rest."""
+    return any(int(number) == size - len(text) for number in re.findall(rb"\d{1,12}", text))
 
 
 def _is_record(trace_index: TraceIndex, socket: Socket, call: Call) -> bool:

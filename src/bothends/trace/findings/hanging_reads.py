@@ -15,6 +15,7 @@ waits for is inferred from the bytes, and from the sizes of its reads:
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -25,6 +26,7 @@ from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import (
     body_of_whole_request,
+    ends_with_last_chunk,
     is_whole_request,
     is_whole_response,
     missing_of_request,
@@ -53,6 +55,8 @@ from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
+# The arguments of execve(), as strace shows them, of programs that are not compiled.
+_INTERPRETER: Final = re.compile(r'(\["|")?([^"]*/)?(python|node|java|ruby|perl|php|sh\b)')
 UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds
 _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
 
@@ -247,21 +251,33 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: example\\r\\n\\r\\n")',
         )
     body = 0 if is_server else body_of_whole_request(data, size)
-    if body:
+    is_chunked = not is_server and ends_with_last_chunk(data, size, spoken[-1].calls[-1].data)
+    if body or is_chunked:
+        which = (
+            "and ends with the last chunk, 0\\r\\n\\r\\n"
+            if is_chunked
+            else f"with the {bytes_text(body)} of body that Content-Length announces"
+        )
         return Finding(
             "http-read-to-eof",
             "The server reads an HTTP request beyond its body",
-            f"{state}: the request is complete, with the {bytes_text(body)} of body that Content-Length "
-            f"announces, so probably {other} reads up to EOF, which does not come on a connection that stays "
-            "open.",
-            "Read exactly as many bytes of body as Content-Length says (RFC 9112, section 6).",
+            f"{state}: the request is complete, {which}, so probably {other} "
+            + ("reads the body in blocks, and not by its chunks, or " if is_chunked else "reads ")
+            + "up to EOF, which does not come on a connection that stays open.",
+            "Read the chunks, each with its size in front, until the one of size 0 (RFC 9112, section 7.1)."
+            if is_chunked
+            else "Read exactly as many bytes of body as Content-Length says (RFC 9112, section 6).",
             events,
             "inferred",
             "the request is complete, and the reader goes on",
             process=read.process,
             sockets=sockets,
-            in_c="while (have < content_length && (n = recv(fd, body + have, content_length - have, 0)) > 0)",
-            in_python='body = self.rfile.read(int(self.headers["Content-Length"]))',
+            in_c="while ((size = read_chunk_size(fd)) > 0) read_exactly(fd, chunk, size + 2);  /* and CRLF */"
+            if is_chunked
+            else "while (have < content_length && (n = recv(fd, body + have, content_length - have, 0)) > 0)",
+            in_python="while size := int(f.readline().split(b';')[0], 16): body += f.read(size); f.readline()"
+            if is_chunked
+            else 'body = self.rfile.read(int(self.headers["Content-Length"]))',
         )
     wanted = fixed_read(each, peer, read, size)
     if wanted:
@@ -269,6 +285,21 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             each, read, wait, spoken[-1].calls[-1:],
             f"{state}: it reads {bytes_text(wanted)} in all, and {size:,} came.",
         )  # fmt: skip
+    if not is_server and _lacks_carriage_return(spoken):
+        return Finding(
+            "no-newline",
+            "The last line ends with \\n alone, and each end waits for the other",
+            f"{state}. Every line that {name} sent before ends with \\r\\n, and was answered; the last "
+            f"one ends with \\n: probably {other} reads up to \\r\\n.",
+            "End every line of this protocol with \\r\\n, the lines of a text that is sent in it too.",
+            events,
+            "inferred",
+            "the lines before end with \\r\\n",
+            process=wait.process,
+            sockets=sockets,
+            in_c='send(fd, "\\r\\n.\\r\\n", 5, 0);',
+            in_python='s.sendall(text.replace("\\n", "\\r\\n").encode() + b"\\r\\n.\\r\\n")',
+        )
     if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
         return None
     if not is_server and _answered_before(spoken):
@@ -293,7 +324,8 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         return Finding(
             "no-newline",
             "The end of the line is missing, and each end waits for the other",
-            f"{state}: probably it reads up to a newline, and none was sent.",
+            f"{state}: probably it reads up to a newline, and none was sent."
+            + _hint_of_size(trace_index, wait, size),
             "End each message with the newline that the peer reads up to. If the peer reads to EOF, call "
             "shutdown(SHUT_WR) after the last byte.",
             events,
@@ -305,8 +337,11 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_python='s.sendall(text.encode() + b"\\n")',
         )
     if is_server:
-        return last_line_unended(trace_index, each, peer, spoken) or _end_not_sent(
-            each, peer, state, events, has_more_lines=holds_lines(each, peer, data)
+        unended = last_line_unended(trace_index, each, peer, spoken)
+        more = holds_lines(each, peer, data)
+        has_stopped = _has_stopped_listening(trace_index, each)
+        return unended or _end_not_sent(
+            each, peer, state, events, has_more_lines=more, has_stopped=has_stopped and not more
         )
     size_of_read = size_of_reads(each, peer, read)
     if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
@@ -348,6 +383,20 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     )
 
 
+def _lacks_carriage_return(spoken: list[Turn]) -> bool:
+    """Return whether the last line ends in \\n alone, and all that were answered before in \\r\\n."""
+    *earlier, last = [turn for turn in spoken if turn.kind == "sent" and len(turn.data) == turn.total]
+    is_bare = last.data.endswith(b"\n") and not last.data.endswith(b"\r\n")
+    return is_bare and bool(earlier) and all(turn.data.endswith(b"\r\n") for turn in earlier)
+
+
+def _hint_of_size(trace_index: TraceIndex, sender: ThreadState, size: int) -> str:
+    is_compiled = _INTERPRETER.match(trace_index.process(sender.process).command) is None
+    if size not in (4, 8) or not is_compiled:
+        return ""
+    return f" {size} bytes are the size of a pointer: in C, sizeof of a char * is not the length of its text."
+
+
 def _answered_before(spoken: list[Turn]) -> bool:
     """Return whether a request like the last one was answered: both end in a newline, or neither does."""
     *earlier, last = spoken
@@ -359,13 +408,35 @@ def _answered_before(spoken: list[Turn]) -> bool:
 
 
 def _end_not_sent(
-    each: Standstill, peer: Socket, state: str, events: tuple[int, ...], *, has_more_lines: bool
+    each: Standstill,
+    peer: Socket,
+    state: str,
+    events: tuple[int, ...],
+    *,
+    has_more_lines: bool,
+    has_stopped: bool = False,
 ) -> Finding:
     """Return the finding for a client that has an answer, and waits for its end."""
     other_reader = (
         " Or the lines that it waits for have come, and are in the buffer of another reader of the same "
         "connection."
     )
+    if has_stopped:
+        return Finding(
+            "not-closed",
+            "A server that shuts down waits until its connections end, and the client waits for the server",
+            f"{state}. The server has closed its listener, and only this connection keeps it running: "
+            "nothing closes it.",
+            "At shutdown end the connections that are idle too, after a time limit for those that are not.",
+            events,
+            "inferred",
+            "the listener is closed, and the server waits for this connection alone",
+            process=each.waiter.process,
+            sockets=(each.socket.number, peer.number),
+            in_c="close(listener); for (i = 0; i < count; i++) shutdown(connections[i], SHUT_RDWR);",
+            in_python="server.close(); writer.close()   # Node.js: sockets.forEach(s => s.end()); "
+            "closeIdleConnections()",
+        )
     return Finding(
         "not-closed",
         "The client waits for the end of the answer, and the connection stays open",
@@ -381,6 +452,16 @@ def _end_not_sent(
         in_c="shutdown(c, SHUT_WR); close(c);",
         in_python="connection.close()  # after the answer, and of every makefile() of it",
     )
+
+
+def _has_stopped_listening(trace_index: TraceIndex, each: Standstill) -> bool:
+    """Return whether the listener of a connection was closed everywhere, after the connection was used."""
+    listener = each.socket.accepted_from
+    if listener is None or trace_index.holders_at(listener, each.moment.now):
+        return False
+    reads = each.receives(each.socket)
+    closes = [call for call in trace_index.calls_by_socket[listener] if call.name == "close"]
+    return bool(reads) and bool(closes) and closes[-1].at > reads[0].at
 
 
 def waits_for_client_hello(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -228,6 +228,7 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
                 f"{call_name(each.waiter)} for {age(each, each.waiter)}, and accept() is not called.",
             )  # fmt: skip
             continue
+        accepts = [call for call in accepts if any(call.process == state.process for state in owners)]
         often = "never called accept()" if not accepts else _times(len(accepts))
         yield Finding(
             "not-accepted",

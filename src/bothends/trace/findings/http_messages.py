@@ -12,6 +12,7 @@ _RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})[ \r\n]")
 _CONTENT_LENGTH: Final = re.compile(rb"(?i)\ncontent-length:[ \t]*(\d{1,15})[ \t]*(\r?\n|\Z)")
 _CHUNKED: Final = re.compile(rb"(?i)\ntransfer-encoding:[^\r\n]*chunked[ \t]*(\r?\n|\Z)")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
+_EXPECTS_CONTINUE: Final = re.compile(rb"(?i)\nexpect:[ \t]*100-continue[ \t]*(\r?\n|\Z)")
 _SELF_DELIMITED: Final = re.compile(rb"(?i)\n(transfer-encoding:|connection:[ \t]*(close|upgrade))")
 _CLOSES: Final = re.compile(rb"(?i)\n(connection:[^\r\n]*\b(close|upgrade)|upgrade:)")
 
@@ -43,6 +44,52 @@ def body_of_whole_request(data: bytes, size: int) -> int:
     header, separator, _ = data.partition(b"\r\n\r\n")
     length = _CONTENT_LENGTH.search(header + b"\r\n") if separator and _REQUEST.match(data) else None
     return int(length[1]) if length is not None and not _missing_of_body(header, size) else 0
+
+
+def ends_with_last_chunk(data: bytes, size: int, end: bytes) -> bool:
+    """Return whether an HTTP request has a chunked body, all of which was sent.
+
+    Args:
+        data: the first bytes of what was sent.
+        size: the number of bytes that were sent.
+        end: the bytes of the last call, which show the last chunk if the first bytes do not reach it.
+    """
+    header, separator, body = data.partition(b"\r\n\r\n")
+    if not separator or not _REQUEST.match(data) or _CHUNKED.search(header + b"\r\n") is None:
+        return False
+    if len(data) < size:
+        return end.endswith(b"\r\n0\r\n\r\n") or end == b"0\r\n\r\n"
+    return body.endswith(b"0\r\n\r\n") and not _missing_of_chunks(body)
+
+
+def expects_continue(data: bytes, size: int) -> bool:
+    """Return whether a request has only a header so far, and asks for 100 Continue before its body.
+
+    Args:
+        data: the first bytes of what was sent.
+        size: the number of bytes that were sent.
+    """
+    header, separator, body = data.partition(b"\r\n\r\n")
+    is_header = bool(separator) and not body and len(data) == size and _REQUEST.match(data) is not None
+    return is_header and _EXPECTS_CONTINUE.search(header + b"\r\n") is not None
+
+
+def why_without_body(request: bytes, response: bytes, size: int) -> str:
+    """Return why a response has no body, if its header is all that came; otherwise "".
+
+    Args:
+        request: what the client had sent.
+        response: the first bytes of what it received since.
+        size: the number of bytes that it received.
+    """
+    start = _RESPONSE.match(response)
+    if start is None or len(response) != size or not response.endswith(b"\r\n\r\n"):
+        return ""
+    if response.count(b"\r\n\r\n") != 1 or len(_REQUEST_LINE.findall(request)) != 1:
+        return ""
+    if start[2] in (b"204", b"304"):
+        return f"a response with the status {start[2].decode()} has no body"
+    return "a response to HEAD has no body" if request.startswith(b"HEAD ") else ""
 
 
 def rest_after_request_without_length(data: bytes) -> bytes:
@@ -87,6 +134,19 @@ def leaves_connection_open(request: bytes, response: bytes, size: int) -> bool:
     header = response.partition(b"\r\n\r\n")[0]
     is_one = len(lines) == 1 and _REQUEST.match(request) is not None and b" HTTP/1.1" in request
     return is_one and not any(_CLOSES.search(each) for each in (request, header))
+
+
+def is_whole_http_send(data: bytes, size: int) -> bool:
+    """Return whether a send of `size` bytes is a header and the body that it announces.
+
+    Args:
+        data: the first bytes of the send.
+        size: the number of bytes that were sent.
+    """
+    header, separator, _ = data.partition(b"\r\n\r\n")
+    length = _CONTENT_LENGTH.search(header + b"\r\n") if separator else None
+    is_http = _REQUEST.match(data) is not None or _RESPONSE.match(data) is not None
+    return is_http and length is not None and size <= len(header) + 4 + int(length[1])
 
 
 def missing_of_response(data: bytes, size: int, request: bytes) -> str:

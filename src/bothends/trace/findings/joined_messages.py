@@ -15,19 +15,29 @@ import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from bothends.trace.capture.calls import SENDING
+from bothends.trace.capture.calls import SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.framing import FRAMINGS
 from bothends.trace.findings.reading import others_may_act
-from bothends.trace.findings.standstill import age, bytes_text, call_name, evidence, standstills
+from bothends.trace.findings.standstill import (
+    Standstill,
+    ThreadState,
+    age,
+    bytes_text,
+    call_name,
+    evidence,
+    standstills,
+)
 from bothends.trace.findings.turns import Turn, stream_of
-from bothends.trace.model import Call
+from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 _MAX_MESSAGES: Final = 1_000  # that are counted
 _PROMPT_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
 _SHOWN: Final = 24  # bytes of a message in a text
+_ANY_LINES: Final = "lines"
+_STREAM_BUFFERS: Final = frozenset({4096, 8192, 131072})  # stdio's, Java's and Python's
 
 
 class _Messages(NamedTuple):
@@ -52,11 +62,17 @@ def messages_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
             stream_of(trace_index, each.socket, "sent"),
             stream_of(trace_index, each.socket, "received"),
         )
-        found = _count(sent, answers)
+        is_selecting = reader.call is not None and reader.call.name in WAITING
+        found = _count(sent, answers, any_lines=is_selecting and each.waiter.activity == "read")
         joined = _read_of_several(each.receives(each.peer), found.ends) if found is not None else None
         if found is None or joined is None or others_may_act(trace_index, each):
             continue
+        if found.framing == _ANY_LINES and joined.requested not in _STREAM_BUFFERS:
+            continue
         name, other = name_of(trace_index, each.waiter.process), name_of(trace_index, reader.process)
+        if found.framing == _ANY_LINES:
+            yield _line_in_buffer(each, each.peer, found, joined, reader, name, other)
+            continue
         answer = "answer" if found.answered == 1 else "answers"
         yield Finding(
             "messages-unanswered",
@@ -140,8 +156,35 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def _count(sent: Turn, answers: Turn) -> _Messages | None:
-    """Return the messages in both directions; None if they do not agree, or all are answered."""
+def _line_in_buffer(
+    each: Standstill, peer: Socket, found: _Messages, joined: Call, reader: ThreadState, name: str, other: str
+) -> Finding:
+    return Finding(
+        "messages-unanswered",
+        "A line probably waits in the reader's own buffer, where select() cannot see it",
+        f"{capitalized(name)} sent {found.sent} lines, and {other} read several of them in one "
+        f"{call_name(joined)}, sent {found.answered} of {found.sent} answers and waits in "
+        f"{call_name(reader)} for more data. {capitalized(name)} waits in {call_name(each.waiter)} for "
+        f"{age(each, each.waiter)}. "
+        f"A buffered stream takes all that is there: probably {other} takes one line of it and then asks "
+        "the kernel, whose buffer is empty.",
+        "Before you wait in select(), take every whole line from the buffer; or read with recv() into a "
+        "buffer of your own.",
+        evidence(joined, reader, each.waiter),
+        "inferred",
+        "fewer answers than lines, and a reader that waits in poll() after a read through a stream's buffer",
+        process=reader.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="while ((end = memchr(buffer, '\\n', have)) != NULL) take(buffer, end);  /* then poll() */",
+        in_python="buffer += s.recv(4096)\nwhile b'\\n' in buffer: line, buffer = buffer.split(b'\\n', 1)",
+    )
+
+
+def _count(sent: Turn, answers: Turn, *, any_lines: bool = False) -> _Messages | None:
+    """Return the messages in both directions; None if they do not agree, or all are answered.
+
+    `any_lines`: lines count even if they begin differently.
+    """
     if not sent.calls or not answers.calls:
         return None
     for framing in FRAMINGS:
@@ -151,10 +194,11 @@ def _count(sent: Turn, answers: Turn) -> _Messages | None:
             return _Messages(len(sizes), len(answered), ends, f"each after a length of {framing.width} bytes")
     lines, replies = _lines(sent), _lines(answers)
     first_words = {line.split(maxsplit=1)[0] for line in lines}
-    if not replies or len(lines) <= len(replies) or len(first_words) != 1:
+    if not replies or len(lines) <= len(replies) or (len(first_words) != 1 and not any_lines):
         return None
     ends = list(itertools.accumulate(map(len, lines[:_MAX_MESSAGES])))
-    return _Messages(len(lines), len(replies), ends, "lines that begin alike")
+    kind = "lines that begin alike" if len(first_words) == 1 else _ANY_LINES
+    return _Messages(len(lines), len(replies), ends, kind)
 
 
 def _lines(turn: Turn) -> list[bytes]:

@@ -22,8 +22,10 @@ from bothends.trace.findings import (
     descriptor_use,
     exits,
     framing,
+    greetings,
     hanging_reads,
     hangs,
+    http_bodies,
     http_lengths,
     idle_http_clients,
     interruptions,
@@ -33,6 +35,7 @@ from bothends.trace.findings import (
     kept_open,
     kernel_reasons,
     late_replies,
+    length_inclusion,
     loops,
     path,
     processes,
@@ -40,6 +43,7 @@ from bothends.trace.findings import (
     records,
     resets,
     select_sets,
+    self_requests,
     short_reads,
     split_characters,
     streams,
@@ -121,6 +125,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "linger-reset": resets.linger_reset,
     "record-size-differs": records.record_size_differs,
     "length-counts-characters": character_lengths.length_counts_characters,
+    "length-includes-prefix": length_inclusion.length_includes_prefix,
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "text-as-length": framing.text_as_length,
@@ -141,11 +146,15 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "loop-blocked": blocked_loops.loop_blocked,
     "blocked-by-slow-reader": blocked_loops.blocked_by_slow_reader,
     "select-set-reused": select_sets.select_set_reused,
+    "waits-for-itself": self_requests.waits_for_itself,
     "not-accepted": hangs.not_accepted,
     "keyboard": hangs.keyboard,
     "copy-keeps-open": kept_open.copy_keeps_open,
     "buffered-data-skipped": buffered_reads.buffered_data_skipped,
     "pool-exhausted": thread_pools.pool_exhausted,
+    "send-not-resumed": unsent_output.send_not_resumed,
+    "http-continue-awaited": http_bodies.http_continue_awaited,
+    "http-body-awaited": http_bodies.http_body_awaited,
     "http-incomplete": hanging_reads.http_incomplete,
     "http-read-to-eof": hanging_reads.http_read_to_eof,
     "http-no-length": kept_open.http_no_length,
@@ -154,6 +163,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "http-body-without-length": http_lengths.http_body_without_length,
     "character-split": split_characters.character_split,
     "keep-alive-race": keep_alive.keep_alive_race,
+    "greeting-not-read": greetings.greeting_not_read,
     "exited-with-unsent-data": unsent_output.exited_with_unsent_data,
     "exited-on-reset": exits.exited_on_reset,
     "exited-mid-conversation": exits.exited_mid_conversation,
@@ -249,6 +259,18 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
     "select-set-reused": _OF_A_HANG | {*_HANGS, "busy-loop", "zero-timeout", "listener-closed-with-queue"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
+    "waits-for-itself": _OF_A_HANG
+    | {
+        "not-accepted",
+        "request-ignored",
+        "http-unanswered",
+        "timeout-too-short",
+        "listener-closed-with-queue",
+    },
+    "send-not-resumed": _OF_A_HANG | {*_HANGS, "http-length-wrong", "one-recv-per-message"},
+    **dict.fromkeys(
+        ("http-continue-awaited", "http-body-awaited"), _OF_A_HANG | {*_HANGS, "http-unanswered"}
+    ),
     "blocked-by-slow-reader": _OF_A_HANG
     | {"http-unanswered", "request-ignored", "not-accepted", "listener-closed-with-queue"},
     "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},
@@ -266,7 +288,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "bind-error-ignored": _REFUSED
     | {"port-in-use", "stale-path", "bind-failed", "udp-wrong-address", "udp-other-port"},
     **dict.fromkeys(
-        ("accept-without-listen", "bind-failed", "port-in-use", "stale-path", "interrupted-call"), _REFUSED
+        ("accept-without-listen", "bind-failed", "port-in-use", "stale-path", "interrupted-call"),
+        _REFUSED | {"not-accepted"},
     ),
     "connect-not-awaited": _REFUSED | {"so-error-ignored", "connect-unanswered", "write-after-close"},
     "so-error-ignored": _REFUSED | {"connect-unanswered", "write-after-close"},
@@ -290,7 +313,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "zero-size-read": _OF_A_HANG | {"one-recv-per-message", "closed-without-answer"},
     "descriptors-exhausted": frozenset({"never-closed", "backlog-overflow", "listener-closed-with-queue"}),
     **dict.fromkeys(
-        ("length-counts-characters", "length-byte-order", "text-as-length"),
+        ("length-counts-characters", "length-byte-order", "text-as-length", "length-includes-prefix"),
         frozenset(
             {
                 *_HANGS,
@@ -305,6 +328,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "record-size-differs": _OF_A_HANG
     | {*_HANGS, "one-recv-per-message", "length-byte-order", "exited-mid-conversation"},
     "message-abandoned": _OF_A_HANG | {"text-as-length", "one-recv-per-message", "timeout-too-short"},
+    "whole-buffer": _OF_A_HANG | {*_HANGS},
+    "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),
     "exited-with-unsent-data": _OF_A_HANG | {"short-send", "exited-mid-conversation"},

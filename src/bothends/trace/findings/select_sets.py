@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from bothends.trace.capture.calls import SELECTS
-from bothends.trace.findings.base import Finding, TraceIndex
+from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import (
     Standstill,
@@ -41,7 +41,7 @@ class _Loss(NamedTuple):
 def select_set_reused(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a socket that left the set of a select() loop, because it was not ready once."""
     done = set[int]()
-    for each in standstills(trace_index):
+    for each in standstills(trace_index, BLOCKED_NS):
         target = each.peer if each.peer is not None else listener_of(trace_index, each.socket)
         if target is None or target.number in done or (each.peer is not None and not each.unread):
             continue

@@ -194,11 +194,14 @@ class Standstill:
         ]
 
 
-@lru_cache(maxsize=1)
-def standstills(trace_index: TraceIndex) -> tuple[Standstill, ...]:
+@lru_cache(maxsize=2)
+def standstills(trace_index: TraceIndex, shortest: int = STANDSTILL_NS) -> tuple[Standstill, ...]:
     """Return the connections that stand still, the one that began first before the others.
 
     Both ends may wait: then there are two, and the first is that of the client.
+
+    Args:
+        shortest: nanoseconds; less is for a rule whose evidence does not lie in the time.
     """
     moments: dict[int, Moment] = {}
     found = []
@@ -211,7 +214,7 @@ def standstills(trace_index: TraceIndex) -> tuple[Standstill, ...]:
         ends = [socket.number] if other is None else [socket.number, other.number]
         until = min(_ends_at(trace_index, each) for each in ends)
         since = max((_last_moved(trace_index, each, until) for each in ends), default=0)
-        if until - since < STANDSTILL_NS or not since:
+        if until - since < shortest or not since:
             continue
         moment = moments.setdefault(until, Moment(trace_index, until))
         for state in moment.states_at(socket.number):

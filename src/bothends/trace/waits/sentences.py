@@ -361,5 +361,9 @@ def _no_waiting_peer(waits: WaitsAtEnd, wait: PendingWait) -> str:
         if all(waits.trace_index.trace.sockets[each].kind == "datagram" for each in wait.sockets):
             return " No traced program has a socket there."
         return " The program at the other end is not traced."
+    if wait.unaccepted and wait.process in wait.enders and not wait.ender_threads:
+        return (
+            " That connection is in its own accept queue, which no other thread empties: it waits for itself."
+        )
     names = " and ".join(name_of(waits.trace_index, each) for each in wait.enders[:3])
     return f" {capitalized(names)} runs, and is in no call that blocks."
