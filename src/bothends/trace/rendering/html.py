@@ -17,14 +17,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from bothends.foreign_text import markup
 from bothends.trace.findings import Finding
-from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
-from bothends.trace.rendering import explain, formatting
+from bothends.trace.model import Call, Packet, Trace
+from bothends.trace.rendering.details import details_of
 from bothends.trace.rendering.html_assets import SCRIPT, STYLE
-from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.layout import Row
 
 MAX_ROWS: Final = 20_000  # with more, browsers are slow
@@ -91,7 +90,7 @@ def render_page(
         findings=_waits(waits) + _findings(findings),
         lanes=lanes,
         rows="\n".join(lines),
-        events=_json({number: _details(trace, number, shown) for number in sorted(shown)}),
+        events=_json({number: details_of(trace, number, shown) for number in sorted(shown)}),
         script=SCRIPT,
     )
 
@@ -163,60 +162,6 @@ def _row(row: Row, with_id: set[int]) -> Iterator[str]:
             f"<b>{markup(row.arrow.text)}{lost}</b></span>"
         )
     yield "</li>"
-
-
-def _details(trace: Trace, number: int, shown: set[int]) -> dict[str, Any]:
-    """Return the data of an event for the script, as plain text."""
-    event = trace.event(number)
-    details: dict[str, Any] = (
-        _describe(trace, event) if event is not None else {"title": "", "explanation": ""}
-    )
-    details["causes"] = [link.cause for link in trace.causes_of(number) if link.cause in shown]
-    details["effects"] = [link.effect for link in trace.effects_of(number) if link.effect in shown]
-    return details
-
-
-def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
-    match event:
-        case Call():
-            entry = explain.CALLS.get(event.name)
-            process = trace.processes.get(event.process)
-            return {
-                "title": formatting.call_text(event),
-                "subject": f"{process.role}, process {process.pid}, thread {event.thread}" if process else "",
-                "explanation": explain.explain_call(event, trace),
-                "summary": entry.summary if entry else "",
-                "c": entry.prototype if entry else "",
-                "python": entry.python if entry else "",
-                "arguments": explain.named_arguments(event),
-                "data": formatting.quoted(event.data, event.size or len(event.data), 1000)
-                if event.data
-                else "",
-                "duration": formatting.duration(event.duration) if event.until is not None else "not ended",
-            }
-        case Packet():
-            return {
-                "title": formatting.packet_text(event),
-                "subject": f"{event.source} → {event.destination}",
-                "explanation": explain.explain_packet(event),
-                "arguments": _packet_fields(event),
-                "data": formatting.quoted(event.data, event.size, 1000) if event.data else "",
-            }
-        case ProcessEvent():
-            process = trace.processes.get(event.process)
-            subject = f"process {process.pid}" if process else ""
-            return {"title": event.text, "subject": subject, "explanation": ""}
-        case KernelEvent():
-            subject = f"{event.source} → {event.destination}" if event.source is not None else ""
-            return {"title": kernel_text(event), "subject": subject, "explanation": ""}
-
-
-def _packet_fields(packet: Packet) -> list[tuple[str, str]]:
-    found = [("length", str(packet.length)), ("data", f"{packet.size} bytes")]
-    if packet.protocol == "tcp":
-        found += [("sequence", str(packet.sequence)), ("acknowledges", str(packet.acknowledged))]
-        found += [("window", str(packet.window)), ("interface", packet.interface)]
-    return found
 
 
 def _json(value: object) -> str:
