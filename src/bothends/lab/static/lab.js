@@ -233,15 +233,13 @@ async function begin() {
     byId("begin").value = "";
   });
   let given = null;
-  try {
-    given = await fromFragment(location.hash.slice(1));
-  } catch {
-    showFindings([], ["The link is damaged: it holds no programs."], () => {});
-  }
+  let isDamaged = false;
+  try { given = await fromFragment(location.hash.slice(1)); } catch { isDamaged = true; }
   if (!given) {
     try { given = check(JSON.parse(sessionStorage.getItem(DRAFT))); } catch { /* there is none */ }
   }
   setPrograms(given ? given.programs : sets[0]);
+  if (isDamaged) showFindings([], ["The link is damaged: it holds no programs."], () => {});
   if (given && given.seconds) byId("seconds").value = Math.min(given.seconds, limits.seconds);
   try { await connection.open(); } catch { /* the state says so */ }
 }

@@ -22,7 +22,7 @@ export class ProgramView {
     head.append(this.remove);
     const place = append(this.root, "div", "", "editor");
     this.editor = CodeMirror(place, {
-      value: program.text, lineNumbers: true, indentUnit: 4, matchBrackets: true, inputStyle: "contenteditable",
+      value: program.text, lineNumbers: true, indentUnit: 4, matchBrackets: true,
       mode: this.mode(), screenReaderLabel: `Text of ${program.file}; Escape leaves the editor`,
       extraKeys: {
         Tab: (editor) => editor.somethingSelected() ? editor.indentSelection("add")
@@ -33,6 +33,7 @@ export class ProgramView {
       },
     });
     this.editor.on("cursorActivity", () => { if (this.editor.hasFocus()) onCursor(this); });
+    this.editor.on("focus", () => onCursor(this));
     this.editor.on("change", () => { this.clearProblems(); onChange(); });
     for (const field of [this.file, this.arguments]) field.addEventListener("input", onChange);
     this.file.addEventListener("change", () => this.editor.setOption("mode", this.mode()));
