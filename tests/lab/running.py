@@ -116,9 +116,11 @@ def run(
     on_reply: Callable[[dict[str, Any]], object] = lambda _: None,
     *,
     time_limit: float = 20.0,
+    path: dict[str, float] | None = None,
 ) -> Replies:
     """Run programs, and return all replies. `on_reply` is called with each."""
-    websocket.send(json.dumps({"type": "start", "programs": programs, "time_limit": time_limit}))
+    start = {"type": "start", "programs": programs, "time_limit": time_limit, "path": path}
+    websocket.send(json.dumps(start))
     replies: Replies = []
     deadline = time.monotonic() + TIMEOUT
     while not replies or replies[-1]["type"] not in ("ended", "failed"):

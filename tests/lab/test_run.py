@@ -112,6 +112,27 @@ thread.join()
     assert next(line for title, line in lines.items() if title.startswith("recvfrom(")) == 10
 
 
+@pytest.mark.slow
+def test_path_loses_and_delays_the_same_packets_with_the_same_seed(lab: Lab) -> None:
+    programs = beginnings()["groups"][0]["sets"][0]["programs"]
+    lost = []
+    for _ in range(2):
+        with lab.connect() as websocket:
+            replies = run(websocket, programs, path={"delay": 20, "loss": 10, "seed": 3})
+        assert "reply: BOTH ENDS" in output_of(replies, 1)
+        arrows = [
+            row["arrow"]
+            for each in replies
+            if each["type"] == "rows"
+            for row in each["rows"]
+            if "arrow" in row
+        ]
+        lost.append([arrow[2].partition("(")[0] for arrow in arrows if arrow[4] == "lost"])
+        assert all(arrow[5] == "loss" for arrow in arrows if arrow[4] == "lost")
+    assert lost[0][:1] == lost[1][:1] != []
+    assert any(each["rule"] == "retransmission" for each in replies[-1]["findings"])
+
+
 @needs_tool("cc")
 def test_compiler_errors_stand_at_their_lines(lab: Lab) -> None:
     with lab.connect() as websocket:

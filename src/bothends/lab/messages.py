@@ -29,11 +29,20 @@ class Program(Struct, forbid_unknown_fields=True):
     arguments: Annotated[str, Meta(max_length=500)] = ""
 
 
+class Path(Struct, forbid_unknown_fields=True):
+    """The path between the programs: milliseconds of delay and per cent of loss, each way, and a seed."""
+
+    delay: Annotated[float, Meta(ge=0, le=2000)] = 0.0
+    loss: Annotated[float, Meta(ge=0, le=90)] = 0.0
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 1
+
+
 class Start(Struct, tag_field="type", tag="start", forbid_unknown_fields=True):
-    """Run programs, for `time_limit` seconds at most."""
+    """Run programs, for `time_limit` seconds at most. Without a `path`, over the loopback interface."""
 
     programs: Annotated[list[Program], Meta(min_length=1, max_length=MAX_PROGRAMS)]
     time_limit: Annotated[float, Meta(gt=0, le=MAX_TIME_LIMIT)] = DEFAULT_TIME_LIMIT
+    path: Path | None = None
 
 
 class Stop(Struct, tag_field="type", tag="stop", forbid_unknown_fields=True):

@@ -50,7 +50,7 @@ from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
 from bothends.lab.source_lines.records import HOOK, LineRecords
 from bothends.osutil.scratch import scratch_folder
 from bothends.source_programs import find_file_recipe
-from bothends.trace.capture.packets import Capture
+from bothends.trace.capture.packets import Capture, PacketSource
 from bothends.trace.capture.tracees import TracedProgram, split_words
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
@@ -93,7 +93,7 @@ class _Replies:
 class Run:
     """One run of programs."""
 
-    def __init__(self, sandbox: Sandbox, capture: Capture | None, replies: _Replies) -> None:
+    def __init__(self, sandbox: Sandbox, capture: PacketSource | None, replies: _Replies) -> None:
         self._sandbox = sandbox
         self._capture = capture
         self._replies = replies
@@ -330,13 +330,19 @@ def main() -> int:
         return 2
     if not isinstance(start, Start):
         return 0
-    with scratch_folder("lab") as folder, Attendant(LIMITS, replies.send) as attendant:
-        run = Run(sandbox, capture, replies)
-        try:
-            run.run(start, attendant, folder)
-        except BothendsError as error:
-            replies.send(Failed(escape_controls(str(error))))
-            return 1
+    try:
+        with contextlib.ExitStack() as stack:
+            packets: PacketSource | None = capture
+            if start.path is not None:
+                from bothends.lab.path import ImpairedPath
+
+                packets = stack.enter_context(ImpairedPath(start.path))
+            folder = stack.enter_context(scratch_folder("lab"))
+            attendant = stack.enter_context(Attendant(LIMITS, replies.send))
+            Run(sandbox, packets, replies).run(start, attendant, folder)
+    except BothendsError as error:
+        replies.send(Failed(escape_controls(str(error))))
+        return 1
     return 0
 
 

@@ -33,7 +33,7 @@ function setRunning(runs) {
   isRunning = runs;
   byId("run").disabled = runs;
   byId("stop").disabled = !runs;
-  for (const each of ["begin", "add-server", "add-client"]) byId(each).disabled = runs;
+  for (const each of ["begin", "add-server", "add-client", "delay", "loss", "seed"]) byId(each).disabled = runs;
   for (const view of views) {
     view.setRunning(runs);
     view.remove.disabled = runs || views.length < 2;
@@ -89,7 +89,24 @@ function nameViews() {
 }
 
 function currentState() {
-  return { programs: views.map((view) => view.program), seconds: Number(byId("seconds").value) };
+  return { programs: views.map((view) => view.program), seconds: Number(byId("seconds").value), path: currentPath() };
+}
+
+function currentPath() {
+  const number = (id) => Math.max(0, Number(byId(id).value) || 0);
+  return { delay: number("delay"), loss: number("loss"), seed: Math.min(Math.floor(number("seed")), 4294967295) };
+}
+
+function setPath({ delay, loss, seed }) {
+  byId("delay").value = delay;
+  byId("loss").value = loss;
+  byId("seed").value = seed;
+  showPath();
+}
+
+function showPath() {
+  document.querySelector("output[for=delay]").textContent = `${byId("delay").value} ms`;
+  document.querySelector("output[for=loss]").textContent = `${byId("loss").value} %`;
 }
 
 function saveDraft() {
@@ -126,7 +143,11 @@ async function run() {
     return;
   }
   const seconds = Math.min(limits.seconds, Math.max(1, Number(byId("seconds").value) || limits.default_seconds));
-  connection.send({ type: "start", programs: views.map((view) => view.program), time_limit: seconds });
+  const path = currentPath();
+  connection.send({
+    type: "start", programs: views.map((view) => view.program), time_limit: seconds,
+    path: path.delay || path.loss ? path : null,
+  });
 }
 
 function end(text, kind = "") {
@@ -197,7 +218,8 @@ byId("first").addEventListener("click", () => timeline.goTo(0));
 byId("back").addEventListener("click", () => timeline.step(-1));
 byId("on").addEventListener("click", () => timeline.step(1));
 byId("last").addEventListener("click", () => timeline.goTo(timeline.rows.length - 1));
-byId("seconds").addEventListener("change", saveDraft);
+for (const id of ["seconds", "delay", "loss", "seed"]) byId(id).addEventListener("change", saveDraft);
+for (const id of ["delay", "loss"]) byId(id).addEventListener("input", showPath);
 byId("link").addEventListener("click", async () => {
   history.replaceState(null, "", `#${await toFragment(currentState())}`);
   const copy = byId("link");
@@ -238,6 +260,7 @@ async function begin() {
   if (!given) {
     try { given = check(JSON.parse(sessionStorage.getItem(DRAFT))); } catch { /* there is none */ }
   }
+  if (given) setPath(given.path);
   setPrograms(given ? given.programs : sets[0]);
   if (isDamaged) showFindings([], ["The link is damaged: it holds no programs."], () => {});
   if (given && given.seconds) byId("seconds").value = Math.min(given.seconds, limits.seconds);

@@ -39,5 +39,13 @@ export function check(value) {
   const valid = programs.filter((each) => each && ["server", "client"].includes(each.kind)
     && isText(each.file, 50) && isText(each.text, 100000) && isText(each.arguments || "", 500));
   if (!valid.length) throw new Error("no programs in it");
-  return { programs: valid, seconds: Number(value.seconds) || 0 };
+  const path = value.path || {};
+  const number = (each, limit, otherwise) => Number.isFinite(each) && each >= 0 && each <= limit ? each : otherwise;
+  return {
+    programs: valid, seconds: Number(value.seconds) || 0,
+    path: {
+      delay: number(path.delay, 500, 0), loss: number(path.loss, 50, 0),
+      seed: Math.floor(number(path.seed, 4294967295, 1)),
+    },
+  };
 }

@@ -86,7 +86,6 @@ export class Timeline {
     const classes = ["arrow", from < to ? "right" : "left", STYLES[style] || style, part === "whole" ? "" : part];
     const arrow = append(row, "span", "", classes.join(" "));
     arrow.style.gridColumn = `${left + 2} / ${right + 2}`;
-    arrow.style.marginRight = "0";
     append(arrow, "b", text + (lost ? ` (lost: ${lost})` : ""));
   }
 
