@@ -60,6 +60,7 @@ RANKS = {
     "starters": 4,
     "testing": 4,
     "attack": 5,
+    "lab": 5,
     "cli": 6,
     "__main__": 6,
 }

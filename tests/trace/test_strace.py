@@ -430,3 +430,37 @@ def test_parser_accepts_any_mix_of_strace_syntax(parts: list[str]) -> None:
 def test_parser_accepts_any_bytes(data: bytes) -> None:
     decode_points(f"7 {STAMP} read(".encode() + data)
     decode_points(data)
+
+
+def test_ids_of_another_pid_namespace_are_those_of_strace() -> None:
+    parser = StraceParser()
+    lines = [
+        *parser.feed(
+            b"5796 1.000000000 clone(child_stack=NULL, flags=SIGCHLD <unfinished ...>\n"
+            b"5796 1.000000100 <... clone resumed>, child_tidptr=0x7fc2) = 4 /* 5827 in strace's PID NS */\n"
+            b"5796 1.000000200 wait4(-1, NULL, 0, NULL) = 4 <0.000000100>\n"
+        )
+    ]
+    ends = [each for each in lines if isinstance(each, CallEnded)]
+    assert [each.result for each in ends] == [5827, 5827]
+    assert parser.inner_ids == {5827: 4}
+    assert parser.unparsed_count == 0
+
+
+def test_everything_before_the_program_is_left_out() -> None:
+    parser = StraceParser(from_exec=True)
+    assert [*parser.feed(b'7 1.000000000 read(5<UNIX:[1->2]>, "\\x31", 1) = 1 <0.000000100>\n')] == []
+    assert [
+        *parser.feed(b'7 1.000000100 execve("\\x61", [], 0x1) = -1 ENOENT (No such file) <0.000000100>\n')
+    ] == []
+    assert [*parser.feed(b"7 1.000000200 close(5")] == []
+    assert parser.unfinished_call() is None
+    lines = [
+        *parser.feed(
+            b') = 0\n7 1.000000300 execve("\\x62", [], 0x1) = 0 <0.000000100>\n7 1.000000400 socket('
+        )
+    ]
+    assert [getattr(each, "name", "") for each in lines] == ["execve"]
+    started = parser.unfinished_call()
+    assert started is not None
+    assert started.name == "socket"

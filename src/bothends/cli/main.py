@@ -66,6 +66,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "bothends.cli.attack:attack",
         "Attack a server of your own; an honest client is the judge.",
     ),
+    "lab": ("bothends.cli.lab:lab", "Write, run and see both ends on a page in the browser."),
     "new": ("bothends.cli.new:new", "Write a starter client or server in Python, C or Java."),
     "services": (
         "bothends.cli.services:services",

@@ -475,7 +475,11 @@ class TraceSession:
         else:
             # ^C has reached the clients already: what they were blocked in is in the last snapshot.
             self._take_snapshot(self._servers if self.stopped_by == signal.SIGINT else self._programs)
-            self._terminate(self._clients, signal.SIGTERM if self.stopped_by != signal.SIGINT else None)
+            # Otherwise all at once: a server may loop at the EOF of a client that has been ended.
+            is_interrupt = self.stopped_by == signal.SIGINT
+            self._terminate(
+                self._clients if is_interrupt else self._programs, None if is_interrupt else signal.SIGTERM
+            )
         if self.stopped_by is None and any(each.is_running for each in self._servers):
             self.trace.frozen_at = time.time_ns()
             self._interrupts.clear()

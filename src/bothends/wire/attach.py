@@ -80,6 +80,10 @@ class AttachedWire:
             os.close(descriptor)
         self._descriptors.clear()
 
+    def network(self, host: str) -> int:
+        """Return the descriptor of the network namespace of a host, for setns(2)."""
+        return self._descriptors[len(_NAMESPACES) + self.hosts.index(host)]
+
     def enter(self, host: str) -> int | None:
         """Fork a child process into a host. Call this while the process has one thread only.
 

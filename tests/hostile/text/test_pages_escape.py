@@ -67,6 +67,7 @@ FILES: Final = {
     "cli/trace/output.py": "traces as JSON in ASCII; SVG and HTML of `markup`; pcapng",
     "cli/reporting.py": "reports: `markup`, `json_text`, or escaped lines",
     "cli/new.py": "a starter, from its template",
+    "lab/run.py": "the programs of a page, for their compilers and interpreters in the sandbox",
     "cli/check/batch.py": "results.csv of `csv_cell`, results.html of `markup`",
     "cli/bench/output.py": "pages of `markup`, and numbers",
     "check/batch/grading.py": "results as JSON, which are read again and escaped when shown",

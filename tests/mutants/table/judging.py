@@ -1,4 +1,4 @@
-"""Mutations of `bench`, `check`, `attack`, `testing` and `starters`."""
+"""Mutations of `bench`, `check`, `attack`, `testing`, `starters` and `lab`."""
 
 from __future__ import annotations
 
@@ -275,5 +275,46 @@ MUTATIONS: Final = (
         new='    return ("{port}", "{host}") if role == "client" else ("{port}",)',
         breaks="the usage of a client names its arguments in the wrong order",
         tests="tests/starters/test_starters.py",
+    ),
+    # lab
+    Mutation(
+        name="lab-any-cookie",
+        file="src/bothends/lab/guard.py",
+        old="if morsel is not None and hmac.compare_digest(morsel.value.encode(), self._secret.encode()):",
+        new="if morsel is not None:",
+        breaks="a guessed cookie opens the lab",
+        tests="tests/lab/test_guard.py",
+    ),
+    Mutation(
+        name="lab-websocket-without-origin",
+        file="src/bothends/lab/guard.py",
+        old='            if scope["type"] == "websocket" and "origin" not in request.fields:',
+        new="            if False:",
+        breaks="a WebSocket needs no Origin",
+        tests="tests/lab/test_guard.py",
+    ),
+    Mutation(
+        name="lab-token-opens-files",
+        file="src/bothends/lab/guard.py",
+        old='        is_page = scope["type"] == "http" and scope["path"] == "/"',
+        new='        is_page = scope["type"] == "http"',
+        breaks="the token in an address opens more than the page",
+        tests="tests/lab/test_guard.py",
+    ),
+    Mutation(
+        name="lab-line-after-the-call",
+        file="src/bothends/lab/source_lines/records.py",
+        old="        index = bisect.bisect_right(found.times, at) - 1",
+        new="        index = min(bisect.bisect_right(found.times, at), len(found.times) - 1)",
+        breaks="a call is shown at the line after it",
+        tests="tests/lab/test_source_lines.py",
+    ),
+    Mutation(
+        name="lab-overwritten-records-stay",
+        file="src/bothends/lab/source_lines/records.py",
+        old="        self._threads.clear()",
+        new="        pass",
+        breaks="lines are named for times whose records are lost",
+        tests="tests/lab/test_source_lines.py",
     ),
 )

@@ -11,7 +11,7 @@ descriptor, in the format of `marshal`. `Sandbox.prepare` makes the plan. The st
 3. Build a root in memory: the toolchain, the folders of the program, a small /dev and /etc, and one bounded
    file system in memory for everything that is written. Then leave the old root (pivot_root(2)).
 4. Run the program as a child: as user 65534, without capabilities, unable to gain any, under limits
-   (setrlimit(2)) and the seccomp filter of the plan.
+   (setrlimit(2)) and the seccomp filter of the plan. With a gate it waits there first (`Sandbox.prepare`).
 5. After a build, process 1 kills what is left, and copies the built folder back to the disk.
 
 If a step fails, it exits with status 125 and a line that names the failed call.
@@ -435,6 +435,16 @@ def drop_privileges(owner: int, limits: list[tuple[int, int]], program: bytes) -
     check("seccomp", _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0))
 
 
+def wait_at_gate(gate: int) -> None:
+    """Say that everything is set up, and wait until the program may start: a tracer attaches in between."""
+    # A tracer of the same user attaches to dumpable processes only (ptrace(2)). Nothing else runs here yet.
+    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    os.write(gate, b"1")  # the kernel adds the process id, as the reader's namespace knows it (unix(7))
+    if os.read(gate, 1) != b"1":
+        os._exit(EXIT_SETUP_FAILED)
+    os.close(gate)
+
+
 def exec_program(plan: dict[str, Any], owner: int) -> NoReturn:
     """Replace this process by the program."""
     try:
@@ -442,6 +452,8 @@ def exec_program(plan: dict[str, Any], owner: int) -> NoReturn:
     except OSError:
         os.chdir("/tmp")
     drop_privileges(owner, plan["limits"], plan["filter"])
+    if plan["gate"] >= 0:
+        wait_at_gate(plan["gate"])
     command = plan["command"]
     try:
         os.execvpe(command[0], command, plan["environment"])

@@ -95,6 +95,8 @@ class Sandbox:
         environment: Mapping[str, str] = {},
         hosts_file: Path | None = None,
         build: bool = False,
+        gate: int = -1,
+        descriptors: tuple[int, ...] = (),
     ) -> SandboxedStart:
         """Return how to start a program in the sandbox.
 
@@ -105,6 +107,10 @@ class Sandbox:
             hosts_file: a replacement for /etc/hosts.
             build: whether the program may change `scratch_dir`. It works on a copy in memory, which replaces
                 the folder when it exits.
+            gate: one end of a pair of UNIX sockets. Immediately before the program is executed, its process
+                writes a byte there and waits for the byte "1". So a tracer outside of the sandbox, which the
+                program does not see, sees the program's calls and none of the set-up; -1: without.
+            descriptors: further descriptors that the program inherits.
 
         Raises:
             SystemCallFailed: its control group cannot be created.
@@ -135,7 +141,7 @@ class Sandbox:
             "base": scratch, "toolchain": list(self.toolchain.paths), "links": list(self.toolchain.links),
             "files": list(files.items()), "hidden": list(self.toolchain.hidden), "own": own,
             "build": scratch if build else "", "disk": limits.disk, "files_limit": limits.files,
-            "processes": limits.processes, "users": self.users, "filter": self.filter,
+            "processes": limits.processes, "users": self.users, "filter": self.filter, "gate": gate,
             "groups": group.entrances if group else [],
             "cwd": str(folder), "command": command, "environment": all_variables,
             "limits": [
@@ -145,8 +151,8 @@ class Sandbox:
         }  # fmt: skip
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         command, descriptor = _launch(plan)
-        descriptors = (descriptor, self.users) if self.users >= 0 else (descriptor,)
-        return SandboxedStart(command, inherited, descriptor, descriptors, group)
+        passed = (descriptor, *(each for each in (self.users, gate) if each >= 0), *descriptors)
+        return SandboxedStart(command, inherited, descriptor, passed, group)
 
     def _create_group(self) -> ControlGroup | None:
         if self.groups is None:

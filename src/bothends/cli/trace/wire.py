@@ -24,7 +24,7 @@ from bothends.cli.wire_options import WirePath
 from bothends.errors import SystemCallFailed
 from bothends.osutil.wakeup import WakeupPipe
 from bothends.trace.capture.packets import READ_BATCH, RawPacket, TransitEvent
-from bothends.trace.capture.tracees import ProcessHandle
+from bothends.trace.capture.tracees import ProcessHandle, traced_command
 from bothends.wire import HostCommand, PacketEvent, Topology, Wire, build_topology
 
 _POLL_INTERVAL: Final = 0.005  # seconds
@@ -40,6 +40,8 @@ class TracedWire:
     Raises:
         Unavailable: the system forbids namespaces.
     """
+
+    attaches = False
 
     def __init__(self, roles: Sequence[str], path: WirePath) -> None:
         self._hosts = [_host_name(each) for each in roles]
@@ -152,11 +154,17 @@ class TracedWire:
     # Launcher, see trace/capture/tracees.py
 
     def start(
-        self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
+        self,
+        role: str,
+        strace: Sequence[str],
+        argv: Sequence[str],
+        *,
+        inherit_stdin: bool,
+        output: int | None,
     ) -> ProcessHandle:
         """Start a program in the host of its role."""
         host = self._roles.index(role)
-        self.wire.start(host, argv, with_stdin=inherit_stdin, output=output)
+        self.wire.start(host, traced_command(strace, argv), with_stdin=inherit_stdin, output=output)
         return _HostProcess(self, host)
 
     def signal(self, processes: Sequence[int], number: int) -> None:

@@ -265,7 +265,7 @@ class BpfProgram(TracedProgram):
         try:
             with self._source.spawning(self._number):
                 self._process = self._launcher.start(
-                    self.role, self.argv, inherit_stdin=self._inherit_stdin, output=self._output
+                    self.role, [], self.argv, inherit_stdin=self._inherit_stdin, output=self._output
                 )
         except OSError as error:
             raise Unavailable("run", self.argv[0], error.errno or 0) from error

@@ -11,7 +11,10 @@ What strace does, measured on strace 6.1, and what follows:
    and more of the line follows.
 3. With `-xx` all strings are in hexadecimal, so no byte from a peer can look like strace's syntax. Addresses
    and paths are in hexadecimal, too.
-4. `name(...) = ?` is a call that never returned; `<detached ...>` ends the line of a call during which strace
+4. With `--pidns-translation`, a process id of another PID namespace has a comment with its id in strace's:
+   `3 /* 5823 in strace's PID NS */`. Lines begin with the latter, so it replaces the former. wait4() and
+   siginfo have no comment.
+5. `name(...) = ?` is a call that never returned; `<detached ...>` ends the line of a call during which strace
    detached from the process. `<unavailable>` is an unknown duration.
 """
 
@@ -37,6 +40,7 @@ OPTIONS: Final = (
 )  # fmt: skip
 
 MAX_LINE: Final = 64 << 20  # bytes: a vector of a thousand strings of DATA_LIMIT bytes is shorter
+_MAX_TRANSLATED: Final = 100_000  # ids
 STDIO_BUFFER: Final = 4096  # bytes: the buffer that the C library gives to a pipe
 
 
@@ -140,6 +144,7 @@ _NEVER_RETURNED: Final = re.compile(
 _EXITED: Final = re.compile(
     r"\+\+\+ (?:exited with (\d+)|killed by (\w+)(?: \(core dumped\))?|superseded .*) \+\+\+$"
 )
+_TRANSLATED: Final = re.compile(r"(\d+) /\* (\d+) in strace's PID NS \*/")
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
 
 _NAMES: Final = {name.encode(): name for name in ("sendto", "recvfrom", "read", "write")}
@@ -155,9 +160,17 @@ class StraceParser:
     """Parses the output of one strace process, as it is read.
 
     `unparsed_count` is the number of lines with unknown syntax; `unparsed_samples` are the first ten.
+    `inner_ids` are the ids of processes and threads in their own PID namespace, by those in strace's, as far
+    as strace has told (fact 4).
+
+    Args:
+        from_exec: leave out everything before the first execve() that succeeds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, from_exec: bool = False) -> None:
+        self.inner_ids: dict[int, int] = {}
+        self._outer_ids: dict[int, int] = {}
+        self._waits_for_exec = from_exec
         self._buffer = b""
         self._unfinished: dict[int, CallStarted] = {}
         self._last_unfinished: tuple[int, int] | None = None
@@ -180,7 +193,7 @@ class StraceParser:
 
     def unfinished_call(self) -> CallStarted | None:
         """Return the unfinished call at the end of the stream, or None. Each call is returned once."""
-        if not self._buffer or len(self._buffer) > 4 * DATA_LIMIT + 1024:
+        if not self._buffer or len(self._buffer) > 4 * DATA_LIMIT + 1024 or self._waits_for_exec:
             return None
         if len(self._buffer) % STDIO_BUFFER == 0 or self._buffer.count(b'"') % 2:
             return None
@@ -208,7 +221,9 @@ class StraceParser:
                 )  # fmt: skip
                 continue
             line = self._parse_line(each.decode("ascii", "replace"))
-            if line is not None:
+            if self._waits_for_exec and isinstance(line, CallEnded):
+                self._waits_for_exec = line.name not in ("execve", "execveat") or line.result != 0
+            if line is not None and (not self._waits_for_exec or isinstance(line, ThreadExited)):
                 yield line
 
     def _parse_line(self, text: str) -> Line | None:
@@ -218,6 +233,8 @@ class StraceParser:
                 self._record_unparsed(text.encode())
             return None
         pid, at, rest = int(head[1]), _timestamp(head), head[4]
+        if "PID NS" in rest:
+            rest = _TRANSLATED.sub(self._translate, rest)
         if _FILE_CALL.match(rest) and not rest.endswith("<unfinished ...>"):
             return None
         if rest.startswith("<..."):
@@ -230,6 +247,12 @@ class StraceParser:
                 return None if _FILE_CALL.match(rest) else started
             return self._parse_ended(pid, at, name, inner, None)
         return self._parse_exit_or_signal(pid, at, rest)
+
+    def _translate(self, found: re.Match[str]) -> str:
+        if len(self.inner_ids) < _MAX_TRANSLATED:
+            self.inner_ids[int(found[2])] = int(found[1])
+            self._outer_ids[int(found[1])] = int(found[2])
+        return found[2]
 
     def _parse_resumed(self, pid: int, at: int, rest: str) -> Line | None:
         found, started = _RESUMED.match(rest), self._unfinished.pop(pid, None)
@@ -252,6 +275,8 @@ class StraceParser:
             seconds, _, fraction = duration.partition(".")
             until = at + int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
         value = None if result == "?" else int(result, _base_of(result))
+        if name == "wait4" and value in self._outer_ids:
+            value = self._outer_ids[value]
         return CallEnded(
             pid, at, name, found["text"], until, value,
             (found["label"] or "")[1:-1], found["error"] or "", found["result_text"] or "",

@@ -88,7 +88,10 @@ def find_strace() -> str:
 
 
 class ProcessHandle(Protocol):
-    """A running strace process, with the interface of subprocess.Popen."""
+    """A running strace process, with the interface of subprocess.Popen.
+
+    It has a `pid` if strace runs in this PID namespace.
+    """
 
     @property
     def returncode(self) -> int | None:
@@ -108,15 +111,46 @@ class ProcessHandle(Protocol):
 
 
 class ProgramLauncher(Protocol):
-    """Starts programs somewhere. `signal` takes the pids that strace shows there."""
+    """Starts programs somewhere, under strace. `signal` takes the pids that strace shows there.
+
+    `attaches`: strace attaches to a program that has not been executed yet. What its process does until then
+    is not the program's.
+    """
+
+    attaches: bool
 
     def start(
-        self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
+        self,
+        role: str,
+        strace: Sequence[str],
+        argv: Sequence[str],
+        *,
+        inherit_stdin: bool,
+        output: int | None,
     ) -> ProcessHandle:
-        """Start a command line. Raises OSError, BothendsError."""
+        """Start a program under strace.
+
+        Args:
+            role: the name of its lane.
+            strace: strace's command line, without what it traces.
+            argv: the program's command line; empty if `strace` attaches to a process.
+
+        Raises:
+            OSError, BothendsError: it cannot be started.
+        """
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         """Send a signal to the processes that are still running."""
+
+
+def traced_command(strace: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """Return the command line of an strace that starts a program, if there is one.
+
+    Without strace, it is the program's own command line.
+    """
+    if not strace:
+        return list(argv)
+    return [*strace, "--seccomp-bpf", "--", *argv] if argv else [*strace]
 
 
 class LocalLauncher:
@@ -128,12 +162,20 @@ class LocalLauncher:
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self._variables = variables
 
+    attaches = False
+
     def start(
-        self, role: str, argv: Sequence[str], *, inherit_stdin: bool, output: int | None
+        self,
+        role: str,
+        strace: Sequence[str],
+        argv: Sequence[str],
+        *,
+        inherit_stdin: bool,
+        output: int | None,
     ) -> ProcessHandle:
         with _ignored_quit(inherit_stdin):
             return subprocess.Popen(
-                argv,
+                traced_command(strace, argv),
                 stdin=None if inherit_stdin else subprocess.DEVNULL,
                 stdout=output,
                 env={**os.environ, **self._variables} if self._variables else None,
@@ -190,7 +232,7 @@ class TracedProgram:
         self.argv = list(argv)
         self.pid = pid
         self.decoder = decoder
-        self.parser = StraceParser()
+        self.parser = StraceParser(from_exec=launcher.attaches)
         self.is_ready = False
         self.listener: Socket | None = None
         self.has_ended = False
@@ -235,12 +277,18 @@ class TracedProgram:
     @property
     def has_local_pids(self) -> bool:
         """Whether its pids are those of this PID namespace."""
-        return isinstance(self._process, subprocess.Popen)
+        return self._strace_pid is not None
+
+    @property
+    def _strace_pid(self) -> int | None:
+        """The pid of strace; None if it runs in another PID namespace."""
+        pid: int | None = getattr(self._process, "pid", None)
+        return pid
 
     def guard(self, reaper: Reaper) -> None:
         """Let the reaper end the program (or detach from the process) if bothends is killed."""
-        if isinstance(self._process, subprocess.Popen):
-            reaper.kill_tracees(self._process.pid, self._pipe, attached=self.pid is not None)
+        if self._strace_pid is not None:
+            reaper.kill_tracees(self._strace_pid, self._pipe, attached=self.pid is not None)
 
     def fileno(self) -> int:
         """Return the descriptor of the pipe. It is readable if strace has written something."""
@@ -263,11 +311,12 @@ class TracedProgram:
                 OSError
             ):  # EPERM: above the user's limit (pipe(7)); the default works too
                 fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            target = ["-p", str(self.pid)] if self.pid is not None else ["--seccomp-bpf", "--", *self.argv]
+            target = ["-p", str(self.pid)] if self.pid is not None else []
             try:
                 self._process = self._launcher.start(
                     self.role,
                     [strace, *OPTIONS, "-o", str(path), *target],
+                    self.argv if self.pid is None else [],
                     inherit_stdin=self._inherit_stdin,
                     output=self._output,
                 )

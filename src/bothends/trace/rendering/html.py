@@ -26,11 +26,10 @@ from bothends.escaping import escape_controls, escape_line
 from bothends.foreign_text import markup
 from bothends.trace.findings import Finding
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Socket, Trace, TraceEvent
-from bothends.trace.rendering import explain, formatting
+from bothends.trace.rendering.details import details_of
 from bothends.trace.rendering.folding import FoldedRows, Unit
 from bothends.trace.rendering.html_assets import STYLE
 from bothends.trace.rendering.html_script import SCRIPT
-from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.rendering.layout import Row
 
 MAX_ROWS: Final = 400_000
@@ -264,7 +263,7 @@ class _Columns:
             "connections": [_one_line(each) for each in self._connections],
             "processes": [_one_line(each) for each in self._processes],
             "findings": [[_one_line(each.title), each.evidence] for each in findings],
-            "details": {number: _details(self._trace, number) for number in own},
+            "details": {number: details_of(self._trace, number) for number in own},
         }
 
 
@@ -317,59 +316,3 @@ def _finding_list(findings: Sequence[Finding]) -> str:
             f"{_finding_list(finding.consequences) if finding.consequences else ''}</li>"
         )
     return f"<ul>{''.join(items)}</ul>"
-
-
-def _details(trace: Trace, number: int) -> dict[str, Any]:
-    """Return what the page tells about an event beside its row, as plain text."""
-    event = trace.event(number)
-    details = _describe(trace, event) if event is not None else {"title": "", "explanation": ""}
-    return {name: _plain(item) for name, item in details.items() if item}
-
-
-def _plain(item: Any) -> Any:
-    if isinstance(item, str):
-        return escape_controls(item)
-    return [[escape_controls(each) for each in pair] for pair in item]
-
-
-def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
-    match event:
-        case Call():
-            entry = explain.CALLS.get(event.name)
-            process = trace.processes.get(event.process)
-            return {
-                "title": formatting.call_text(event),
-                "subject": f"{process.role}, process {process.pid}, thread {event.thread}" if process else "",
-                "explanation": explain.explain_call(event, trace),
-                "summary": entry.summary if entry else "",
-                "c": entry.prototype if entry else "",
-                "python": entry.python if entry else "",
-                "arguments": explain.named_arguments(event),
-                "data": formatting.quoted(event.data, event.size or len(event.data), 1000)
-                if event.data
-                else "",
-                "duration": formatting.duration(event.duration) if event.until is not None else "not ended",
-            }
-        case Packet():
-            return {
-                "title": formatting.packet_text(event),
-                "subject": f"{event.source} → {event.destination}",
-                "explanation": explain.explain_packet(event),
-                "arguments": _packet_fields(event),
-                "data": formatting.quoted(event.data, event.size, 1000) if event.data else "",
-            }
-        case ProcessEvent():
-            process = trace.processes.get(event.process)
-            subject = f"process {process.pid}" if process else ""
-            return {"title": event.text, "subject": subject, "explanation": ""}
-        case KernelEvent():
-            subject = f"{event.source} → {event.destination}" if event.source is not None else ""
-            return {"title": kernel_text(event), "subject": subject, "explanation": ""}
-
-
-def _packet_fields(packet: Packet) -> list[tuple[str, str]]:
-    found = [("length", str(packet.length)), ("data", f"{packet.size} bytes")]
-    if packet.protocol == "tcp":
-        found += [("sequence", str(packet.sequence)), ("acknowledges", str(packet.acknowledged))]
-        found += [("window", str(packet.window)), ("interface", packet.interface)]
-    return found

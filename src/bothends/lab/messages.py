@@ -1,0 +1,149 @@
+"""The messages between the page, the server and the process of a run: JSON with a "type", each one bounded.
+
+Requests go from the page through the server to the process of a run, which checks them again. Replies go back
+as they are: the process is ours, and the programs can't write there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+MAX_SOURCE: Final = 100_000  # characters of one program
+MAX_PROGRAMS: Final = 6
+MAX_TYPED: Final = 2_000  # characters of one input
+MAX_REQUEST: Final = 1 << 20  # bytes
+MAX_REPLY: Final = 4 << 20  # bytes of one line of the process of a run
+DEFAULT_TIME_LIMIT: Final = 30.0  # seconds
+MAX_TIME_LIMIT: Final = 120.0
+
+
+class Program(Struct, forbid_unknown_fields=True):
+    """A program to run: its part, the name of its file, its text, and the words behind its name."""
+
+    kind: Literal["server", "client"]
+    file: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,40}\.[a-z]{1,4}\Z")]
+    text: Annotated[str, Meta(max_length=MAX_SOURCE)]
+    arguments: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Path(Struct, forbid_unknown_fields=True):
+    """The path between the programs: milliseconds of delay and per cent of loss, each way, and a seed."""
+
+    delay: Annotated[float, Meta(ge=0, le=2000)] = 0.0
+    loss: Annotated[float, Meta(ge=0, le=90)] = 0.0
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 1
+
+
+class Start(Struct, tag_field="type", tag="start", forbid_unknown_fields=True):
+    """Run programs, for `time_limit` seconds at most. Without a `path`, over the loopback interface."""
+
+    programs: Annotated[list[Program], Meta(min_length=1, max_length=MAX_PROGRAMS)]
+    time_limit: Annotated[float, Meta(gt=0, le=MAX_TIME_LIMIT)] = DEFAULT_TIME_LIMIT
+    path: Path | None = None
+
+
+class Stop(Struct, tag_field="type", tag="stop", forbid_unknown_fields=True):
+    """End the run."""
+
+
+class Typed(Struct, tag_field="type", tag="input", forbid_unknown_fields=True):
+    """Type a text to a program, given by its place in `Start.programs`. `ends`: and then the end of input."""
+
+    program: Annotated[int, Meta(ge=0, lt=MAX_PROGRAMS)]
+    text: Annotated[str, Meta(max_length=MAX_TYPED)] = ""
+    ends: bool = False
+
+
+Request: TypeAlias = Start | Stop | Typed
+
+
+class Prepared(Struct, tag_field="type", tag="prepared"):
+    """The process of a run has a sandbox, and waits for `Start`."""
+
+    sandbox: str
+
+
+class Failed(Struct, tag_field="type", tag="failed"):
+    """The run could not be started, or was broken off."""
+
+    text: str
+
+
+class Diagnostic(Struct):
+    """What a compiler says about a line. `severity`: "error", "warning" or "note"."""
+
+    line: int
+    severity: str
+    text: str
+
+
+class Built(Struct, tag_field="type", tag="built"):
+    """A compiler has finished. `output` is what it has printed, escaped."""
+
+    program: int
+    succeeded: bool
+    output: str
+    problems: list[Diagnostic]
+
+
+class Started(Struct, tag_field="type", tag="started"):
+    """The programs run. `roles` are the names of their lanes."""
+
+    roles: list[str]
+
+
+class Output(Struct, tag_field="type", tag="output"):
+    """A program has written to its terminal."""
+
+    program: int
+    text: str
+
+
+class Rows(Struct, tag_field="type", tag="rows"):
+    """New rows of the time-line, and what there is to say about their events, by number."""
+
+    rows: list[dict[str, Any]]
+    events: dict[int, dict[str, Any]]
+
+
+class Waits(Struct, tag_field="type", tag="waits"):
+    """Which calls wait for which program, while nothing moves. Empty: something moves again."""
+
+    sentences: list[str]
+
+
+class Exited(Struct, tag_field="type", tag="exited"):
+    """A program has exited, or was killed: how."""
+
+    program: int
+    how: str
+
+
+class Ended(Struct, tag_field="type", tag="ended"):
+    """The run is over. `findings` are nested; `reason` is empty if the programs have exited by themselves."""
+
+    reason: str
+    findings: list[dict[str, Any]]
+    waits: list[str]
+    notes: list[str]
+    seconds: float
+
+
+Reply: TypeAlias = Prepared | Failed | Built | Started | Output | Rows | Waits | Exited | Ended
+
+_decoder: Final = msgspec.json.Decoder(Request)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def decode_request(text: str | bytes) -> Request:
+    """Return a request. Raises msgspec.DecodeError for anything else."""
+    request: Request = _decoder.decode(text)
+    return request
+
+
+def encode(message: Request | Reply) -> bytes:
+    """Return a message as one line of JSON, without its newline."""
+    return _encoder.encode(message)

@@ -1,0 +1,24 @@
+// The WebSocket: messages out and in, and what to do when it closes.
+
+export class Connection {
+  constructor(onMessage, onState) {
+    this.onMessage = onMessage;
+    this.onState = onState;
+    this.socket = null;
+  }
+
+  // Return a promise of an open connection.
+  open() {
+    if (this.socket && this.socket.readyState === WebSocket.OPEN) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const socket = this.socket = new WebSocket(`ws://${location.host}/socket`);
+      socket.addEventListener("open", () => { this.onState(true); resolve(); });
+      socket.addEventListener("message", (event) => this.onMessage(JSON.parse(event.data)));
+      socket.addEventListener("close", () => { this.onState(false); reject(new Error("closed")); });
+    });
+  }
+
+  send(message) {
+    if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+}
