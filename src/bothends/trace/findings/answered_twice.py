@@ -65,7 +65,7 @@ def _repetition(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Ca
     sends = trace_index.sends(socket)
     concerned: dict[
         int, list[Call]
-    ] = {}  # the calls of each process that concern the socket, by their starts
+    ] = {}  # by process: calls on the socket, by their starts
     for first, second in pairwise(sends):
         if first.data != second.data or first.size != second.size or not first.data:
             continue
