@@ -52,7 +52,18 @@ def test_trace_of_100_000_calls_is_drawn_and_saved(tmp_path: Path) -> None:
     path = tmp_path / "long.trace"
     program = [sys.executable, "-I", "-S", "-c", SOURCE.format(CALLS // 2)]
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, "trace", "--calls-only", "--save", str(path), "--", *program],
+        [
+            sys.executable,
+            "-c",
+            MEASURED,
+            "trace",
+            "--calls-only",
+            "--unfold",
+            "--save",
+            str(path),
+            "--",
+            *program,
+        ],
         capture_output=True,
         env=ENVIRONMENT,
         check=True,

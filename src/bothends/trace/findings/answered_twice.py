@@ -6,7 +6,7 @@ is read as that to the next request. At the end one is left over.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import bisect
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -56,15 +56,31 @@ def answered_twice(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
+def _start(call: Call) -> int:
+    return call.at
+
+
 def _repetition(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Call] | None:
     """Return a wait that timed out, and the equal requests before and after it; None if there are none."""
-    for first, second in pairwise(trace_index.sends(socket)):
+    sends = trace_index.sends(socket)
+    concerned: dict[
+        int, list[Call]
+    ] = {}  # by process: calls on the socket, by their starts
+    for first, second in pairwise(sends):
         if first.data != second.data or first.size != second.size or not first.data:
             continue
-        calls = trace_index.calls_by_process[first.process]
-        after = bisect_right(calls, first.at, key=lambda call: call.at)
-        until = bisect_left(calls, second.at, key=lambda call: call.at)
-        between = [call for call in calls[after:until] if socket.number in (call.socket, *call.sockets)]
+        calls = concerned.get(first.process)
+        if calls is None:
+            calls = concerned[first.process] = sorted(
+                (
+                    call
+                    for call in trace_index.calls_by_process[first.process]
+                    if socket.number == call.socket or socket.number in call.sockets
+                ),
+                key=_start,
+            )
+        begin = bisect.bisect_right(calls, first.at, key=_start)
+        between = calls[begin : bisect.bisect_left(calls, second.at, lo=begin, key=_start)]
         if any(call.name in RECEIVING and call.size for call in between):
             continue
         wait = next((call for call in between if has_timed_out(call, socket)), None)
