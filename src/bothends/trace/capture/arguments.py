@@ -16,6 +16,21 @@ from typing import Final, NamedTuple
 from bothends.escaping import escape
 from bothends.trace.model import DATA_LIMIT, Message, SocketAddress, SocketFamily, SocketKind
 
+# The arguments of socket().
+FAMILIES: Final[dict[str, SocketFamily]] = {
+    "AF_INET": "inet",
+    "AF_INET6": "inet6",
+    "AF_UNIX": "unix",
+    "AF_LOCAL": "unix",
+    "AF_NETLINK": "netlink",
+}
+KINDS: Final[dict[str, SocketKind]] = {
+    "SOCK_STREAM": "stream",
+    "SOCK_DGRAM": "datagram",
+    "SOCK_SEQPACKET": "seqpacket",
+    "SOCK_RAW": "raw",
+}
+
 _TOKEN: Final = re.compile(r'"[^"]*"?|[\[({]|[\])}]|,')
 _STRING: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(?:\.\.\.)?')
 _INET: Final = re.compile(r'sin_port=htons\((\d+)\), sin_addr=inet_addr\("([^"]*)"\)')

@@ -46,8 +46,6 @@ from bothends.trace.model import (
     ProcessEvent,
     ProcessEventKind,
     Socket,
-    SocketFamily,
-    SocketKind,
     Trace,
     TracedProcess,
     trim_oldest,
@@ -104,20 +102,6 @@ _USING: Final = SENDING | RECEIVING | ACCEPTING
 _NAME_SERVICE: Final = frozenset({"/var/run/nscd/socket", "/run/nscd/socket"})
 MAX_USUAL: Final = 1_000  # different ends of usual lines that are remembered
 MAX_ORPHAN_LINES: Final = 10_000  # lines of a process whose parent's fork() has not returned yet
-
-_FAMILIES: Final[dict[str, SocketFamily]] = {
-    "AF_INET": "inet",
-    "AF_INET6": "inet6",
-    "AF_UNIX": "unix",
-    "AF_LOCAL": "unix",
-    "AF_NETLINK": "netlink",
-}
-_KINDS: Final[dict[str, SocketKind]] = {
-    "SOCK_STREAM": "stream",
-    "SOCK_DGRAM": "datagram",
-    "SOCK_SEQPACKET": "seqpacket",
-    "SOCK_RAW": "raw",
-}
 
 
 @dataclass(slots=True)
@@ -659,8 +643,8 @@ class CallDecoder:
         if call.name == "socket":
             kind = words[1].split("|") if len(words) > 1 else [""]
             socket = self._sockets.new(
-                _FAMILIES.get(words[0], "other"),
-                _KINDS.get(kind[0], "raw"),
+                arguments.FAMILIES.get(words[0], "other"),
+                arguments.KINDS.get(kind[0], "raw"),
                 described.inode if described else 0,
             )
             options = words[1] if len(words) > 1 else ""

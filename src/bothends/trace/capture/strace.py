@@ -212,6 +212,8 @@ class StraceParser:
         for each in lines:
             found = match(each)
             if found is not None:
+                if self._waits_for_exec:
+                    continue
                 pid, seconds, fraction, name, number, label, data, rest, result, whole, part = found.groups()
                 at = int(seconds + fraction)
                 yield DataMoved(

@@ -63,9 +63,7 @@ def _start(call: Call) -> int:
 def _repetition(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Call] | None:
     """Return a wait that timed out, and the equal requests before and after it; None if there are none."""
     sends = trace_index.sends(socket)
-    concerned: dict[
-        int, list[Call]
-    ] = {}  # by process: calls on the socket, by their starts
+    concerned: dict[int, list[Call]] = {}  # by process: calls on the socket, by their starts
     for first, second in pairwise(sends):
         if first.data != second.data or first.size != second.size or not first.data:
             continue
