@@ -100,11 +100,19 @@ int on_enter(u64 *context)
     return 0;
 }
 
+/* Whether the data of a receive stays where it is. */
+static __always_inline int peeks(struct thread_state *state, u32 kind)
+{
+    return (kind == KIND_RECVFROM && state->arguments[3] & PEEK)
+           || (kind == KIND_RECVMSG && state->arguments[2] & PEEK);
+}
+
 /* Whether a call repeats one of the last few, without data, so often that it is left out: a loop that waits
  * actively makes a million calls a second, all the same. */
 static __always_inline int is_left_out(struct thread_state *state, u32 kind, s64 result)
 {
-    if (kind == KIND_POLL || kind == KIND_PPOLL || kind == KIND_SELECT || kind == KIND_EPOLL_WAIT) {
+    if (kind == KIND_POLL || kind == KIND_PPOLL || kind == KIND_SELECT || kind == KIND_EPOLL_WAIT
+        || peeks(state, kind)) {
         /* They move no data. */
     } else if ((kind >= KIND_READ && kind <= KIND_SENDMMSG) ? result > 0 : result >= 0) {
         state->repeats = 0;

@@ -26,6 +26,7 @@ enum {
     MAX_OPERATIONS = 64,  /* of io_uring: enum io_uring_op */
     MAX_PROGRAMS = 64,
     HINTS = 8192,   /* counters of traced threads, by their ids modulo this: a power of two */
+    PEEK = 2,       /* MSG_PEEK */
     RECENT = 4,     /* different calls of a loop that moves no data */
     REPEATS = 4096, /* of them are recorded, and then every SAMPLE-th */
     SAMPLE = 1024,

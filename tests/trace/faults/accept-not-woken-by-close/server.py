@@ -1,4 +1,4 @@
-import socket, sys, threading
+import socket, sys, threading, time
 ls = socket.create_server(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0))
 print(ls.getsockname()[1], flush=True)
 stop = threading.Event()
@@ -7,6 +7,7 @@ def serve(c):
     with c:
         if c.recv(100).strip() == b"QUIT":
             c.sendall(b"stopping\n")
+            time.sleep(0.3)
             stop.set()
             done.wait()
             c.sendall(b"stopped\n")
