@@ -84,11 +84,11 @@ class TraceView:
 
     def connection_of(self, event: TraceEvent) -> int | None:
         """Return the number of the connection that an event belongs to, or None."""
-        socket = {
-            Call: lambda: event.socket,  # type: ignore[union-attr]
-            Packet: lambda: event.sender or event.receiver,  # type: ignore[union-attr]
-            KernelEvent: lambda: event.socket,  # type: ignore[union-attr]
-        }.get(type(event), lambda: None)()
+        socket: int | None = None
+        if isinstance(event, Packet):
+            socket = event.sender or event.receiver
+        elif isinstance(event, Call | KernelEvent):
+            socket = event.socket
         name = None if socket is None else self.summary.connection_name(socket)
         return None if name is None else self._numbers.get(name)
 

@@ -35,7 +35,7 @@ from bothends.check.scenes.steps import (
 from bothends.check.scenes.template import TextTemplate
 from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.recorded_socket import RecordedSocket, run_concurrently
-from bothends.check.subjects.server_context import ServerContext
+from bothends.check.subjects.server_context import SIGTERM_TIMEOUT, ServerContext
 from bothends.check.transcript import quote_bytes
 from bothends.endpoints import Endpoint
 from bothends.errors import ServiceError, errno_text
@@ -48,7 +48,6 @@ _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may l
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
 _FLOOD: Final = 16 << 20  # bytes: more than the buffers of a connection hold
 _FLOOD_STALL: Final = 0.5  # seconds
-_EXIT_LIMIT: Final = 2.0  # seconds for the server to exit on SIGTERM, before it is killed
 
 
 @dataclass
@@ -325,7 +324,7 @@ class ScenePlayer:
     async def _restart(self, step: Restart) -> None:
         """Stop the server with SIGTERM, or else SIGKILL, and start it again on the same endpoint."""
         self._ctx.signal(signal.SIGTERM, "SIGTERM")
-        await self._ctx.program.wait(_EXIT_LIMIT * self._ctx.load_factor)
+        await self._ctx.program.wait(SIGTERM_TIMEOUT * self._ctx.load_factor)
         # A RST leaves no connection in TIME-WAIT, so the server can bind its port without SO_REUSEADDR.
         for client in self._participants.values():
             if not self._scene.is_datagram(client.name):

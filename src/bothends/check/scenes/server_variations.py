@@ -7,7 +7,6 @@ under a contract, and a row of `VARIATIONS`.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from bothends.check.case import Note, NotListening, Verdict
 from bothends.check.contract import Contract
 from bothends.check.scenes.datagram_path import Disturbance, reorder_sends
 from bothends.check.scenes.player import ScenePlayer
-from bothends.check.scenes.segmentation import BYTEWISE, CUT, Segmentation, join_sends
+from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentation, join_sends
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import SendTexts, Step
 from bothends.check.subjects.recorded_socket import run_concurrently
@@ -26,7 +25,6 @@ from bothends.check.subjects.server_context import ServerContext
 _CROWD: Final = 100  # clients at once
 _CROWD_INTERVAL: Final = 0.002  # seconds between them: not a test of the accept queue
 _CROWD_TIMEOUTS: Final = 4.0  # a factor for the timeouts of its steps
-_SIGTERM_LIMIT: Final = 2.0  # seconds to exit on SIGTERM
 
 _DATAGRAMS_ONLY: Final = "its clients send datagrams, which the network does not cut or join"
 _NO_FRAMING: Final = "the contract has no framing: data sent in two pieces may be two messages"
@@ -55,28 +53,32 @@ async def _refresh_server(ctx: ServerContext, scene: Scene) -> Note | None:
     return None
 
 
-async def play(ctx: ServerContext, scene: Scene) -> Note | None:
-    """Play the scene."""
+def _as_written(scene: Scene) -> tuple[Step, ...]:
+    return scene.steps
+
+
+def _joined(scene: Scene) -> tuple[Step, ...]:
+    """Return the steps with consecutive texts of a client in one segment."""
+    return join_sends(scene.steps, scene.is_datagram)
+
+
+def _reordered(scene: Scene) -> tuple[Step, ...]:
+    """Return the steps with datagrams in a row in reverse, and then again in order."""
+    return reorder_sends(scene.steps, scene.is_datagram)
+
+
+async def play(
+    ctx: ServerContext,
+    scene: Scene,
+    segmentation: Segmentation = WHOLE,
+    *,
+    disturbance: Disturbance = Disturbance.NONE,
+    steps_of: Callable[[Scene], tuple[Step, ...]] = _as_written,
+) -> Note | None:
+    """Play the scene, or other steps that say the same. See ScenePlayer."""
     if note := await _refresh_server(ctx, scene):
         return note
-    await ScenePlayer(ctx, scene).play()
-    return None
-
-
-async def play_in_pieces(ctx: ServerContext, scene: Scene, segmentation: Segmentation) -> Note | None:
-    """Play the scene, with each text in several segments."""
-    if note := await _refresh_server(ctx, scene):
-        return note
-    await ScenePlayer(ctx, scene, segmentation).play()
-    return None
-
-
-async def play_joined(ctx: ServerContext, scene: Scene) -> Note | None:
-    """Play the scene, with consecutive texts of a client in one segment."""
-    steps = join_sends(scene.steps, scene.is_datagram)
-    if note := await _refresh_server(ctx, scene):
-        return note
-    await ScenePlayer(ctx, scene).play(steps)
+    await ScenePlayer(ctx, scene, segmentation, disturbance=disturbance).play(steps_of(scene))
     return None
 
 
@@ -101,17 +103,6 @@ async def play_after_interruption(ctx: ServerContext, scene: Scene) -> Note | No
     # The server may need a moment to notice, and to forget what belonged to the connections.
     await ctx.wait_until(lambda: ctx.is_idle() and ctx.socket_count() <= sockets, ctx.timeout)
     await ScenePlayer(ctx, scene).play()
-    return None
-
-
-async def play_disturbed(ctx: ServerContext, scene: Scene, disturbance: Disturbance) -> Note | None:
-    """Play the scene over a path that loses, duplicates, reorders or delays datagrams."""
-    if note := await _refresh_server(ctx, scene):
-        return note
-    steps = scene.steps
-    if disturbance is Disturbance.REORDERING:
-        steps = reorder_sends(steps, scene.is_datagram)
-    await ScenePlayer(ctx, scene, disturbance=disturbance).play(steps)
     return None
 
 
@@ -166,15 +157,7 @@ async def stop_in_the_middle(ctx: ServerContext, scene: Scene) -> Note | None:
     player = ScenePlayer(ctx, scene)
     for step in scene.steps[: (len(scene.steps) + 1) // 2]:
         await player.step(step)
-    limit = _SIGTERM_LIMIT * ctx.load_factor
-    clients = asyncio.ensure_future(player.close_when_server_does(limit))
-    ctx.signal(signal.SIGTERM, "SIGTERM")
-    try:
-        await ctx.expect_exit(limit)
-    finally:
-        clients.cancel()
-        await asyncio.gather(clients, return_exceptions=True)
-    await ctx.expect_port_free(limit)
+    await ctx.expect_stop(player.close_when_server_does)
     return None
 
 
@@ -186,7 +169,7 @@ def _pieces_reason(contract: Contract, scene: Scene) -> str:
 
 
 def _joined_reason(contract: Contract, scene: Scene) -> str:
-    if len(join_sends(scene.steps, scene.is_datagram)) == len(scene.steps):
+    if len(_joined(scene)) == len(scene.steps):
         return "no client sends two texts in a row on a stream"
     return _NO_FRAMING if contract.framing == "none" else ""
 
@@ -218,7 +201,7 @@ def _stop_reason(_contract: Contract, scene: Scene) -> str:
 def _disturbance_reason(_contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
     if disturbance not in scene.disturbances:
         return f'the contract does not say that it bears this (bears = ["{disturbance}"])'
-    if disturbance is Disturbance.REORDERING and reorder_sends(scene.steps, scene.is_datagram) == scene.steps:
+    if disturbance is Disturbance.REORDERING and _reordered(scene) == scene.steps:
         return "no client sends two datagrams in a row"
     return ""
 
@@ -249,7 +232,7 @@ VARIATIONS: Final = (
         "every text sent byte by byte",
         "TCP is a byte stream: the network may split a message anywhere.",
         "treats the data of one recv() as one message",
-        partial(play_in_pieces, segmentation=BYTEWISE),
+        partial(play, segmentation=BYTEWISE),
         _pieces_reason,
     ),
     Variation(
@@ -257,7 +240,7 @@ VARIATIONS: Final = (
         "every text cut in the middle",
         "TCP is a byte stream: the network may split a message anywhere.",
         "treats the data of one recv() as one message, or forgets the first part of a message",
-        partial(play_in_pieces, segmentation=CUT),
+        partial(play, segmentation=CUT),
         _pieces_reason,
     ),
     Variation(
@@ -265,7 +248,7 @@ VARIATIONS: Final = (
         "consecutive texts of a client in one segment",
         "Data from two writes may arrive together (RFC 9293, 3.9.1.2: a stream has no records).",
         "discards the data after the first message of a recv()",
-        play_joined,
+        partial(play, steps_of=_joined),
         _joined_reason,
     ),
     Variation(
@@ -327,7 +310,11 @@ VARIATIONS: Final = (
             stimulus,
             f"The network may do this to datagrams, and the contract says that the protocol bears it{why}.",
             likely_cause,
-            partial(play_disturbed, disturbance=disturbance),
+            partial(
+                play,
+                disturbance=disturbance,
+                steps_of=_reordered if disturbance is Disturbance.REORDERING else _as_written,
+            ),
             partial(_disturbance_reason, disturbance=disturbance),
         )
         for disturbance, stimulus, why, likely_cause in (

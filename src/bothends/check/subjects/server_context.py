@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from bothends.sockets.options import reset_on_close
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
 _SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
 _CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
+SIGTERM_TIMEOUT: Final = 2.0  # seconds from SIGTERM until the exit
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -378,6 +379,26 @@ class ServerContext:
             raise CheckFailed(
                 "an idle server to use no CPU time", f"it uses {share:.0%} of a processor", timed_out=True
             )
+
+    async def expect_stop(
+        self, close_clients: Callable[[float], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """Send SIGTERM, and check that the server exits in time and that its port is free then.
+
+        Args:
+            close_clients: closes the clients when the server ends their connections; gives up after the
+                seconds that it gets. None if they have none.
+        """
+        limit = SIGTERM_TIMEOUT * self.load_factor
+        closing = [] if close_clients is None else [asyncio.ensure_future(close_clients(limit))]
+        self.signal(signal.SIGTERM, "SIGTERM")
+        try:
+            await self.expect_exit(limit)
+        finally:
+            for each in closing:
+                each.cancel()
+            await asyncio.gather(*closing, return_exceptions=True)
+        await self.expect_port_free(limit)
 
     async def expect_exit(self, timeout: float) -> None:
         """Check that the server exits within `timeout` seconds of a SIGTERM."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import signal
 import socket
 from contextlib import suppress
 from typing import Final
@@ -20,7 +19,6 @@ from bothends.check.transcript import quote_bytes
 
 _EXTRA_REPLY_WAIT: Final = 0.15  # seconds until a second reply to one datagram is seen
 _BURST_DATAGRAMS: Final = 5000
-_SIGTERM_TIMEOUT: Final = 2.0  # seconds from SIGTERM until the exit
 _SECOND_ADDRESS: Final = "127.0.0.2"  # all of 127.0.0.0/8 is this machine on Linux (RFC 1122, 3.2.1.3)
 
 
@@ -191,10 +189,7 @@ async def binary_datagram(ctx: ServerContext) -> Note | None:
 async def sigterm(ctx: ServerContext) -> Note | None:
     """Send SIGTERM."""
     await ctx.expect_served("first")
-    ctx.signal(signal.SIGTERM, "SIGTERM")
-    limit = _SIGTERM_TIMEOUT * ctx.load_factor
-    await ctx.expect_exit(limit)
-    await ctx.expect_port_free(limit)
+    await ctx.expect_stop()
     return None
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import resource
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -34,7 +33,6 @@ _TEXTBOOK_BACKLOG: Final = 5  # connections: the listen(5) of textbooks
 _FLOOD_BYTES: Final = 8 << 20
 _ENDLESS_BYTES: Final = 10 << 20
 _MAX_MEMORY_GROWTH: Final = 5 << 20  # bytes: half of what is sent, and far above any buffer of a fixed size
-_SIGTERM_TIMEOUT: Final = 2.0  # seconds from SIGTERM until the exit
 _SPARE_FDS: Final = 8
 _IDLE_TIMEOUT: Final = (
     1.0  # seconds within which a server without requests is asleep, unless it is a busy loop
@@ -569,15 +567,7 @@ async def sigterm(ctx: ServerContext) -> Note | None:
     await ctx.expect_served("first")
     idle = await ctx.connect("idle")
     await ctx.wait_until(ctx.is_idle, _IDLE_TIMEOUT)  # until it has accepted, and forked if it does
-    limit = _SIGTERM_TIMEOUT * ctx.load_factor
-    closing = asyncio.ensure_future(_close_on_eof(idle, limit))
-    ctx.signal(signal.SIGTERM, "SIGTERM")
-    try:
-        await ctx.expect_exit(limit)
-    finally:
-        closing.cancel()
-        await asyncio.gather(closing, return_exceptions=True)
-    await ctx.expect_port_free(limit)
+    await ctx.expect_stop(lambda limit: _close_on_eof(idle, limit))
     return None
 
 
