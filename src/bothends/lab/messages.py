@@ -103,7 +103,7 @@ class Output(Struct, tag_field="type", tag="output"):
 
 
 class Rows(Struct, tag_field="type", tag="rows"):
-    """New rows of the time-line, and what there is to say about their events, by number."""
+    """New rows of the timeline, and what there is to say about their events, by number."""
 
     rows: list[dict[str, Any]]
     events: dict[int, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The time-line of a run as it grows: points in, rows and explanations out."""
+"""The timeline of a run as it grows: points in, rows and explanations out."""
 
 from __future__ import annotations
 

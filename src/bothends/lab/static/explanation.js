@@ -1,4 +1,4 @@
-// What stands beside the time-line: waits, findings, and the explanation of one event.
+// What stands beside the timeline: waits, findings, and the explanation of one event.
 
 import { append, byId, button } from "./dom.js";
 

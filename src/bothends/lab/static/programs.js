@@ -76,7 +76,7 @@ export class ProgramView {
     return MODES[this.file.value.split(".").pop()] || "text/plain";
   }
 
-  // Name it as the time-line does: server, server 2 and so on.
+  // Name it as the timeline does: server, server 2 and so on.
   setRole(role, number) {
     this.number = number;
     this.role = role;

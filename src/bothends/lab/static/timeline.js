@@ -1,4 +1,4 @@
-// The time-line: rows as they come, and one of them selected.
+// The timeline: rows as they come, and one of them selected.
 
 import { append, byId, element } from "./dom.js";
 
