@@ -404,7 +404,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="native-generator-latency-from-sending",
-        file="native/generator/tracker.c",
+        file="native/generator/requests.c",
         old="            histogram_add(run->corrected, received_at - request.due);",
         new="            histogram_add(run->corrected, received_at - request.sent);",
         breaks="the corrected latency leaves out the time that a request waited for its turn",
