@@ -277,6 +277,37 @@ def test_datagrams_are_logged_before_the_loop_waits() -> None:
     assert found == [("received", 0, "hello"), ("sent", 0, "hello")]
 
 
+class WaitForFirst(EchoService):
+    """Returns what is received; the answer to the first datagram waits for `release`."""
+
+    def __init__(self) -> None:
+        self.received = threading.Event()
+        self.release = threading.Event()
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
+        self.received.set()
+        self.release.wait(10)
+        return datagram
+
+
+def test_each_datagram_of_a_batch_is_logged() -> None:
+    stream, service = Lines(), WaitForFirst()
+    sent = [f"datagram {number}".encode() for number in range(6)]
+    with (
+        serving(NativeEngine, logged(json_log(stream)), service, "udp://127.0.0.1:0") as server,
+        Client(server.endpoints[0]) as client,
+    ):
+        client.send(sent[0])
+        assert service.received.wait(10)
+        for data in sent[1:]:
+            client.send(data)
+        service.release.set()
+        assert [client.receive_message() for _ in sent] == sent
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    for event in ("received", "sent"):
+        assert [each["text"].encode() for each in records if each["event"] == event] == sent
+
+
 def test_datagrams_are_left_out_of_a_log_of_connections() -> None:
     stream = Lines()
     log = JsonLog(stream)
