@@ -416,7 +416,7 @@ def prometheus_exporter(metrics: Metrics, draining: Callable[[], bool]) -> Calla
             "show",
             "metrics",
             reason="prometheus_client is not installed",
-            hint="pip install 'bothends[metrics]'",
+            hint="pip install prometheus-client",
         ) from error
 
     class Collector:
