@@ -15,7 +15,8 @@ endif
 BIN := .venv/bin
 INSTALLED := .venv/installed
 READY := .venv/ready
-PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Errors only: a pip configuration of a machine prints warnings that have nothing to do with the set-up.
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
