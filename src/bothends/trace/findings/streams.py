@@ -331,27 +331,32 @@ def _is_sending(trace_index: TraceIndex, socket: Socket, reset: Packet) -> bool:
 def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a thread that reads EOF repeatedly, or that sleeps after it."""
     yield from neither_answers_nor_closes(trace_index)
+    found: dict[int, list[list[Call]]] = {}  # by process: the reads of EOF of each socket
     for socket in trace_index.sockets("stream"):
         eofs: dict[int, list[Call]] = {}
         for call in trace_index.receives(socket):
             if call.size == 0 and call.requested != 0:
                 eofs.setdefault(call.thread, []).append(call)
-        for calls in eofs.values():
-            if len(calls) >= IGNORED_EOFS:
-                within = formatting.duration((calls[-1].until or calls[-1].at) - calls[0].at)
-                yield Finding(
-                    "eof-ignored",
-                    "The program ignores EOF",
-                    f"recv() on descriptor {calls[0].descriptor} returned 0 bytes {len(calls):,} times "
-                    f"within {within}. The peer had finished before the first: EOF stays readable.",
-                    "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
-                    tuple(call.number for call in (*calls[:3], calls[-1])),
-                    process=calls[0].process,
-                    sockets=(socket.number,),
-                    in_c="if (n == 0) { close(fd); break; }",
-                    in_python="if not data: break",
-                )
-                break
+        often = [calls for calls in eofs.values() if len(calls) >= IGNORED_EOFS]
+        for calls in often[:1]:
+            found.setdefault(calls[0].process, []).append(calls)
+    for process, each in found.items():
+        calls = max(each, key=len)
+        within = formatting.duration((calls[-1].until or calls[-1].at) - calls[0].at)
+        others = sorted({other[0].descriptor or 0 for other in each} - {calls[0].descriptor})
+        as_well = f" So did the one on descriptor {', '.join(map(str, others))}." if others else ""
+        yield Finding(
+            "eof-ignored",
+            "The program ignores EOF",
+            f"recv() on descriptor {calls[0].descriptor} returned 0 bytes {len(calls):,} times "
+            f"within {within}.{as_well} The peer had finished before the first: EOF stays readable.",
+            "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
+            tuple(call.number for call in (*calls[:3], calls[-1])),
+            process=process,
+            sockets=tuple(other[0].socket or 0 for other in each),
+            in_c="if (n == 0) { close(fd); break; }",
+            in_python="if not data: break",
+        )
 
 
 def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
