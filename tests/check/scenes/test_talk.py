@@ -16,6 +16,7 @@ from bothends.check.scenes.steps import (
     ExpectInAnyOrder,
     ExpectNothing,
     ExpectText,
+    Optional,
     Pause,
     SendTexts,
 )
@@ -108,6 +109,17 @@ bob/2> (reset)
     assert (last.ending, str(last)) == (Ending.RESET, "line 22: bob/2> (reset)")
 
 
+def test_optional_lines_are_for_clients_only() -> None:
+    talk = "(optional)\na> HELP\na< {text=.+}\na< {text2=.+}\n(end)\na> {n=\\d+}\na< {n}\n"
+    scene = read_scene(talk, table="role = 'client'")
+    assert [type(step) for step in scene.steps] == [SendTexts, ExpectText]
+    [optional, *rest] = scene.all_steps
+    assert isinstance(optional, Optional)
+    assert tuple(rest) == scene.steps
+    assert [type(step) for step in optional.steps] == [SendTexts, ExpectText, ExpectText]
+    assert (optional.line, optional.client, optional.first.line) == (1, "a", 2)
+
+
 UDP = 'transport = "udp"\n'
 
 
@@ -118,6 +130,20 @@ UDP = 'transport = "udp"\n'
         (HEAD, "\n\nalice: hi", "line 3: 'alice: hi' is not a line"),
         (HEAD, "# only this", "line 1: the talk is empty"),
         (HEAD, "a> x {=\\d}", "line 1: a pattern cannot be sent; write {NAME}"),
+        (HEAD, "(optional)\na> x", "line 1: (optional) has no end; write (end)"),
+        (HEAD, "(optional)\n(end)", "line 2: nothing is between (optional) and (end)"),
+        (HEAD, "(optional)\na< x\n(end)", "line 2: (optional) has a text that a client sends, and texts"),
+        (HEAD, "(optional)\na> x\na> (closes)", "line 3: (optional) has a text that a client sends, and"),
+        (HEAD, "(optional)\na> x\nb< y", "line 3: (optional) is for one client, here a"),
+        (HEAD, "(optional)\n(any order)", "line 2: (any order) inside (optional); end the first with"),
+        (HEAD, "(optional)\na> x\n(end)", "line 1: what follows (optional) must show that it is over"),
+        (HEAD, "(optional)\na> x\n(end)\na< y", "line 4: what follows (optional) must show that it is"),
+        (HEAD, "(optional)\na> x\n(end)\nb> y", "a must send a text next, or close: write a> TEXT or a> ("),
+        (
+            HEAD,
+            "(optional)\na> x\na< {n=.+}\n(end)\na> {n}",
+            "line 5: no line before this one remembers {n}",
+        ),
         (HEAD, "a> {tokn}", r"line 1: no line before this one remembers {tokn}; write \{tokn} for this text"),
         (
             HEAD,
@@ -167,7 +193,7 @@ UDP = 'transport = "udp"\n'
         (HEAD, "(any order)\na< x", "line 1: (any order) has no end; write (end)"),
         (HEAD, "(any order)\na> x\n(end)", "line 2: only texts that are received can be in any order"),
         (HEAD, "(any order)\n(end)", "line 2: nothing is between (any order) and (end)"),
-        (HEAD, "a> x\n(end)", "line 2: (end) without (any order)"),
+        (HEAD, "a> x\n(end)", "line 2: (end) without (any order) or (optional)"),
         (HEAD, "(any order)\n(any order)", "line 2: (any order) inside (any order)"),
         (HEAD, "a> x\\ny", r"line 1: a line cannot contain \n; its end is sent by itself"),
         ('transport = "tcp"\n', "a> ", "line 1: without framing, nothing would be sent"),

@@ -57,7 +57,8 @@ class _Participant:
     `end`: how the server ended its connection, or empty; `unanswered`: the datagrams since the last reply;
     `resends`: how often they were sent again; `repeated`: replies of which more may arrive, because their
     requests were sent again; `lost`: a reply to them was discarded; `earlier`: the datagrams of its last two
-    lines.
+    lines;
+    `refused`: the server replied and closed before it had a whole text.
     """
 
     name: str
@@ -68,6 +69,7 @@ class _Participant:
     resends: int = 0
     repeated: Counter[bytes] = field(default_factory=Counter)
     lost: bool = False
+    refused: bool = False
     earlier: deque[list[bytes]] = field(default_factory=lambda: deque(maxlen=2))
 
 
@@ -215,6 +217,7 @@ class ScenePlayer:
     async def _send(self, step: SendTexts) -> None:
         client = await self._participant(step)
         texts = [text.render(self._values) for text in step.texts]
+        pieces: list[bytes] = []
         try:
             if self._scene.is_datagram(step.client):
                 await self._send_datagrams(client, texts)
@@ -223,6 +226,9 @@ class ScenePlayer:
                 pieces = self._segmentation.cut(data)
                 await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
         except CheckFailed as failure:
+            if len(pieces) > 1 and client.socket.has_input:
+                client.refused = True  # the next lines say whether it may
+                return
             self._fail([step], failure.happened, timed_out=failure.timed_out)
 
     def _encode(self, client: _Participant, texts: list[bytes]) -> bytes:
@@ -480,7 +486,7 @@ class ScenePlayer:
         if not client.end:
             self._fail([step], f"the connection was still open after {limit:g} s", timed_out=True)
         was_closed = client.end == _CLOSED
-        if was_closed == (step.ending is Ending.RESET):
+        if was_closed == (step.ending is Ending.RESET) and not client.refused:
             self._fail([step], client.end)
 
     async def expect_nothing_more(self) -> None:

@@ -11,6 +11,10 @@
     bob< alice: hello
     bob< carol: hello
     (end)
+    (optional)                      a client may send the first of the lines until (end), or not
+    alice> HELP
+    alice< {=.*}
+    (end)
     (the server restarts)           by SIGTERM; all connections have ended
 
 `alice/2` is a second connection of alice. One space after the sign and the spaces at the end of a line do not
@@ -35,6 +39,7 @@ from bothends.check.scenes.steps import (
     ExpectNothing,
     ExpectSame,
     ExpectText,
+    Optional,
     Pause,
     Restart,
     SendTexts,
@@ -60,7 +65,8 @@ _SERVER_EVENTS: Final = (
     "reset",
 )
 _CHECKED: Final = "checked by "
-_BLOCK: Final = "(any order)"
+_ANY_ORDER: Final = "(any order)"
+_OPTIONAL: Final = "(optional)"
 _BLOCK_END: Final = "(end)"
 _RESTART: Final = "(the server restarts)"
 
@@ -91,22 +97,29 @@ _CAN_RECEIVE: Final = {_State.NEW, _State.OPEN, _State.WRITE_SHUT}
 
 @dataclass
 class _Parser:
-    """The state after the lines so far. `is_datagram`: whether a client's messages are datagrams."""
+    """The state after the lines so far. `is_datagram`: whether a client's messages are datagrams.
+
+    `of_client`: it judges clients only, so what they send may have patterns.
+    """
 
     is_datagram: Callable[[str], bool]
     sources: TextSources = NO_SOURCES
+    of_client: bool = False
     steps: list[Step] = field(default_factory=list)
     states: dict[str, _State] = field(default_factory=dict)
     remembered: set[str] = field(default_factory=set)
-    block: list[ExpectText] | None = None
+    block: list[Step] | None = None
+    block_kind: str = ""
     block_line: int = 0
+    remembered_before: set[str] = field(default_factory=set)
 
     def add(self, number: int, source: str) -> None:
         """Parse a line."""
-        if source == _BLOCK:
+        if source in (_ANY_ORDER, _OPTIONAL):
             if self.block is not None:
-                raise TextError("(any order) inside (any order)", "end the first with (end)")
-            self.block, self.block_line = [], number
+                raise TextError(f"{source} inside {self.block_kind}", "end the first with (end)")
+            self.block, self.block_kind, self.block_line = [], source, number
+            self.remembered_before = set(self.remembered)
             return
         if source == _BLOCK_END:
             self._end_block()
@@ -137,46 +150,88 @@ class _Parser:
         else:
             step = self._expect(number, source, client, self._received_text(text))
         if self.block is not None:
+            self._check_in_block(step, self.block)
+            self.block.append(step)
+        else:
+            self._check_after_optional(step)
+            self.steps.append(step)
+
+    def _check_in_block(self, step: Step, block: list[Step]) -> None:
+        """Check that a step may stand in the block."""
+        if self.block_kind == _ANY_ORDER:
             if not isinstance(step, ExpectText):
                 raise TextError(
                     "only texts that are received can be in any order", "put (end) before this line"
                 )
-            self.block.append(step)
-        else:
-            self.steps.append(step)
+        elif not isinstance(step, SendTexts if not block else SendTexts | ExpectText):
+            raise TextError(
+                "(optional) has a text that a client sends, and texts after it",
+                f"put (end) before this line, or write {step.client}> TEXT",
+            )
+        elif block and step.client != block[0].client:
+            raise TextError(f"(optional) is for one client, here {block[0].client}")
+
+    def _check_after_optional(self, step: Step | None) -> None:
+        """Check that what follows (optional) shows whether the client left it out."""
+        last = self.steps[-1] if self.steps else None
+        if not isinstance(last, Optional):
+            return
+        client = last.first.client
+        shown = isinstance(step, SendTexts) or (
+            isinstance(step, EndConnection) and step.ending is not Ending.RESET
+        )
+        if step is None or not shown or step.client != client:
+            raise TextError(
+                "what follows (optional) must show that it is over",
+                f"{client} must send a text next, or close: write {client}> TEXT or {client}> (closes)",
+            )
 
     def end(self) -> None:
         """Check the end of the talk."""
         if self.block is not None:
             raise TalkError(
-                self.block_line, "(any order) has no end", "write (end) after the last of its lines"
+                self.block_line, f"{self.block_kind} has no end", "write (end) after the last of its lines"
             )
+        try:
+            self._check_after_optional(None)
+        except TextError as error:
+            raise TalkError(self.block_line, error.reason, error.hint) from error
 
     def _end_block(self) -> None:
         if self.block is None:
-            raise TextError("(end) without (any order)")
+            raise TextError(f"(end) without {_ANY_ORDER} or {_OPTIONAL}")
         if not self.block:
-            raise TextError("nothing is between (any order) and (end)")
-        self.steps.append(
-            ExpectInAnyOrder(line=self.block_line, source=_BLOCK, client="", expected=tuple(self.block))
-        )
+            raise TextError(f"nothing is between {self.block_kind} and (end)")
+        line, source = self.block_line, self.block_kind
+        if source == _OPTIONAL:
+            steps = tuple(self.block)
+            self.steps.append(Optional(line=line, source=source, client=steps[0].client, steps=steps))
+            self.remembered = self.remembered_before  # it may have been left out
+        else:
+            expected = tuple(step for step in self.block if isinstance(step, ExpectText))
+            self._check_after_optional(expected[0])
+            self.steps.append(ExpectInAnyOrder(line=line, source=source, client="", expected=expected))
         self.block = None
 
     def _restart(self, number: int) -> None:
         if self.block is not None:
-            raise TextError(f"{_RESTART} inside (any order)", "put (end) before this line")
+            raise TextError(f"{_RESTART} inside {self.block_kind}", "put (end) before this line")
+        self._check_after_optional(None)
         self.steps.append(Restart(line=number, source=_RESTART, client=""))
         self.states.clear()
 
     def _send(self, number: int, source: str, client: str, text: str) -> SendTexts:
         template = parse_text(text, self.sources)
-        if template.captures:
+        if template.captures and not self.of_client:
             raise TextError(
-                "a pattern cannot be sent", r"write {NAME} for a remembered value, or \{ for the text {"
+                "a pattern cannot be sent",
+                r"write {NAME} for a remembered value, \{ for the text {, or"
+                ' role = "client" for a scene that judges clients only',
             )
         self._check_remembered(template)
         self._require(client, _CAN_SEND, "send")
         self._open(client)
+        self._remember(template)
         return SendTexts(line=number, source=source, client=client, texts=(template,))
 
     def _received_text(self, text: str) -> TextTemplate:
@@ -212,7 +267,7 @@ class _Parser:
 
     def _add_choice(self, client: str, text: str) -> None:
         """Add an alternative to the line before."""
-        steps: list[Step] | list[ExpectText] = self.steps if self.block is None else self.block
+        steps = self.steps if self.block is None else self.block
         last = steps[-1] if steps else None
         if not isinstance(last, ExpectText) or last.client != client:
             raise TextError(
@@ -360,18 +415,23 @@ def _numbered_lines(talk: str) -> Iterator[tuple[int, str]]:
 
 
 def parse_talk(
-    talk: str, is_datagram: Callable[[str], bool], sources: TextSources = NO_SOURCES
+    talk: str,
+    is_datagram: Callable[[str], bool],
+    sources: TextSources = NO_SOURCES,
+    *,
+    of_client: bool = False,
 ) -> tuple[Step, ...]:
     """Parse a talk.
 
     Args:
         is_datagram: whether the messages of a client are datagrams, by its name.
         sources: the files and functions that texts may name.
+        of_client: it judges clients only, so the texts that they send may have patterns.
 
     Raises:
         TalkError: a line is invalid, or the talk has no line.
     """
-    parser = _Parser(is_datagram, sources)
+    parser = _Parser(is_datagram, sources, of_client)
     for number, source in _numbered_lines(talk):
         try:
             parser.add(number, source)
