@@ -19,7 +19,7 @@ from bothends.check.scenes.samples import MissingExample, find_values
 from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentation
 from bothends.check.scenes.server_side import ServerSidePlayer
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
-from bothends.check.scenes.steps import EndConnection, Ending, ExpectSame, ExpectText, SendTexts
+from bothends.check.scenes.steps import Connect, EndConnection, Ending, ExpectSame, ExpectText, SendTexts
 from bothends.check.subjects.client_under_test import ClientContext
 
 GATE: Final = f"{CASE_PREFIX}client-starts"
@@ -30,6 +30,10 @@ _EXPECTATION: Final = "the client sends what the scene says, shows what it recei
 
 def _skip_reason(contract: Contract, scene: Scene) -> str:
     """Return why a scene cannot be played with a client under test, or an empty string."""
+    if scene.spec.upstreams:
+        return "it is for a program between clients and a server"
+    if any(isinstance(step, Connect) and step.port is not None for step in scene.steps):
+        return "its client connects to another port, at which the checker does not listen"
     if len(scene.clients) > 1:
         return f"it has several clients or connections: {', '.join(scene.clients)}"
     if scene.is_datagram(scene.clients[0]) != contract.is_datagram:

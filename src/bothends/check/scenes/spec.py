@@ -51,6 +51,9 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     clients: dict[str, Literal["tcp", "udp"]] = {}
     """The transport of each client by name, if not the contract's."""
 
+    upstreams: tuple[str, ...] = ()
+    """The names in the talk that are servers of the checker's, to which the program connects."""
+
     repeat: Literal["no", "after", "beside"] = "no"
     """Whether it can be played again on the same server: after an interrupted one, or beside another, too."""
 
@@ -148,21 +151,29 @@ def parse_scene(
 
     def is_datagram(client: str) -> bool:
         name = client.partition("/")[0]
+        if name in spec.upstreams:
+            return False
         return name in datagrams if name in spec.clients else transport in ("udp", "unix+dgram")
 
     try:
-        steps = parse_talk(spec.talk, is_datagram, sources, of_client=spec.role == "client")
+        of_client = spec.role == "client"
+        steps = parse_talk(spec.talk, is_datagram, sources, of_client=of_client, upstreams=spec.upstreams)
     except TalkError as error:
         where = f"{file}:{first_line + error.line - 1}" if first_line else file
         reason = f"line {error.line}: {error.reason}"
         raise ConfigurationError(where, table, "", reason, error.hint) from error
     names = {name.partition("/")[0] for name in Scene(spec, steps).clients}
-    for name in spec.clients:
+    if spec.upstreams and transport.startswith("unix"):
+        raise ConfigurationError(file, table, "upstreams", "a program on a UNIX socket has none")
+    for key, name in (
+        *(("clients", name) for name in spec.clients),
+        *(("upstreams", name) for name in spec.upstreams),
+    ):
         if name not in names:
             raise ConfigurationError(
                 file,
                 table,
-                "clients",
+                key,
                 f"{name!r} has no line in the talk",
                 f"there is {', '.join(sorted(names))}",
             )

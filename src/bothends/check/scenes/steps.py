@@ -91,7 +91,12 @@ class ExpectEnding(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connect(Step):
-    """The client connects; otherwise it connects at its first line."""
+    """The client connects; otherwise it connects at its first line.
+
+    `port`: another port than the server's. If the client is an upstream, the program connects to it.
+    """
+
+    port: TextTemplate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,13 @@
     alice< {=.*}
     (end)
     (the server restarts)           by SIGTERM; all connections have ended
+    alice/2> (connects to {port})   to another port of the server
+
+An upstream is a server of the checker's, to which the program connects:
+
+    origin< GET / HTTP/1.0          the upstream must receive
+    origin> HTTP/1.0 200 OK         the upstream sends
+    origin< (connects)              the program must connect to it again
 
 `alice/2` is a second connection of alice. One space after the sign and the spaces at the end of a line do not
 belong to a text.
@@ -49,10 +56,10 @@ from bothends.check.scenes.template import NO_SOURCES, TextError, TextSources, T
 
 MAX_WAIT: Final = 30.0  # seconds of one step; a case ends after 60
 _LINE: Final = re.compile(r"(?P<client>[A-Za-z]\w*(?:/\d+)?)(?P<sign>[<>|]) ?(?P<text>.*)", re.DOTALL)
-_EVENT: Final = re.compile(r"\((?P<words>[^()]*)\)(?: (?P<rest>.*))?", re.DOTALL)
+_EVENT: Final = re.compile(r"\((?P<words>[^()]*(?:\(\)[^()]*)*)\)(?: (?P<rest>.*))?", re.DOTALL)
 _DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>s|ms)")
 _ENDINGS: Final = {ending.value: ending for ending in Ending}
-_CLIENT_EVENTS: Final = ("connects", "closes", "half-closes", "reset", "waits 0.1 s")
+_CLIENT_EVENTS: Final = ("connects", "connects to PORT", "closes", "half-closes", "reset", "waits 0.1 s")
 _SERVER_EVENTS: Final = (
     "nothing for 0.3 s",
     "anything for 0.3 s",
@@ -64,6 +71,7 @@ _SERVER_EVENTS: Final = (
     "half-closes",
     "reset",
 )
+_CONNECTS_TO: Final = "connects to "
 _CHECKED: Final = "checked by "
 _ANY_ORDER: Final = "(any order)"
 _OPTIONAL: Final = "(optional)"
@@ -99,12 +107,13 @@ _CAN_RECEIVE: Final = {_State.NEW, _State.OPEN, _State.WRITE_SHUT}
 class _Parser:
     """The state after the lines so far. `is_datagram`: whether a client's messages are datagrams.
 
-    `of_client`: it judges clients only, so what they send may have patterns.
+    `of_client`: it judges clients only, so what they send may have patterns; `upstreams`: the names of those.
     """
 
     is_datagram: Callable[[str], bool]
     sources: TextSources = NO_SOURCES
     of_client: bool = False
+    upstreams: tuple[str, ...] = ()
     steps: list[Step] = field(default_factory=list)
     states: dict[str, _State] = field(default_factory=dict)
     remembered: set[str] = field(default_factory=set)
@@ -298,13 +307,11 @@ class _Parser:
         if rest:
             raise TextError(f"{rest!r} follows an event", "write it on a line of its own")
         place = {"line": number, "source": source, "client": client}
-        if words == "connects":
-            if self.states.get(client, _State.NEW) not in (_State.NEW, _State.ENDED):
-                raise TextError(
-                    f"{client} is connected already", f"write {client}/2> for a second connection"
-                )
-            self.states[client] = _State.OPEN
-            return Connect(**place)  # type: ignore[arg-type]
+        if words == "connects" or words.startswith(_CONNECTS_TO):
+            if self._is_upstream(client):
+                raise TextError(f"{client} does not connect: the program does", f"write {client}< (connects)")
+            port = None if words == "connects" else parse_text(words.removeprefix(_CONNECTS_TO), self.sources)
+            return self._connect(Connect(line=number, source=source, client=client, port=port))
         if words.startswith("waits "):
             return Pause(**place, seconds=_seconds(words, "waits"))  # type: ignore[arg-type]
         ending = _ENDINGS.get(words)
@@ -346,6 +353,8 @@ class _Parser:
             return self._expect(number, source, client, template)
         if rest:
             raise TextError(f"{rest!r} follows an event", "write it on a line of its own")
+        if words == "connects" and self._is_upstream(client):
+            return self._connect(Connect(line=number, source=source, client=client))
         self._require(client, _CAN_RECEIVE, "receive")
         self._open(client)
         if words == "as the reference":
@@ -361,6 +370,21 @@ class _Parser:
         half = ending is Ending.HALF_CLOSE and self.states[client] is _State.OPEN
         self.states[client] = _State.READ_SHUT if half else _State.ENDED
         return ExpectEnding(**place, ending=ending, within=within)  # type: ignore[arg-type]
+
+    def _is_upstream(self, client: str) -> bool:
+        return client.partition("/")[0] in self.upstreams
+
+    def _connect(self, step: Connect) -> Connect:
+        """Note that a client, or the program with an upstream, has connected."""
+        client = step.client
+        if self.states.get(client, _State.NEW) not in (_State.NEW, _State.ENDED):
+            raise TextError(f"{client} is connected already", f"write {client}/2> for a second connection")
+        if step.port is not None:
+            if step.port.captures:
+                raise TextError("a port cannot be a pattern", f"write {client}> (connects to {{NAME}})")
+            self._check_remembered(step.port)
+        self.states[client] = _State.OPEN
+        return step
 
     def _check_ending(self, client: str, ending: Ending) -> None:
         if self.is_datagram(client):
@@ -420,6 +444,7 @@ def parse_talk(
     sources: TextSources = NO_SOURCES,
     *,
     of_client: bool = False,
+    upstreams: tuple[str, ...] = (),
 ) -> tuple[Step, ...]:
     """Parse a talk.
 
@@ -427,11 +452,14 @@ def parse_talk(
         is_datagram: whether the messages of a client are datagrams, by its name.
         sources: the files and functions that texts may name.
         of_client: it judges clients only, so the texts that they send may have patterns.
+        upstreams: the names that are servers of the checker's. Their addresses are values: {NAME} is
+            HOST:PORT, and {NAME_port} the port.
 
     Raises:
         TalkError: a line is invalid, or the talk has no line.
     """
-    parser = _Parser(is_datagram, sources, of_client)
+    parser = _Parser(is_datagram, sources, of_client, upstreams)
+    parser.remembered |= {value for name in upstreams for value in (name, f"{name}_port")}
     for number, source in _numbered_lines(talk):
         try:
             parser.add(number, source)
