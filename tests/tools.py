@@ -30,6 +30,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "openssl": ("openssl",),
     "psql": ("psql",),
     "py-spy": ("py-spy",),
+    "redis-cli": ("redis-cli",),
     "redis-server": ("redis-server",),
     "setpriv": ("setpriv",),
     "socat": ("socat",),

@@ -269,7 +269,7 @@ class MessageInbox(_QueuedInbox[bytes]):
         self._repeats = repeats
         self._last: bytes | None = None  # the message that was expected last
         self._decoder = framing.decoder() if framing else None
-        self._padded = isinstance(framing, FixedSize)
+        self._padding = framing.padding if isinstance(framing, FixedSize) else b""
         self._unfinished = bytearray()
         self._too_long = False
 
@@ -287,7 +287,8 @@ class MessageInbox(_QueuedInbox[bytes]):
                 self._too_long = True
                 return
             if completed:
-                self._messages.extend(each.rstrip(b"\0") if self._padded else each for each in completed)
+                pad = self._padding
+                self._messages.extend(each.rstrip(pad) if pad else each for each in completed)
                 self._unfinished.clear()
 
     def take_any(self) -> bytes | None:

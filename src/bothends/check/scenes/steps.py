@@ -55,6 +55,20 @@ class ExpectInAnyOrder(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Optional(Step):
+    """What a client may say before its next line, and the replies to it. The first step is a SendTexts."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def first(self) -> SendTexts:
+        """The text that begins it."""
+        first = self.steps[0]
+        assert isinstance(first, SendTexts)
+        return first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectSame(Step):
     """The client must receive what a client of the reference server receives: a text, an end, or nothing."""
 
@@ -77,7 +91,12 @@ class ExpectEnding(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connect(Step):
-    """The client connects; otherwise it connects at its first line."""
+    """The client connects; otherwise it connects at its first line.
+
+    `port`: another port than the server's. If the client is an upstream, the program connects to it.
+    """
+
+    port: TextTemplate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
