@@ -44,6 +44,7 @@ class TraceAnalysis:
         trace: where everything is added.
         on_point: called for each point, in an order in which a cause precedes its effects.
         assign_sockets: sets the sockets of a packet; from the traced calls by default.
+        is_wanted: whether a point is added; all are by default.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class TraceAnalysis:
         trace: Trace,
         on_point: Callable[[Point], None],
         assign_sockets: Callable[[Packet], None] | None = None,
+        is_wanted: Callable[[Point], bool] | None = None,
     ) -> None:
         self.trace = trace
+        self._is_wanted = is_wanted
         self.decoders: list[CallDecoder] = []
         self.event_numbers = itertools.count(1)
         self.timeline = Timeline()
@@ -125,6 +128,12 @@ class TraceAnalysis:
                 self.other_kernel_events += 1
                 continue
             observe(point)
+            if self._is_wanted is not None:
+                if not self._is_wanted(point):
+                    continue
+                if point.is_end and trace.event(event.number) is None:  # it started before
+                    trace.add(Point(event))
+                    on_point(Point(event))
             trace.add(point)
             on_point(point)
         if trace.needs_pruning:

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import time
 from collections import deque
@@ -38,6 +39,7 @@ from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
 from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
 from bothends.trace.correlation.timeline import FOREVER
+from bothends.trace.load import AnalysisLoad
 from bothends.trace.model import (
     Call,
     KernelEvent,
@@ -46,6 +48,8 @@ from bothends.trace.model import (
     SocketAddress,
     Trace,
 )
+from bothends.trace.run_file import MAX_SOURCE
+from bothends.trace.source_blocks import ProgramRecorder, SourceReader, SourceRecorder
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -63,6 +67,7 @@ SERVER_TIMEOUT: Final = (
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
+_RECORD_INTERVAL: Final = 0.005  # seconds between two reads, while the programs are only recorded
 _POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
 
 
@@ -109,6 +114,16 @@ class TraceSession:
         self._on_idle = on_idle
         self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
         self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
+        self.recorder: SourceRecorder | None = None  # records what the sources report; None: nothing does
+        self.records_only = False  # the programs are too fast: the rest of the run is recorded, not analysed
+        self.on_record_only: Callable[[], None] = lambda: None  # called when it becomes True
+        # Called when it may become False again, with the number of recorded lines and packets. Returns what
+        # has analysed all of them, or None.
+        self.on_calm: Callable[[int], SourceReader | None] = lambda _: None
+        self.on_much_recorded: Callable[[], None] = lambda: None  # called when recording ends: it kept up
+        self._load = AnalysisLoad()
+        self._recorded = 0  # lines and packets
+        self._notes: list[str] = []  # about the run, which a recording has, too
         self._launcher = launcher
         self._bpf = bpf
         self._packets_since = 0
@@ -166,8 +181,6 @@ class TraceSession:
         output: int | None = None,
         followed: FollowedProcesses | None = None,
     ) -> TracedProgram:
-        import shlex
-
         decoder = self.analysis.add_decoder(role, shlex.join(argv))
         if self._bpf is not None:
             program: TracedProgram = BpfProgram(
@@ -244,6 +257,7 @@ class TraceSession:
         """
         self.analysis.correlator.has_packets = self.capture is not None
         with contextlib.ExitStack() as stack:
+            self._begin_recording()
             stack.enter_context(self._reaper)
             stack.callback(self._close)
             stack.enter_context(self._handle_signals())
@@ -271,6 +285,8 @@ class TraceSession:
             self._shut_down()
             if self.stopped_by is not None:
                 self.trace.ended_by = "time limit" if self.reached_time_limit else self.stopped_by.name
+            if self.recorder is not None:
+                self.recorder.end_batch(FOREVER, FOREVER)
             self.trace.freeze()
             self.analysis.record_blocked_calls(self._snapshot, self._undrawn, self._snapshot_at)
 
@@ -282,10 +298,64 @@ class TraceSession:
         elif self.trace.frozen_at is None:
             now = time.time_ns()
             is_interrupt = number == signal.SIGINT
-            self.analysis.freeze(now - _FREEZE_MARGIN if is_interrupt else now, by_interrupt=is_interrupt)
+            self._freeze(now - _FREEZE_MARGIN if is_interrupt else now, by_interrupt=is_interrupt)
         self.stopped_by = number
         self._waiting_for_servers = False
         self._loop.post(lambda: None)  # make the current iteration return at once
+
+    def _freeze(self, at: int, *, by_interrupt: bool) -> None:
+        self.analysis.freeze(at, by_interrupt=by_interrupt)
+        if self.recorder is not None:
+            self.recorder.add_freeze(at, by_interrupt=by_interrupt)
+
+    def _begin_recording(self) -> None:
+        if self.recorder is None:
+            return
+        self.recorder.begin(has_packets=self.capture is not None)
+        for number, each in enumerate(self._programs):
+            self.recorder.add_program(each.role, shlex.join(each.argv), from_exec=each.from_exec)
+            each.recorder = ProgramRecorder(self.recorder, number)
+
+    def end_recording(self) -> int:
+        """Write the end of the recording. Returns how many lines and packets it has."""
+        assert self.recorder is not None
+        self.recorder.end(self.trace.counters, self.trace.ended_by, self._notes)
+        return self.recorder.items
+
+    def _stop_recording(self) -> None:
+        """Record no more: the points take the place of the recording."""
+        self.recorder = None
+        for each in self._programs:
+            each.recorder = None
+        self.on_much_recorded()
+
+    def _analyse_recorded(self) -> None:
+        """Analyse what has been recorded, and all that follows: the programs are slower now."""
+        assert self.recorder is not None
+        self.recorder.flush()
+        reader = self.on_calm(self.recorder.items)
+        if reader is None:
+            return
+        self.records_only = False
+        self.analysis, self.trace = reader.analysis, reader.analysis.trace
+        self._held_packets = reader.held
+        for program, (decoder, parser) in zip(self._programs, reader.programs, strict=True):
+            program.select_all_lines(decoder, parser)
+
+    def _may_record_only(self) -> bool:
+        """Return whether the rest can be analysed later: the servers listen, and a client is running."""
+        return not self._waiting_for_servers and any(each.is_running for each in self._clients)
+
+    def _record_only(self) -> None:
+        """From now on, record what the sources report, and analyse it later: the programs are too fast."""
+        self.records_only = True
+        self._on_idle()
+        self.on_record_only()
+        ports = sorted(self.analysis.correlator.ports)
+        if self.capture is not None and 0 < len(ports) <= MAX_FILTER_PORTS:
+            self.capture.filter_ports(ports)
+        for each in self._programs:
+            each.select_lines()
 
     def _should_continue(self) -> bool:
         if self.stopped_by is not None:
@@ -313,29 +383,39 @@ class TraceSession:
         """Wait for input, process it, and emit points."""
         running = [each for each in self._programs if each.is_running]
         self._has_input = False
+        before = time.monotonic()
+        if self.records_only:
+            time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
+            timeout = 0.0
         self._loop.run_once(timeout)
+        waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
         raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1
         if len(raws) >= READ_BATCH:
             until = min(until, raws[-1].at)  # there are more packets
         for program in running:
             for point in program.read():
+                events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
-                self.analysis.add_point(point)
+                if not self.records_only:
+                    self.analysis.add_point(point)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
-        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
-        while self._held_packets and self._held_packets[0].at <= horizon:
-            self._on_packet(self._held_packets.popleft())
         until = min(until, horizon)
-        self._read_kernel_events()
-        self._emit_until(until)
+        self._load.add(waited, events + len(raws))
+        if self.records_only:
+            self._record_batch(raws, horizon, until)
+        else:
+            self._analyse_batch(raws, horizon, until)
         self._filter_ports_if_dropping()
         if not self._has_input and not self._idle_reported:
             self._idle_reported = True
-            self._on_idle()
+            if not self.records_only:
+                self._on_idle()
+            if self.recorder is not None:
+                self.recorder.flush()
         if self._waiting_for_servers and all(each.is_ready for each in self._servers):
             self._waiting_for_servers = False
             self._start_clients()
@@ -343,10 +423,42 @@ class TraceSession:
             self._waiting_for_servers = False
             seconds = f"{self._server_timeout:.0f} s"
             late = " and ".join(each.role for each in self._servers if not each.is_ready)
-            self.trace.notes.append(
-                f"{late} called neither listen() nor bind() for {seconds}: the clients started then"
-            )
+            self._note(f"{late} called neither listen() nor bind() for {seconds}: the clients started then")
             self._start_clients()
+
+    def _analyse_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
+        """Analyse what has been read, and emit points up to `until`."""
+        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
+        packets = []
+        while self._held_packets and self._held_packets[0].at <= horizon:
+            packets.append(self._held_packets.popleft())
+        if self.recorder is not None:
+            self.recorder.add_packets(filter(self._may_be_relevant, packets))
+        for raw in packets:
+            self._on_packet(raw)
+        self._read_kernel_events()
+        if self.recorder is not None:
+            self.recorder.end_batch(FOREVER, until)
+        self._emit_until(until)
+        if self._load.is_too_high() and self.recorder is not None and self._may_record_only():
+            self._record_only()
+        elif self.recorder is not None and self.recorder.size > MAX_SOURCE:
+            self._stop_recording()
+
+    def _record_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
+        """Record what has been read."""
+        assert self.recorder is not None
+        self.recorder.add_packets(filter(self._may_be_relevant, [*self._held_packets, *raws]))
+        self._held_packets.clear()
+        if self.kernel is not None:
+            self.recorder.add_kernel_events(self.kernel.read())
+        count = self.recorder.end_batch(horizon, until)
+        if count > self._recorded:
+            self._recorded, self._last_event, self._idle_reported = count, time.monotonic(), False
+
+    def _may_be_relevant(self, raw: RawPacket) -> bool:
+        ports = raw.ports
+        return ports is None or self.analysis.correlator.may_be_relevant(*ports)
 
     def _on_input(self, _ready: int) -> None:
         self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1
@@ -366,7 +478,10 @@ class TraceSession:
     def _read_kernel_events(self) -> None:
         if self.kernel is None:
             return
-        self.analysis.add_kernel_events(self.kernel.read())
+        events = self.kernel.read()
+        if self.recorder is not None:
+            self.recorder.add_kernel_events(events)
+        self.analysis.add_kernel_events(events)
         if self.analysis.other_kernel_events > OTHER_KERNEL_EVENTS:
             self.kernel.filter_ports(sorted(self.analysis.correlator.ports))
 
@@ -406,7 +521,7 @@ class TraceSession:
                 self._clients if is_interrupt else self._programs, None if is_interrupt else signal.SIGTERM
             )
         if self.stopped_by is None and any(each.is_running for each in self._servers):
-            self.analysis.freeze(time.time_ns(), by_interrupt=False)
+            self._freeze(time.time_ns(), by_interrupt=False)
         self._terminate(self._servers, signal.SIGTERM)
         self._drain_capture()
         self._poll_until_quiet(QUIET_PERIOD)
@@ -422,6 +537,10 @@ class TraceSession:
         if quiet < _SNAPSHOT_DELAY:
             self._stall_reported = False
             return
+        if self.records_only:
+            self._analyse_recorded()
+            if self.records_only:
+                return  # what the programs wait for is not known
         if self._snapshot_event != self._last_event:
             self._take_snapshot(self._programs)
         if quiet >= STALL_SECONDS and not self._stall_reported and self._programs:
@@ -439,6 +558,7 @@ class TraceSession:
     def _take_snapshot(self, programs: Sequence[TracedProgram]) -> None:
         """Read what the threads of these programs are blocked in."""
         self._snapshot_at, self._snapshot_event = time.time_ns(), self._last_event
+        found: list[tuple[int, ThreadSnapshot]] = []
         for program in programs:
             if not program.is_running:
                 continue
@@ -450,8 +570,12 @@ class TraceSession:
                 snapshot = read_thread(process, pid, thread)
                 if snapshot is not None:
                     self._snapshot[thread] = snapshot
+                    found.append((pid, snapshot))
                 else:
                     self._snapshot.pop(thread, None)
+        if self.recorder is not None:
+            numbers = [at for at, each in enumerate(self._programs) if each in programs and each.is_running]
+            self.recorder.add_blocked(self._snapshot_at, found, numbers)
 
     def _drain_capture(self) -> None:
         """Read the captured packets: those of the programs may be queued behind many others."""
@@ -498,10 +622,15 @@ class TraceSession:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _note(self, text: str) -> None:
+        """Add a note about the run."""
+        self._notes.append(text)
+        self.trace.notes.append(text)
+
     def _close(self) -> None:
         for program in self._programs:
             if program.was_strace_killed:
-                self.trace.notes.append(f"strace of {program.role} was killed, so the program was killed too")
+                self._note(f"strace of {program.role} was killed, so the program was killed too")
             self._loop.unwatch(program.fileno())
             program.close()
         if self.capture is not None:
@@ -509,9 +638,7 @@ class TraceSession:
             dropped = self.capture.count_dropped()
             self.capture.close()
             if dropped:
-                self.trace.notes.append(
-                    f"{dropped:,} packets were dropped: they arrived faster than they were read"
-                )
+                self._note(f"{dropped:,} packets were dropped: they arrived faster than they were read")
         if self.kernel is not None:
             self.kernel.close()
             # The tracepoints see all packets: if no event concerned this run, those lost did not either.
@@ -519,11 +646,12 @@ class TraceSession:
                 isinstance(point.event, KernelEvent) for point in self.trace.points
             )
             if has_lost or self.analysis.kernel_events > MAX_KERNEL_EVENTS:
-                self.trace.notes.append("the kernel's reasons are not complete: there were too many drops")
+                self._note("the kernel's reasons are not complete: there were too many drops")
         if self._bpf is not None:
-            self.trace.notes += self._bpf.describe_lost()
+            for text in self._bpf.describe_lost():
+                self._note(text)
         unparsed = sum(each.parser.unparsed_count for each in self._programs)
-        if unparsed:
+        if unparsed and not self.records_only:
             lines = "1 line" if unparsed == 1 else f"{unparsed} lines"
             self.trace.notes.append(f"{lines} of strace could not be parsed")
         self._loop.close()
