@@ -33,6 +33,15 @@ GENERATOR = Extension(
     optional=True,
 )
 
+TRACE = Extension(
+    "bothends.trace._pipeline",
+    sources=sorted(str(path) for path in Path("native/trace").glob("*.c")),
+    depends=sorted(str(path) for path in Path("native/trace").glob("*.h")),
+    define_macros=CORE.define_macros,
+    extra_compile_args=[*CORE.extra_compile_args, "-fvisibility=hidden"],
+    optional=True,
+)
+
 BPF_PROGRAM = Path("native/bpf/calls.bpf.c")
 BPF = Extension(
     "bothends.trace.capture._bpf",
@@ -97,7 +106,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
         super().build_extension(extension)
 
 
-extensions = [CORE, GENERATOR]
+extensions = [CORE, GENERATOR, TRACE]
 if has_libbpf():
     extensions.append(BPF)
 setup(ext_modules=extensions if sys.platform == "linux" else [], cmdclass={"build_ext": BuildExtensions})

@@ -21,7 +21,7 @@ What strace does, measured on strace 6.1, and what follows:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -147,7 +147,8 @@ _EXITED: Final = re.compile(
 _TRANSLATED: Final = re.compile(r"(\d+) /\* (\d+) in strace's PID NS \*/")
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
 
-_NAMES: Final = {name.encode(): name for name in ("sendto", "recvfrom", "read", "write")}
+_CALL_NAMES: Final = ("sendto", "recvfrom", "read", "write")  # in the order of native/trace/lines.c
+_NAMES: Final = {name.encode(): name for name in _CALL_NAMES}
 
 # Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
 # parsed. A path is in hexadecimal (fact 3), a socket's label is not.
@@ -179,17 +180,24 @@ class StraceParser:
 
     def feed(self, data: bytes) -> Iterator[Line]:
         """Return the lines that these bytes complete."""
-        lines = (self._buffer + data).split(b"\n") if self._buffer else data.split(b"\n")
-        self._buffer = lines.pop()
+        data = self._buffer + data if self._buffer else data
+        end = data.rfind(b"\n") + 1
+        self._buffer = data[end:]
+        data = data[: max(end - 1, 0)]
         if len(self._buffer) > MAX_LINE:
             self._record_unparsed(self._buffer)
             self._buffer = b""
-        return self._parse_lines(lines)
+        return self._parse_lines(_split_lines(data)) if end else iter(())
 
     def feed_eof(self) -> Iterator[Line]:
         """Return the incomplete last line, if any: the stream has ended."""
         rest, self._buffer = self._buffer, b""
-        return self._parse_lines([rest] if rest else [])
+        return self._parse_lines(_split_lines(rest) if rest else [])
+
+    def take_rest(self) -> bytes:
+        """Return the start of a line that is not complete, and forget it."""
+        rest, self._buffer = self._buffer, b""
+        return rest
 
     def unfinished_call(self) -> CallStarted | None:
         """Return the unfinished call at the end of the stream, or None. Each call is returned once."""
@@ -207,21 +215,13 @@ class StraceParser:
         self._last_unfinished = (started.pid, started.at)
         return started
 
-    def _parse_lines(self, lines: Iterable[bytes]) -> Iterator[Line]:
-        match = _DATA_MOVED.fullmatch
+    def _parse_lines(self, lines: Iterable[bytes | DataMoved]) -> Iterator[Line]:
         for each in lines:
-            found = match(each)
-            if found is not None:
-                if self._waits_for_exec:
-                    continue
-                pid, seconds, fraction, name, number, label, data, rest, result, whole, part = found.groups()
-                at = int(seconds + fraction)
-                yield DataMoved(
-                    int(pid), at, _NAMES[name], int(number), label.decode(),
-                    bytes.fromhex(data.replace(b"\\x", b"").decode()), rest.decode(), int(result),
-                    at + int(whole + part),
-                )  # fmt: skip
+            if type(each) is DataMoved:
+                if not self._waits_for_exec:
+                    yield each
                 continue
+            assert isinstance(each, bytes)
             line = self._parse_line(each.decode("ascii", "replace"))
             if self._waits_for_exec and isinstance(line, CallEnded):
                 self._waits_for_exec = line.name not in ("execve", "execveat") or line.result != 0
@@ -308,3 +308,32 @@ def _base_of(result: str) -> int:
     if result.startswith("0x"):
         return 16
     return 8 if result.startswith("0") else 10
+
+
+def split_lines_in_python(data: bytes) -> Iterator[bytes | DataMoved]:
+    """Return each line, parsed if it is a usual send or receive. native/trace/lines.c does the same."""
+    match = _DATA_MOVED.fullmatch
+    for each in data.split(b"\n"):
+        found = match(each)
+        if found is None:
+            yield each
+            continue
+        pid, seconds, fraction, name, number, label, moved, rest, result, whole, part = found.groups()
+        at = int(seconds + fraction)
+        yield DataMoved(
+            int(pid), at, _NAMES[name], int(number), label.decode(),
+            bytes.fromhex(moved.replace(b"\\x", b"").decode()), rest.decode(), int(result),
+            at + int(whole + part),
+        )  # fmt: skip
+
+
+def _split_lines_in_c(data: bytes) -> list[bytes | DataMoved]:
+    return _pipeline.parse_lines(data, DataMoved, _CALL_NAMES)
+
+
+try:
+    from bothends.trace import _pipeline
+except ImportError:
+    _split_lines: Callable[[bytes], Iterable[bytes | DataMoved]] = split_lines_in_python
+else:
+    _split_lines = _split_lines_in_c
