@@ -209,13 +209,16 @@ class Api:
         return HttpResponse(HTTPStatus.CREATED, _encode(proxy_to_json(proxy)))
 
     def _populate(self, body: bytes) -> HttpResponse:
-        """Add or replace proxies in order, up to the first that fails; the response has those before it."""
+        """Add or replace proxies in order, up to the first that fails; the response has those before it.
+
+        A list that reaches for more than a client may have changes nothing.
+        """
         done: list[Proxy] = []
         failed: ApiError | None = None
         try:
-            for number, given in enumerate(parse_proxy_list(_parse_json(body)), 1):
-                config = parse_proxy(given, f" at proxy {number}")
-                self._check_allowed(config.listen, config.upstream, self._proxies.get(config.name))
+            for config in self._parse_allowed(parse_proxy_list(_parse_json(body))):
+                if not isinstance(config, ProxyConfig):
+                    raise config
                 with listen_errors_of_go(config.listen):
                     done.append(self._proxies.add_or_replace(config))
         except (ApiError, BothendsError) as error:
@@ -224,6 +227,18 @@ class Api:
         # As Go encodes an empty list that was never filled.
         shown["proxies"] = [proxy_to_json(each) for each in done] or None
         return HttpResponse(HTTPStatus.CREATED if failed is None else failed.status, _encode(shown))
+
+    def _parse_allowed(self, given: list[dict[str, Any]]) -> list[ProxyConfig | Exception]:
+        """Parse the proxies of a list. An invalid one becomes its error. Raises ApiError if not allowed."""
+        parsed: list[ProxyConfig | Exception] = []
+        for number, each in enumerate(given, 1):
+            try:
+                parsed.append(config := parse_proxy(each, f" at proxy {number}"))
+            except (ApiError, BothendsError) as error:
+                parsed.append(error)
+            else:
+                self._check_allowed(config.listen, config.upstream, self._proxies.get(config.name))
+        return parsed
 
     def _update(self, proxy: Proxy, body: bytes) -> HttpResponse:
         given = _parse_object(body)
