@@ -211,6 +211,18 @@ int on_tls_fork(struct bpf_raw_tracepoint_args *context)
     return 0;
 }
 
+SEC("raw_tp/sched_process_exec")
+int on_tls_exec(struct bpf_raw_tracepoint_args *context)
+{
+    u32 process = process_of_current();
+    if (!bpf_map_lookup_elem(&tls_processes, &process))
+        return 0;
+    struct tls_scratch *scratch = new_tls_record(bpf_ktime_get_tai_ns(), 0, TLS_EXEC, 0);
+    if (scratch)
+        submit_tls(scratch, 0);
+    return 0;
+}
+
 /* Run by BPF_PROG_TEST_RUN: note the calling thread, whose children are programs. */
 SEC("raw_tp/sched_process_hang")
 int note_tls_thread(struct bpf_raw_tracepoint_args *context)

@@ -92,12 +92,17 @@ static int load_tls(struct tls_probes *self)
         ring_buffer__new(bpf_object__find_map_fd_by_name(self->object, "tls_ring"), on_tls_record, self, NULL);
     if (!self->ring)
         return -errno;
-    struct bpf_program *fork = bpf_object__find_program_by_name(self->object, "on_tls_fork");
+    static const char *const traced[] = {"on_tls_fork", "on_tls_exec"};
+    for (size_t index = 0; index < 2; index++) {
+        struct bpf_program *program = bpf_object__find_program_by_name(self->object, traced[index]);
+        struct bpf_link *link = program ? bpf_program__attach(program) : NULL;
+        if (!link)
+            return -errno;
+        self->links[self->link_count++] = link;
+    }
     struct bpf_program *note = bpf_object__find_program_by_name(self->object, "note_tls_thread");
-    struct bpf_link *link = fork && note ? bpf_program__attach(fork) : NULL;
-    if (!link)
-        return -errno;
-    self->links[self->link_count++] = link;
+    if (!note)
+        return -EINVAL;
     self->own_thread = bpf_program__fd(note);
     u64 arguments[1] = {0};
     LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = arguments, .ctx_size_in = sizeof arguments);

@@ -10,6 +10,7 @@ enum tls_function {
     TLS_WRITE,
     TLS_WRITE_EX,
     TLS_SET_FD,
+    TLS_EXEC, /* no function: the process has started another program */
     TLS_FUNCTIONS,
 };
 

@@ -38,7 +38,7 @@ from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.kernel_counters import CounterDifference
 from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
-from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, LocalLauncher, ProgramLauncher, TracedProgram
 from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.kernel_reasons import KernelEventMatcher
 from bothends.trace.correlation.timeline import FOREVER, Timeline
@@ -53,6 +53,7 @@ from bothends.trace.model import (
     Trace,
     referenced_ids,
 )
+from bothends.trace.tls_observer import TlsObserver
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -124,6 +125,9 @@ class TraceSession:
         self._on_idle = on_idle
         self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
         self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
+        self.tls: TlsObserver | None = (
+            None  # of TLS in plain text, set before programs are added; None: without
+        )
         self._launcher = launcher
         self._bpf = bpf
         self._packets_since = 0
@@ -190,6 +194,7 @@ class TraceSession:
         import shlex
 
         decoder = CallDecoder(self.trace, self._sockets, self._event_numbers, role, shlex.join(argv))
+        variables = self.tls.variables if self.tls is not None else {}
         if self._bpf is not None:
             program: TracedProgram = BpfProgram(
                 self._bpf,
@@ -200,6 +205,7 @@ class TraceSession:
                 inherit_stdin=inherit_stdin,
                 output=output,
                 followed=followed,
+                variables=variables,
             )
         else:
             program = TracedProgram(
@@ -209,7 +215,7 @@ class TraceSession:
                 pid=pid,
                 inherit_stdin=inherit_stdin,
                 output=output,
-                launcher=self._launcher,
+                launcher=LocalLauncher(variables) if variables else self._launcher,
             )
         self._programs.append(program)
         return program
@@ -270,6 +276,10 @@ class TraceSession:
             stack.enter_context(self._handle_signals())
             if self.capture is not None:
                 self._loop.watch(self.capture.fileno(), IN, self._on_input)
+            if self.tls is not None:
+                self.tls.begin(self.trace)
+                if self.tls.has_source:
+                    self._loop.watch(self.tls.fileno(), IN, self._on_input)
             for server in self._servers:
                 self._start(server)
             self._waiting_for_servers = bool(self._servers)
@@ -326,7 +336,11 @@ class TraceSession:
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
-        for point in program.start():
+        with self.tls.starting(program.argv) if self.tls is not None else contextlib.nullcontext():
+            points = list(program.start())
+        for point in points:
+            if self.tls is not None:
+                self.tls.observe(point, self._correlator)
             self._correlator.add(point)
         self._loop.watch(program.fileno(), IN, self._on_input)
         program.guard(self._reaper)
@@ -335,23 +349,32 @@ class TraceSession:
         """Wait for input, process it, and emit points."""
         running = [each for each in self._programs if each.is_running]
         self._has_input = False
+        if self.tls is not None:
+            pids = [pid for each in running if each.has_local_pids for pid in each.decoder.live_pids]
+            timeout = min(timeout, self.tls.look(pids))
         self._loop.run_once(timeout)
         until = time.time_ns() - ORDER_MARGIN
         raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1
         if len(raws) >= READ_BATCH:
             until = min(until, raws[-1].at)  # there are more packets
+        if self.tls is not None:
+            self.tls.read()
         for program in running:
             for point in program.read():
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
                 self._note_interrupt(point)
                 self._correlator.add(point)
+                if self.tls is not None:
+                    self.tls.observe(point, self._correlator)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
         while self._held_packets and self._held_packets[0].at <= horizon:
             self._on_packet(self._held_packets.popleft())
+        if self.tls is not None and self.tls.add_to(self._correlator, self._event_numbers, horizon):
+            self._last_event = time.monotonic()
         until = min(until, horizon)
         self._read_kernel_events()
         self._emit_until(until)
@@ -651,6 +674,10 @@ class TraceSession:
                 self.trace.notes.append(
                     f"{dropped:,} packets were dropped: they arrived faster than they were read"
                 )
+        if self.tls is not None:
+            if self.tls.has_source:
+                self._loop.unwatch(self.tls.fileno())
+            self.trace.notes += self.tls.notes()
         if self.kernel is not None:
             self.kernel.close()
             # The tracepoints see all packets: if no event concerned this run, those lost did not either.
