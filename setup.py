@@ -40,7 +40,7 @@ BPF = Extension(
     sources=sorted(str(path) for path in Path("native/bpf").glob("*.c") if path not in BPF_PROGRAMS),
     depends=[*sorted(str(path) for path in Path("native/bpf").glob("*.h")), *map(str, BPF_PROGRAMS)],
     define_macros=CORE.define_macros,
-    extra_compile_args=CORE.extra_compile_args,
+    extra_compile_args=[*CORE.extra_compile_args, "-fvisibility=hidden"],
     libraries=["bpf", "elf", "z"],
     optional=True,
 )
