@@ -26,6 +26,7 @@ from tests.trace.running import python_command
 from tests.trace.sources import source_option
 
 RECORD: Final = bytes.fromhex("1703030020") + bytes(32)
+CHANGE_AND_RECORD: Final = bytes.fromhex("140303000101") + RECORD
 HELLO: Final = bytes.fromhex("1603010020") + bytes(32)
 
 
@@ -114,7 +115,7 @@ def test_bytes_in_memory_may_have_been_sent_before_their_record_is_read() -> Non
     scene = Scene()
     scene.call(1, "sendto", 50_000, 60_000, RECORD)
     scene.call(2, "sendto", 120_000, 130_000, HELLO)
-    scene.call(3, "sendto", 140_000, 150_000, RECORD, socket=2)
+    scene.call(3, "sendto", 140_000, 150_000, CHANGE_AND_RECORD, socket=2)
     assert scene.record(10, "SSL_write_ex", 100_000, 110_000) == (2, [(10, 3)])
 
 
@@ -224,8 +225,8 @@ def test_plaintext_of_python_and_curl_is_drawn_where_it_was_encrypted(
     write = next(row for row in rows if row["call"].startswith("SSL_write"))
     effects = ask(tmp_path / "run.trace", "effects", str(write["event"]))
     assert {row["text"].partition("(")[0] for row in effects if row["distance"] == 1} == {"sendto"}
-    heard = [row for row in effects if row["process"].startswith("server") and row["kind"] == "call"]
-    assert [row["said"] for row in heard if row["text"].startswith("TLS read")] == [SPOKEN[0][13:]]
+    received = [row for row in effects if row["process"].startswith("server") and row["kind"] == "call"]
+    assert [row["said"] for row in received if row["text"].startswith("TLS read")] == [SPOKEN[0][13:]]
     assert "TLS ClientHello" in {row["said"] for row in rows}  # an address is no server name
     assert packets.stat().st_mode & 0o777 == 0o600
     if find_tool("tshark"):

@@ -19,6 +19,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.capture.tls_source import TLS_CALLS, TLS_READS, TlsRecord
 from bothends.trace.model import Call, CausalLink, Point, Relation, Trace, trim_oldest
+from bothends.trace.protocols.tls_records import HEADER_SIZE
 
 MAX_RECENT: Final = 256  # calls of a thread that may have carried bytes
 MAX_SESSIONS: Final = 20_000
@@ -29,6 +30,7 @@ _SLACK: Final = 2_000
 _SLEW: Final = 2_000
 _CONTENT_TYPES: Final = range(20, 24)  # RFC 8446, section 5.1
 _APPLICATION_DATA: Final = 23
+MAX_FRAGMENT: Final = 16384  # bytes of plaintext in a record (RFC 8446, section 5.1)
 _HELLO_OR_DATA: Final = frozenset({22, 23})
 
 
@@ -74,8 +76,10 @@ class TlsMatcher:
         kind = _record_type(event)
         if kind in _HELLO_OR_DATA:
             self._encrypted[event.process] = None
-        if is_send and kind == _APPLICATION_DATA and event.thread in self._unsent:
-            for write in self._unsent.pop(event.thread):
+        unsent = self._unsent.get(event.thread) if is_send else None
+        if unsent and _may_carry(event, unsent[0].size):
+            del self._unsent[event.thread]
+            for write in unsent:
                 if write.socket in (None, event.socket):
                     self._set_socket(write, event)
                     yield write, event.number, "carries"
@@ -108,7 +112,7 @@ class TlsMatcher:
             if each.name in names
             and each.at >= record.at - _SLACK
             and _end(each) <= record.until
-            and _may_be_encrypted(each, is_send=not is_read)
+            and _may_continue(each, is_send=not is_read)
         ]
         known = self._sessions.get(session)
         if known is not None and any(each.socket == known.socket for each in carried):
@@ -141,7 +145,7 @@ class TlsMatcher:
     def _next_send(self, record: TlsRecord, known: Call | None) -> list[Call]:
         """Return the send that carried bytes which the program moved itself, if it is known already."""
         for each in self._recent.get(record.thread, ()):
-            if each.name in SENDING and each.at >= record.until and _record_type(each) == _APPLICATION_DATA:
+            if each.name in SENDING and each.at >= record.until and _may_carry(each, record.size):
                 if known is None or each.socket == known.socket:
                     return [each]
                 return []
@@ -170,6 +174,17 @@ def _record_type(call: Call) -> int:
     return data[0] if len(data) > 2 and data[0] in _CONTENT_TYPES and data[1] == 3 else 0
 
 
-def _may_be_encrypted(call: Call, *, is_send: bool) -> bool:
-    """Return whether a call may have carried application data: a send of it begins with a record's header."""
-    return not is_send or _record_type(call) in (0, _APPLICATION_DATA)
+def _may_carry(call: Call, size: int) -> bool:
+    """Return whether a call's data has a record of application data with room for `size` bytes."""
+    data, at = call.data, 0
+    while at + HEADER_SIZE <= len(data) and data[at] in _CONTENT_TYPES and data[at + 1] == 3:
+        length = int.from_bytes(data[at + 3 : at + HEADER_SIZE], "big")
+        if data[at] == _APPLICATION_DATA and length >= min(size, MAX_FRAGMENT):
+            return True
+        at += HEADER_SIZE + length
+    return False
+
+
+def _may_continue(call: Call, *, is_send: bool) -> bool:
+    """Return whether a call within one of libssl may carry its bytes: a handshake does not."""
+    return not is_send or not _record_type(call) or _may_carry(call, 0)
