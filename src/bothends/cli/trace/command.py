@@ -304,7 +304,8 @@ def run(
     from bothends.trace.session import TraceSession
 
     trace_model = Trace()
-    writer = TraceWriter(outputs, trace_model, programs_run=True)
+    records = wire_path is None and not outputs.as_json and outputs.pcapng != STDOUT
+    writer = TraceWriter(outputs, trace_model, programs_run=True, records=records)
     with contextlib.ExitStack() as stack:
         stack.enter_context(raise_exit_on_signals())
         wanted = "bpf" if programs.follows else source
@@ -344,8 +345,13 @@ def run(
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))
         writer.roles, writer.end_line = session.roles, session.take_unfinished_line
         with writer:
+            session.recorder, session.on_record_only = writer.recorder, writer.on_record_only
+            session.on_calm, session.on_much_recorded = writer.on_calm, writer.settle
             session.run()
-            writer.end()
+            if session.records_only:
+                writer.end_recording(session.end_recording())
+            else:
+                writer.end()
         check_attachments(session)
         for line in describe_missing_sockets(session):
             terminal.note(line, "warning")

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from bothends.trace.model import Point, Trace
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.rendering.pcapng import PcapngWriter
+    from bothends.trace.run_file import RunFile
     from bothends.trace.session import TraceSession
+    from bothends.trace.source_blocks import SourceReader, SourceRecorder
     from bothends.trace.tls_observer import TlsObserver
     from bothends.trace.trace_file import TraceFileWriter
 
@@ -40,6 +42,9 @@ STDOUT: Final = Path("-")
 HANG_NS: Final = 1_000_000_000  # nanoseconds: a call that is blocked for longer is explained at the end
 TIME_LIMIT_STATUS: Final = 124  # as timeout(1)
 STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three seconds
+MAX_ANALYSED: Final = (
+    60_000  # recorded calls and packets that are analysed at the end of a run, in about two seconds
+)
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
 _PAGER_TIMEOUT: Final = 3600.0  # seconds
 
@@ -75,6 +80,8 @@ class TraceWriter:
     Then each output that cannot be written is reported once, and what is missing is counted, as always in
     the trace file (`save`).
 
+    `records`: what the sources report is recorded in the trace file until its points are complete.
+
     `is_part`: the trace is a part of a saved one, so the rules for findings would be wrong about it.
 
     Raises:
@@ -87,6 +94,7 @@ class TraceWriter:
     end_line: Callable[[], bool] = lambda: False  # whether the cursor is behind a program's prompt
     programs_run: bool = False
     is_part: bool = False
+    records: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _observed: OutputFiles = field(default_factory=OutputFiles)
     _writers: list[Any] = field(default_factory=list)
@@ -95,6 +103,10 @@ class TraceWriter:
     _layout: Any = None
     _folded: Any = None  # the events that the diagram has folded, if it was drawn from a whole trace
     _painter: Any = None
+    _run_file: RunFile | None = None
+    _recorder: SourceRecorder | None = None
+    _written: int = 0  # points
+    _drawn: int = 0  # points that have been drawn before: the run is analysed again, from its start
 
     def __enter__(self) -> TraceWriter:
 
@@ -123,12 +135,75 @@ class TraceWriter:
 
     def write(self, point: Point) -> None:
         """Draw and write the next point."""
+        self._written += 1
         for writer in self._writers:
             writer.write(point)
         if self._packets is not None and isinstance(point.event, Packet):
             self._packets.write(point.event, arrives=point.is_end)
         if self._layout is not None:
-            self._draw(self._layout.rows(point))
+            rows = self._layout.rows(point)
+            if self._written <= self._drawn:
+                for _ in rows:
+                    pass
+            else:
+                self._draw(rows)
+
+    @property
+    def recorder(self) -> SourceRecorder | None:
+        """Records what the sources report into the trace file; None if that is not wanted."""
+        return self._recorder
+
+    def on_record_only(self) -> None:
+        """Say that the programs are too fast to be drawn: the rest of the run is recorded."""
+        assert self._run_file is not None
+        self._run_file.keep_source()
+        if self._layout is not None:
+            terminal.show("┊ too fast to be drawn meanwhile: what follows is saved ┊", flush=True)
+
+    def settle(self) -> None:
+        """Let the points take the place of the recording: so far all has been drawn in time."""
+        if self._run_file is not None:
+            self._run_file.settle()
+
+    def end_recording(self, count: int) -> None:
+        """End a run of which the rest is recorded only: `count` calls and packets in all.
+
+        They are analysed now if that takes a moment, or if a picture needs them.
+        """
+        outputs = self.outputs
+        if count <= MAX_ANALYSED or outputs.svg or outputs.html or outputs.pcapng or outputs.summary:
+            self._analyse_again(goes_on=False)
+            self.end()
+            return
+        self._layout = None
+        terminal.note(
+            f"{count:,} calls and packets are saved, more than can be drawn meanwhile; "
+            f"to draw them and to look for mistakes: bothends trace --open {outputs.save}"
+        )
+
+    def on_calm(self, count: int) -> SourceReader | None:
+        """Analyse what has been recorded so far, `count` calls and packets, if that takes a moment."""
+        return self._analyse_again(goes_on=True) if count <= MAX_ANALYSED else None
+
+    def _analyse_again(self, *, goes_on: bool) -> SourceReader | None:
+        """Analyse all that has been recorded, draw what has not been drawn, and save the points.
+
+        `goes_on`: the run does. Returns what has read the recording.
+        """
+        from bothends.trace.model import Trace
+        from bothends.trace.opening import open_trace
+        from bothends.trace.trace_blocks import BlockWriter
+
+        assert self._run_file is not None
+        assert self.outputs.save is not None
+        self._run_file.begin_again()
+        self.trace = Trace()
+        self._writers = [BlockWriter(self._run_file, self.trace)]
+        self._written, self._drawn = 0, self._written
+        if self._layout is not None:
+            self._start_diagram()
+        with open_trace(self.outputs.save) as recorded:
+            return recorded.read(self.write, self.trace, goes_on=goes_on)
 
     def idle(self) -> None:
         """Draw the calls that are still blocked, and flush the files. Called when no event is pending."""
@@ -172,6 +247,7 @@ class TraceWriter:
         from bothends.trace.findings import run_rules
 
         self.idle()
+        self.settle()
         if self.trace.dropped:
             more = f" and {pruned} sockets and processes" if (pruned := self.trace.pruned) else ""
             self.trace.notes.append(
@@ -300,6 +376,13 @@ class TraceWriter:
 
             first_line = trace_blocks.FIRST_LINE.decode()
             blocks = self._observe(path, trace_blocks.missing_block, first_line=first_line, is_binary=True)
+            if self.records and _is_regular(path):
+                from bothends.trace.run_file import RecordingFile, RunFile
+                from bothends.trace.source_blocks import SourceRecorder
+
+                self._run_file = RunFile(blocks)
+                self._recorder = SourceRecorder(RecordingFile(self._run_file))
+                return trace_blocks.BlockWriter(self._run_file, self.trace)
             return trace_blocks.BlockWriter(blocks, self.trace)
         if path == STDOUT and not (self.programs_run and _has_descriptor(sys.stdout)):
             return TraceFileWriter(sys.stdout, self.trace)

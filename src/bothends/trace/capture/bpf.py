@@ -121,7 +121,8 @@ class BpfSource:
     def horizon(self) -> int:
         """Return the time up to which all lines have been read, in nanoseconds."""
         horizon = int(self._source.horizon())
-        self._yield_processors(time.time_ns() - horizon > LAG)
+        is_busy = not all(map(self.has_ended, range(self._programs)))
+        self._yield_processors(is_busy and time.time_ns() - horizon > LAG)
         return horizon
 
     def add_program(self) -> int:
@@ -292,8 +293,12 @@ class BpfProgram(TracedProgram):
         self._known.add(pid)
         if self.pid is None:
             self.decoder.names[pid] = self._role_of(pid)
-        yield from self.decoder.add_attached(pid, threads, time.time_ns())
-        self.decoder.add_open_files(pid, read_open_files(pid))
+        at = time.time_ns()
+        yield from self.decoder.add_attached(pid, threads, at)
+        files = read_open_files(pid)
+        self.decoder.add_open_files(pid, files)
+        if self.recorder is not None:
+            self.recorder.add_process(pid, threads, at, self.decoder.names.get(pid, ""), files)
 
     def _role_of(self, pid: int) -> str:
         name, taken = process_name(pid) or self.role, set(self.decoder.names.values())
@@ -312,11 +317,10 @@ class BpfProgram(TracedProgram):
             if not data:
                 if self._is_over():
                     self._on_eof()
-                    yield from self.decoder.decode(self.parser.feed_eof())
-                    yield from self.decoder.finish()
+                    yield from self._decode_end()
                 return
             max_bytes -= len(data)
-            yield from self.decoder.decode(self.parser.feed(data))
+            yield from self._decode(data)
 
     def _is_over(self) -> bool:
         """Return whether nothing more can come, when all lines have been read."""

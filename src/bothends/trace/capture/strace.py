@@ -191,6 +191,11 @@ class StraceParser:
         rest, self._buffer = self._buffer, b""
         return self._parse_lines([rest] if rest else [])
 
+    def take_rest(self) -> bytes:
+        """Return the start of a line that is not complete, and forget it."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
     def unfinished_call(self) -> CallStarted | None:
         """Return the unfinished call at the end of the stream, or None. Each call is returned once."""
         if not self._buffer or len(self._buffer) > 4 * DATA_LIMIT + 1024 or self._waits_for_exec:
