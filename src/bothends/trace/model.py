@@ -342,6 +342,7 @@ class Trace:
         self.blocked: list[Call] = []
         self.thread_exits: dict[int, int] = {}  # when the threads exited that had made calls, by their ids
         self.counters: dict[str, int] = {}
+        self.tls_secrets: list[str] = []  # lines of a key log (RFC 9850): they decrypt the packets
         self.dropped = 0
         self.pruned = 0
         self._max_points = max_points

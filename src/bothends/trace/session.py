@@ -37,7 +37,7 @@ from bothends.trace.capture.bpf import BpfProgram, BpfSource, FollowedProcesses
 from bothends.trace.capture.kernel_counters import CounterDifference
 from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
-from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, LocalLauncher, ProgramLauncher, TracedProgram
 from bothends.trace.correlation.timeline import FOREVER
 from bothends.trace.load import AnalysisLoad
 from bothends.trace.model import (
@@ -50,6 +50,7 @@ from bothends.trace.model import (
 )
 from bothends.trace.run_file import MAX_SOURCE
 from bothends.trace.source_blocks import ProgramRecorder, SourceReader, SourceRecorder
+from bothends.trace.tls_observer import TlsObserver
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -124,6 +125,7 @@ class TraceSession:
         self._load = AnalysisLoad()
         self._recorded = 0  # lines and packets
         self._notes: list[str] = []  # about the run, which a recording has, too
+        self.tls: TlsObserver | None = None  # of TLS in plain text, set before programs are added
         self._launcher = launcher
         self._bpf = bpf
         self._packets_since = 0
@@ -182,6 +184,7 @@ class TraceSession:
         followed: FollowedProcesses | None = None,
     ) -> TracedProgram:
         decoder = self.analysis.add_decoder(role, shlex.join(argv))
+        variables = self.tls.variables if self.tls is not None else {}
         if self._bpf is not None:
             program: TracedProgram = BpfProgram(
                 self._bpf,
@@ -192,6 +195,7 @@ class TraceSession:
                 inherit_stdin=inherit_stdin,
                 output=output,
                 followed=followed,
+                variables=variables,
             )
         else:
             program = TracedProgram(
@@ -201,7 +205,7 @@ class TraceSession:
                 pid=pid,
                 inherit_stdin=inherit_stdin,
                 output=output,
-                launcher=self._launcher,
+                launcher=LocalLauncher(variables) if variables else self._launcher,
             )
         self._programs.append(program)
         return program
@@ -263,6 +267,10 @@ class TraceSession:
             stack.enter_context(self._handle_signals())
             if self.capture is not None:
                 self._loop.watch(self.capture.fileno(), IN, self._on_input)
+            if self.tls is not None:
+                self.tls.begin(self.trace)
+                if self.tls.has_source:
+                    self._loop.watch(self.tls.fileno(), IN, self._on_input)
             for server in self._servers:
                 self._start(server)
             self._waiting_for_servers = bool(self._servers)
@@ -344,7 +352,11 @@ class TraceSession:
 
     def _may_record_only(self) -> bool:
         """Return whether the rest can be analysed later: the servers listen, and a client is running."""
-        return not self._waiting_for_servers and any(each.is_running for each in self._clients)
+        return (
+            self.tls is None
+            and not self._waiting_for_servers
+            and any(each.is_running for each in self._clients)
+        )
 
     def _record_only(self) -> None:
         """From now on, record what the sources report, and analyse it later: the programs are too fast."""
@@ -374,7 +386,11 @@ class TraceSession:
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
-        for point in program.start():
+        with self.tls.starting(program.argv) if self.tls is not None else contextlib.nullcontext():
+            points = list(program.start())
+        for point in points:
+            if self.tls is not None:
+                self.tls.observe(point, self.analysis.correlator)
             self.analysis.correlator.add(point)
         self._loop.watch(program.fileno(), IN, self._on_input)
         program.guard(self._reaper)
@@ -387,12 +403,17 @@ class TraceSession:
         if self.records_only:
             time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
             timeout = 0.0
+        if self.tls is not None:
+            pids = [pid for each in running if each.has_local_pids for pid in each.decoder.live_pids]
+            timeout = min(timeout, self.tls.look(pids))
         self._loop.run_once(timeout)
         waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
         raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1
         if len(raws) >= READ_BATCH:
             until = min(until, raws[-1].at)  # there are more packets
+        if self.tls is not None:
+            self.tls.read()
         for program in running:
             for point in program.read():
                 events += 1
@@ -400,6 +421,8 @@ class TraceSession:
                 self._update_readiness(program, point)
                 if not self.records_only:
                     self.analysis.add_point(point)
+                if self.tls is not None:
+                    self.tls.observe(point, self.analysis.correlator)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
@@ -436,6 +459,10 @@ class TraceSession:
             self.recorder.add_packets(filter(self._may_be_relevant, packets))
         for raw in packets:
             self._on_packet(raw)
+        if self.tls is not None and self.tls.add_to(
+            self.analysis.correlator, self.analysis.event_numbers, horizon
+        ):
+            self._last_event = time.monotonic()
         self._read_kernel_events()
         if self.recorder is not None:
             self.recorder.end_batch(FOREVER, until)
@@ -639,6 +666,11 @@ class TraceSession:
             self.capture.close()
             if dropped:
                 self._note(f"{dropped:,} packets were dropped: they arrived faster than they were read")
+        if self.tls is not None:
+            if self.tls.has_source:
+                self._loop.unwatch(self.tls.fileno())
+            for note in self.tls.notes():
+                self._note(note)
         if self.kernel is not None:
             self.kernel.close()
             # The tracepoints see all packets: if no event concerned this run, those lost did not either.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
+from bothends.trace.capture.tls_source import TLS_CALLS
 from bothends.trace.model import Call, Packet, Socket, Trace, TraceEvent
 from bothends.trace.rendering.formatting import duration
 
@@ -95,7 +96,8 @@ class TraceSummary:
         for event in trace.events():
             if shows(event):
                 if isinstance(event, Call):
-                    self._add_call(event)
+                    if event.name not in TLS_CALLS:  # system calls only
+                        self._add_call(event)
                 elif isinstance(event, Packet):
                     self._add_packet(event)
         for connection in self._connections.values():

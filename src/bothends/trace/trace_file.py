@@ -390,6 +390,8 @@ class TraceFileWriter:
             self._write_line({"thread_exit": [thread, at]})
         if self._trace.counters:
             self._write_line({"counters": self._trace.counters})
+        if self._trace.tls_secrets:
+            self._write_line({"tls_secrets": self._trace.tls_secrets})
         if self._trace.frozen_at is not None:
             self._write_line({"frozen_at": self._trace.frozen_at})
         if self._trace.ended_by:
@@ -561,6 +563,9 @@ def _read_value(trace: Trace, value: dict[str, Any]) -> Point | None:
         return None
     if kind == "counters":
         trace.counters |= {escape_text(str(name)): int(value) for name, value in inner.items()}
+        return None
+    if kind == "tls_secrets":
+        trace.tls_secrets += [escape_text(str(each)) for each in inner]
         return None
     if kind == "descriptor":
         trace.add_descriptor_change(_descriptor_change(inner))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bothends.trace.run_file import RunFile
     from bothends.trace.session import TraceSession
     from bothends.trace.source_blocks import SourceReader, SourceRecorder
+    from bothends.trace.tls_observer import TlsObserver
     from bothends.trace.trace_file import TraceFileWriter
 
 
@@ -631,6 +632,23 @@ def open_call_source(wanted: str | None, *, has_wire: bool = False) -> Iterator[
         if wanted is None and terminal.is_terminal(sys.stderr):
             terminal.note("calls are seen with eBPF, which root may use; --with strace chooses strace")
         yield source
+
+
+@contextlib.contextmanager
+def open_tls() -> Iterator[TlsObserver]:
+    """Observe TLS in plain text, or print why that is not seen: then the secrets are collected only."""
+    from bothends.trace.capture.tls_secrets import secrets_file
+    from bothends.trace.capture.tls_source import TlsSource
+    from bothends.trace.tls_observer import TlsObserver
+
+    with contextlib.ExitStack() as stack:
+        secrets = stack.enter_context(secrets_file())
+        source: TlsSource | None = None
+        try:
+            source = stack.enter_context(TlsSource())
+        except Unavailable as error:
+            terminal.note(f"TLS is drawn encrypted: {error}; --pcapng has its keys", "warning")
+        yield TlsObserver(source, secrets)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -185,6 +185,7 @@ class BpfProgram(TracedProgram):
         source: sees the calls.
         role, argv, decoder, pid, inherit_stdin, output: as of `TracedProgram`.
         followed: processes that run already, in place of `argv` and `pid`.
+        variables: what the program's environment has in addition.
     """
 
     def __init__(
@@ -198,8 +199,9 @@ class BpfProgram(TracedProgram):
         inherit_stdin: bool = False,
         output: int | None = None,
         followed: FollowedProcesses | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno()))})
+        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno())), **(variables or {})})
         super().__init__(
             role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=launcher
         )

@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
@@ -193,6 +194,23 @@ class Correlator:
                 self._timeline.add(point)
                 if process_event.kind == "began" and (fork := self._creators.pop(process_event.thread, None)):
                     self.link(fork, process_event.number, "starts", key_of(point))
+
+    def add_library_call(self, call: Call, links: Iterable[CausalLink]) -> None:
+        """Add a call of a library, such as SSL_write(), when the system calls that it made are known.
+
+        Its bytes are those before encryption, so only its `links` connect it.
+        """
+        self._timeline.add(Point(call), in_order=False)
+        self._timeline.add(Point(call, is_end=True), in_order=False)
+        self._timeline.add_constraint(key(call.number), key(call.number, True))
+        for link in links:
+            self.link_library_call(link)
+
+    def link_library_call(self, link: CausalLink) -> None:
+        """Link a call of a library to a system call, or a system call to it."""
+        is_end = link.kind == "feeds"  # what a call has received is there when it has ended
+        self._trace.link(link)
+        self._timeline.add_constraint(key(link.cause, is_end), key(link.effect, is_end))
 
     # Calls
 

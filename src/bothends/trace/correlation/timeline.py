@@ -61,14 +61,17 @@ class PythonTimeline:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, point: Point) -> None:
-        """Add a point. Add the points of one thread, and of one interface, in order."""
+    def add(self, point: Point, *, in_order: bool = True) -> None:
+        """Add a point. Add the points of one thread, and of one interface, in order.
+
+        `in_order`: it follows the points of its thread that were added before.
+        """
         event, is_end = point
         number = 2 * event.number + is_end
         self._pending[number] = point
         source: object
         if type(event) is Call:
-            source = event.thread
+            source = event.thread if in_order else None
             at = event.until if is_end and event.until is not None else event.at
         else:
             source, at = _source_of(point), point.at

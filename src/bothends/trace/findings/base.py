@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.tls_source import TLS_CALLS
 from bothends.trace.correlation.kernel_reasons import KernelReasons
 from bothends.trace.correlation.retransmissions import Retransmission, find_retransmissions
 from bothends.trace.model import (
@@ -101,6 +102,8 @@ class TraceIndex:
             self.end = trace.frozen_at
 
     def _index_call(self, call: Call) -> None:
+        if call.name in TLS_CALLS:
+            return  # not a system call: rules are about those that it made
         self.end = max(self.end, call.until or 0)
         self.calls.append(call)
         self.calls_by_process[call.process].append(call)

@@ -52,9 +52,9 @@ from bothends.trace.findings.standstill import (
     evidence,
     standstills,
 )
-from bothends.trace.findings.tls_records import HEADER_SIZE
 from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call, Socket
+from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
 
 # The arguments of execve(), as strace shows them, of programs that are not compiled.

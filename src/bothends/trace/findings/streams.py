@@ -14,8 +14,8 @@ from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.after_eof import neither_answers_nor_closes
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.resets import lost_bytes
-from bothends.trace.findings.tls_records import is_client_hello
 from bothends.trace.model import Call, Packet, Socket
+from bothends.trace.protocols.tls_records import is_client_hello
 from bothends.trace.rendering import formatting
 
 IGNORED_EOFS: Final = 4  # libraries read EOF again two or three times

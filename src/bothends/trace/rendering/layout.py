@@ -27,6 +27,7 @@ from bothends.trace.capture.calls import (
     SLEEPING,
     WAITING,
 )
+from bothends.trace.capture.tls_source import TLS_CALLS, TLS_READS
 from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
@@ -333,6 +334,9 @@ class Layout:
         if call.process not in self._socket_users:
             return  # a shell that starts the program, or the program before it creates a socket
         yield from self._assign_lane(call.process)
+        if call.name in TLS_CALLS:
+            yield from self._tls_rows(call, is_end=is_end)
+            return
         if not is_end:
             yield from self._pending_rows()
             self._pending_calls[call.thread] = call
@@ -350,6 +354,16 @@ class Layout:
             yield self._row(
                 None, (Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True),), call
             )
+
+    def _tls_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
+        """Draw what was written where it was written, and what was read when it had been."""
+        if is_end == (call.name in TLS_READS):
+            yield from self._pending_rows()
+            at = call.until if is_end and call.until is not None else call.at
+            yield self._text_row(at, call, formatting.call_text(call), "data")
+            if self._explain and (text := explain_call(call, self._trace)):
+                cell = Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True)
+                yield self._row(None, (cell,), call)
 
     def _start_row(self, call: Call) -> Row:
         text = formatting.call_text(call, ended=False) + (
