@@ -14,14 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -32,13 +28,10 @@ from bothends.errors import BothendsError, Unavailable
 from bothends.escaping import escape_controls
 from bothends.lab.attendant import Attendant
 from bothends.lab.messages import (
-    Built,
-    Diagnostic,
     Ended,
     Exited,
     Failed,
     Prepared,
-    Program,
     Reply,
     Start,
     Started,
@@ -47,11 +40,10 @@ from bothends.lab.messages import (
 )
 from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
-from bothends.lab.source_lines.records import HOOK, LineRecords
+from bothends.lab.sources import Sources, roles_of
 from bothends.osutil.scratch import scratch_folder
-from bothends.source_programs import find_file_recipe
 from bothends.trace.capture.packets import Capture, PacketSource
-from bothends.trace.capture.tracees import TracedProgram, split_words
+from bothends.trace.capture.tracees import TracedProgram
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
@@ -59,14 +51,8 @@ from bothends.trace.session import TraceSession
 LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, files=1024, cpu=30)
 """The limits of each program."""
 
-_BUILD_LIMITS: Final = SandboxLimits(memory=1 << 30, processes=256, disk=64 << 20, files=4096, cpu=60)
-_BUILD_TIMEOUT: Final = 60.0  # seconds
-_MAX_BUILD_OUTPUT: Final = 64 << 10  # bytes
-_MAX_PROBLEMS: Final = 100
 _MAX_POINTS: Final = 60_000  # of the trace of a run
 _MAX_DESCRIPTORS: Final = 512
-# gcc, clang and rustc's short form: FILE:LINE:COLUMN: SEVERITY: TEXT. javac: FILE:LINE: SEVERITY: TEXT.
-_PROBLEM: Final = re.compile(r"[^\s:]*?([\w-]+\.\w+):(\d+):(?:\d+:)? ((?:fatal )?error|warning|note):? (.*)")
 
 
 class _Replies:
@@ -103,12 +89,14 @@ class Run:
 
     def run(self, start: Start, attendant: Attendant, folder: Path) -> None:
         """Build and run the programs, and send everything about them."""
-        roles = _roles(start.programs)
+        roles = roles_of(start.programs)
+        sources = Sources(self._sandbox, folder, self._replies.send)
         built = [
-            self._prepare(number, each, role, folder)
+            sources.prepare(number, each, role)
             for number, (each, role) in enumerate(zip(start.programs, roles, strict=True))
         ]
-        if not all(built):
+        self._programs = [each for each in built if each is not None]
+        if len(self._programs) < len(built):
             self._replies.send(Ended("a program could not be built", [], [], [], 0.0))
             return
         launcher = SandboxLauncher(self._sandbox, self._programs, attendant.add)
@@ -168,113 +156,12 @@ class Run:
             killed_for = attendant.kill_reason(self._programs[number])
             self._replies.send(Exited(number, _how(each.status, killed_for, is_over=is_over)))
 
-    # Sources ------------------------------------------------------------------------------------------
-
-    def _prepare(self, number: int, program: Program, role: str, folder: Path) -> bool:
-        """Write the program's file, and build it. Returns: whether it can run."""
-        own, scratch = folder / str(number), folder / f"{number}-scratch"
-        own.mkdir()
-        scratch.mkdir()
-        file = own / program.file
-        file.write_text(program.text, encoding="utf-8")
-        output = own / "built"
-        output.mkdir()
-        try:
-            recipe = find_file_recipe(file, output)
-            arguments = split_words(program.arguments)
-        except BothendsError as error:
-            self._replies.send(Built(number, False, escape_controls(str(error)), []))
-            return False
-        for command in recipe.build:
-            if not self._build(number, program, command, own):
-                return False
-        lines = None
-        environment: dict[str, str] = {}
-        if recipe.language == "Python":
-            hook = own / ".lab"
-            hook.mkdir()
-            (hook / HOOK.name).write_bytes(HOOK.read_bytes())
-            lines = LineRecords()
-            environment = lines.variables(program.file, str(hook))
-        # The short name, as a student types it: it is in tracebacks.
-        argv = [program.file if word == str(file) else word for word in recipe.run]
-        self._programs.append(
-            SandboxedProgram(number, role, [*argv, *arguments], own, scratch, lines, environment)
-        )
-        return True
-
-    def _build(self, number: int, program: Program, command: tuple[str, ...], folder: Path) -> bool:
-        sandbox = replace(self._sandbox, limits=_BUILD_LIMITS, folder=folder)
-        start = sandbox.prepare(command, folder, cwd=folder, build=True)
-        text, status = b"", 0
-        try:
-            with subprocess.Popen(
-                start.command,
-                cwd=folder,
-                env=start.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=start.inherited,
-                start_new_session=True,
-            ) as process:
-                text, status = _read_bounded(process)
-        finally:
-            os.close(start.plan)
-            if start.group is not None:
-                start.group.remove()
-        shown = escape_controls(text.decode("utf-8", "replace"))
-        shown = shown.replace(f"{folder}/", "")
-        if shown or status:
-            problems = list(_problems(shown, program.file))
-            self._replies.send(Built(number, status == 0, shown or f"status {status}", problems))
-        return status == 0
-
 
 def _client_adder(session: TraceSession):  # type: ignore[no-untyped-def]
     def add(role: str, argv: list[str]) -> TracedProgram:
         return session.add_client(role, argv, inherit_stdin=False)
 
     return add
-
-
-def _read_bounded(process: subprocess.Popen[bytes]) -> tuple[bytes, int]:
-    """Return the output of a compiler, and its status. Kills one that takes too long or writes too much."""
-    import select
-
-    assert process.stdout is not None
-    deadline, text = time.monotonic() + _BUILD_TIMEOUT, b""
-    try:
-        while (left := deadline - time.monotonic()) > 0 and len(text) < _MAX_BUILD_OUTPUT:
-            if select.select([process.stdout], [], [], left)[0]:
-                data = os.read(process.stdout.fileno(), 65_536)
-                if not data:
-                    return text, process.wait()
-                text += data
-        return text[:_MAX_BUILD_OUTPUT] + b"\nended: it took too long, or wrote too much\n", 1
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _problems(text: str, file: str) -> Iterator[Diagnostic]:
-    found = 0
-    for line in text.splitlines():
-        match = _PROBLEM.match(line)
-        if match is not None and match[1] == file and found < _MAX_PROBLEMS and len(match[2]) < 8:
-            found += 1
-            yield Diagnostic(int(match[2]), match[3].removeprefix("fatal "), match[4][:500])
-
-
-def _roles(programs: list[Program]) -> list[str]:
-    """Return the names of the lanes: server, server 2, client and so on."""
-    seen: dict[str, int] = {}
-    roles = []
-    for each in programs:
-        seen[each.kind] = number = seen.get(each.kind, 0) + 1
-        roles.append(each.kind if number == 1 else f"{each.kind} {number}")
-    return roles
 
 
 def _how(status: int | None, killed_for: str, *, is_over: bool) -> str:
