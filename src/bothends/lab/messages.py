@@ -57,7 +57,52 @@ class Typed(Struct, tag_field="type", tag="input", forbid_unknown_fields=True):
     ends: bool = False
 
 
-Request: TypeAlias = Start | Stop | Typed
+class Judge(Struct, tag_field="type", tag="judge", forbid_unknown_fields=True):
+    """Judge a program by a contract: a built-in one by its `name`, or else its `text`, without code.
+
+    With a `case`, that case is run once, and traced.
+    """
+
+    program: Program
+    name: Annotated[str, Meta(max_length=40)] = ""
+    text: Annotated[str, Meta(max_length=20_000)] = ""
+    case: Annotated[str, Meta(max_length=100)] = ""
+
+
+class Load(Struct, forbid_unknown_fields=True):
+    """A load: connections, requests in flight on each, bytes of a request, and seconds of each measurement.
+
+    `rate` is in requests per second; None: a closed loop.
+    """
+
+    connections: Annotated[int, Meta(ge=1, le=200)] = 10
+    depth: Annotated[int, Meta(ge=1, le=64)] = 1
+    size: Annotated[int, Meta(ge=16, le=4096)] = 64
+    reconnect: bool = False
+    rate: Annotated[float, Meta(ge=1, le=1e6)] | None = None
+    warmup: Annotated[float, Meta(ge=0, le=5)] = 0.5
+    duration: Annotated[float, Meta(ge=0.1, le=10)] = 2.0
+
+
+class Measure(Struct, tag_field="type", tag="measure", forbid_unknown_fields=True):
+    """Measure servers of the page, and engines, in `rounds` rounds of random order."""
+
+    programs: Annotated[list[Program], Meta(max_length=MAX_PROGRAMS)] = []
+    engines: Annotated[list[Annotated[str, Meta(max_length=20)]], Meta(max_length=10)] = []
+    transport: Literal["tcp", "udp"] = "tcp"
+    load: Load = Load()
+    rounds: Annotated[int, Meta(ge=1, le=9)] = 3
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 1
+
+
+class Look(Struct, tag_field="type", tag="look", forbid_unknown_fields=True):
+    """Send the sockets of the running programs, and what they wait for."""
+
+
+Job: TypeAlias = Start | Judge | Measure
+"""A request that a process of its own carries out, and that ends with `Ended`, `Judged`, `Measured` or `Failed`."""
+
+Request: TypeAlias = Start | Stop | Typed | Judge | Measure | Look
 
 
 class Prepared(Struct, tag_field="type", tag="prepared"):
@@ -132,7 +177,80 @@ class Ended(Struct, tag_field="type", tag="ended"):
     seconds: float
 
 
-Reply: TypeAlias = Prepared | Failed | Built | Started | Output | Rows | Waits | Exited | Ended
+class Judging(Struct, tag_field="type", tag="judging"):
+    """A program is being judged: the contract's name, and the cases with "id", "stimulus" and "expectation"."""
+
+    contract: str
+    cases: list[dict[str, str]]
+
+
+class Judged(Struct, tag_field="type", tag="verdict"):
+    """The verdict of one case, with the fields of `CaseOutcome`. It may change until the end."""
+
+    outcome: dict[str, Any]
+
+
+class JudgedAll(Struct, tag_field="type", tag="judged"):
+    """The result of all cases, as `bothends check --json` writes it. None: it was broken off."""
+
+    result: dict[str, Any] | None
+
+
+class Measuring(Struct, tag_field="type", tag="measuring"):
+    """What is measured: the names of the targets, and the request with its defaults."""
+
+    targets: list[str]
+    load: Load
+    rounds: int
+
+
+class Sample(Struct, tag_field="type", tag="sample"):
+    """Progress of one measurement: seconds since its warm-up began, and correct responses since then."""
+
+    target: int
+    round: int
+    at: float
+    completed: int
+    faults: int
+
+
+class Measured(Struct, tag_field="type", tag="round"):
+    """The result of one measurement. Latencies in microseconds; `limit`: why the generator was the limit.
+
+    `skipped`: why there is none.
+    """
+
+    target: int
+    round: int
+    per_s: float = 0.0
+    latency: dict[str, float] = {}
+    faults: str = ""
+    limit: str = ""
+    ended: str = ""
+    generator: str = ""
+    server_us: float | None = None
+    skipped: str = ""
+
+
+class MeasuredAll(Struct, tag_field="type", tag="measured"):
+    """All measurements are done. `notes`: how it was measured."""
+
+    notes: list[str]
+
+
+class Looked(Struct, tag_field="type", tag="looked"):
+    """The sockets of the running programs, and the lines of `bothends why` about them: style and text."""
+
+    columns: list[str]
+    sockets: list[list[str]]
+    lines: list[tuple[str, str]]
+    notes: list[str]
+
+
+Reply: TypeAlias = (
+    Prepared | Failed | Built | Started | Output | Rows | Waits | Exited | Ended
+    | Judging | Judged | JudgedAll | Measuring | Sample | Measured | MeasuredAll | Looked
+)  # fmt: skip
 
 _decoder: Final = msgspec.json.Decoder(Request)
 _encoder: Final = msgspec.json.Encoder()

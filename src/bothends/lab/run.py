@@ -32,13 +32,12 @@ from bothends.lab.messages import (
     Exited,
     Failed,
     Prepared,
-    Reply,
     Start,
     Started,
     decode_request,
-    encode,
 )
 from bothends.lab.picture import Picture, finding_to_json
+from bothends.lab.replies import ReplyWriter
 from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
 from bothends.lab.sources import Sources, roles_of
 from bothends.osutil.scratch import scratch_folder
@@ -52,34 +51,12 @@ LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, fi
 """The limits of each program."""
 
 _MAX_POINTS: Final = 60_000  # of the trace of a run
-_MAX_DESCRIPTORS: Final = 512
-
-
-class _Replies:
-    """Writes replies to the server. Safe from every thread, because one write(2) has one line at most."""
-
-    def __init__(self) -> None:
-        import threading
-
-        self._descriptor = os.dup(1)
-        os.dup2(2, 1)  # nothing else may write there
-        self._lock = threading.Lock()
-
-    def send(self, reply: Reply) -> None:
-        """Write a reply. If the server is gone, this process ends."""
-        data = memoryview(encode(reply) + b"\n")
-        with self._lock:
-            while data:
-                try:
-                    data = data[os.write(self._descriptor, data) :]
-                except BrokenPipeError:
-                    os._exit(1)
 
 
 class Run:
     """One run of programs."""
 
-    def __init__(self, sandbox: Sandbox, capture: PacketSource | None, replies: _Replies) -> None:
+    def __init__(self, sandbox: Sandbox, capture: PacketSource | None, replies: ReplyWriter) -> None:
         self._sandbox = sandbox
         self._capture = capture
         self._replies = replies
@@ -194,7 +171,7 @@ def main() -> int:
     """Wait for `Start`, and run it. Returns the exit status."""
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C at the terminal is for the server
-    replies = _Replies()
+    replies = ReplyWriter()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         sandbox = enter(LIMITS)
