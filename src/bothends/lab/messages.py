@@ -69,7 +69,7 @@ class Judge(Struct, tag_field="type", tag="judge", forbid_unknown_fields=True):
     case: Annotated[str, Meta(max_length=100)] = ""
 
 
-class Load(Struct, forbid_unknown_fields=True):
+class MeasuredLoad(Struct, forbid_unknown_fields=True, frozen=True):
     """A load: connections, requests in flight on each, bytes of a request, and seconds of each measurement.
 
     `rate` is in requests per second; None: a closed loop.
@@ -88,9 +88,9 @@ class Measure(Struct, tag_field="type", tag="measure", forbid_unknown_fields=Tru
     """Measure servers of the page, and engines, in `rounds` rounds of random order."""
 
     programs: Annotated[list[Program], Meta(max_length=MAX_PROGRAMS)] = []
-    engines: Annotated[list[Annotated[str, Meta(max_length=20)]], Meta(max_length=10)] = []
+    engines: Annotated[list[Annotated[str, Meta(pattern=r"\A[a-z]{1,20}\Z")]], Meta(max_length=10)] = []
     transport: Literal["tcp", "udp"] = "tcp"
-    load: Load = Load()
+    load: MeasuredLoad = MeasuredLoad()
     rounds: Annotated[int, Meta(ge=1, le=9)] = 3
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 1
 
@@ -100,7 +100,7 @@ class Look(Struct, tag_field="type", tag="look", forbid_unknown_fields=True):
 
 
 Job: TypeAlias = Start | Judge | Measure
-"""A request that a process of its own carries out, and that ends with `Ended`, `Judged`, `Measured` or `Failed`."""
+"""A request that a process of its own carries out. `LAST_REPLIES` has what it ends with."""
 
 Request: TypeAlias = Start | Stop | Typed | Judge | Measure | Look
 
@@ -178,7 +178,7 @@ class Ended(Struct, tag_field="type", tag="ended"):
 
 
 class Judging(Struct, tag_field="type", tag="judging"):
-    """A program is being judged: the contract's name, and the cases with "id", "stimulus" and "expectation"."""
+    """A program is being judged. `cases`: each with "id", "stimulus", "expectation" and "why"."""
 
     contract: str
     cases: list[dict[str, str]]
@@ -200,11 +200,11 @@ class Measuring(Struct, tag_field="type", tag="measuring"):
     """What is measured: the names of the targets, and the request with its defaults."""
 
     targets: list[str]
-    load: Load
+    load: MeasuredLoad
     rounds: int
 
 
-class Sample(Struct, tag_field="type", tag="sample"):
+class LoadSample(Struct, tag_field="type", tag="sample"):
     """Progress of one measurement: seconds since its warm-up began, and correct responses since then."""
 
     target: int
@@ -249,8 +249,11 @@ class Looked(Struct, tag_field="type", tag="looked"):
 
 Reply: TypeAlias = (
     Prepared | Failed | Built | Started | Output | Rows | Waits | Exited | Ended
-    | Judging | Judged | JudgedAll | Measuring | Sample | Measured | MeasuredAll | Looked
+    | Judging | Judged | JudgedAll | Measuring | LoadSample | Measured | MeasuredAll | Looked
 )  # fmt: skip
+
+LAST_REPLIES: Final = tuple(f'{{"type":"{tag}"'.encode() for tag in ("ended", "failed", "judged", "measured"))
+"""How the last reply to a `Job` begins."""
 
 _decoder: Final = msgspec.json.Decoder(Request)
 _encoder: Final = msgspec.json.Encoder()

@@ -31,6 +31,8 @@ from bothends.lab.messages import (
     Ended,
     Exited,
     Failed,
+    Judge,
+    Measure,
     Prepared,
     Start,
     Started,
@@ -38,7 +40,7 @@ from bothends.lab.messages import (
 )
 from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.replies import ReplyWriter
-from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
+from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher, add_program
 from bothends.lab.sources import Sources, roles_of
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.packets import Capture, PacketSource
@@ -98,8 +100,7 @@ class Run:
             for each, program in zip(self._programs, start.programs, strict=True):
                 if program.kind != kind:
                     continue
-                add = session.add_server if kind == "server" else _client_adder(session)
-                traced.append(add(each.role, each.argv))
+                traced.append(add_program(session, kind, each.role, each.argv))
         traced.sort(key=lambda each: roles.index(each.role))
         picture.set_lines(list(zip(self._programs, traced, strict=True)))
         self._replies.send(Started(roles))
@@ -132,13 +133,6 @@ class Run:
             self._reported.add(number)
             killed_for = attendant.kill_reason(self._programs[number])
             self._replies.send(Exited(number, _how(each.status, killed_for, is_over=is_over)))
-
-
-def _client_adder(session: TraceSession):  # type: ignore[no-untyped-def]
-    def add(role: str, argv: list[str]) -> TracedProgram:
-        return session.add_client(role, argv, inherit_stdin=False)
-
-    return add
 
 
 def _how(status: int | None, killed_for: str, *, is_over: bool) -> str:
@@ -192,18 +186,28 @@ def main() -> int:
     except msgspec.DecodeError as error:
         replies.send(Failed(str(error)))
         return 2
-    if not isinstance(start, Start):
+    if not isinstance(start, Start | Judge | Measure):
         return 0
     try:
         with contextlib.ExitStack() as stack:
             packets: PacketSource | None = capture
-            if start.path is not None:
+            if isinstance(start, Start) and start.path is not None:
                 from bothends.lab.path import ImpairedPath
 
                 packets = stack.enter_context(ImpairedPath(start.path))
             folder = stack.enter_context(scratch_folder("lab"))
             attendant = stack.enter_context(Attendant(LIMITS, replies.send))
-            Run(sandbox, packets, replies).run(start, attendant, folder)
+            match start:
+                case Start():
+                    Run(sandbox, packets, replies).run(start, attendant, folder)
+                case Judge():
+                    from bothends.lab.judging import judge
+
+                    judge(start, sandbox, packets, replies, folder)
+                case Measure():
+                    from bothends.lab.measuring import measure_all
+
+                    measure_all(start, sandbox, attendant, replies, folder)
     except BothendsError as error:
         replies.send(Failed(escape_controls(str(error))))
         return 1

@@ -18,8 +18,9 @@ from bothends.errors import Unavailable
 from bothends.lab.messages import (
     DEFAULT_TIME_LIMIT,
     MAX_REPLY,
-    MAX_TIME_LIMIT,
     Failed,
+    Judge,
+    Measure,
     Prepared,
     Request,
     Start,
@@ -29,6 +30,7 @@ from bothends.lab.messages import (
 _START_TIMEOUT: Final = 30.0  # seconds until a process has its sandbox
 _EXIT_TIMEOUT: Final = 12.0  # seconds from the end of its requests to SIGKILL
 _OVERTIME: Final = 90.0  # seconds beyond a run's time limit, for building and for findings
+_JOB_SECONDS: Final = 300.0  # for judging and measuring
 
 _COMMAND: Final = (sys.executable, "-P", "-m", "bothends.lab.run")
 _first_reply: Final = msgspec.json.Decoder(Prepared | Failed)
@@ -79,6 +81,8 @@ class RunProcess:
         """Pass a request on, which is checked."""
         if isinstance(request, Start):
             self.time_limit = request.time_limit
+        elif isinstance(request, Judge | Measure):
+            self.time_limit = _JOB_SECONDS
         if self._process.stdin is not None and not self._process.stdin.is_closing():
             self._process.stdin.write(encode(request) + b"\n")
 
@@ -93,7 +97,7 @@ class RunProcess:
     @property
     def max_seconds(self) -> float:
         """How long the run may take at most, with everything around it."""
-        return min(self.time_limit, MAX_TIME_LIMIT) + _OVERTIME
+        return self.time_limit + _OVERTIME
 
     async def close(self) -> None:
         """End the run, if it is not over, and all its programs."""

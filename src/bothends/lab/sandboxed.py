@@ -26,7 +26,8 @@ from bothends.check.sandbox.control_groups import ControlGroup
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.errors import Unavailable
 from bothends.lab.source_lines.records import LineRecords
-from bothends.trace.capture.tracees import ProcessHandle
+from bothends.trace.capture.tracees import ProcessHandle, TracedProgram
+from bothends.trace.session import TraceSession
 
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred (unix(7))
 _START_TIMEOUT: Final = 10.0  # seconds until everything is set up, and strace has attached
@@ -182,6 +183,13 @@ class _TracedProcess:
     def kill(self) -> None:
         """Kill all processes of the program."""
         kill_group(self._process.pid)
+
+
+def add_program(session: TraceSession, kind: str, role: str, argv: Sequence[str]) -> TracedProgram:
+    """Add a program to a session: a "server" or a "client"."""
+    if kind == "server":
+        return session.add_server(role, argv)
+    return session.add_client(role, argv, inherit_stdin=False)
 
 
 def attach_at_gate(

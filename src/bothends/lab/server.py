@@ -30,7 +30,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bothends.errors import SystemCallFailed, Unavailable
 from bothends.lab.beginnings import beginnings
 from bothends.lab.guard import Guard
-from bothends.lab.messages import MAX_REQUEST, Failed, Start, decode_request, encode
+from bothends.lab.messages import (
+    LAST_REPLIES,
+    MAX_REQUEST,
+    Failed,
+    Job,
+    Judge,
+    Measure,
+    Start,
+    decode_request,
+    encode,
+)
 from bothends.lab.runs import RunPool, RunProcess
 
 HOST: Final = "127.0.0.1"
@@ -38,7 +48,6 @@ _STATIC: Final = Path(__file__).with_name("static")
 _MAX_PAGES: Final = 8  # pages that are open at a time
 _MAX_REQUESTS: Final = 100  # in _RATE_WINDOW
 _RATE_WINDOW: Final = 10.0  # seconds
-_LAST_REPLIES: Final = (b'{"type":"ended"', b'{"type":"failed"')
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 _TRY_AGAIN_LATER: Final = 1013
 
@@ -140,7 +149,7 @@ class _Session:
         except msgspec.DecodeError as error:
             await self._reply(encode(Failed(str(error))))
             return
-        if isinstance(request, Start):
+        if isinstance(request, Start | Judge | Measure):
             if self._task is not None and not self._task.done():
                 await self._reply(encode(Failed("a run is going on; stop it first")))
                 return
@@ -148,7 +157,7 @@ class _Session:
         elif self._run is not None:
             self._run.send(request)
 
-    async def _relay(self, request: Start) -> None:
+    async def _relay(self, request: Job) -> None:
         """Run programs, and pass the replies on to the page."""
         if self._closing is not None:
             await self._closing
@@ -162,7 +171,7 @@ class _Session:
             run.send(request)
             async with asyncio.timeout(run.max_seconds):
                 while not has_ended and (line := await run.read()):
-                    has_ended = line.startswith(_LAST_REPLIES)
+                    has_ended = line.startswith(LAST_REPLIES)
                     await self._reply(line)
         except TimeoutError:
             pass
