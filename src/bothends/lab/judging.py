@@ -74,8 +74,7 @@ def judge(
     suite = suite_for(contract, role)
     if contract.needs_reference:
         raise UsageError(f"{contract.name} compares with a reference server, which the lab does not have")
-    if request.case:
-        check_selection(contract, suite, [request.case])
+    check_selection(contract, suite, [*request.cases, *filter(None, [request.case])])
     program = Sources(sandbox, folder, replies.send).prepare(
         0, request.program, role, with_lines=bool(request.case)
     )
@@ -90,7 +89,7 @@ def judge(
             return
         replies.send(Judging(contract.name, [_describe(each) for each in found]))
         subject = _subject(role, contract, program, own)
-        run = SuiteRun(subject, found, suite, jobs=_JOBS)
+        run = SuiteRun(subject, found, suite, only=request.cases, jobs=_JOBS)
         run.progress = lambda outcome: replies.send(Judged(_to_json(outcome, contract.name)))
         result = asyncio.run(_until_stopped(run))
         replies.send(JudgedAll(result.as_object() if result is not None else None))

@@ -43,6 +43,8 @@ class Start(Struct, tag_field="type", tag="start", forbid_unknown_fields=True):
     programs: Annotated[list[Program], Meta(min_length=1, max_length=MAX_PROGRAMS)]
     time_limit: Annotated[float, Meta(gt=0, le=MAX_TIME_LIMIT)] = DEFAULT_TIME_LIMIT
     path: Path | None = None
+    lesson: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{0,61}\Z")] = ""
+    """The lesson that these programs are of: its checks follow the run (`Checked`)."""
 
 
 class Stop(Struct, tag_field="type", tag="stop", forbid_unknown_fields=True):
@@ -60,12 +62,13 @@ class Typed(Struct, tag_field="type", tag="input", forbid_unknown_fields=True):
 class Judge(Struct, tag_field="type", tag="judge", forbid_unknown_fields=True):
     """Judge a program by a contract: a built-in one by its `name`, or else its `text`, without code.
 
-    With a `case`, that case is run once, and traced.
+    With `cases`, only those are run. With a `case`, that case is run once, and traced.
     """
 
     program: Program
     name: Annotated[str, Meta(max_length=40)] = ""
     text: Annotated[str, Meta(max_length=20_000)] = ""
+    cases: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=50)] = []
     case: Annotated[str, Meta(max_length=100)] = ""
 
 
@@ -238,6 +241,13 @@ class MeasuredAll(Struct, tag_field="type", tag="measured"):
     notes: list[str]
 
 
+class Checked(Struct, tag_field="type", tag="checked"):
+    """Whether a lesson is done: for each of its checks "says", "passed" and "happened"."""
+
+    lesson: str
+    checks: list[dict[str, Any]]
+
+
 class Looked(Struct, tag_field="type", tag="looked"):
     """The sockets of the running programs, and the lines of `bothends why` about them: style and text."""
 
@@ -249,7 +259,7 @@ class Looked(Struct, tag_field="type", tag="looked"):
 
 Reply: TypeAlias = (
     Prepared | Failed | Built | Started | Output | Rows | Waits | Exited | Ended
-    | Judging | Judged | JudgedAll | Measuring | LoadSample | Measured | MeasuredAll | Looked
+    | Judging | Judged | JudgedAll | Measuring | LoadSample | Measured | MeasuredAll | Looked | Checked
 )  # fmt: skip
 
 LAST_REPLIES: Final = tuple(f'{{"type":"{tag}"'.encode() for tag in ("ended", "failed", "judged", "measured"))

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -17,8 +18,10 @@ import msgspec
 from bothends.errors import Unavailable
 from bothends.lab.messages import (
     DEFAULT_TIME_LIMIT,
+    LAST_REPLIES,
     MAX_REPLY,
     Failed,
+    Job,
     Judge,
     Measure,
     Prepared,
@@ -85,6 +88,17 @@ class RunProcess:
             self.time_limit = _JOB_SECONDS
         if self._process.stdin is not None and not self._process.stdin.is_closing():
             self._process.stdin.write(encode(request) + b"\n")
+
+    async def carry_out(self, job: Job, on_reply: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Send a job, and call a function with each reply. Returns: whether it has come to its end."""
+        self.send(job)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.max_seconds):
+                while line := await self.read():
+                    await on_reply(line)
+                    if line.startswith(LAST_REPLIES):
+                        return True
+        return False
 
     async def read(self) -> bytes:
         """Return the next reply, a line; b"" at the end."""

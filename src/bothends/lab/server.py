@@ -31,7 +31,6 @@ from bothends.errors import SystemCallFailed, Unavailable
 from bothends.lab.beginnings import beginnings
 from bothends.lab.guard import Guard
 from bothends.lab.messages import (
-    LAST_REPLIES,
     MAX_REQUEST,
     Failed,
     Job,
@@ -166,15 +165,8 @@ class _Session:
         except Unavailable as error:
             await self._reply(encode(Failed(str(error))))
             return
-        has_ended = False
         try:
-            run.send(request)
-            async with asyncio.timeout(run.max_seconds):
-                while not has_ended and (line := await run.read()):
-                    has_ended = line.startswith(LAST_REPLIES)
-                    await self._reply(line)
-        except TimeoutError:
-            pass
+            has_ended = await run.carry_out(request, self._reply)
         finally:
             self._run = None
             self._closing = asyncio.create_task(run.close())  # the page need not wait for it
