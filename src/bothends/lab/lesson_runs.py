@@ -50,3 +50,16 @@ async def try_lesson(lesson: Lesson, programs: list[Program], pool: RunPool) -> 
 
     await carry_out(start_of(lesson, programs), on_reply)
     return await check_run(lesson, record, carry_out)
+
+
+async def judge_lesson(lesson: Lesson, pool: RunPool) -> list[str]:
+    """Return what is wrong with a lesson: it passes as it begins, or its solution does not.
+
+    Raises:
+        Unavailable: there is no sandbox.
+    """
+    faults = []
+    if all(each.passed for each in await try_lesson(lesson, lesson.programs, pool)):
+        faults.append("it passes all checks as it begins")
+    failed = [each for each in await try_lesson(lesson, lesson.solution, pool) if not each.passed]
+    return [*faults, *(f"the solution fails: {each.says}: {each.happened}" for each in failed)]

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 MAX_SOURCE: Final = 100_000  # characters of one program
 MAX_PROGRAMS: Final = 6
 MAX_TYPED: Final = 2_000  # characters of one input
+MAX_NAME: Final = 40  # characters of the name of a student
 MAX_REQUEST: Final = 1 << 20  # bytes
 MAX_REPLY: Final = 4 << 20  # bytes of one line of the process of a run
 DEFAULT_TIME_LIMIT: Final = 30.0  # seconds
@@ -102,10 +103,31 @@ class Look(Struct, tag_field="type", tag="look", forbid_unknown_fields=True):
     """Send the sockets of the running programs, and what they wait for."""
 
 
+class Work(Struct, forbid_unknown_fields=True):
+    """What a student works on: the programs, the path, and the view or lesson."""
+
+    programs: Annotated[list[Program], Meta(max_length=MAX_PROGRAMS)]
+    seconds: Annotated[float, Meta(gt=0, le=MAX_TIME_LIMIT)] = DEFAULT_TIME_LIMIT
+    path: Path | None = None
+    where: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9 :_-]{0,80}\Z")] = ""
+
+
+class Keep(Struct, tag_field="type", tag="keep", forbid_unknown_fields=True):
+    """Keep the work of a student, for the next visit and for the teacher."""
+
+    work: Work
+
+
+class Rename(Struct, tag_field="type", tag="name", forbid_unknown_fields=True):
+    """The name by which a student is known in the class."""
+
+    name: Annotated[str, Meta(max_length=MAX_NAME)]
+
+
 Job: TypeAlias = Start | Judge | Measure
 """A request that a process of its own carries out. `LAST_REPLIES` has what it ends with."""
 
-Request: TypeAlias = Start | Stop | Typed | Judge | Measure | Look
+Request: TypeAlias = Start | Stop | Typed | Judge | Measure | Look | Keep | Rename
 
 
 class Prepared(Struct, tag_field="type", tag="prepared"):
@@ -241,6 +263,12 @@ class MeasuredAll(Struct, tag_field="type", tag="measured"):
     notes: list[str]
 
 
+class Queued(Struct, tag_field="type", tag="queued"):
+    """A job waits for its turn; `ahead` others come first."""
+
+    ahead: int
+
+
 class Checked(Struct, tag_field="type", tag="checked"):
     """Whether a lesson is done: for each of its checks "says", "passed" and "happened"."""
 
@@ -259,7 +287,8 @@ class Looked(Struct, tag_field="type", tag="looked"):
 
 Reply: TypeAlias = (
     Prepared | Failed | Built | Started | Output | Rows | Waits | Exited | Ended
-    | Judging | Judged | JudgedAll | Measuring | LoadSample | Measured | MeasuredAll | Looked | Checked
+    | Judging | Judged | JudgedAll | Measuring | LoadSample | Measured | MeasuredAll
+    | Looked | Checked | Queued
 )  # fmt: skip
 
 LAST_REPLIES: Final = tuple(f'{{"type":"{tag}"'.encode() for tag in ("ended", "failed", "judged", "measured"))

@@ -40,7 +40,7 @@ from bothends.lab.messages import (
 )
 from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.replies import ReplyWriter
-from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher, add_program
+from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher, add_program, set_priority
 from bothends.lab.sources import Sources, roles_of
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.packets import Capture, PacketSource
@@ -51,6 +51,11 @@ from bothends.trace.session import TraceSession
 
 LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, files=1024, cpu=30)
 """The limits of each program."""
+
+CLASS_LIMITS: Final = SandboxLimits(memory=320 << 20, processes=64, disk=8 << 20, files=512, cpu=10)
+"""The same in a class, whose programs run at a lower priority, too."""
+
+_CLASS_NICE: Final = 10  # of programs in a class: the lab and its tracers come first
 
 _MAX_POINTS: Final = 60_000  # of the trace of a run
 
@@ -166,9 +171,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C at the terminal is for the server
     replies = ReplyWriter()
+    limits = CLASS_LIMITS if "--class" in sys.argv[1:] else LIMITS
+    set_priority(_CLASS_NICE if limits is CLASS_LIMITS else 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        sandbox = enter(LIMITS)
+        sandbox = enter(limits)
         capture = _open_capture()
     except BothendsError as error:
         replies.send(Failed(escape_controls(str(error))))
@@ -196,7 +203,7 @@ def main() -> int:
 
                 packets = stack.enter_context(ImpairedPath(start.path))
             folder = stack.enter_context(scratch_folder("lab"))
-            attendant = stack.enter_context(Attendant(LIMITS, replies.send))
+            attendant = stack.enter_context(Attendant(limits, replies.send))
             match start:
                 case Start():
                     Run(sandbox, packets, replies).run(start, attendant, folder)

@@ -34,6 +34,27 @@ _START_TIMEOUT: Final = 10.0  # seconds until everything is set up, and strace h
 _ATTACH_INTERVAL: Final = 0.001  # seconds
 
 
+_nice = 0
+
+
+def set_priority(nice: int) -> None:
+    """Set the nice value of all programs that this process starts in the sandbox (sched(7))."""
+    global _nice  # noqa: PLW0603  (one process has one kind of programs)
+    _nice = nice
+
+
+def lower_priority(leader: int) -> None:
+    """Lower the priority of a program's processes: in their group, and of the group among others.
+
+    Where the kernel schedules by sessions (sched(7), autogroup), a program has one share of the processor,
+    however many processes it has.
+    """
+    if _nice:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, leader, _nice)
+            Path(f"/proc/{leader}/autogroup").write_text(str(_nice), encoding="ascii")
+
+
 @dataclass(slots=True)
 class SandboxedProgram:
     """A program to run: its number, its lane, its command line and its own folder."""
@@ -132,6 +153,7 @@ class SandboxLauncher:
             os.close(start.plan)
             os.close(terminal)
         program.leader, program.group = process.pid, start.group
+        lower_priority(process.pid)
         return process
 
     def _sandbox_of(self, program: SandboxedProgram) -> Sandbox:
