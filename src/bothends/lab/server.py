@@ -2,7 +2,8 @@
 
     GET /            the page; with ?token= the first time (`guard.py`)
     GET /static/...  its files
-    GET /begin       what the page starts with: examples, starters, languages, limits
+    GET /begin       what the page starts with: examples, starters, languages, limits, an opened file
+    POST /export/... a file of the lab, as a page that replays its run, or as a picture
     /socket          requests and replies of `messages.py`
 
 A page has one run at a time. When it is closed, its run ends.
@@ -15,6 +16,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +24,13 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.lab import recording
 from bothends.lab.beginnings import beginnings
 from bothends.lab.guard import Guard
 from bothends.lab.messages import MAX_REQUEST, Failed, Start, decode_request, encode
@@ -50,6 +53,7 @@ class Lab:
         port: where it is served.
         on_ready: called with a description of the sandbox, when the first run can start.
         on_failure: called with the error if there is no sandbox.
+        opened: what the page begins with.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Lab:
         port: int,
         on_ready: Callable[[str], None] = lambda _: None,
         on_failure: Callable[[Unavailable], None] = lambda _: None,
+        opened: recording.LabFile | None = None,
     ) -> None:
+        self._opened = opened
         self._pool = RunPool()
         self._pages = 0
         self._on_ready = on_ready
@@ -66,6 +72,7 @@ class Lab:
             routes=[
                 Route("/", self._page),
                 Route("/begin", self._begin),
+                Route("/export/{kind}", self._export, methods=["POST"]),
                 WebSocketRoute("/socket", self._socket),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ],
@@ -89,7 +96,26 @@ class Lab:
         return FileResponse(_STATIC / "page.html")
 
     async def _begin(self, _request: HttpRequest) -> Response:
-        return JSONResponse(beginnings())
+        opened = recording.to_json(self._opened) if self._opened is not None else None
+        return JSONResponse({**beginnings(), "opened": opened})
+
+    async def _export(self, request: HttpRequest) -> Response:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > recording.MAX_FILE:
+                return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            file = recording.parse(bytes(body))
+        except msgspec.DecodeError as error:
+            return PlainTextResponse(f"not a file of the lab: {error}", HTTPStatus.BAD_REQUEST)
+        if file.run is None or request.path_params["kind"] not in ("page", "svg"):
+            return PlainTextResponse("there is no run to show", HTTPStatus.BAD_REQUEST)
+        if request.path_params["kind"] == "svg":
+            text, kind = await asyncio.to_thread(recording.render_picture, file.run), "image/svg+xml"
+        else:
+            text, kind = await asyncio.to_thread(recording.render_page, file), "application/octet-stream"
+        return Response(text, media_type=kind)
 
     async def _socket(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -208,13 +234,17 @@ def listen(port: int = 0) -> socket.socket:
 
 
 async def serve(
-    listener: socket.socket, on_ready: Callable[[str, str], None], stop: Callable[[Callable[[], None]], None]
+    listener: socket.socket,
+    on_ready: Callable[[str, str], None],
+    stop: Callable[[Callable[[], None]], None],
+    opened: recording.LabFile | None = None,
 ) -> None:
     """Serve the lab until it is stopped.
 
     Args:
         on_ready: called with the address and a description of the sandbox.
         stop: called with a function that stops the server.
+        opened: what the page begins with; by default, an example.
 
     Raises:
         Unavailable: there is no sandbox.
@@ -225,7 +255,7 @@ async def serve(
         failure.append(error)
         server.should_exit = True
 
-    lab = Lab(listener.getsockname()[1], lambda sandbox: on_ready(lab.address, sandbox), fail)
+    lab = Lab(listener.getsockname()[1], lambda sandbox: on_ready(lab.address, sandbox), fail, opened)
     config = uvicorn.Config(
         lab.guard,
         ws="websockets-sansio",
