@@ -11,6 +11,7 @@ from bothends.cli import terminal
 from bothends.errors import UsageError
 
 if TYPE_CHECKING:
+    from bothends.lab.recording import LabFile
     from bothends.lab.server import Lab, LabOptions
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -27,6 +28,18 @@ _PEM = click.Path(exists=True, dir_okay=False)
     default=True,
     help="Open the page in the browser, or print its address only.",
 )
+@click.option(
+    "--page",
+    metavar="OUT",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the run in FILE as a page that replays it without a server, and exit.",
+)
+@click.option(
+    "--svg",
+    metavar="OUT",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the run in FILE as a picture, and exit.",
+)
 @click.option("--lessons", type=_FOLDER, metavar="FOLDER", help="With the lessons in this folder, too.")
 @click.option("--test-lessons", is_flag=True, help="Run each lesson and its solution, and exit.")
 @click.option("--class", "for_class", is_flag=True, help="Serve a class: each browser is a student.")
@@ -42,9 +55,12 @@ _PEM = click.Path(exists=True, dir_okay=False)
     "--at-a-time", type=click.IntRange(1, 64), metavar="N",
     help="With --class: runs that start at a time; default: two for each processor.",
 )  # fmt: skip
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 def lab(
     port: int,
     opens: bool,
+    page: Path | None,
+    svg: Path | None,
     lessons: Path | None,
     test_lessons: bool,
     for_class: bool,
@@ -53,6 +69,7 @@ def lab(
     tls_key: str | None,
     state: Path | None,
     at_a_time: int | None,
+    file: Path | None,
 ) -> None:
     """Write a server and a client side by side on a page, run them, and see what they do.
 
@@ -60,6 +77,8 @@ def lab(
     For example:
       bothends lab
       bothends lab --port 8000 --no-browser
+      bothends lab run.lab                        the programs and the run that Save > File has saved
+      bothends lab run.lab --page run.html
       bothends lab --class --host 192.0.2.7 --port 8443 --tls-cert lab.pem
 
     The page is on 127.0.0.1, for the browser of this user only: the printed address has a token. Programs run
@@ -69,8 +88,8 @@ def lab(
     With --class, each browser that opens the address is a student, whose programs have smaller limits and
     whose runs wait for their turn. Only with --host can other machines reach it.
 
-    Exit status: 69 if there is no sandbox, no strace, or the packages of the extra `lab` are missing; 1 if a
-    lesson fails its test.
+    Exit status: 2 if FILE is not a file of the lab, 69 if there is no sandbox, no strace, or the packages of
+    the extra `lab` are missing; 1 if a lesson fails its test.
     """
     import asyncio
     import os
@@ -86,7 +105,10 @@ def lab(
         raise UsageError(f"{next(name for name, value in given.items() if value)} needs --class")
     if tls_key and not tls_cert:
         raise UsageError("--tls-key needs --tls-cert")
-    find_strace()
+    if (page or svg) and file is None:
+        raise UsageError("--page and --svg need a FILE that has a run")
+    if not (page or svg):
+        find_strace()
     try:
         from bothends.lab import server
         from bothends.lab.classroom import Classroom, default_folder
@@ -96,6 +118,12 @@ def lab(
         ) from error
     if test_lessons:
         _test_lessons(lessons)
+        return
+
+    opened = _open(file) if file is not None else None
+    if page or svg:
+        assert opened is not None
+        _export(opened, page, svg)
         return
 
     def on_ready(served: Lab, sandbox: str) -> None:
@@ -120,13 +148,15 @@ def lab(
 
     address = ("" if host == "*" else host) if host else "127.0.0.1"
     if not for_class:
-        options = server.LabOptions(lessons=lessons)
+        options = server.LabOptions(lessons=lessons, opened=opened)
         asyncio.run(main())
         return
     classroom = Classroom.open(state or default_folder())
     try:
         places = at_a_time or 2 * (os.cpu_count() or 1)
-        options = server.LabOptions(address, tls_cert or "", tls_key or "", lessons, classroom, places)
+        options = server.LabOptions(
+            address, tls_cert or "", tls_key or "", lessons, classroom, places, opened
+        )
         asyncio.run(main())
     finally:
         classroom.close()
@@ -166,3 +196,36 @@ def _test_lessons(folder: Path | None) -> None:
 
     if not asyncio.run(main()):
         raise click.exceptions.Exit(1)
+
+
+def _open(path: Path) -> LabFile:
+    """Return what a file of the lab holds. Raises SystemCallFailed, UsageError."""
+    import msgspec
+
+    from bothends.errors import SystemCallFailed
+    from bothends.lab import recording
+
+    try:
+        return recording.parse(path.read_bytes())
+    except OSError as error:
+        raise SystemCallFailed("read", str(path), error.errno or 0) from error
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} is not a file of the lab: {error}") from error
+
+
+def _export(file: LabFile, page: Path | None, svg: Path | None) -> None:
+    from bothends.errors import SystemCallFailed
+    from bothends.lab import recording
+
+    if file.run is None:
+        raise UsageError("the file has no run: save it again after one")
+    for path, text in (
+        (page, recording.render_page(file) if page else ""),
+        (svg, recording.render_picture(file.run) if svg else ""),
+    ):
+        if path is None:
+            continue
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SystemCallFailed("write", str(path), error.errno or 0) from error

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -40,6 +41,7 @@ class _Terminal:
     decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("backslashreplace"))
     shown: int = 0
     pending: list[str] = field(default_factory=list)
+    pending_since: int = 0  # microseconds since 1970
     typed: bytearray = field(default_factory=bytearray)
     monitor: ResourceMonitor | None = None
     kill_reason: str = ""
@@ -128,6 +130,7 @@ class Attendant:
         if len(text) >= room:
             text = text[:room] + "\n(more output is not shown)\n"
         if not terminal.pending:
+            terminal.pending_since = time.time_ns() // 1000
             self._loop.call_later(_BATCH, self._flush, terminal)
         terminal.pending.append(escape_controls(text))
 
@@ -135,7 +138,7 @@ class Attendant:
         if terminal.pending:
             text = "".join(terminal.pending)
             terminal.pending.clear()
-            self._send(Output(terminal.program, text))
+            self._send(Output(terminal.program, text, terminal.pending_since))
 
     def _on_requests(self) -> None:
         data = os.read(0, 65_536)

@@ -27,7 +27,7 @@ from bothends.http1 import BadRequest, HttpRequest, check_browser
 _ONCE: Final = (b"host", b"origin", b"cookie")  # header fields that may stand once only
 _PAGES: Final = ("/", "/class")  # where an address with a token leads
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self' {scheme}://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -30,11 +30,22 @@ class Program(Struct, forbid_unknown_fields=True):
     arguments: Annotated[str, Meta(max_length=500)] = ""
 
 
+Percent = Annotated[float, Meta(ge=0, le=90)]
+
+
 class Path(Struct, forbid_unknown_fields=True):
-    """The path between the programs: milliseconds of delay and per cent of loss, each way, and a seed."""
+    """The path between the programs: toxics that apply each way, and the seed of their decisions.
+
+    `delay` and `jitter` are milliseconds, `loss`, `duplicate` and `reorder` per cent of the packets, and
+    `rate` is kilobytes per second. 0: without that toxic.
+    """
 
     delay: Annotated[float, Meta(ge=0, le=2000)] = 0.0
-    loss: Annotated[float, Meta(ge=0, le=90)] = 0.0
+    jitter: Annotated[float, Meta(ge=0, le=2000)] = 0.0
+    loss: Percent = 0.0
+    duplicate: Percent = 0.0
+    reorder: Percent = 0.0
+    rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 1
 
 
@@ -166,17 +177,23 @@ class Started(Struct, tag_field="type", tag="started"):
 
 
 class Output(Struct, tag_field="type", tag="output"):
-    """A program has written to its terminal."""
+    """A program has written to its terminal. `at`: microseconds since 1970."""
 
     program: int
     text: str
+    at: int
 
 
 class Rows(Struct, tag_field="type", tag="rows"):
-    """New rows of the timeline, and what there is to say about their events, by number."""
+    """New rows of the timeline, and what there is to say about their events and their sockets, by number.
+
+    `began`: the time from which rows count, in microseconds since 1970.
+    """
 
     rows: list[dict[str, Any]]
     events: dict[int, dict[str, Any]]
+    sockets: dict[int, dict[str, Any]]
+    began: int
 
 
 class Waits(Struct, tag_field="type", tag="waits"):
@@ -186,10 +203,11 @@ class Waits(Struct, tag_field="type", tag="waits"):
 
 
 class Exited(Struct, tag_field="type", tag="exited"):
-    """A program has exited, or was killed: how."""
+    """A program has exited, or was killed: how. `at`: when that was seen, in microseconds since 1970."""
 
     program: int
     how: str
+    at: int
 
 
 class Ended(Struct, tag_field="type", tag="ended"):

@@ -137,7 +137,8 @@ class Run:
                 continue
             self._reported.add(number)
             killed_for = attendant.kill_reason(self._programs[number])
-            self._replies.send(Exited(number, _how(each.status, killed_for, is_over=is_over)))
+            how = _how(each.status, killed_for, is_over=is_over)
+            self._replies.send(Exited(number, how, time.time_ns() // 1000))
 
 
 def _how(status: int | None, killed_for: str, *, is_over: bool) -> str:

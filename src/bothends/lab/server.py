@@ -2,7 +2,8 @@
 
     GET /            the page; with ?token= the first time (`guard.py`)
     GET /static/...  its files
-    GET /begin       what the page starts with: examples, starters, languages, limits
+    GET /begin       what the page starts with: examples, starters, languages, limits, an opened file
+    POST /export/... a file of the lab, as a page that replays its run, or as a picture
     GET /contracts   the built-in contracts; /contracts/NAME: the text of one
     GET /lessons     the lessons; /lessons/NAME: one of them
     GET /class       the teacher's page; /class/students: the students, /class/students/N: the work of one
@@ -33,6 +34,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.lab import recording
 from bothends.lab.beginnings import beginnings
 from bothends.lab.classroom import MAX_STUDENTS, SAVE_INTERVAL, Classroom, Student
 from bothends.lab.contract_list import contract_text, list_contracts
@@ -56,7 +58,7 @@ class LabOptions:
 
     `host`: the address or name to listen on; "" is every address. `certificate` and `key`: PEM files for TLS.
     `lessons`: a folder with further lessons. `classroom`: the class that it is for. `places`: jobs at a time
-    in a class.
+    in a class. `opened`: what the page begins with; by default, an example.
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +67,7 @@ class LabOptions:
     lessons: Path | None = None
     classroom: Classroom | None = None
     places: int = 0
+    opened: recording.LabFile | None = None
 
     @property
     def scheme(self) -> str:
@@ -84,6 +87,7 @@ class Lab:
         port: where it is served.
         on_ready: called with a description of the sandbox, when the first run can start.
         on_failure: called with the error if there is no sandbox.
+        opened: what the page begins with.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Lab:
             routes=[
                 Route("/", self._page),
                 Route("/begin", self._begin),
+                Route("/export/{kind}", self._export, methods=["POST"]),
                 Route("/contracts", self._contracts),
                 Route("/contracts/{name}", self._contract),
                 Route("/lessons", self._lessons),
@@ -162,7 +167,8 @@ class Lab:
 
     async def _begin(self, request: HttpRequest) -> Response:
         visitor = request.scope["visitor"]
-        found = dict(beginnings())
+        opened = self._options.opened
+        found = {**beginnings(), "opened": recording.to_json(opened) if opened is not None else None}
         if self._options.classroom is not None:
             is_student = isinstance(visitor, Student)
             found["class"] = {
@@ -172,6 +178,24 @@ class Lab:
                 "passed": visitor.passed if is_student else [],
             }
         return JSONResponse(found)
+
+    async def _export(self, request: HttpRequest) -> Response:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > recording.MAX_FILE:
+                return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            file = recording.parse(bytes(body))
+        except msgspec.DecodeError as error:
+            return PlainTextResponse(f"not a file of the lab: {error}", HTTPStatus.BAD_REQUEST)
+        if file.run is None or request.path_params["kind"] not in ("page", "svg"):
+            return PlainTextResponse("there is no run to show", HTTPStatus.BAD_REQUEST)
+        if request.path_params["kind"] == "svg":
+            text, kind = await asyncio.to_thread(recording.render_picture, file.run), "image/svg+xml"
+        else:
+            text, kind = await asyncio.to_thread(recording.render_page, file), "application/octet-stream"
+        return Response(text, media_type=kind)
 
     async def _contracts(self, _request: HttpRequest) -> Response:
         return JSONResponse(await asyncio.to_thread(list_contracts))
