@@ -20,7 +20,7 @@ class _Waiting:
     ready: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Turn:
+class QueuePlace:
     """A place, until it is released."""
 
     def __init__(self, queue: FairQueue) -> None:
@@ -45,11 +45,11 @@ class FairQueue:
         self._last: dict[Hashable, int] = {}  # key -> number of its last turn
         self._waiting: list[_Waiting] = []
 
-    async def enter(self, key: Hashable, on_wait: Callable[[int], None] = lambda _: None) -> Turn:
+    async def enter(self, key: Hashable, on_wait: Callable[[int], None] = lambda _: None) -> QueuePlace:
         """Wait for a turn. Cancelled, it leaves the queue."""
         if self._free > 0 and not self._waiting:
             self._take(key)
-            return Turn(self)
+            return QueuePlace(self)
         entry = _Waiting(key, self._turns + len(self._waiting), on_wait)
         self._waiting.append(entry)
         self._tell()
@@ -62,7 +62,7 @@ class FairQueue:
             else:
                 self._release()
             raise
-        return Turn(self)
+        return QueuePlace(self)
 
     def position(self, key: Hashable) -> int | None:
         """Return how many turns are before that of a key; None if it does not wait."""

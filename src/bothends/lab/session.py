@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bothends.errors import Unavailable
 from bothends.lab.classroom import Classroom, Student
-from bothends.lab.fair_queue import FairQueue, Turn
+from bothends.lab.fair_queue import FairQueue, QueuePlace
 from bothends.lab.lesson_checks import RunRecord
 from bothends.lab.lesson_runs import check_run
 from bothends.lab.lessons import Lesson
@@ -186,12 +186,12 @@ class Session:
             elif turn is not None:
                 turn.release()
 
-    async def _close(self, run: RunProcess, turn: Turn | None) -> None:
+    async def _close(self, run: RunProcess, turn: QueuePlace | None) -> None:
         await run.close()
         if turn is not None:
             turn.release()
 
-    async def _turn(self) -> Turn | None:
+    async def _turn(self) -> QueuePlace | None:
         queue = self._shared.queue
         if queue is None:
             return None
