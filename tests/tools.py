@@ -16,6 +16,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "curl": ("curl",),
     "dnsmasq": ("dnsmasq", "/usr/sbin/dnsmasq"),
+    "firefox": ("firefox", "firefox-esr"),
     "haproxy": ("haproxy", "/usr/sbin/haproxy"),
     "in.tftpd": ("in.tftpd", "/usr/sbin/in.tftpd"),
     "initdb": (*map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), "initdb"),
