@@ -20,7 +20,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
-PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
+PYTHON_CODE = $(wildcard src tests benchmarks examples release docs/reference setup.py)
 C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
 
 # Python keeps compiled modules: the tests start it a thousand times.
@@ -106,6 +106,11 @@ fmt: $(READY) ## format the code, and fix what ruff can fix
 .PHONY: api
 api: $(READY) ## write docs/reference/api.md from the docstrings
 	@$(BIN)/python docs/reference/make_api.py
+
+# Of some versions: make dist DIST="--python 3.12"
+.PHONY: dist
+dist: $(READY) ## build the sdist, the wheels, their hashes and the SBOM into dist
+	@$(BIN)/python -m release.make_dist $(DIST)
 
 .PHONY: bench
 bench: $(READY) ## measure the figures that the README shows
