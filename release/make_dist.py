@@ -1,10 +1,10 @@
 """Build the packages of a release into dist: `make dist`.
 
-1. An sdist, then from its content, so that it is seen to be complete: a wheel with the C parts for each Python
-   found here (or named with --python), and one without them, for all other systems.
-2. auditwheel finds the oldest glibc that a wheel runs with, and names the wheel after it (manylinux, PEP 600).
-   libbpf and libelf are the system's: eBPF needs root, and iproute2 brings them on most systems. Without them
-   `bothends trace` uses strace.
+1. An sdist, then from its content, so that it is seen to be complete: a wheel with the C parts for each
+   Python found here (or named with --python), and one without them, for all other systems.
+2. auditwheel finds the oldest glibc that a wheel runs with, and names the wheel after it (manylinux, PEP
+   600). libbpf and libelf are the system's: eBPF needs root, and iproute2 brings them on most systems.
+   Without them `bothends trace` uses strace.
 3. Two builds of one commit give the same bytes: times are the commit's (SOURCE_DATE_EPOCH), and archives are
    written again with sorted names and fixed permissions and owners.
 4. twine checks the metadata. SHA256SUMS has the hashes (sha256sum --check), and the .cdx.json file lists the
@@ -28,6 +28,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from release.interpreters import find_interpreters
@@ -81,8 +82,12 @@ def build(folder: Path, out: Path, interpreters: dict[str, Path]) -> None:
         archive.extractall(folder / "source", filter="data")
     (source,) = (folder / "source").iterdir()
     made = [packed, _build_pure(source, backend, folder / "pure", out)]
-    for version, interpreter in interpreters.items():
-        made.append(_build_native(interpreter, source, backend, folder / version, out))
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        building = [
+            pool.submit(_build_native, interpreter, source, backend, folder / version, out)
+            for version, interpreter in interpreters.items()
+        ]
+        made += [each.result() for each in building]
     for wheel in made[1:]:
         if wheel.stat().st_size > MAX_WHEEL:
             sys.exit(f"{wheel.name} has {wheel.stat().st_size:,} bytes; the limit is {MAX_WHEEL:,}")
