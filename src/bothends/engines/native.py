@@ -445,7 +445,7 @@ class NativeLoop(ServerLoop):
     # Datagrams -----------------------------------------------------------------------------------
 
     def _add_datagram_socket(self, listener: Listener) -> None:
-        """Let the core answer the datagrams of a socket, as DatagramServer does, without events of messages."""
+        """Let the core answer the datagrams of a socket, as DatagramServer does, without message events."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
         access_control = (
