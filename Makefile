@@ -112,6 +112,10 @@ api: $(READY) ## write docs/reference/api.md from the docstrings
 dist: $(READY) ## build the sdist, the wheels, their hashes and the SBOM into dist
 	@$(BIN)/python -m release.make_dist $(DIST)
 
+.PHONY: man
+man: $(READY) ## write the man pages into man
+	@$(BIN)/python -m release.make_man
+
 .PHONY: bench
 bench: $(READY) ## measure the figures that the README shows
 	@$(BIN)/python -m benchmarks
@@ -129,5 +133,5 @@ lock: $(READY) ## resolve requirements.lock (to run) and requirements-dev.lock (
 
 .PHONY: clean
 clean: ## remove everything generated, including .venv
-	@rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv build dist man site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests $(wildcard benchmarks examples) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -122,4 +122,10 @@ if has_libbpf():
     extensions.append(BPF)
 # BOTHENDS_PURE=1: the wheel for systems that no other wheel is for.
 is_pure = sys.platform != "linux" or os.environ.get("BOTHENDS_PURE") == "1"
-setup(ext_modules=[] if is_pure else extensions, cmdclass={"build_ext": BuildExtensions})
+# Written by `make dist`: man finds them beside the programs of an environment (manpath(1)).
+pages = sorted(str(path) for path in Path("man").glob("*.1"))
+setup(
+    ext_modules=[] if is_pure else extensions,
+    cmdclass={"build_ext": BuildExtensions},
+    data_files=[("share/man/man1", pages)],
+)

@@ -31,7 +31,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from release.commit_time import commit_time
 from release.interpreters import find_interpreters
+from release.make_man import write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_LIBRARIES = ("libbpf.so.*", "libelf.so.*")
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("--pure-only", action="store_true", help="No wheel with C parts.")
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
-    os.environ.setdefault("SOURCE_DATE_EPOCH", _commit_time())
+    os.environ.setdefault("SOURCE_DATE_EPOCH", commit_time())
     interpreters = {} if arguments.pure_only else find_interpreters()
     if arguments.python:
         interpreters = {version: interpreters[version] for version in arguments.python}
@@ -73,6 +75,7 @@ def build(folder: Path, out: Path, interpreters: dict[str, Path]) -> None:
     backend = folder / "backend"
     for name in _with_requirements(["setuptools", "setuptools-scm", "wheel"]):
         _copy_distribution(name, backend)
+    write_pages(ROOT / "man")  # setup.py finds them there, and in the sdist
     (folder / "sdist").mkdir()
     _run_backend(Path(sys.executable), backend, "sdist", ROOT, folder / "sdist")
     (sdist,) = (folder / "sdist").glob("*.tar.gz")
@@ -220,14 +223,6 @@ def _run(command: list[str], folder: Path = ROOT, **variables: str) -> None:
     )
     if done.returncode:
         sys.exit(f"{done.stdout}\nfailed with {done.returncode}: {' '.join(command)}")
-
-
-def _commit_time() -> str:
-    """Return the time of the last commit, or of pyproject.toml outside a repository."""
-    found = subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or str(int((ROOT / "pyproject.toml").stat().st_mtime))
 
 
 if __name__ == "__main__":

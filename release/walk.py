@@ -205,7 +205,7 @@ class Walk:
         self.run("mcp", status=_UNAVAILABLE, text="bothends[mcp]")
 
     def do_completion(self) -> None:
-        self.run("completion", "bash", text="complete")
+        self.run("completion", "bash", text="complete -o")
 
 
 def _free_port() -> int:
