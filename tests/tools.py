@@ -17,11 +17,13 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "curl": ("curl",),
     "dnsmasq": ("dnsmasq", "/usr/sbin/dnsmasq"),
     "firefox": ("firefox", "firefox-esr"),
+    "fish": ("fish",),
     "haproxy": ("haproxy", "/usr/sbin/haproxy"),
     "in.tftpd": ("in.tftpd", "/usr/sbin/in.tftpd"),
     "initdb": (*map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), "initdb"),
     "javac": ("javac",),
     "make": ("make",),
+    "mandoc": ("mandoc",),
     "nc": ("nc.openbsd", "nc"),
     "ncat": ("ncat",),
     "ip": ("ip", "/usr/sbin/ip"),
@@ -41,6 +43,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "tmux": ("tmux",),
     "tshark": ("tshark",),
     "xinetd": ("xinetd", "/usr/sbin/xinetd"),
+    "zsh": ("zsh",),
 }
 
 
