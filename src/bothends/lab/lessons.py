@@ -266,5 +266,3 @@ def load_own_lessons(folder: Path | None) -> dict[str, Lesson]:
         ) from error
     return load_lessons([BUILT_IN, *([folder] if folder is not None else [])])
 
-
-__all__ = ["BUILT_IN", "BothendsError", "Lesson", "LessonCheck", "load_lesson", "load_lessons", "render"]
