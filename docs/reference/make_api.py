@@ -39,6 +39,7 @@ PUBLIC: Final = (
     "bothends.toxics.base",
     "bothends.testing",
     "bothends.testing.contract",
+    "bothends.pytest_plugin",
 )
 
 HEAD: Final = """# Python API
