@@ -14,7 +14,7 @@ import socket
 import sys
 import pytest
 from bothends import errors, message
-from bothends.pytest_plugin import BadPath, PathFactory, PeerFactory, RunningServer, ServerFactory
+from bothends.pytest_plugin import BadPath, PathFactory, PeerFactory, ServerHandle, ServerFactory
 
 def ask(address, request=b"hello\\n"):
     with socket.create_connection(address, 5) as client:

@@ -6,7 +6,7 @@ when they are called.
 """
 
 from bothends.pytest_plugin.bad_paths import BadPath, PathFactory, WireRunner
-from bothends.pytest_plugin.servers import Behaviour, PeerFactory, RunningServer, ServerFactory
+from bothends.pytest_plugin.servers import Behaviour, PeerFactory, ServerFactory, ServerHandle
 from bothends.pytest_plugin.traces import TracedRun, TraceRunner
 
 __all__ = [
@@ -14,8 +14,8 @@ __all__ = [
     "Behaviour",
     "PathFactory",
     "PeerFactory",
-    "RunningServer",
     "ServerFactory",
+    "ServerHandle",
     "TraceRunner",
     "TracedRun",
     "WireRunner",

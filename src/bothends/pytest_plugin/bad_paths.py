@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from bothends.pytest_plugin.commands import DEFAULT_TIMEOUT, Command, line, run_bothends
-from bothends.pytest_plugin.servers import RunningServer
+from bothends.pytest_plugin.servers import ServerHandle
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class BadPath(RunningServer):
+class BadPath(ServerHandle):
     """A proxy before a server. Connect to its `endpoint`; the toxics may be changed while it runs."""
 
     _proxy: Proxy | None = None
@@ -66,7 +66,7 @@ class PathFactory:
         self._proxies: ProxyCollection | None = None
 
     def __call__(
-        self, server: RunningServer | Endpoint | str, *, seed: int = 1, framing: str = "", **toxics: str
+        self, server: ServerHandle | Endpoint | str, *, seed: int = 1, framing: str = "", **toxics: str
     ) -> BadPath:
         """Start a proxy to a server, with toxics as on the command line of `bothends impair`.
 
@@ -82,7 +82,7 @@ class PathFactory:
         from bothends.endpoints import Endpoint
         from bothends.impair.proxies import ProxyConfig
 
-        upstream = server.endpoint if isinstance(server, RunningServer) else server
+        upstream = server.endpoint if isinstance(server, ServerHandle) else server
         upstream = Endpoint.parse(upstream) if isinstance(upstream, str) else upstream
         listen = Endpoint.parse("udp://127.0.0.1:0" if upstream.scheme == "udp" else "tcp://127.0.0.1:0")
         proxies = self._start()

@@ -30,7 +30,7 @@ _CHUNK: Final = 65_536
 
 
 @dataclass(frozen=True)
-class RunningServer:
+class ServerHandle:
     """A server that runs until the test ends.
 
     `endpoints`: where it listens, with real ports. `trace`: the file with its events, if it records them.
@@ -88,7 +88,7 @@ class ServerFactory:
         command: Command = "",
         timeout: float = DEFAULT_TIMEOUT,
         **options: Any,
-    ) -> RunningServer:
+    ) -> ServerHandle:
         """Serve a service in a thread of this process, or run a command that listens.
 
         Args:
@@ -111,9 +111,9 @@ class ServerFactory:
         server = self._stack.enter_context(
             serve(service, *(endpoints or ("tcp://127.0.0.1:0",)), observe=recorder, **options)
         )
-        return RunningServer(tuple(server.endpoints), trace)
+        return ServerHandle(tuple(server.endpoints), trace)
 
-    def _run(self, command: Command, endpoints: tuple[Endpoint | str, ...], timeout: float) -> RunningServer:
+    def _run(self, command: Command, endpoints: tuple[Endpoint | str, ...], timeout: float) -> ServerHandle:
         from bothends.endpoints import Endpoint
         from bothends.sockets.free_port import free_port
 
@@ -144,7 +144,7 @@ class ServerFactory:
             if time.monotonic() > deadline:
                 pytest.fail(f"{line(command)}: does not listen after {timeout:g} s\n{printed()}")
             time.sleep(_STEP)
-        return RunningServer(found, None, process.pid, printed)
+        return ServerHandle(found, None, process.pid, printed)
 
 
 def _bound_ports() -> set[tuple[bool, int]]:
@@ -173,7 +173,7 @@ class PeerFactory:
         *,
         reply: bytes = b"hello\n",
         interval: float = 0.01,
-    ) -> RunningServer:
+    ) -> ServerHandle:
         """Start a TCP server on 127.0.0.1 that treats each connection in the same way.
 
         Args:
@@ -197,11 +197,11 @@ class PeerFactory:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             self._stack.callback(listener.close)
-            return RunningServer((endpoint,))
+            return ServerHandle((endpoint,))
         act = behaviour if callable(behaviour) else _behaviours(reply, interval)[behaviour]
         server = _PeerServer(listener, act)
         self._stack.callback(server.stop)
-        return RunningServer((endpoint,))
+        return ServerHandle((endpoint,))
 
 
 def _behaviours(reply: bytes, interval: float) -> dict[str, Callable[[socket.socket], object]]:
