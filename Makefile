@@ -116,6 +116,10 @@ dist: $(READY) ## build the sdist, the wheels, their hashes and the SBOM into di
 man: $(READY) ## write the man pages into man
 	@$(BIN)/python -m release.make_man
 
+.PHONY: docs
+docs: $(READY) ## build the site into site
+	@$(BIN)/python -m release.make_site
+
 .PHONY: bench
 bench: $(READY) ## measure the figures that the README shows
 	@$(BIN)/python -m benchmarks
