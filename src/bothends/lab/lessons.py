@@ -265,4 +265,3 @@ def load_own_lessons(folder: Path | None) -> dict[str, Lesson]:
             "show", "lessons", reason=f"{error.name} isn't installed", hint="pip install 'bothends[lab]'"
         ) from error
     return load_lessons([BUILT_IN, *([folder] if folder is not None else [])])
-
