@@ -290,3 +290,19 @@ def test_unlinked_causes_do_not_matter() -> None:
         echo.round_trip(number)
     echo.trace.link(CausalLink(1, 10_000, "feeds"))
     assert len(echo.folds()) == 1
+
+
+def test_sleeps_between_round_trips_are_folded() -> None:
+    echo = Echo()
+    for number in range(100):
+        echo.round_trip(number)
+        call = Call(next(echo.numbers), 2, 200, "nanosleep", echo.at, None, timeout_ns=3_000_000)
+        echo.trace.add(Point(call))
+        echo.at += 3_100_000
+        call.until, call.result = echo.at, 0
+        echo.trace.add(Point(call, True))
+    lines = echo.lines(240)
+    (fold,) = [line for line in lines if "more round trips" in line]
+    assert "more calls of nanosleep() like these, 3.1 ms each" in fold
+    drawn = sum("nanosleep(3 ms), after 3.1 ms" in line for line in lines)
+    assert DRAWN_REPEATS <= drawn <= DRAWN_REPEATS + 2

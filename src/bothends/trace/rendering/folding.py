@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import RECEIVING, SENDING, SLEEPING
 from bothends.trace.model import Call, Packet, Point, Socket, Trace, trim_oldest
 from bothends.trace.rendering import formatting
 
@@ -144,7 +144,7 @@ class Folder:
         """Take the next point. Returns decisions about it and about earlier ones that were held."""
         event = point.event
         if type(event) is Call:
-            if event.socket is None:
+            if event.socket is None and event.name not in SLEEPING:
                 return (Decision(point),)
             return self._add_call(point, event)
         if isinstance(event, Packet):
@@ -195,7 +195,7 @@ class Folder:
             return (Decision(point),)
         if not is_expected:
             return [*self._release(group), Decision(point)]
-        if call.number not in group.folded_starts:
+        if call.number not in group.folded_starts and call.name not in SLEEPING:
             return (Decision(point),)  # its start has been drawn
         found = self._hold(group, point)
         if sequence is group.leader and is_end_of_unit:
@@ -289,6 +289,8 @@ class Folder:
         return socket is not None and socket.accepted_from is None and socket.peer is not None
 
     def _group_of_call(self, call: Call) -> _Group:
+        if call.name in SLEEPING:  # the start of one is not known to be shown: its duration isn't known
+            return self._group(("sleep", call.thread))
         number = call.socket or 0
         socket = self._trace.sockets.get(number)
         if socket is None:
