@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,8 +143,9 @@ class TraceWriter:
         if self._layout is not None:
             rows = self._layout.rows(point)
             if self._written <= self._drawn:
-                for _ in rows:
-                    pass
+                deque(rows, maxlen=0)
+                if self._written == self._drawn:  # what is folded has been drawn, too
+                    deque(self._layout.pending(), maxlen=0)
             else:
                 self._draw(rows)
 
