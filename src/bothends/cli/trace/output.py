@@ -19,6 +19,7 @@ import click
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.child_result import ChildResult
 from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
+    from bothends.trace.rendering.html import Page
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.rendering.pcapng import PcapngWriter
     from bothends.trace.run_file import RunFile
@@ -45,6 +47,7 @@ STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three second
 MAX_ANALYSED: Final = (
     60_000  # recorded calls and packets that are analysed at the end of a run, in about two seconds
 )
+MANY_POINTS: Final = 50_000  # of a saved trace, above which a second process looks for mistakes
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
 _PAGER_TIMEOUT: Final = 3600.0  # seconds
 
@@ -245,8 +248,6 @@ class TraceWriter:
 
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
-        from bothends.trace.findings import run_rules
-
         self.idle()
         self.settle()
         if self.trace.dropped:
@@ -256,7 +257,18 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
-        found = [] if self.is_part else run_rules(self.trace, self._note_failed_rule)
+        waits: list[str] = []
+        arrows: list[WaitArrow] = []
+        if self.trace.ended_by:
+            waits, arrows = self._describe_waits(None, HANG_NS)
+        with contextlib.ExitStack() as stack:
+            page, child = None, None
+            if self.outputs.html is not None:
+                if not self.is_part and not self.programs_run and len(self.trace.points) > MANY_POINTS:
+                    child = stack.enter_context(ChildResult(self._find_mistakes))
+                page = self._page(arrows)
+            found, failures = child.get() if child is not None else self._find_mistakes()
+        self.trace.notes += failures
         if self.is_part:
             terminal.note("findings need the whole trace: without --from and --to")
         for note in self.trace.notes:
@@ -265,10 +277,6 @@ class TraceWriter:
                 writer.write_note(note)
         for writer in self._writers:
             writer.flush()
-        waits: list[str] = []
-        arrows: list[WaitArrow] = []
-        if self.trace.ended_by:
-            waits, arrows = self._describe_waits(None, HANG_NS)
         if self.outputs.as_json:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
@@ -277,7 +285,32 @@ class TraceWriter:
                 self._show_summary()
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
-        self._write_files(found, waits, arrows)
+        self._write_files(found, waits, arrows, page)
+
+    def _find_mistakes(self) -> tuple[list[Finding], list[str]]:
+        """Return the findings, and a note for each rule that failed."""
+        from bothends.trace.findings import run_rules
+
+        if self.is_part:
+            return [], []
+        failures: list[str] = []
+
+        def note(name: str, error: Exception) -> None:
+            reason = f"{type(error).__name__}: {error}"
+            failures.append(f"internal error in the rule {name} (please report): {reason}")
+
+        return run_rules(self.trace, note), failures
+
+    def _page(self, arrows: Sequence[WaitArrow]) -> Page:
+        """Return the page with its rows."""
+        from bothends.trace.rendering.html import Page
+        from bothends.trace.rendering.layout import folded_events, rows_of
+
+        event_filter, folded = self.outputs.event_filter, self._folded
+        rows = rows_of(self.trace, event_filter, waits=arrows)
+        if folded is None:
+            folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+        return Page(self.trace, rows, folded)
 
     def _show_summary(self) -> None:
         from bothends.trace.rendering.layout import Filter
@@ -299,14 +332,14 @@ class TraceWriter:
             terminal.table(headers, rows)
             terminal.show()
 
-    def _note_failed_rule(self, name: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        self.trace.notes.append(f"internal error in the rule {name} (please report): {reason}")
-
     def _write_files(
-        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+        self,
+        found: Sequence[Finding],
+        waits: Sequence[str],
+        arrows: Sequence[WaitArrow],
+        page: Page | None,
     ) -> None:
-        from bothends.trace.rendering.layout import folded_events, rows_of
+        from bothends.trace.rendering.layout import rows_of
 
         if self.outputs.svg is not None:
             from bothends.trace.rendering.svg import render_svg
@@ -314,16 +347,9 @@ class TraceWriter:
             fold = self.outputs.fold
             rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=fold)
             self._files[self.outputs.svg].write(render_svg(rows, self._title()), records=1)
-        if self.outputs.html is not None:
-            from bothends.trace.rendering.html import render_page
-
-            event_filter = self.outputs.event_filter
-            rows = rows_of(self.trace, event_filter, waits=arrows)
-            folded = self._folded
-            if folded is None:
-                folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
-            page = render_page(self.trace, rows, found, self._title(), waits, folded)
-            self._files[self.outputs.html].write(page, records=1)
+        if self.outputs.html is not None and page is not None:
+            text = page.render(found, self._title(), waits)
+            self._files[self.outputs.html].write(text, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
             writer = self._start_packets(self.outputs.pcapng)
             for point in self.trace.points:
