@@ -19,14 +19,17 @@ from bothends.trace.model import Call, Packet, Point, ProcessEvent, SocketAddres
 _pipeline = pytest.importorskip("bothends.trace._pipeline")
 HERE: Final = Path(__file__).parent / "recordings"
 NOWHERE: Final = SocketAddress("127.0.0.1", 9)
-USUAL: Final = (
-    rb"""7 1795255220.000000017 sendto(3<TCP:[1.0.0.1:5->1.0.0.1:2]>, "\x68\x69", 2, 0, NULL, 0) = 2 <0.000012345>""",
-    rb"""11  5.000000017 recvfrom(3<TCPv6:[[::]:5->[::]:6]>, "", 65536, MSG_A|MSG_B, NULL, NULL) = 0 <1.000000000>""",
-    rb"""7 5.000000017 read(33<UNIX-STREAM:[17->18]>, "\x00", 1) = 1 <0.000000001>""",
-    rb"""7 123456789012345.000000017 write(3<T:[7]>, "\xff", 9) = 12345678901234567890123 <123456789.000000001>""",
-    rb"""7 5.000000017 read(3<TCP:[a]>, "\x00"..., 1) = 1 <0.000000001>""",
-    rb"""7 5.000000017 close(3<TCP:[a]>) = 0 <0.000000001>""",
-)
+USUAL: Final = [
+    each.encode()
+    for each in r"""
+7 1795255220.000000017 sendto(3<TCP:[127.0.0.1:5->127.0.0.1:2]>, "\x68\x69", 2, 0, NULL, 0) = 2 <0.000012345>
+11  5.000000017 recvfrom(3<TCPv6:[[::1]:5->[::1]:6]>, "", 65536, MSG_A|MSG_B, NULL, NULL) = 0 <1.000000000>
+7 5.000000017 read(33<UNIX-STREAM:[17->18]>, "\x00", 1) = 1 <0.000000001>
+7 123456789012345.000000017 write(3<T:[7]>, "\xff", 9) = 12345678901234567890123 <123456789.000000001>
+7 5.000000017 read(3<TCP:[a]>, "\x00"..., 1) = 1 <0.000000001>
+7 5.000000017 close(3<TCP:[a]>) = 0 <0.000000001>
+""".strip().splitlines()
+]
 
 
 def compiled(data: bytes) -> list[bytes | DataMoved]:
@@ -64,7 +67,7 @@ def test_mutated_lines_are_parsed_alike(seed: int) -> None:
             size = generator.randint(0, 2)
             line[at : at + size] = bytes(generator.choice(alphabet) for _ in range(generator.randint(0, 2)))
         data = bytes(line)
-        outcomes = []
+        outcomes: list[list[bytes | DataMoved] | None] = []
         for parse in (compiled, in_python):
             try:
                 outcomes.append(parse(data))

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-
 from typing import TypeVar
 
 from bothends.trace.model import Point, TraceEvent

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import click
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.child_result import ChildResult
 from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
+    from bothends.trace.rendering.html import Page
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.rendering.pcapng import PcapngWriter
     from bothends.trace.run_file import RunFile
@@ -46,6 +49,7 @@ STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three second
 MAX_ANALYSED: Final = (
     60_000  # recorded calls and packets that are analysed at the end of a run, in about two seconds
 )
+MANY_POINTS: Final = 50_000  # of a saved trace, above which a second process looks for mistakes
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
 _CAST_WIDTH: Final = 120  # columns of a recording, unless --width is given
 _PAGER_TIMEOUT: Final = 3600.0  # seconds
@@ -151,8 +155,9 @@ class TraceWriter:
         if self._layout is not None:
             rows = self._layout.rows(point)
             if self._written <= self._drawn:
-                for _ in rows:
-                    pass
+                deque(rows, maxlen=0)
+                if self._written == self._drawn:  # what is folded has been drawn, too
+                    deque(self._layout.pending(), maxlen=0)
             else:
                 self._draw(rows)
 
@@ -252,8 +257,6 @@ class TraceWriter:
 
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
-        from bothends.trace.findings import run_rules
-
         self.idle()
         self.settle()
         if self.trace.dropped:
@@ -263,7 +266,18 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
-        found = [] if self.is_part else run_rules(self.trace, self._note_failed_rule)
+        waits: list[str] = []
+        arrows: list[WaitArrow] = []
+        if self.trace.ended_by:
+            waits, arrows = self._describe_waits(None, HANG_NS)
+        with contextlib.ExitStack() as stack:
+            page, child = None, None
+            if self.outputs.html is not None:
+                if not self.is_part and not self.programs_run and len(self.trace.points) > MANY_POINTS:
+                    child = stack.enter_context(ChildResult(self._find_mistakes))
+                page = self._page(arrows)
+            found, failures = child.get() if child is not None else self._find_mistakes()
+        self.trace.notes += failures
         if self.is_part:
             terminal.note("findings need the whole trace: without --from and --to")
         for note in self.trace.notes:
@@ -272,10 +286,6 @@ class TraceWriter:
                 writer.write_note(note)
         for writer in self._writers:
             writer.flush()
-        waits: list[str] = []
-        arrows: list[WaitArrow] = []
-        if self.trace.ended_by:
-            waits, arrows = self._describe_waits(None, HANG_NS)
         if self.outputs.as_json:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
@@ -286,7 +296,32 @@ class TraceWriter:
                 self._show_summary()
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
-        self._write_files(found, waits, arrows)
+        self._write_files(found, waits, arrows, page)
+
+    def _find_mistakes(self) -> tuple[list[Finding], list[str]]:
+        """Return the findings, and a note for each rule that failed."""
+        from bothends.trace.findings import run_rules
+
+        if self.is_part:
+            return [], []
+        failures: list[str] = []
+
+        def note(name: str, error: Exception) -> None:
+            reason = f"{type(error).__name__}: {error}"
+            failures.append(f"internal error in the rule {name} (please report): {reason}")
+
+        return run_rules(self.trace, note), failures
+
+    def _page(self, arrows: Sequence[WaitArrow]) -> Page:
+        """Return the page with its rows."""
+        from bothends.trace.rendering.html import Page
+        from bothends.trace.rendering.layout import folded_events, rows_of
+
+        event_filter, folded = self.outputs.event_filter, self._folded
+        rows = rows_of(self.trace, event_filter, waits=arrows)
+        if folded is None:
+            folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+        return Page(self.trace, rows, folded)
 
     def _show_summary(self) -> None:
         from bothends.trace.rendering.layout import Filter
@@ -308,26 +343,17 @@ class TraceWriter:
             terminal.table(headers, rows)
             terminal.show()
 
-    def _note_failed_rule(self, name: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        self.trace.notes.append(f"internal error in the rule {name} (please report): {reason}")
-
     def _write_files(
-        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+        self,
+        found: Sequence[Finding],
+        waits: Sequence[str],
+        arrows: Sequence[WaitArrow],
+        page: Page | None,
     ) -> None:
-        from bothends.trace.rendering.layout import folded_events, rows_of
-
         self._write_pictures(found, waits, arrows)
-        if self.outputs.html is not None:
-            from bothends.trace.rendering.html import render_page
-
-            event_filter = self.outputs.event_filter
-            rows = rows_of(self.trace, event_filter, waits=arrows)
-            folded = self._folded
-            if folded is None:
-                folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
-            page = render_page(self.trace, rows, found, self._title(), waits, folded)
-            self._files[self.outputs.html].write(page, records=1)
+        if self.outputs.html is not None and page is not None:
+            text = page.render(found, self._title(), waits)
+            self._files[self.outputs.html].write(text, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
             writer = self._start_packets(self.outputs.pcapng)
             for point in self.trace.points:

@@ -118,7 +118,16 @@ class ThreadExited:
     signal: str = ""
 
 
-Line: TypeAlias = CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
+@dataclass(slots=True)
+class CallsLost:
+    """Calls of any program are missing before this: the source was read too slowly. strace loses none."""
+
+    pid: int
+    at: int
+    count: int
+
+
+Line: TypeAlias = CallsLost | CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
 
 _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 # A line of `DataMoved`. A label has no quotes and no blanks; nor has the data, which is in hexadecimal.
@@ -144,6 +153,7 @@ _NEVER_RETURNED: Final = re.compile(
 _EXITED: Final = re.compile(
     r"\+\+\+ (?:exited with (\d+)|killed by (\w+)(?: \(core dumped\))?|superseded .*) \+\+\+$"
 )
+_LOST: Final = re.compile(r"\+\+\+ (\d+) calls lost \+\+\+$")
 _TRANSLATED: Final = re.compile(r"(\d+) /\* (\d+) in strace's PID NS \*/")
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
 
@@ -290,6 +300,8 @@ class StraceParser:
             return ThreadExited(pid, at, int(found[1]) if found[1] else None, found[2] or "")
         if found := _SIGNAL.match(rest):
             return SignalDelivered(pid, at, found[1] or found[3], found[2] or "")
+        if found := _LOST.match(rest):
+            return CallsLost(pid, at, int(found[1]))
         self._record_unparsed(rest.encode())
         return None
 
