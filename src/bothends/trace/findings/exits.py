@@ -139,6 +139,7 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
 
 def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that closed a connection after a request, and a client that failed because of it."""
+    yield from _closed_before_request(trace_index)
     for socket in trace_index.sockets("stream"):
         peer = trace_index.peer_of(socket.number)
         spoken = turns(trace_index, socket)
@@ -188,6 +189,68 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
             sockets=(socket.number, peer),
             in_c="if (n == 0 && wanted > 0) { /* EOF */ }",
             in_python="value = read_exactly(c, size) if size else b''   # recv(0) returns b'' too",
+        )
+        return
+
+
+def _closed_before_request(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that closed a connection without reading from it, and a client that failed with it."""
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        if peer is None or socket.accepted_from is None or socket.is_wrapped:
+            continue
+        calls = trace_index.calls_by_socket[socket.number]
+        if any(call.name in SENDING | RECEIVING | WAITING for call in calls):
+            continue
+        close = next((call for call in calls if call.name in ("close", "shutdown") and not call.failed), None)
+        request = next(iter(trace_index.sends(peer)), None)
+        outcome = next(
+            (
+                call
+                for call in trace_index.calls_by_socket[peer.number]
+                if call.name in RECEIVING and call.until is not None and not call.size and call.requested
+            ),
+            None,
+        )
+        if (
+            close is None
+            or request is None
+            or outcome is None
+            or any(
+                call.socket == socket.number or socket.number in call.sockets
+                for call in trace_index.calls_by_process[close.process]
+                if call.name in WAITING
+            )
+        ):
+            continue
+        ended, status = trace_index.ended_at(outcome.process), trace_index.process(outcome.process).status
+        if not status or status < 0 or ended is None or ended - (outcome.until or 0) > PROMPT_EXIT_NS:
+            continue
+        server_ended = trace_index.ended_at(close.process)
+        if server_ended is not None and server_ended - close.at < PROMPT_EXIT_NS:
+            continue  # it failed, and that is the cause
+        server, client = name_of(trace_index, close.process), name_of(trace_index, outcome.process)
+        since = close.at - (calls[0].until or calls[0].at)
+        when = (
+            f"{formatting.duration(request.at - close.at)} later"
+            if request.at > close.at
+            else f"{formatting.duration(close.at - request.at)} before"
+        )
+        yield Finding(
+            "closed-without-answer",
+            "The server closed the connection before it had read a request",
+            f"{capitalized(server)} closed the connection {formatting.duration(max(0, since))} after it had "
+            f"accepted it, and called no read on it. {capitalized(client)} sent "
+            f"{formatting.quoted(request.data, request.size, 24)} {when}: its {call_name(outcome)} "
+            f"{'failed with ' + outcome.error if outcome.failed else 'returned EOF'}, and it exited with "
+            f"status {status}.",
+            "Wait for the request: a blocking read does, or poll() with a time limit. That nothing has "
+            "arrived yet (available() == 0, FIONREAD) does not mean that nothing will come.",
+            (close.number, request.number, outcome.number),
+            process=close.process,
+            sockets=(socket.number, peer.number),
+            in_c="n = recv(c, buf, sizeof buf, 0);   /* waits; without asking FIONREAD first */",
+            in_python="line = connection.makefile().readline()   # Java: in.readLine(), not in.available()",
         )
         return
 
