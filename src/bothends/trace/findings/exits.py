@@ -280,6 +280,8 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
         is_seen = last.name in SENDING
         if not is_seen and not trace_index.process(limited.process).status:
             continue  # it may give up on purpose
+        if _is_answered_later(trace_index, socket, limited.process, gave_up):
+            continue
         yield Finding(
             "timeout-too-short",
             "The client's time limit is shorter than the server takes",
@@ -331,6 +333,19 @@ def _late_answer(
         f"{capitalized(name_of(trace_index, reads[-1].process))} had read the request {took} before and had "
         f"sent no answer{doing}."
     ), reads[-1]
+
+
+def _is_answered_later(trace_index: TraceIndex, socket: Socket, process: int, since: int) -> bool:
+    """Return whether a program connected to the same place again, got an answer, and exited without error."""
+    if trace_index.process(process).status != 0:
+        return False
+    return any(
+        other.peer == socket.peer and other.number != socket.number and other.accepted_from is None
+        for call in trace_index.calls_by_process[process]
+        if call.at > since and call.name in RECEIVING and call.size and call.socket is not None
+        for other in [trace_index.trace.sockets[call.socket]]
+        if other.peer is not None
+    )
 
 
 def _has_timer(state: ThreadState) -> bool:
