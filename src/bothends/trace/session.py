@@ -69,6 +69,8 @@ SERVER_TIMEOUT: Final = (
     10.0  # seconds without an event, after which clients start though a server does not listen
 )
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
+_SNAPSHOT_ATTEMPTS: Final = 3  # a thread that sleeps in a loop may be awake just then
+_SNAPSHOT_PAUSE: Final = 0.01  # seconds
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
 _ENDING_SIGNALS: Final = frozenset({"SIGINT", "SIGTERM"})
 _MAX_INTERRUPTS: Final = 100
@@ -545,12 +547,22 @@ class TraceSession:
                 self._undrawn[call.thread] = call
             if not program.has_local_pids:
                 continue
-            for process, pid, thread in islice(program.decoder.running_threads(), MAX_THREADS):
-                snapshot = read_thread(process, pid, thread)
-                if snapshot is not None:
-                    self._snapshot[thread] = snapshot
-                else:
-                    self._snapshot.pop(thread, None)
+            threads = list(islice(program.decoder.running_threads(), MAX_THREADS))
+            for attempt in range(_SNAPSHOT_ATTEMPTS):
+                if attempt:
+                    time.sleep(_SNAPSHOT_PAUSE)
+                threads = [each for each in threads if not self._read_thread(*each)]
+                if not threads:
+                    break
+
+    def _read_thread(self, process: int, pid: int, thread: int) -> bool:
+        """Read what a thread is blocked in; return False if it runs, or has exited."""
+        snapshot = read_thread(process, pid, thread)
+        if snapshot is None:
+            self._snapshot.pop(thread, None)
+            return False
+        self._snapshot[thread] = snapshot
+        return True
 
     def _unfinished(self) -> dict[int, Call]:
         """Return the last call of each thread on the timeline; it is blocked if its `until` is None."""
