@@ -332,7 +332,7 @@ def peek_not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             f"{formatting.quoted(last.data, last.size, 12)} {len(same):,} times within {took}, each "
             "time with MSG_PEEK, and never read them: they stay in the receive buffer."
             + (
-                f" It asked for {last.requested:,}, and probably waits until so many are there."
+                f" It asked for {last.requested:,}, and probably waits until all of them are there."
                 if (last.requested or 0) > last.size
                 else ""
             ),
