@@ -7,6 +7,7 @@ no mistake if the program handles it.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -26,6 +27,7 @@ SMALL_SEND: Final = 1400  # bytes: less than a segment on any path
 READS_PER_MESSAGE: Final = 2  # a header and a body; a program that reads more often reads in a loop
 IDLE_NS: Final = 1_000_000_000  # nanoseconds: a server that serves clients in turn may make one wait a little
 CRASH_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
+_COMMAND: Final = re.compile(rb"[A-Z]{3,10}[ \r\n]")  # of a protocol, such as POST: not the bytes of a file
 REPEATED_FAILURES: Final = 4  # a program that handles EPIPE stops before
 
 
@@ -92,7 +94,7 @@ def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
         has_failed = bool(trace_index.process(ended.process).status)
         if not 0 < read < total or read != receives[0].size or not has_failed:
             continue
-        if answer.data.startswith(b"HTTP/") or uploads[0].data[:5].isupper():
+        if answer.data.startswith(b"HTTP/") or _COMMAND.match(uploads[0].data):
             continue  # an error of HTTP may be sent before the whole body is read
         yield Finding(
             "one-recv-per-message",
