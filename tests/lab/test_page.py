@@ -86,21 +86,21 @@ def test_pair_is_run_and_each_call_lights_up_its_line(visit: Visit) -> None:
     assert visit.weight < MAX_WEIGHT
     visit.run()
     assert visit.screen(1) == "reply: HELLO\nreply: FROM\nreply: BOTH ENDS\nexit status 0\n"
-    row = page.locator("#rows .row", has_text='sendto(3, "hello", 5)').first
+    row = page.locator(".rows .row", has_text='sendto(3, "hello", 5)').first
     row.click()
     marked = (
         page.locator(".program").nth(1).locator(".CodeMirror-code > div", has=page.locator(".line-selected"))
     )
     expect(marked).to_have_text(re.compile(r"server\.sendall"))
     expect(page.locator("#details h2")).to_have_text('sendto(3, "hello", 5) = 5')
-    assert page.locator("#rows .row.related").count() >= 2
+    assert page.locator(".rows .row.related").count() >= 2
     page.keyboard.press("ArrowDown")
-    expect(page.locator("#rows .row.selected").first).not_to_have_text(re.compile("sendto"))
+    expect(page.locator(".rows .row.selected").first).not_to_have_text(re.compile("sendto"))
     page.keyboard.press("Escape")
-    expect(page.locator("#rows .row.selected")).to_have_count(0)
+    expect(page.locator(".rows .row.selected")).to_have_count(0)
     # And back: the cursor in a line marks its calls.
     page.locator(".program").nth(0).locator(".CodeMirror-line", has_text="listener.accept()").click()
-    expect(page.locator("#rows .row.of-line").first).to_have_text(re.compile("accept4"))
+    expect(page.locator(".rows .row.of-line").first).to_have_text(re.compile("accept4"))
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_hang_is_explained_while_it_hangs_and_stopped_by_keyboard(visit: Visit) 
     page.keyboard.press("Enter")
     expect(page.locator("#state")).to_have_text(re.compile("^ended by Stop"), timeout=LONG)
     page.locator(".finding .jump").first.click()
-    expect(page.locator("#rows .row.selected").first).to_be_visible()
+    expect(page.locator(".rows .row.selected").first).to_be_visible()
 
 
 @pytest.mark.slow
@@ -144,8 +144,8 @@ def test_what_programs_print_and_send_stays_text(visit: Visit) -> None:
     visit.run()
     assert visit.screen(0).startswith(hostile)
     assert visit.screen(1).startswith(hostile + "\\x1b[31m")
-    expect(visit.page.locator("#rows")).to_contain_text("<img src=x")
-    assert visit.page.locator("main img, main script, #rows img").count() == 0
+    expect(visit.page.locator(".rows")).to_contain_text("<img src=x")
+    assert visit.page.locator("main img, main script, .rows img").count() == 0
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     assert link.startswith(f"http://{visit.lab.host}/#1.")
     other = visit.open(link)
     expect(other.locator(".program").nth(1).locator(".CodeMirror-code")).to_contain_text("from a link")
-    expect(other.locator("#rows .row")).to_have_count(0)
+    expect(other.locator(".rows li")).to_have_count(0)
     damaged = visit.open(link[: len(link) // 2])
     expect(damaged.locator("#findings")).to_contain_text("damaged")
 
@@ -180,7 +180,7 @@ def test_page_fits_and_its_text_has_contrast(browser: Browser, lab: Lab, width: 
 
     visit = Visit(browser, lab, width, scheme)
     visit.run()
-    visit.page.locator("#rows .row[data-event]").first.click()
+    visit.page.locator(".rows .row[data-event]").first.click()
     assert visit.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
     weak = {pair: ratio for pair, ratio in visit.page.evaluate(CONTRAST).items() if ratio < 4.5}
     assert weak == {}

@@ -29,22 +29,16 @@ def lab(port: int, opens: bool) -> None:
     in the sandbox: loopback only, no files but their own, bounded in time, memory and processes; without a
     sandbox nothing runs. ^C ends it.
 
-    Exit status: 69 if there is no sandbox, no strace, or the packages of the extra `lab` are missing.
+    Exit status: 69 if there is no sandbox or no strace.
     """
     import asyncio
     import signal
     from collections.abc import Callable
 
-    from bothends.errors import Unavailable
     from bothends.trace.capture.tracees import find_strace
 
     find_strace()
-    try:
-        from bothends.lab import server
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            "serve", "the lab", reason=f"{error.name} isn't installed", hint="pip install 'bothends[lab]'"
-        ) from error
+    from bothends.lab import server
 
     def on_ready(address: str, sandbox: str) -> None:
         terminal.show(f"lab  {address}", flush=True)

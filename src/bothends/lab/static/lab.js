@@ -6,6 +6,7 @@ import { explain, showFindings, showWaits } from "./explanation.js";
 import { check, fromFragment, toFragment } from "./link.js";
 import { ProgramView } from "./programs.js";
 import { Timeline } from "./timeline.js";
+import { makeViews } from "./views.js";
 
 const DRAFT = "programs";
 let views = [];
@@ -16,7 +17,7 @@ let problem = "";
 let calls = 0;
 let packets = 0;
 
-const timeline = new Timeline((number, event) => {
+const timeline = new Timeline(byId("scroll"), (number, event) => {
   explain(event);
   for (const view of views)
     view.mark("line-selected", event && event.program === view.number ? event.line : null, true);
@@ -200,12 +201,31 @@ const handlers = {
 };
 
 const connection = new Connection(
-  (message) => handlers[message.type]?.(message),
+  (message) => {
+    handlers[message.type]?.(message);
+    for (const each of listeners[message.type] || []) each(message);
+  },
   (isOpen) => {
     if (!isOpen) end("the lab has ended", "failed");
     else if (!isRunning) setState("ready");
   },
 );
+
+// Other views ------------------------------------------------------------------------------------------
+
+// What a module of views.js gets. All it shows of programs it must show as text (dom.js does).
+const listeners = {};
+const lab = {
+  connection,  // send(message): to the server, as messages.py describes
+  on(type, handler) { (listeners[type] || (listeners[type] = [])).push(handler); },  // replies of a type
+  programs: () => views.map((view) => view.program),
+  state: () => currentState(),  // programs, seconds, path
+  setPrograms: (programs) => setPrograms(programs),
+  show: (name) => show(name),  // another view
+  isRunning: () => isRunning,
+  timeline: (place, onSelect, label) => new Timeline(place, onSelect, label),
+};
+const show = makeViews(byId("views"), byId("panels"), lab);
 
 // The bar --------------------------------------------------------------------------------------------
 

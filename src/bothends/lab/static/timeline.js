@@ -1,15 +1,21 @@
-// The timeline: rows as they come, and one of them selected.
+// A timeline: rows as they come, and one of them selected. A page may have several.
 
-import { append, byId, element } from "./dom.js";
+import { append, element } from "./dom.js";
 
 const STYLES = { state: "state-change" };  // .state is the state of the run
 
 export class Timeline {
-  constructor(onSelect) {
+  // `place` is the element that scrolls. `onSelect` is called with the number of an event and what there is to
+  // say about it, or with null twice.
+  constructor(place, onSelect, label = "Calls and packets, in order. Use the arrow keys to move between them.") {
     this.onSelect = onSelect;
-    this.list = byId("rows");
-    this.scroll = byId("scroll");
-    this.lanes = byId("lanes");
+    this.scroll = place;
+    place.classList.add("rows");
+    this.lanes = element("div", "", "row lanes");
+    this.lanes.setAttribute("aria-hidden", "true");
+    this.list = element("ol");
+    this.list.setAttribute("aria-label", label);
+    place.prepend(this.lanes, this.list);
     this.clear([]);
     this.list.addEventListener("click", (event) => {
       const row = event.target.closest("[data-event]");
