@@ -144,7 +144,7 @@ ann< ask me
 ann> VERSION {=\d}
 ann< 3
 (end)
-ann> PING 7 {time=\d+\.\d+}
+ann> (eventually) PING 7 {time=\d+\.\d+}
 ann< PONG {time}
 (optional)
 ann> QUIT
@@ -155,7 +155,7 @@ ann> (closes)
 TALKER = """
 import socket, sys
 sock = socket.socket(type=KIND)
-sock.settimeout(5)
+sock.settimeout(1)
 sock.connect(("127.0.0.1", int(sys.argv[1])))
 for line in SAYS:
     sock.send(line.encode() + b"\\n")
@@ -189,8 +189,8 @@ def play_pings(folder: Path, transport: str, says: list[str], program: str = TAL
         ("tcp", ["HELP", "VERSION 3", "PING 7 1.5", "QUIT"], ""),
         ("udp", ["HELP", "VERSION 3", "PING 7 1.5"], ""),
         ("tcp", ["VERSION 3", "PING 7 1.5"], ""),
-        ("tcp", ["PING 7 now"], 'the client sent "PING 7 now"'),
-        ("udp", ["VERSION 3", "HELP", "PING 7 1.5"], 'the client sent "HELP"'),
+        ("tcp", ["PING 7 now"], 'the client closed the connection; the client sent only "PING 7 now'),
+        ("udp", ["PING 7 now"], 'the client sent only "PING 7 now'),
         ("tcp", ["PING 7 1.5", "LEAVE"], 'the client sent "LEAVE'),
     ],
 )

@@ -130,6 +130,7 @@ UDP = 'transport = "udp"\n'
         (HEAD, "\n\nalice: hi", "line 3: 'alice: hi' is not a line"),
         (HEAD, "# only this", "line 1: the talk is empty"),
         (HEAD, "a> x {=\\d}", "line 1: a pattern cannot be sent; write {NAME}"),
+        (HEAD, "a> (eventually) x", "line 1: (eventually) is for texts that are received; write role"),
         (HEAD, "(optional)\na> x", "line 1: (optional) has no end; write (end)"),
         (HEAD, "(optional)\n(end)", "line 2: nothing is between (optional) and (end)"),
         (HEAD, "(optional)\na< x\n(end)", "line 2: (optional) has a text that a client sends, and texts"),

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from bothends.check.case import FunctionError
 from bothends.check.header_framing import HeaderDecoder, HeaderFraming, HeaderMessage, comparable_text
 from bothends.check.scenes.template import TextError, TextTemplate
 from bothends.check.transcript import MAX_QUOTED_BYTES, quote_bytes
-from bothends.errors import MessageTooLong, ServiceError
+from bothends.errors import MessageTooLong
 from bothends.escaping import escape, escape_text
 from bothends.framing import FixedSize, Framing
 
@@ -68,7 +69,7 @@ def _check(text: TextTemplate, message: bytes, values: Mapping[str, bytes]) -> s
     try:
         found = text.checker(message, dict(values))
     except Exception as error:
-        raise ServiceError("a function of the scene", f"it raised {error!r}") from error
+        raise FunctionError(getattr(text.checker, "__name__", "checker"), f"raised {error!r}") from error
     return (
         "" if found is None or found is True else "it is wrong" if found is False else escape_text(str(found))
     )

@@ -47,6 +47,7 @@ _SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends 
 _CLOSED: Final = "the server closed the connection"
 _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
+_ORDER_WAIT: Final = 0.3  # seconds: more than a waiting server needs to take a text
 _FLOOD: Final = 16 << 20  # bytes: more than the buffers of a connection hold
 _FLOOD_STALL: Final = 0.5  # seconds
 
@@ -125,6 +126,7 @@ class ScenePlayer:
                 f"{name}_port": str(where.port).encode(),
             }
         self._last_line = 0
+        self._acted_last = ""  # the client that did the last step, if it sent something or ended
         self._loop = asyncio.get_running_loop()
         # Plays the same steps with the reference server.
         self._reference = ScenePlayer(ctx.reference, scene) if ctx.reference else None
@@ -146,6 +148,7 @@ class ScenePlayer:
             ServiceError: the reference server does not do what the step says.
         """
         self._last_line = step.line
+        await self._keep_order(step)
         if isinstance(step, ExpectSame):
             await self._expect_same(step)
             return
@@ -176,6 +179,16 @@ class ScenePlayer:
                 await asyncio.sleep(step.seconds)
             case Restart():
                 await self._restart(step)
+
+    async def _keep_order(self, step: Step) -> None:
+        """Before a client acts after another one, wait until the server has taken what that one sent.
+
+        Otherwise a server may take the two in either order, because they come on different connections.
+        """
+        acting = step.client if isinstance(step, SendTexts | EndConnection) else ""
+        if acting and self._acted_last not in ("", acting) and self._timeout_factor == 1:
+            await self._ctx.wait_until(self._ctx.is_idle, _ORDER_WAIT * self._ctx.load_factor)
+        self._acted_last = acting
 
     # The clients' part ---------------------------------------------------------------------------
 

@@ -111,8 +111,14 @@ class ServerSidePlayer:
         chosen = steps[at + found]
         if isinstance(chosen, Optional):
             rest = chosen.steps[1:]
-            for step, after in zip(rest, (*rest[1:], None), strict=False):
-                await self._play_step(step, after)
+            for number, step in enumerate(rest, start=1):
+                try:
+                    await self._play_step(step, rest[number] if number < len(rest) else None)
+                except CheckFailed as failure:
+                    # A client that says goodbye may close without reading the reply.
+                    if number < len(rest) or failure.timed_out or not isinstance(following, EndConnection):
+                        raise
+                    self._end = "the client closed the connection"
         return at + found + 1
 
     async def _play_step(self, step: Step, following: Step | None) -> None:
@@ -225,7 +231,12 @@ class ServerSidePlayer:
         texts = [step.texts[0] for step in steps]
         final = False
         while True:
-            taken = self._inbox.take(texts, self._values, final=final or bool(self._end))
+            taken = self._inbox.take(
+                texts,
+                self._values,
+                final=final or bool(self._end),
+                eventually=any(step.eventually for step in steps),
+            )
             if isinstance(taken, TextMatch):
                 self._values.update(taken.values)
                 await self._skip_newline()

@@ -30,9 +30,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTexts(Step):
-    """The client sends texts, in one write."""
+    """The client sends texts, in one write. `eventually`: a client under test may send others before."""
 
     texts: tuple[TextTemplate, ...]
+    eventually: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

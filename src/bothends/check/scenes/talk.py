@@ -152,8 +152,12 @@ class _Parser:
             raise TextError(f"{text!r} is not an event", r"write \( if the text begins with a parenthesis")
         step: Step
         if event is not None:
-            make = self._client_event if sign == ">" else self._server_event
-            step = make(number, source, client, event["words"].strip(), event["rest"])
+            words, rest = event["words"].strip(), event["rest"]
+            if sign == ">" and words == "eventually" and rest:
+                step = self._send(number, source, client, rest, eventually=True)
+            else:
+                make = self._client_event if sign == ">" else self._server_event
+                step = make(number, source, client, words, rest)
         elif sign == ">":
             step = self._send(number, source, client, text)
         else:
@@ -229,8 +233,15 @@ class _Parser:
         self.steps.append(Restart(line=number, source=_RESTART, client=""))
         self.states.clear()
 
-    def _send(self, number: int, source: str, client: str, text: str) -> SendTexts:
+    def _send(
+        self, number: int, source: str, client: str, text: str, *, eventually: bool = False
+    ) -> SendTexts:
         template = parse_text(text, self.sources)
+        if eventually and not self.of_client:
+            raise TextError(
+                "(eventually) is for texts that are received",
+                'write role = "client" for a scene that judges clients only',
+            )
         if template.captures and not self.of_client:
             raise TextError(
                 "a pattern cannot be sent",
@@ -241,7 +252,7 @@ class _Parser:
         self._require(client, _CAN_SEND, "send")
         self._open(client)
         self._remember(template)
-        return SendTexts(line=number, source=source, client=client, texts=(template,))
+        return SendTexts(line=number, source=source, client=client, texts=(template,), eventually=eventually)
 
     def _received_text(self, text: str) -> TextTemplate:
         """Parse a text that is received, or `(checked by NAME)`."""
