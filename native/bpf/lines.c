@@ -370,7 +370,10 @@ static void add_outcome(struct text *text, const struct record *record, u16 flag
             text_add(text, ") = %#llx", (unsigned long long)result);
         else {
             add(text, ") = ");
-            add_number(text, result);
+            int is_fork = (flags & KIND_MASK) == KIND_FORK || (flags & KIND_MASK) == KIND_CLONE3;
+            add_number(text, is_fork ? (s64)record->limit[0] : result);
+            if (is_fork && result > 0 && (s64)record->limit[0] != result) /* as strace --pidns-translation */
+                text_add(text, " /* %lld in strace's PID NS */", (long long)result);
         }
         if (label && (flags & KIND_MASK) != KIND_PAIR)
             add_label(text, bytes_of(label), find(record, PIECE_PATH));

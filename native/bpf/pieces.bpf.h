@@ -193,9 +193,11 @@ static __always_inline void put_pieces(struct scratch *scratch, u32 kind, u64 *a
         break;
     case KIND_CLONE3:
         put_user(scratch, PIECE_OPTION, arguments[0], 64);
+        record->limit[0] = result; /* as the program sees it, in its PID namespace */
         record->result = result > 0 && state ? state->child : result;
         break;
     case KIND_FORK:
+        record->limit[0] = result;
         record->result = result > 0 && state ? state->child : result; /* in bothends' PID namespace */
         break;
     case KIND_EXEC:

@@ -95,7 +95,7 @@ class SandboxLauncher:
                     return _TracedProcess(process, None)
                 program.first_ids = pid, _inner_id(pid)
                 tracer = subprocess.Popen(
-                    [*strace, "--pidns-translation", "-p", str(pid)],
+                    [*strace, "-p", str(pid)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     start_new_session=True,

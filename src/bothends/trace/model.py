@@ -58,7 +58,8 @@ class TracedProcess:
     """A process with all its threads.
 
     `role` is the name of its lane, empty until it uses a socket. `status` is as in Popen.returncode: the exit
-    status, a negated signal number, or None while the process runs.
+    status, a negated signal number, or None while the process runs. `namespace` is the name of its network
+    namespace, empty for that of bothends.
     """
 
     number: int
@@ -71,6 +72,7 @@ class TracedProcess:
     uses_io_uring: bool = False
     ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps its children
     ended: int | None = None  # when it exited
+    namespace: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -342,6 +344,8 @@ class Trace:
         self.blocked: list[Call] = []
         self.thread_exits: dict[int, int] = {}  # when the threads exited that had made calls, by their ids
         self.counters: dict[str, int] = {}
+        # NAT: the two ends of a connection as the server's namespace has them, and as the client's has them.
+        self.translations: dict[tuple[SocketAddress, SocketAddress], tuple[SocketAddress, SocketAddress]] = {}
         self.tls_secrets: list[str] = []  # lines of a key log (RFC 9850): they decrypt the packets
         self.dropped = 0
         self.pruned = 0
@@ -377,6 +381,16 @@ class Trace:
         else:
             effects.append(link)
         return True
+
+    def ends_of(self, socket: Socket) -> tuple[SocketAddress, SocketAddress] | None:
+        """Return the local and the remote address of a socket, as the client's namespace has them (NAT)."""
+        if socket.local is None or socket.peer is None:
+            return None
+        ends = socket.local, socket.peer
+        if not self.translations:
+            return ends
+        back = self.translations.get(ends[::-1])
+        return self.translations.get(ends, ends) if back is None else back[::-1]
 
     def freeze(self) -> None:
         """Undo what became known of calls and processes after `frozen_at`. Call it when nothing follows."""

@@ -45,6 +45,7 @@ from bothends.trace.model import (
     KernelEvent,
     Packet,
     Point,
+    ProcessEvent,
     SocketAddress,
     Trace,
 )
@@ -128,6 +129,7 @@ class TraceSession:
         self.tls: TlsObserver | None = None  # of TLS in plain text, set before programs are added
         self._launcher = launcher
         self._bpf = bpf
+        self._started: list[int] = []  # processes that have started another program since the last look
         self._packets_since = 0
         self._held_packets: deque[RawPacket] = deque()  # later than the calls that are known
         self._programs: list[TracedProgram] = []
@@ -403,9 +405,7 @@ class TraceSession:
         if self.records_only:
             time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
             timeout = 0.0
-        if self.tls is not None:
-            pids = [pid for each in running if each.has_local_pids for pid in each.decoder.live_pids]
-            timeout = min(timeout, self.tls.look(pids))
+        timeout = min(timeout, self._look_at_processes(running))
         self._loop.run_once(timeout)
         waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
@@ -419,6 +419,8 @@ class TraceSession:
                 events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
+                if type(point.event) is ProcessEvent and point.event.kind == "exec":
+                    self._started.append(self.trace.processes[point.event.process].pid)
                 if not self.records_only:
                     self.analysis.add_point(point)
                 if self.tls is not None:
@@ -486,6 +488,26 @@ class TraceSession:
     def _may_be_relevant(self, raw: RawPacket) -> bool:
         ports = raw.ports
         return ports is None or self.analysis.correlator.may_be_relevant(*ports)
+
+    def _look_at_processes(self, programs: Sequence[TracedProgram]) -> float:
+        """Look where the processes are and what they map. Returns seconds until the next look."""
+        sources = [each for each in (self.capture, self.tls) if each is not None]
+        if not sources:
+            return _POLL_INTERVAL
+        pids = [pid for each in programs if each.has_local_pids for pid in each.decoder.live_pids]
+        started, self._started = self._started, []
+        return min(each.look(pids, started) for each in sources)
+
+    def on_namespace(self, pid: int, name: str) -> None:
+        """Note that a process is in another network namespace."""
+        for process in reversed(self.trace.processes.values()):
+            if process.pid == pid:
+                process.namespace = name
+                return
+
+    def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:
+        """Note that no packets are captured where a process is."""
+        self._note(f"packets in {name}, the network namespace of process {pid}, are not captured: {reason}")
 
     def _on_input(self, _ready: int) -> None:
         self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1

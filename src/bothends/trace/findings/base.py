@@ -123,15 +123,16 @@ class TraceIndex:
     def _peers(self) -> dict[int, int]:
         by_addresses, by_inode, found = {}, {}, {}
         for each in self.trace.sockets.values():
-            if each.local is not None and each.peer is not None and each.family != "unix":
-                by_addresses[each.kind, each.local, each.peer] = each.number
+            ends = self.trace.ends_of(each)
+            if ends is not None and each.family != "unix":
+                by_addresses[each.kind, *ends] = each.number
             if each.inode and each.family == "unix":
                 by_inode[each.inode] = each.number
         for each in self.trace.sockets.values():
             if each.family == "unix":
                 other = by_inode.get(each.peer_inode)
-            elif each.local is not None and each.peer is not None:
-                other = by_addresses.get((each.kind, each.peer, each.local))
+            elif (ends := self.trace.ends_of(each)) is not None:
+                other = by_addresses.get((each.kind, *ends[::-1]))
             else:
                 other = None
             if other is not None and other != each.number:

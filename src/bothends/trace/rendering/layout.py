@@ -527,7 +527,7 @@ class Layout:
         cells = tuple(
             Cell(
                 index,
-                lane.role + (f" {lane.process.pid}" if lane.process and lane.process.pid else ""),
+                _lane_name(lane),
                 "lane",
             )
             for index, lane in enumerate(self._lanes)
@@ -632,6 +632,14 @@ def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
         units[number] = decision.unit
     elif not decision.point.is_end:
         units[number] = None
+
+
+def _lane_name(lane: Lane) -> str:
+    """Return the name of a lane: its role, the pid, and the network namespace if it is another one."""
+    process = lane.process
+    if process is None or not process.pid:
+        return lane.role
+    return f"{lane.role} {process.pid}" + (f" in {process.namespace}" if process.namespace else "")
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:
