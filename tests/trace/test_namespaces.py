@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from bothends.trace.capture.network_namespaces import namespace_inode, namespace_name
+from bothends.socket_table.owners import netns_inode, netns_name
 from bothends.trace.capture.packets import RawPacket
 from bothends.trace.capture.schedule import LOOKS, LookSchedule
 from bothends.trace.capture.sightings import HOLD, SightingJoiner
@@ -343,16 +343,25 @@ def test_connection_through_nat_is_joined(call_source: str, tmp_path: Path) -> N
         assert "10.9.0.1" not in rows
 
 
+LISTENING: Final = "import socket; s = socket.create_server(('127.0.0.1', 7001)); print(flush=True); input()"
+
+
 @ROOT_ONLY
 @needs_tool("unshare")
-def test_namespace_that_nothing_names_is_named_by_its_inode(tmp_path: Path) -> None:
+@needs_tool("ip")
+def test_sockets_of_another_network_namespace_are_shown_with_its_name() -> None:
+    ready = f"ip link set lo up; exec {shlex.join(python_command(LISTENING))}"
     with subprocess.Popen(
-        ["unshare", "--net", sys.executable, "-c", "print(flush=True); input()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
+        ["unshare", "--net", "sh", "-c", ready], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        inode = namespace_inode(process.pid)
-        assert inode not in (0, namespace_inode("self"))
-        assert namespace_name(inode) == f"net:[{inode}]"
+        inode = netns_inode(process.pid)
+        assert inode not in (0, netns_inode("self"))
+        assert netns_name(inode) == f"net:[{inode}]"
+        command = [*BOTHENDS, "sockets", str(process.pid)]
+        table = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=True).stdout.decode()
+        listed = subprocess.run([*command, "--json"], capture_output=True, timeout=TIMEOUT, check=True).stdout
         process.communicate(b"\n")
+    assert f"in net:[{inode}]" in table
+    assert [each["namespace"] for each in json.loads(listed)] == [f"net:[{inode}]"]

@@ -222,8 +222,10 @@ def format_address(row: SocketEntry, address: EntryAddress, inode: int) -> str:
 
 
 def details(row: SocketEntry) -> list[str]:
-    """Return the items of the last column: TCP metrics, then socket options."""
-    items = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
+    """Return the items of the last column: another network namespace, TCP metrics, then socket options."""
+    items = [f"in {row.namespace}"] if row.namespace else []
+    if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT"):
+        items.append(f"shutdown {row.shutdown}")
     if (tcp := row.tcp) is not None and tcp.rtt:
         items.append(f"rtt {tcp.rtt / 1000:.3g}±{tcp.rttvar / 1000:.3g} ms")
         items.append(f"cwnd {tcp.cwnd}")
@@ -255,6 +257,7 @@ def as_object(row: SocketEntry) -> dict[str, Any]:
         "local": {"host": row.local.host, "port": row.local.port},
         "peer": {"host": row.peer.host, "port": row.peer.port} if has_peer(row) else None,
         "shutdown": row.shutdown or None,
+        "namespace": row.namespace or None,
         "inode": row.inode or None,
         "peer_inode": row.peer_inode or None,
         "uid": row.uid,

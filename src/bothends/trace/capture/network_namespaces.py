@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import select
@@ -22,13 +21,13 @@ from typing import Final
 
 from bothends.errors import Unavailable
 from bothends.osutil.namespaces import enter_network
+from bothends.socket_table.owners import netns_inode, netns_name
 from bothends.trace.capture.packets import READ_BATCH, Capture, PacketSource, RawPacket
 from bothends.trace.capture.schedule import LookSchedule
 from bothends.trace.capture.sightings import HOLD, SightingJoiner
 
 MAX_NAMESPACES: Final = 64
 _LINGER: Final = 2.0  # seconds without a process, after which a namespace is captured no longer
-_NAMED: Final = Path("/run/netns")  # where ip-netns(8) names them
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +57,7 @@ class NamespaceCapture:
     ) -> None:
         self.on_found, self.on_missing = on_found, on_missing
         self._own = own
-        self._own_inode = namespace_inode("self")
+        self._own_inode = netns_inode("self")
         self._others: dict[int, _Namespace] = {}
         self._of_process: dict[int, int] = {}  # by pid: the inode of its namespace when it was last read
         self._schedule = LookSchedule()
@@ -84,7 +83,7 @@ class NamespaceCapture:
         due, delay = self._schedule.due(pids)
         now = time.monotonic()
         for pid in due:
-            inode = namespace_inode(pid)
+            inode = netns_inode(pid)
             before = self._of_process.get(pid)
             if inode == 0 or inode == self._own_inode:
                 self._of_process.pop(pid, None)
@@ -102,7 +101,7 @@ class NamespaceCapture:
     def _add(self, inode: int, pid: int) -> _Namespace | None:
         if len(self._others) >= MAX_NAMESPACES:
             return None
-        name = namespace_name(inode)
+        name = netns_name(inode)
         capture, reason = _open_in(pid, name)
         if not capture and not Path(f"/proc/{pid}").exists():
             return None
@@ -170,24 +169,6 @@ class NamespaceCapture:
         self._epoll.close()
         for _, capture in self._captures():
             capture.close()
-
-
-def namespace_inode(process: int | str) -> int:
-    """Return the inode of a process's network namespace; 0 if it is not accessible."""
-    try:
-        return os.stat(f"/proc/{process}/ns/net").st_ino  # noqa: PTH116  (it is no link to follow)
-    except OSError:
-        return 0
-
-
-def namespace_name(inode: int) -> str:
-    """Return the name that ip-netns(8) has for a namespace, or else its inode, as in "net:[4026532456]"."""
-    with contextlib.suppress(OSError):
-        for path in sorted(_NAMED.iterdir()):
-            with contextlib.suppress(OSError):
-                if path.stat().st_ino == inode:
-                    return path.name
-    return f"net:[{inode}]"
 
 
 def _open_in(pid: int, name: str) -> tuple[Capture | None, str]:
