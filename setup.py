@@ -33,6 +33,15 @@ GENERATOR = Extension(
     optional=True,
 )
 
+TRACE = Extension(
+    "bothends.trace._pipeline",
+    sources=sorted(str(path) for path in Path("native/trace").glob("*.c")),
+    depends=sorted(str(path) for path in Path("native/trace").glob("*.h")),
+    define_macros=CORE.define_macros,
+    extra_compile_args=[*CORE.extra_compile_args, "-fvisibility=hidden"],
+    optional=True,
+)
+
 # The BPF programs, and the name that each has in C.
 BPF_PROGRAMS = {Path("native/bpf/calls.bpf.c"): "bpf_object", Path("native/bpf/tls.bpf.c"): "bpf_tls_object"}
 BPF = Extension(
@@ -103,7 +112,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
         return embedded
 
 
-extensions = [CORE, GENERATOR]
+extensions = [CORE, GENERATOR, TRACE]
 if has_libbpf():
     extensions.append(BPF)
 setup(ext_modules=extensions if sys.platform == "linux" else [], cmdclass={"build_ext": BuildExtensions})

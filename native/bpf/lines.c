@@ -425,6 +425,9 @@ void add_event(struct text *text, const struct record *record, s64 offset)
             text_add(text, "--- stopped by %s ---\n", name);
         }
         break;
+    case RECORD_LOST:
+        text_add(text, "+++ %lld calls lost +++\n", (long long)record->result);
+        break;
     case RECORD_SUPERSEDED:
         text_add(text, "+++ superseded by execve in pid %u +++\n", record->process);
         break;

@@ -132,7 +132,8 @@ struct thread_state {
     u8 sets[3][SET_BYTES]; /* of select() at the start */
 };
 
-enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED };
+/* RECORD_LOST is made by the reader: `result` records are missing before it. */
+enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED, RECORD_LOST };
 
 struct record {
     u32 size;

@@ -18,7 +18,7 @@ from bothends.trace.capture.strace import StraceParser
 from bothends.trace.correlation import correlator, kernel_reasons
 from bothends.trace.correlation import timeline as timeline_module
 from bothends.trace.correlation.correlator import Correlator
-from bothends.trace.correlation.timeline import Timeline
+from bothends.trace.correlation.timeline import PythonTimeline, Timeline
 from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace
 from bothends.trace.rendering import layout as layout_module
 from bothends.trace.rendering import tcp_states
@@ -78,13 +78,16 @@ def test_trace_of_100_000_calls_is_drawn_and_saved(tmp_path: Path) -> None:
     assert int(done.stderr.split()[-1]) < 500_000  # kilobytes
 
 
-def test_timeline_emitted_points_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", dict.fromkeys((PythonTimeline, Timeline)))
+def test_timeline_emitted_points_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, kind: type[PythonTimeline]
+) -> None:
     monkeypatch.setattr(timeline_module, "MAX_EMITTED", EMITTED_LIMIT)
-    timeline = Timeline()
+    timeline = kind()
     for number in range(1, 3 * EMITTED_LIMIT):
         timeline.add(Point(Call(number, 1, 1, "read", number)))
         assert len(list(timeline.pop_ready(number))) == 1
-    assert max(container_sizes(timeline).values()) <= 2 * EMITTED_LIMIT + 1
+    assert max(container_sizes(timeline).values(), default=0) <= 2 * EMITTED_LIMIT + 1
     timeline.add_constraint(2, 2 * 3 * EMITTED_LIMIT)  # an emitted cause is not waited for
     timeline.add(Point(Call(3 * EMITTED_LIMIT, 1, 2, "read", 1)))
     assert len(list(timeline.pop_ready())) == 1

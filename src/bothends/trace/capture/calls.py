@@ -32,6 +32,7 @@ from bothends.trace.capture.descriptors import (
 from bothends.trace.capture.running_processes import OpenFiles
 from bothends.trace.capture.strace import (
     CallEnded,
+    CallsLost,
     CallStarted,
     DataMoved,
     Line,
@@ -355,6 +356,10 @@ class CallDecoder:
                 yield from self._on_call_ended(line, process)
             case SignalDelivered():
                 yield from self._on_signal(line, process)
+            case CallsLost():
+                what = "call is" if line.count == 1 else "calls are"
+                text = f"{line.count:,} {what} missing here"
+                yield Point(self._process_event(line.at, process, "note", text, thread=line.pid))
             case ThreadExited():
                 yield from self._on_thread_exited(line, process)
 

@@ -21,7 +21,7 @@ What strace does, measured on strace 6.1, and what follows:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -118,7 +118,16 @@ class ThreadExited:
     signal: str = ""
 
 
-Line: TypeAlias = CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
+@dataclass(slots=True)
+class CallsLost:
+    """Calls of any program are missing before this: the source was read too slowly. strace loses none."""
+
+    pid: int
+    at: int
+    count: int
+
+
+Line: TypeAlias = CallsLost | CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
 
 _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 # A line of `DataMoved`. A label has no quotes and no blanks; nor has the data, which is in hexadecimal.
@@ -144,10 +153,12 @@ _NEVER_RETURNED: Final = re.compile(
 _EXITED: Final = re.compile(
     r"\+\+\+ (?:exited with (\d+)|killed by (\w+)(?: \(core dumped\))?|superseded .*) \+\+\+$"
 )
+_LOST: Final = re.compile(r"\+\+\+ (\d+) calls lost \+\+\+$")
 _TRANSLATED: Final = re.compile(r"(\d+) /\* (\d+) in strace's PID NS \*/")
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
 
-_NAMES: Final = {name.encode(): name for name in ("sendto", "recvfrom", "read", "write")}
+_CALL_NAMES: Final = ("sendto", "recvfrom", "read", "write")  # in the order of native/trace/lines.c
+_NAMES: Final = {name.encode(): name for name in _CALL_NAMES}
 
 # Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
 # parsed. A path is in hexadecimal (fact 3), a socket's label is not.
@@ -181,17 +192,19 @@ class StraceParser:
 
     def feed(self, data: bytes) -> Iterator[Line]:
         """Return the lines that these bytes complete."""
-        lines = (self._buffer + data).split(b"\n") if self._buffer else data.split(b"\n")
-        self._buffer = lines.pop()
+        data = self._buffer + data if self._buffer else data
+        end = data.rfind(b"\n") + 1
+        self._buffer = data[end:]
+        data = data[: max(end - 1, 0)]
         if len(self._buffer) > MAX_LINE:
             self._record_unparsed(self._buffer)
             self._buffer = b""
-        return self._parse_lines(lines)
+        return self._parse_lines(_split_lines(data)) if end else iter(())
 
     def feed_eof(self) -> Iterator[Line]:
         """Return the incomplete last line, if any: the stream has ended."""
         rest, self._buffer = self._buffer, b""
-        return self._parse_lines([rest] if rest else [])
+        return self._parse_lines(_split_lines(rest) if rest else [])
 
     def take_rest(self) -> bytes:
         """Return the start of a line that is not complete, and forget it."""
@@ -214,21 +227,13 @@ class StraceParser:
         self._last_unfinished = (started.pid, started.at)
         return started
 
-    def _parse_lines(self, lines: Iterable[bytes]) -> Iterator[Line]:
-        match = _DATA_MOVED.fullmatch
+    def _parse_lines(self, lines: Iterable[bytes | DataMoved]) -> Iterator[Line]:
         for each in lines:
-            found = match(each)
-            if found is not None:
-                if self._waits_for_exec:
-                    continue
-                pid, seconds, fraction, name, number, label, data, rest, result, whole, part = found.groups()
-                at = int(seconds + fraction)
-                yield DataMoved(
-                    int(pid), at, _NAMES[name], int(number), label.decode(),
-                    bytes.fromhex(data.replace(b"\\x", b"").decode()), rest.decode(), int(result),
-                    at + int(whole + part),
-                )  # fmt: skip
+            if type(each) is DataMoved:
+                if not self._waits_for_exec:
+                    yield each
                 continue
+            assert isinstance(each, bytes)
             line = self._parse_line(each.decode("ascii", "replace"))
             if self._waits_for_exec and isinstance(line, CallEnded):
                 self._waits_for_exec = line.name not in ("execve", "execveat") or line.result != 0
@@ -306,6 +311,8 @@ class StraceParser:
             return ThreadExited(pid, at, int(found[1]) if found[1] else None, found[2] or "")
         if found := _SIGNAL.match(rest):
             return SignalDelivered(pid, at, found[1] or found[3], found[2] or "")
+        if found := _LOST.match(rest):
+            return CallsLost(pid, at, int(found[1]))
         self._record_unparsed(rest.encode())
         return None
 
@@ -324,3 +331,32 @@ def _base_of(result: str) -> int:
     if result.startswith("0x"):
         return 16
     return 8 if result.startswith("0") else 10
+
+
+def split_lines_in_python(data: bytes) -> Iterator[bytes | DataMoved]:
+    """Return each line, parsed if it is a usual send or receive. native/trace/lines.c does the same."""
+    match = _DATA_MOVED.fullmatch
+    for each in data.split(b"\n"):
+        found = match(each)
+        if found is None:
+            yield each
+            continue
+        pid, seconds, fraction, name, number, label, moved, rest, result, whole, part = found.groups()
+        at = int(seconds + fraction)
+        yield DataMoved(
+            int(pid), at, _NAMES[name], int(number), label.decode(),
+            bytes.fromhex(moved.replace(b"\\x", b"").decode()), rest.decode(), int(result),
+            at + int(whole + part),
+        )  # fmt: skip
+
+
+def _split_lines_in_c(data: bytes) -> list[bytes | DataMoved]:
+    return _pipeline.parse_lines(data, DataMoved, _CALL_NAMES)
+
+
+try:
+    from bothends.trace import _pipeline
+except ImportError:
+    _split_lines: Callable[[bytes], Iterable[bytes | DataMoved]] = split_lines_in_python
+else:
+    _split_lines = _split_lines_in_c

@@ -232,8 +232,8 @@ class Correlator:
 
         Its bytes are those before encryption, so only its `links` connect it.
         """
-        self._timeline.add(Point(call), in_order=False)
-        self._timeline.add(Point(call, is_end=True), in_order=False)
+        self._timeline.add_unordered(Point(call))
+        self._timeline.add_unordered(Point(call, is_end=True))
         self._timeline.add_constraint(key(call.number), key(call.number, True))
         for link in links:
             self.link_library_call(link)
