@@ -288,14 +288,15 @@ def check_conversation(trace: Trace, names: Namespaces) -> list[Packet]:
     """Check that a request and its answer are joined from end to end. Returns the packets with data."""
     by_role = {each.role: each for each in trace.processes.values() if each.role}
     assert by_role["server"].namespace == names.server
-    assert by_role["client"].namespace == names.client
+    assert by_role["client"].namespace in (names.client, "")  # it may have exited before it was found
+    where = {"server": names.server, "client": names.client}
     packets = [event for event in trace.events() if isinstance(event, Packet)]
     assert not [each for each in packets if each.resent]
     assert sum("SYN" in each.flags for each in packets) == 2
     request, answer = (each for each in packets if each.size)
     for packet, sends, receives in ((request, "client", "server"), (answer, "server", "client")):
-        assert packet.interface.endswith(f" in {by_role[sends].namespace}")
-        assert packet.reaches.endswith(f" in {by_role[receives].namespace}")
+        assert packet.interface.endswith(f" in {where[sends]}")
+        assert packet.reaches.endswith(f" in {where[receives]}")
         assert packet.until is not None
         assert packet.at <= packet.until
         causes = [trace.event(link.cause) for link in trace.causes_of(packet.number)]

@@ -18,7 +18,7 @@ from bothends.escaping import escape, escape_text
 from bothends.osutil.process_info import all_pids
 from bothends.socket_table.entry import SocketOwner
 
-_NAMED_NAMESPACES: Final = Path("/run/netns")  # ip-netns(8)
+NAMED_NAMESPACES: Final = Path("/run/netns")  # ip-netns(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def netns_inode(pid: int | str) -> int:
 def netns_name(inode: int) -> str:
     """Return the name of a network namespace: that of ip-netns(8), or its inode as in "net:[4026532456]"."""
     with contextlib.suppress(OSError):
-        for path in sorted(_NAMED_NAMESPACES.iterdir()):
+        for path in sorted(NAMED_NAMESPACES.iterdir()):
             with contextlib.suppress(OSError):
                 if path.stat().st_ino == inode:
                     return escape_text(path.name)

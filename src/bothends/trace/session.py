@@ -298,6 +298,7 @@ class TraceSession:
             if self.recorder is not None:
                 self.recorder.end_batch(FOREVER, FOREVER)
             self.trace.freeze()
+            self._note_missing_packets()
             self.analysis.record_blocked_calls(self._snapshot, self._undrawn, self._snapshot_at)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -388,6 +389,8 @@ class TraceSession:
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
+        if self.capture is not None:
+            self.capture.prepare(program.argv)
         with self.tls.starting(program.argv) if self.tls is not None else contextlib.nullcontext():
             points = list(program.start())
         for point in points:
@@ -507,7 +510,32 @@ class TraceSession:
 
     def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:
         """Note that no packets are captured where a process is."""
-        self._note(f"packets in {name}, the network namespace of process {pid}, are not captured: {reason}")
+        of_process = f", the network namespace of process {pid}," if pid else ""
+        self._note(f"packets in {name}{of_process} are not captured: {reason}")
+
+    def _note_missing_packets(self) -> None:
+        """Note the processes in other network namespaces none of whose packets were captured."""
+        trace = self.trace
+        if self.capture is None or not any(each.namespace for each in trace.processes.values()):
+            return
+        users, seen = dict[int, int](), set[int | None]()
+        for event in trace.events():
+            if isinstance(event, Packet):
+                seen |= {event.sender, event.receiver}
+            elif isinstance(event, Call) and event.size and event.socket is not None:
+                users[event.socket] = event.process
+        missing = {
+            process
+            for number, process in users.items()
+            if number not in seen and trace.sockets[number].family in ("inet", "inet6")
+        }
+        for number in sorted(missing):
+            process = trace.processes[number]
+            if process.namespace:
+                self._note(
+                    f"packets of {process.role} {process.pid} are missing: it had sent them before it was "
+                    f"found in its network namespace, {process.namespace}"
+                )
 
     def _on_input(self, _ready: int) -> None:
         self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1

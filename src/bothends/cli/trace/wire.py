@@ -144,6 +144,9 @@ class TracedWire:
     def filter_ports(self, ports: Collection[int] | None) -> None:
         """Do nothing, because the wire processes every packet anyway."""
 
+    def prepare(self, _words: Iterable[str], /) -> None:
+        """Do nothing."""
+
     def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
         """Return infinity: the hosts are known."""
         return math.inf

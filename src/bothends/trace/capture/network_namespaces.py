@@ -21,7 +21,7 @@ from typing import Final
 
 from bothends.errors import Unavailable
 from bothends.osutil.namespaces import enter_network
-from bothends.socket_table.owners import netns_inode, netns_name
+from bothends.socket_table.owners import NAMED_NAMESPACES, netns_inode, netns_name
 from bothends.trace.capture.packets import READ_BATCH, Capture, PacketSource, RawPacket
 from bothends.trace.capture.schedule import LookSchedule
 from bothends.trace.capture.sightings import HOLD, SightingJoiner
@@ -88,7 +88,7 @@ class NamespaceCapture:
             if inode == 0 or inode == self._own_inode:
                 self._of_process.pop(pid, None)
                 continue
-            namespace = self._others.get(inode) or self._add(inode, pid)
+            namespace = self._others.get(inode) or self._add(inode, Path(f"/proc/{pid}/ns/net"), pid)
             if namespace is None:
                 continue
             namespace.used_at = now
@@ -98,13 +98,22 @@ class NamespaceCapture:
         self._close_unused(now)
         return delay
 
-    def _add(self, inode: int, pid: int) -> _Namespace | None:
+    def prepare(self, words: Iterable[str]) -> None:
+        """Capture in the namespaces that a command line names, as `ip netns exec NAME` does."""
+        for word in words:
+            path = NAMED_NAMESPACES / word
+            if word and "/" not in word and path.exists():
+                inode = path.stat().st_ino
+                if inode != self._own_inode and inode not in self._others:
+                    self._add(inode, path)
+
+    def _add(self, inode: int, path: Path, pid: int = 0) -> _Namespace | None:
         if len(self._others) >= MAX_NAMESPACES:
             return None
         name = netns_name(inode)
-        capture, reason = _open_in(pid, name)
-        if not capture and not Path(f"/proc/{pid}").exists():
-            return None
+        capture, reason = _open_in(path, name)
+        if capture is None and not path.exists():
+            return None  # the process has exited
         found = self._others[inode] = _Namespace(len(self._others) + 1, name, capture, time.monotonic())
         if capture is None:
             self.on_missing(pid, name, reason)
@@ -171,14 +180,14 @@ class NamespaceCapture:
             capture.close()
 
 
-def _open_in(pid: int, name: str) -> tuple[Capture | None, str]:
-    """Open a capture in the network namespace of a process. Returns it, or None and why it cannot be had."""
+def _open_in(path: Path, name: str) -> tuple[Capture | None, str]:
+    """Open a capture in the network namespace of a file. Returns it, or None and why it cannot be had."""
     opened: list[Capture] = []
     reasons: list[str] = []
 
     def open_there() -> None:
         try:
-            descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 enter_network(descriptor)
             finally:

@@ -234,6 +234,9 @@ class PacketSource(Protocol):
     def has_more(self) -> bool:
         """Return whether more packets will come. Called after the clients, and the servers, have exited."""
 
+    def prepare(self, words: Iterable[str], /) -> None:
+        """Prepare for a program that is about to start, by its command line."""
+
     def look(self, pids: Iterable[int], started: Iterable[int], /) -> float:
         """Look in which network namespaces these processes are; `started` have started another program.
 
@@ -352,6 +355,9 @@ class Capture:
         is_behind = self._read_up_to < self._checkpoint
         self._checkpoint = self._checkpoint if is_behind else 0
         return is_behind
+
+    def prepare(self, _words: Iterable[str], /) -> None:
+        """Do nothing."""
 
     def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
         """Return infinity: a capture stays in its namespace."""
