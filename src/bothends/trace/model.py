@@ -29,7 +29,7 @@ PRUNE_SLACK: Final = 20_000  # sockets and processes kept although no kept event
 MAX_DESCRIPTOR_CHANGES: Final = 4_000  # kept for each socket; older ones are merged into one state
 DATA_LIMIT: Final = 4096  # bytes of data kept for each event: more than a picture can show
 
-SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
+SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "pipe", "other"]
 ProcessEventKind: TypeAlias = Literal["began", "exec", "signal", "ended", "note"]
 Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts", "repeats"]
 KernelEventKind: TypeAlias = Literal["drop", "reset-sent", "reset-received", "retransmit", "error"]
@@ -77,7 +77,7 @@ class TracedProcess:
 
 @dataclass(slots=True, eq=False)
 class Socket:
-    """A socket of the kernel, which descriptors refer to. dup() and child processes share it.
+    """A socket of the kernel, or an end of a pipe, which descriptors refer to. dup() and fork() share it.
 
     Only the methods below set `local` and `peer` once the socket exists, because several sources report
     addresses: system calls and strace's labels are exact, packets allow guesses.

@@ -135,7 +135,7 @@ class TraceSummary:
         purpose = _PURPOSE_OF.get(call.name, "other")
         process.waits[purpose] += duration_ns
         socket = self._trace.sockets.get(call.socket) if call.socket is not None else None
-        if socket is None:
+        if socket is None or socket.family == "pipe":
             return
         connection = self._connection(socket)
         self._touch(connection, call.at)

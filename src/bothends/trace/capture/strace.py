@@ -32,7 +32,7 @@ TRACED_CALLS: Final = (
     "%network,read,write,readv,writev,?sendfile,splice,close,?close_range,dup,?dup2,dup3,fcntl,ioctl,"
     "?poll,ppoll,?select,pselect6,?epoll_create,epoll_create1,?epoll_wait,epoll_pwait,?epoll_pwait2,epoll_ctl,"
     "nanosleep,clock_nanosleep,?restart_syscall,"
-    "clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
+    "?pipe,pipe2,clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
 )
 OPTIONS: Final = (
     "-f", "-q", "--pidns-translation", "--timestamps=format:unix,precision:ns", "--syscall-times=ns",
@@ -161,9 +161,9 @@ _CALL_NAMES: Final = ("sendto", "recvfrom", "read", "write")  # in the order of 
 _NAMES: Final = {name.encode(): name for name in _CALL_NAMES}
 
 # Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
-# parsed. A path is in hexadecimal (fact 3), a socket's label is not.
+# parsed. A path is in hexadecimal (fact 3), a socket's label is not. `socket:` and `pipe:` are no paths.
 _FILE_CALL: Final = re.compile(
-    r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a)"
+    r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a|70\\x69\\x70\\x65\\x3a)"
 )
 
 

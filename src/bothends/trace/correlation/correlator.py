@@ -280,7 +280,7 @@ class Correlator:
         if self._used.get(socket.number) == known:
             return
         self._used[socket.number] = known
-        if socket.inode and socket.family == "unix":
+        if socket.inode and socket.family in ("unix", "pipe"):
             self._join_unix_pair(socket)
         if socket.family not in ("inet", "inet6"):
             return
@@ -402,7 +402,7 @@ class Correlator:
 
     def _peer_socket(self, socket: Socket) -> Socket | None:
         """Return the socket at the other end, if it belongs to a traced process."""
-        if socket.family == "unix":
+        if socket.family in ("unix", "pipe"):
             return self._by_inode.get(socket.peer_inode) if socket.peer_inode else None
         ends = self._address_pairs.get(socket.number)
         return self._stream(ends).receiver if ends else None

@@ -81,6 +81,7 @@ class TraceIndex:
         self.bytes_sent_by: dict[int, int] = defaultdict(int)
         self.shared: dict[tuple[str, int], Any] = {}  # what several rules derive from one socket, by a name
         self.end = 0
+        self._pipes = {each.number for each in trace.sockets.values() if each.family == "pipe"}
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
         for event in trace.events():
@@ -102,8 +103,8 @@ class TraceIndex:
             self.end = trace.frozen_at
 
     def _index_call(self, call: Call) -> None:
-        if call.name in TLS_CALLS:
-            return  # not a system call: rules are about those that it made
+        if call.name in TLS_CALLS or call.socket in self._pipes:
+            return  # rules are about system calls on sockets
         self.end = max(self.end, call.until or 0)
         self.calls.append(call)
         self.calls_by_process[call.process].append(call)

@@ -434,8 +434,11 @@ class Layout:
         yield self._row(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
 
     def _direct_arrow(self, call: Call) -> Iterator[Row]:
-        """Without packets, draw an arrow from the send to the receive."""
-        if self._has_packets or not call.size or call.name not in RECEIVING:
+        """Where there are no packets, draw an arrow from the send to the receive."""
+        if not call.size or call.name not in RECEIVING:
+            return
+        socket = self._trace.sockets.get(call.socket or 0)
+        if self._has_packets and (socket is None or socket.family not in ("unix", "pipe")):
             return
         for link in self._trace.causes_of(call.number):
             send = self._trace.event(link.cause)
