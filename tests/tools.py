@@ -30,6 +30,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "ip": ("ip", "/usr/sbin/ip"),
     "ngircd": ("ngircd", "/usr/sbin/ngircd"),
     "nginx": ("nginx", "/usr/sbin/nginx"),
+    "nft": ("nft", "/usr/sbin/nft"),
     "node": ("node",),
     "openssl": ("openssl",),
     "psql": ("psql",),
@@ -44,6 +45,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "systemd-socket-activate": ("systemd-socket-activate",),
     "tmux": ("tmux",),
     "tshark": ("tshark",),
+    "unshare": ("unshare",),
     "xinetd": ("xinetd", "/usr/sbin/xinetd"),
     "zsh": ("zsh",),
 }

@@ -47,7 +47,8 @@ enum {
     AF_INET6 = 10,
     S_IFMT = 0170000,
     S_IFSOCK = 0140000,
-    S_IFCHR = 0020000
+    S_IFCHR = 0020000,
+    S_IFIFO = 0010000
 };
 
 struct bpf_raw_tracepoint_args {

@@ -214,6 +214,9 @@ static __always_inline void read_file(struct label *label, struct file *file)
         u32 device = (mode & S_IFMT) == S_IFCHR ? inode->i_rdev : 0;
         u32 major = device >> 20;
         label->kind = major >= 136 && major <= 143 ? LABEL_TERMINAL : LABEL_FILE; /* /dev/pts: devices.txt */
+        if ((mode & S_IFMT) == S_IFIFO)
+            label->kind = LABEL_PIPE;
+        label->inode = inode->i_ino;
         label->protocol = device & 0xfffff;
         return;
     }

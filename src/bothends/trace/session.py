@@ -45,6 +45,7 @@ from bothends.trace.model import (
     KernelEvent,
     Packet,
     Point,
+    ProcessEvent,
     SocketAddress,
     Trace,
 )
@@ -130,6 +131,7 @@ class TraceSession:
         self.tls: TlsObserver | None = None  # of TLS in plain text, set before programs are added
         self._launcher = launcher
         self._bpf = bpf
+        self._started: list[int] = []  # processes that have started another program since the last look
         self._packets_since = 0
         self._held_packets: deque[RawPacket] = deque()  # later than the calls that are known
         self._programs: list[TracedProgram] = []
@@ -298,6 +300,7 @@ class TraceSession:
             if self.recorder is not None:
                 self.recorder.end_batch(FOREVER, FOREVER)
             self.trace.freeze()
+            self._note_missing_packets()
             self.analysis.record_blocked_calls(self._snapshot, self._undrawn, self._snapshot_at)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -388,6 +391,8 @@ class TraceSession:
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
+        if self.capture is not None:
+            self.capture.prepare(program.argv)
         with self.tls.starting(program.argv) if self.tls is not None else contextlib.nullcontext():
             points = list(program.start())
         for point in points:
@@ -405,9 +410,7 @@ class TraceSession:
         if self.records_only:
             time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
             timeout = 0.0
-        if self.tls is not None:
-            pids = [pid for each in running if each.has_local_pids for pid in each.decoder.live_pids]
-            timeout = min(timeout, self.tls.look(pids))
+        timeout = min(timeout, self._look_at_processes(running))
         self._loop.run_once(timeout)
         waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
@@ -421,6 +424,8 @@ class TraceSession:
                 events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
+                if type(point.event) is ProcessEvent and point.event.kind == "exec":
+                    self._started.append(self.trace.processes[point.event.process].pid)
                 if not self.records_only:
                     self.analysis.add_point(point)
                 if self.tls is not None:
@@ -488,6 +493,51 @@ class TraceSession:
     def _may_be_relevant(self, raw: RawPacket) -> bool:
         ports = raw.ports
         return ports is None or self.analysis.correlator.may_be_relevant(*ports)
+
+    def _look_at_processes(self, programs: Sequence[TracedProgram]) -> float:
+        """Look where the processes are and what they map. Returns seconds until the next look."""
+        sources = [each for each in (self.capture, self.tls) if each is not None]
+        if not sources:
+            return _POLL_INTERVAL
+        pids = [pid for each in programs if each.has_local_pids for pid in each.decoder.live_pids]
+        started, self._started = self._started, []
+        return min(each.look(pids, started) for each in sources)
+
+    def on_namespace(self, pid: int, name: str) -> None:
+        """Note that a process is in another network namespace."""
+        for process in reversed(self.trace.processes.values()):
+            if process.pid == pid:
+                process.namespace = name
+                return
+
+    def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:
+        """Note that no packets are captured where a process is."""
+        of_process = f", the network namespace of process {pid}," if pid else ""
+        self._note(f"packets in {name}{of_process} are not captured: {reason}")
+
+    def _note_missing_packets(self) -> None:
+        """Note the processes in other network namespaces none of whose packets were captured."""
+        trace = self.trace
+        if self.capture is None or not any(each.namespace for each in trace.processes.values()):
+            return
+        users, seen = dict[int, int](), set[int | None]()
+        for event in trace.events():
+            if isinstance(event, Packet):
+                seen |= {event.sender, event.receiver}
+            elif isinstance(event, Call) and event.size and event.socket is not None:
+                users[event.socket] = event.process
+        missing = {
+            process
+            for number, process in users.items()
+            if number not in seen and trace.sockets[number].family in ("inet", "inet6")
+        }
+        for number in sorted(missing):
+            process = trace.processes[number]
+            if process.namespace:
+                self._note(
+                    f"packets of {process.role} {process.pid} are missing: it had sent them before it was "
+                    f"found in its network namespace, {process.namespace}"
+                )
 
     def _on_input(self, _ready: int) -> None:
         self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1

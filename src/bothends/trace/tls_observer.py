@@ -10,9 +10,10 @@ it made are there, as those that caused a packet are (`session.py`, rule 1).
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from bothends.trace.capture.tls_secrets import SecretsFile
@@ -71,9 +72,9 @@ class TlsObserver:
         with self._source.spawning():
             yield
 
-    def look(self, pids: Sequence[int]) -> float:
-        """Look for the libraries of these processes. Returns seconds until the next look."""
-        return self._source.look(pids) if self._source is not None else 60.0
+    def look(self, pids: Iterable[int], started: Iterable[int]) -> float:
+        """Look for the libraries of processes. Returns seconds until the next look."""
+        return self._source.look(pids, started) if self._source is not None else math.inf
 
     def read(self) -> None:
         """Read new records and secrets. Called before the system calls are read."""

@@ -353,6 +353,7 @@ def run(
 
     Returns: the exit status.
     """
+    from bothends.trace.capture.network_namespaces import NamespaceCapture
     from bothends.trace.model import Trace
     from bothends.trace.session import TraceSession
 
@@ -392,7 +393,11 @@ def run(
         output = 2 if outputs.takes_stdout else None  # a pipe carries results only
         programs.add_to(session, builder, output)
         if wire_path is None and not calls_only:
-            session.capture = open_capture(wire_hint=not programs.pids and not programs.follows)
+            capture = open_capture(wire_hint=not programs.pids and not programs.follows)
+            if capture is not None:
+                session.capture = NamespaceCapture(
+                    capture, session.on_namespace, session.on_missing_namespace
+                )
         if not calls_only:
             has_packets = wire_path is None and session.capture is not None
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))

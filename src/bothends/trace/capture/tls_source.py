@@ -18,12 +18,12 @@ import errno
 import importlib
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bothends.errors import Unavailable
+from bothends.trace.capture.schedule import LookSchedule
 
 # In the order of enum tls_function in native/bpf/tls_records.h.
 FUNCTIONS: Final = ("SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_set_fd", "")
@@ -31,11 +31,7 @@ TLS_READS: Final = frozenset({"SSL_read", "SSL_read_ex"})
 TLS_WRITES: Final = frozenset({"SSL_write", "SSL_write_ex"})
 TLS_CALLS: Final = TLS_READS | TLS_WRITES
 
-MAX_PROCESSES: Final = 2_000  # whose libraries are looked for
 MAX_FILES: Final = 10_000  # that are remembered
-# Seconds after a process was found, or started another program, at which its libraries are looked for.
-LOOKS: Final = (0.0, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_LAST_INTERVAL: Final = 2.0  # seconds between two later looks
 _SYSTEM_LIBRARIES: Final = (
     "/usr/lib/libssl.so*", "/usr/lib/*/libssl.so*", "/usr/lib64/libssl.so*", "/usr/local/lib*/libssl.so*",
     "/lib/*/libssl.so*", "/lib64/libssl.so*",
@@ -91,7 +87,7 @@ class TlsSource:
     def __init__(self) -> None:
         self._probes = _open_probes()
         self._known: dict[tuple[bytes, bytes], None] = {}  # device and inode of the files that were looked at
-        self._looks: dict[int, tuple[float, int]] = {}  # by pid: since when, and the number of looks so far
+        self._schedule = LookSchedule()
         self.attached: list[str] = []
         for path in _system_libraries():
             self.attach(path)
@@ -134,35 +130,24 @@ class TlsSource:
         finally:
             self._probes.spawn(False)
 
-    def follow(self, pid: int) -> None:
-        """Trace a process, and look for its libraries now and later."""
-        if pid not in self._looks:
-            with contextlib.suppress(OSError):  # too many
-                self._probes.follow(pid)
-            self._looks[pid] = (time.monotonic(), 0)
+    def look(self, pids: Iterable[int], started: Iterable[int] = ()) -> float:
+        """Trace these processes, and look for the libraries that they map, as far as it is time to.
 
-    def look(self, pids: Iterable[int]) -> float:
-        """Look for the libraries of these processes, and of those that have just started a program.
+        `started` are those that have started another program since.
 
         Returns: seconds until the next look.
         """
-        now = time.monotonic()
-        wanted = list(pids)[-MAX_PROCESSES:]
+        for pid in started:
+            self._schedule.restart(pid)
+        wanted = list(pids)
         for pid in wanted:
-            self.follow(pid)
-        soonest = _LAST_INTERVAL
-        known = set(wanted)
-        for pid, (since, count) in list(self._looks.items()):
-            if pid not in known and count >= len(LOOKS):
-                del self._looks[pid]
-                continue
-            if now >= since + _look_at(count):
-                while now >= since + _look_at(count):
-                    count += 1
-                self._looks[pid] = (since, count)
-                self._attach_libraries(pid)
-            soonest = min(soonest, since + _look_at(count) - now)
-        return max(soonest, 0.0)
+            if not self._schedule.knows(pid):
+                with contextlib.suppress(OSError):  # too many
+                    self._probes.follow(pid)
+        due, delay = self._schedule.due(wanted)
+        for pid in due:
+            self._attach_libraries(pid)
+        return delay
 
     def _attach_libraries(self, pid: int) -> None:
         try:
@@ -191,18 +176,12 @@ class TlsSource:
             if record.function:
                 found.append(record)
             else:
-                self._looks[record.process] = (time.monotonic(), 0)
+                self._schedule.restart(record.process)
         return found
 
     def count_lost(self) -> int:
         """Return how many records are missing."""
         return int(self._probes.count_lost())
-
-
-def _look_at(count: int) -> float:
-    """Return when a look is due, in seconds, by the number of looks before it."""
-    extra = max(count - len(LOOKS) + 1, 0)
-    return LOOKS[min(count, len(LOOKS) - 1)] + extra * _LAST_INTERVAL
 
 
 def _device_text(device: int) -> bytes:

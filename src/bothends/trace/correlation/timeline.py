@@ -61,11 +61,15 @@ class PythonTimeline:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, point: Point, *, in_order: bool = True) -> None:
-        """Add a point. Add the points of one thread, and of one interface, in order.
+    def add(self, point: Point) -> None:
+        """Add a point. Add the points of one thread, and of one interface, in order."""
+        self._add(point, in_order=True)
 
-        `in_order`: it follows the points of its thread that were added before.
-        """
+    def add_unordered(self, point: Point) -> None:
+        """Add a point that need not follow the points of its thread that were added before."""
+        self._add(point, in_order=False)
+
+    def _add(self, point: Point, *, in_order: bool) -> None:
         event, is_end = point
         number = 2 * event.number + is_end
         self._pending[number] = point

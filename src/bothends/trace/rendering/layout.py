@@ -457,8 +457,11 @@ class Layout:
         yield self._row(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
 
     def _direct_arrow(self, call: Call) -> Iterator[Row]:
-        """Without packets, draw an arrow from the send to the receive."""
-        if self._has_packets or not call.size or call.name not in RECEIVING:
+        """Where there are no packets, draw an arrow from the send to the receive."""
+        if not call.size or call.name not in RECEIVING:
+            return
+        socket = self._trace.sockets.get(call.socket or 0)
+        if self._has_packets and (socket is None or socket.family not in ("unix", "pipe")):
             return
         for link in self._trace.causes_of(call.number):
             send = self._trace.event(link.cause)
@@ -551,7 +554,7 @@ class Layout:
         cells = tuple(
             Cell(
                 index,
-                lane.role + (f" {lane.process.pid}" if lane.process and lane.process.pid else ""),
+                _lane_name(lane),
                 "lane",
             )
             for index, lane in enumerate(self._lanes)
@@ -665,6 +668,14 @@ def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
         units[number] = decision.unit
     elif not decision.point.is_end:
         units[number] = None
+
+
+def _lane_name(lane: Lane) -> str:
+    """Return the name of a lane: its role, the pid, and the network namespace if it is another one."""
+    process = lane.process
+    if process is None or not process.pid:
+        return lane.role
+    return f"{lane.role} {process.pid}" + (f" in {process.namespace}" if process.namespace else "")
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:

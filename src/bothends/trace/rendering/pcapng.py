@@ -1,9 +1,10 @@
 """Write packets as a pcapng file for Wireshark and tshark, each with a comment that names its calls. Pure.
 
-The format (draft-ietf-opsawg-pcapng): a section header block, an interface description block (on a wire, one
-for each host), and an enhanced packet block for each packet. Secrets of TLS sessions are in decryption
-secrets blocks before the packets that they decrypt. The link type is RAW, because the packets start with the
-IP header. Packets that could not be written are counted in an interface statistics block.
+The format (draft-ietf-opsawg-pcapng): a section header block, interface description blocks (one for each host
+of a wire, and for each interface in another network namespace), and an enhanced packet block for each packet.
+Secrets of TLS sessions are in decryption secrets blocks before the packets that they decrypt. The link type
+is RAW, because the packets start with the IP header. Packets that could not be written are counted in an
+interface statistics block.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class PcapngWriter:
         if not packet.raw or (arrives and packet.lost) or (packet.synthesized and not arrives):
             return
         at = packet.until if arrives and packet.until is not None else packet.at
-        interface = (packet.reaches if arrives else packet.interface) if packet.reaches else "bothends"
+        seen_at = packet.reaches if arrives else packet.interface
+        interface = seen_at if packet.reaches or " in " in seen_at else "bothends"
         start = b"" if self._is_begun else _SECTION_HEADER
         secrets = self._trace.tls_secrets[self._secrets_written :]
         if secrets:
