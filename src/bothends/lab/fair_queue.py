@@ -1,4 +1,4 @@
-"""A fair queue: a number of places, and turns for whoever has waited for one the longest, by key."""
+"""A fair queue: a number of places, and turns by key, each key once in a round."""
 
 from __future__ import annotations
 
