@@ -55,7 +55,7 @@ class ExitCheck(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CallCheck(Struct, frozen=True, forbid_unknown_fields=True):
-    """A program makes a call, whose line in the timeline contains a text, a number of times: once, or more."""
+    """A program makes a call, whose line in the timeline contains a text, as often as this: at least once."""
 
     program: Role
     name: _Text
