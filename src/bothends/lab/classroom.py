@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bothends.errors import ConfigurationError, SystemCallFailed, UsageError
-from bothends.escaping import escape_text
+from bothends.escaping import escape_controls, escape_text
 from bothends.lab.messages import MAX_NAME, Work
 from bothends.osutil.private_files import open_private
 
@@ -186,7 +186,7 @@ class Classroom:
 
     def rename(self, student: Student, name: str) -> None:
         """Give a student a name."""
-        student.name = escape_text(" ".join(name.split()))[: 4 * MAX_NAME]
+        student.name = escape_controls(" ".join(name.split()))[: 4 * MAX_NAME]
         self.touch()
 
     def keep(self, student: Student, work: Work) -> None:
@@ -237,8 +237,8 @@ def parse_state(data: bytes, file: str) -> _State:
     if len({each.number for each in state.students}) < len(state.students):
         raise ConfigurationError(file, "", "", "two students have the same number")
     for each in state.students:
-        each.name, each.where = escape_text(each.name), escape_text(each.where)
-        each.result, each.state = escape_text(each.result), "idle"
+        each.name, each.where = escape_controls(each.name), escape_controls(each.where)
+        each.result, each.state = escape_controls(each.result), "idle"
     return state
 
 

@@ -1,4 +1,4 @@
-"""A fair queue: a number of places, and turns by key: the key that has waited the longest comes next."""
+"""A fair queue: a number of places, and turns by key, each key once in a round."""
 
 from __future__ import annotations
 

@@ -115,8 +115,9 @@ def _failure(check: LessonCheck, record: RunRecord) -> str:
 def _output_failure(check: OutputCheck, record: RunRecord) -> str:
     place = record.place(check.program)
     text = record.outputs.get(-1 if place is None else place, "")
-    shown = text.strip()[-_MAX_QUOTED:]
-    instead = f"{check.program} has printed {shown!r}" if shown else f"{check.program} has printed nothing"
+    lines = text.split("\n")
+    shown = next((each.strip() for each in reversed(lines) if each.strip()), "")[:_MAX_QUOTED]
+    instead = f"its last line is: {shown}" if shown else f"{check.program} has printed nothing"
     if check.contains and check.contains not in text:
         return instead
     if check.matches and re.search(check.matches, text) is None:
@@ -131,7 +132,7 @@ def _call_failure(check: CallCheck, record: RunRecord) -> str:
         for each in record.events.values()
         if "line" in each and each.get("program") == place
     )
-    if check.at_least <= count <= check.at_most:
+    if check.allows(count):
         return ""
     times = {0: "has not called", 1: "has called once"}.get(count, f"has called {count} times")
     return f"{check.program} {times}: {check.name}"

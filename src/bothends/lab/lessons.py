@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from bothends.errors import BothendsError, ConfigurationError
+from bothends.errors import ConfigurationError, Unavailable
 from bothends.lab.messages import MAX_PROGRAMS, MAX_SOURCE, MAX_TIME_LIMIT, Program
 from bothends.lab.messages import Path as NetworkPath
 from bothends.textfile import parse_toml, read_text
@@ -55,13 +55,18 @@ class ExitCheck(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CallCheck(Struct, frozen=True, forbid_unknown_fields=True):
-    """A program makes a call, whose line in the timeline contains a text, a number of times."""
+    """A program makes a call, whose line in the timeline contains a text, as often as this: at least once."""
 
     program: Role
     name: _Text
     contains: str = ""
-    at_least: _Count = 1
-    at_most: _Count = 1_000_000
+    at_least: _Count | None = None
+    at_most: _Count | None = None
+
+    def allows(self, count: int) -> bool:
+        """Whether it may make the call as often as this."""
+        least = self.at_least if self.at_least is not None else 1 if self.at_most is None else 0
+        return least <= count and (self.at_most is None or count <= self.at_most)
 
 
 class PacketCheck(Struct, frozen=True, forbid_unknown_fields=True):
@@ -256,12 +261,4 @@ def _open_link(self: Any, tokens: Any, index: int, options: Any, env: Any) -> st
 
 def load_own_lessons(folder: Path | None) -> dict[str, Lesson]:
     """Return the built-in lessons, and those of a folder. Raises BothendsError."""
-    try:
-        import markdown_it  # noqa: F401
-    except ModuleNotFoundError as error:
-        from bothends.errors import Unavailable
-
-        raise Unavailable(
-            "show", "lessons", reason=f"{error.name} isn't installed", hint="pip install 'bothends[lab]'"
-        ) from error
     return load_lessons([BUILT_IN, *([folder] if folder is not None else [])])

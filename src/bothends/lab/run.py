@@ -52,10 +52,10 @@ from bothends.trace.session import TraceSession
 LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, files=1024, cpu=30)
 """The limits of each program."""
 
-CLASS_LIMITS: Final = SandboxLimits(memory=320 << 20, processes=64, disk=8 << 20, files=512, cpu=10)
+CLASS_LIMITS: Final = SandboxLimits(memory=320 << 20, processes=48, disk=8 << 20, files=512, cpu=10)
 """The same in a class, whose programs run at a lower priority, too."""
 
-_CLASS_NICE: Final = 10  # of programs in a class: the lab and its tracers come first
+_CLASS_NICE: Final = 5  # of programs in a class: the lab and its tracers come first
 
 _MAX_POINTS: Final = 60_000  # of the trace of a run
 
@@ -90,7 +90,8 @@ class Run:
 
         def on_idle() -> None:
             picture.idle()
-            self._report_exits(traced, attendant, is_over=session.stopped_by is not None)
+            is_over = session.stopped_by is not None or self._trace.frozen_at is not None
+            self._report_exits(traced, attendant, is_over=is_over)
 
         session = TraceSession(
             picture.write,
@@ -219,6 +220,9 @@ def main() -> int:
     except BothendsError as error:
         replies.send(Failed(escape_controls(str(error))))
         return 1
+    except ModuleNotFoundError as error:
+        replies.send(Failed(f"{error.name} isn't installed: pip install 'bothends[lab,bench]'"))
+        return 69
     return 0
 
 
