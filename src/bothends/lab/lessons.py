@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from bothends.errors import ConfigurationError, Unavailable
+from bothends.errors import ConfigurationError
 from bothends.lab.messages import MAX_PROGRAMS, MAX_SOURCE, MAX_TIME_LIMIT, Program
 from bothends.lab.messages import Path as NetworkPath
 from bothends.textfile import parse_toml, read_text
