@@ -173,8 +173,11 @@ class TraceIndex:
         return self._kernel_reasons.find(cause, *kinds)
 
     def holders_at(self, socket: int, at: int | None = None) -> dict[int, set[int]]:
-        """Return the processes that hold a socket, with their descriptors; at the end by default."""
-        return self.trace.holders_at(socket, self.end if at is None else at)
+        """Return the processes that hold a socket, with their descriptors; at the end by default.
+
+        A time after the end is taken for the end: what was closed then was closed by bothends.
+        """
+        return self.trace.holders_at(socket, self.end if at is None else min(at, self.end))
 
     def sockets(self, *kinds: str) -> Iterator[Socket]:
         """Return the sockets of these kinds, of the families that connect programs."""

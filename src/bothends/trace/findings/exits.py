@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import Moment, ThreadState, call_name, evidence
@@ -34,6 +34,45 @@ def exited_mid_conversation(trace_index: TraceIndex) -> Iterator[Finding]:
             if finding is not None:
                 yield finding
                 break
+
+
+def exited_on_timeout(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that exited with an error when its time limit for a new connection had passed."""
+    for event in trace_index.process_events:
+        if event.kind != "ended" or not event.status or event.status < 0:
+            continue
+        waits = [
+            call
+            for call in trace_index.calls_by_process[event.process]
+            if call.name in WAITING | ACCEPTING | RECEIVING | SENDING
+            and call.until is not None
+            and not (call.name in ACCEPTING and call.error == "EAGAIN" and call.duration < BLOCKED_NS)
+        ]
+        last = max(waits, key=lambda call: call.until or 0, default=None)
+        if last is None or event.at - (last.until or 0) > PROMPT_EXIT_NS:
+            continue
+        awaited = {*last.sockets, *((last.socket,) if last.socket is not None else ())}
+        listeners = [each for each in awaited if trace_index.trace.sockets[each].is_listener]
+        passed = (last.name in WAITING and last.result == 0 and bool(last.timeout_ns)) or (
+            last.name in ACCEPTING and last.error == "EAGAIN" and last.duration >= BLOCKED_NS
+        )
+        if not passed or len(listeners) != 1 or len(awaited) != 1:
+            continue
+        server = name_of(trace_index, event.process)
+        yield Finding(
+            "exited-on-timeout",
+            "A time limit for new connections ended the server",
+            f"{capitalized(server)} waited {formatting.duration(last.duration)} for a connection, which was "
+            f"its time limit. None came, and it exited with status {event.status} "
+            f"{formatting.duration(max(0, event.at - (last.until or 0)))} later.",
+            "Handle the end of the time limit: wait again. Or let the listener wait without one, and set "
+            "time limits on the connections only.",
+            (last.number, event.number),
+            process=event.process,
+            sockets=tuple(listeners),
+            in_c="if (c < 0 && errno == EAGAIN) continue;   /* SO_RCVTIMEO of the listener */",
+            in_python="except TimeoutError: continue   # or listener.settimeout(None)",
+        )
 
 
 def exited_on_reset(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -318,12 +318,12 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             f"stream for more than the {size:,} that came, as read(n) of a buffered stream does.",
             "of a buffered stream asks again for the room that is left only if it needs so much",
         )  # fmt: skip
-    if not is_server and _lacks_carriage_return(spoken):
+    if _lacks_carriage_return(spoken):
         return Finding(
             "no-newline",
             "The last line ends with \\n alone, and each end waits for the other",
-            f"{state}. Every line that {name} sent before ends with \\r\\n, and was answered; the last "
-            f"one ends with \\n: probably {other} reads up to \\r\\n.",
+            f"{state}. Every line that {name} sent before ends with \\r\\n, and the last one with \\n: "
+            f"probably {other} reads up to \\r\\n.",
             "End every line of this protocol with \\r\\n, the lines of a text that is sent in it too.",
             events,
             "inferred",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING
+from bothends.trace.capture.calls import ACCEPTING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.reading import beyond_nfds
@@ -245,6 +245,7 @@ def not_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         accepts = [call for call in accepts if any(call.process == state.process for state in owners)]
         often = "never called accept()" if not accepts else _times(len(accepts))
+        often += _limit_passed(trace_index, each, listener)
         yield Finding(
             "not-accepted",
             "A connection was never accepted",
@@ -282,6 +283,23 @@ def not_selected(
         in_c="select(highest + 1, &readable, NULL, NULL, NULL);",
         in_python="",
     )
+
+
+def _limit_passed(trace_index: TraceIndex, each: Standstill, listener: Socket) -> str:
+    """Say that the last wait for a connection ended with its time limit, if it did."""
+    waits = [
+        call
+        for call in trace_index.calls
+        if call.name in WAITING | ACCEPTING
+        and listener.number in (call.socket, *call.sockets)
+        and not (call.name in ACCEPTING and call.error == "EAGAIN")
+    ]
+    waits = [call for call in waits if call.until is not None and call.until <= each.moment.now]
+    last = max(waits, key=lambda call: call.at, default=None)
+    if last is None or not last.timeout_ns or last.result != 0 or last.name not in WAITING:
+        return ""
+    ago = formatting.duration(each.moment.now - (last.until or last.at))
+    return f" (its last wait ended {ago} ago, with its time limit of {formatting.duration(last.timeout_ns)})"
 
 
 def _times(count: int) -> str:

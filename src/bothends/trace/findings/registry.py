@@ -44,6 +44,7 @@ from bothends.trace.findings import (
     processes,
     receive_timeouts,
     records,
+    relays,
     resets,
     select_sets,
     self_requests,
@@ -157,6 +158,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "buffered-data-skipped": buffered_reads.buffered_data_skipped,
     "pool-exhausted": thread_pools.pool_exhausted,
     "lock-held": locks.lock_held,
+    "relay-one-way": relays.relay_one_way,
+    "loop-not-woken": relays.loop_not_woken,
     "send-not-resumed": unsent_output.send_not_resumed,
     "http-continue-awaited": http_bodies.http_continue_awaited,
     "http-body-awaited": http_bodies.http_body_awaited,
@@ -171,6 +174,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "greeting-not-read": greetings.greeting_not_read,
     "exited-with-unsent-data": unsent_output.exited_with_unsent_data,
     "exited-on-reset": exits.exited_on_reset,
+    "exited-on-timeout": exits.exited_on_timeout,
     "exited-mid-conversation": exits.exited_mid_conversation,
     "closed-without-answer": exits.closed_without_answer,
     "timeout-too-short": exits.timeout_too_short,
@@ -281,11 +285,16 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "blocked-by-slow-reader": _OF_A_HANG
     | {"http-unanswered", "request-ignored", "not-accepted", "listener-closed-with-queue"},
     "loop-blocked": _OF_A_HANG | {"not-accepted", "listener-closed-with-queue", "timeout-too-short"},
-    "exited-on-reset": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
+    **dict.fromkeys(
+        ("exited-on-reset", "exited-on-timeout"), _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"}
+    ),
     "exited-mid-conversation": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
-    **dict.fromkeys(("pool-exhausted", "lock-held"), _OF_A_HANG | {"request-ignored", "http-unanswered"}),
+    **dict.fromkeys(
+        ("pool-exhausted", "lock-held", "relay-one-way", "loop-not-woken"),
+        _OF_A_HANG | {*_HANGS, "http-unanswered"},
+    ),
     "http-response-read-to-eof": _OF_A_HANG,
     "not-read": (_OF_A_HANG - {"not-read"}) | {"one-recv-per-message", "http-unanswered"},
     "not-closed": _OF_A_HANG - {"not-closed"},

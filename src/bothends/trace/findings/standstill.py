@@ -93,7 +93,10 @@ class Moment:
         is_last = self.now >= trace_index.end
         blocked = {call.thread: call for call in trace_index.trace.blocked if is_last or call.at <= self.now}
         for thread, calls in _calls_by_thread(trace_index).items():
-            ended = trace_index.trace.thread_exits.get(thread) or trace_index.ended_at(calls[0].process)
+            exited = trace_index.trace.thread_exits.get(thread)
+            if exited is not None and exited > trace_index.end:
+                exited = None  # after the run was frozen: ended by bothends
+            ended = exited or trace_index.ended_at(calls[0].process)
             if calls[0].at > self.now or (ended is not None and ended <= self.now - RECENT_NS):
                 continue
             at = bisect_right(calls, self.now, key=lambda call: call.at) - 1

@@ -1,0 +1,7 @@
+import socket
+import sys
+
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+    for word in (b"stressed", b"drawer"):
+        s.sendall(word)
+        print(s.recv(100))
