@@ -388,7 +388,7 @@ def _build_first(
 def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str] | None:
     """Build a submission. Returns: None, or what failed and the compiler's standard error."""
     caches = {  # by default in the home directory, which is an empty folder in the sandbox
-        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
+        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", f"{home_folder()}/.rustup"),
         "GOCACHE": str(folder / ".cache"),
     }
     end = time.monotonic() + BUILD_TOTAL
