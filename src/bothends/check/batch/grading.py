@@ -44,6 +44,7 @@ from bothends.check.contract import BUILTIN_DIR
 from bothends.check.requirements import possible_points
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.check.runner import selected_cases
+from bothends.check.sandbox.visible import home_folder
 from bothends.check.suites.registry import cases, suite_for
 from bothends.errors import BothendsError, SystemCallFailed
 from bothends.escaping import escape, escape_text
