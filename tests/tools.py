@@ -10,6 +10,7 @@ import pytest
 # The possible names of each tool; the first one found is used.
 TOOLS: dict[str, tuple[str, ...]] = {
     "busybox": ("busybox",),
+    "bwrap": ("bwrap",),
     "aiosmtpd": ("aiosmtpd",),
     "cc": ("cc", "gcc", "clang"),
     "c++": ("c++", "g++", "clang++"),

@@ -48,6 +48,13 @@ def test_mistake_fails_its_scene(mutant: ContractMutant) -> None:
     assert outcome.expected.startswith(("line ", "nothing after line "))
 
 
+def test_every_scene_has_a_mistake() -> None:
+    found = {(each.contract, f"scene-{each.scene}") for each in CONTRACT_MUTANTS}
+    for name in PROGRAMS:
+        scenes = {each.case_id for each in load(name).scenes if each.spec.role != "client"}
+        assert scenes <= {case for contract, case in found if contract == name}, name
+
+
 def test_every_contract_with_scenes_has_a_program_and_mistakes() -> None:
     with_scenes = {name for name in builtin_names() if load(name).scene}
     assert with_scenes == set(PROGRAMS) == {each.contract for each in CONTRACT_MUTANTS}

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from bothends.check.case import Verdict
-from bothends.check.contract import load
+from bothends.check.contract import builtin_names, load
 from tests.check.helpers import failed_cases, format_failures, judge_client
 from tests.tools import needs_tool
 
@@ -108,6 +108,17 @@ def test_redis_cli_asks_which_commands_there_are() -> None:
     ]
     assert found.verdict is Verdict.FAIL
     assert r'the client sent "*2\r\n$7\r\nCOMMAND' in found.happened
+
+
+def test_every_scene_for_clients_is_judged_here() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    for name in builtin_names():
+        for scene in load(name).scenes:
+            assert (
+                scene.spec.role != "client"
+                or f'"{scene.case_id.removeprefix("scene-")}"' in text
+                or (scene.case_id in (RESP, RESP_OTHERS))
+            ), scene.case_id
 
 
 @pytest.mark.spread("mistake", "case", "happened", one_in=2)

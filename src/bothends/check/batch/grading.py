@@ -44,6 +44,7 @@ from bothends.check.contract import BUILTIN_DIR
 from bothends.check.requirements import possible_points
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.check.runner import selected_cases
+from bothends.check.sandbox.visible import home_folder
 from bothends.check.suites.registry import cases, suite_for
 from bothends.errors import BothendsError, SystemCallFailed
 from bothends.escaping import escape, escape_text
@@ -388,7 +389,7 @@ def _build_first(
 def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str] | None:
     """Build a submission. Returns: None, or what failed and the compiler's standard error."""
     caches = {  # by default in the home directory, which is an empty folder in the sandbox
-        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup")),
+        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", f"{home_folder()}/.rustup"),
         "GOCACHE": str(folder / ".cache"),
     }
     end = time.monotonic() + BUILD_TOTAL

@@ -131,7 +131,7 @@ def _prefixes(tool: Path) -> Iterator[str]:
 
 def _rust_toolchain() -> Iterator[str]:
     """Yield the default toolchain of rustup, whose commands only start those of a toolchain."""
-    home = Path(os.environ.get("RUSTUP_HOME", f"{_home()}/.rustup"))
+    home = Path(os.environ.get("RUSTUP_HOME", f"{home_folder()}/.rustup"))
     with suppress(OSError, ValueError):
         settings = tomllib.loads((home / "settings.toml").read_text(encoding="utf-8"))
         name = os.environ.get("RUSTUP_TOOLCHAIN", str(settings.get("default_toolchain", "stable")))
@@ -154,14 +154,15 @@ def _is_inside(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
-def _home() -> str:
+def home_folder() -> str:
+    """Return the user's home folder, or "~" for a user without a name, as in some containers."""
     return os.path.expanduser("~")  # noqa: PTH111  (Path.home() raises an error for a user without a name)
 
 
 def is_crowded(folder: Path) -> bool:
     """Whether a folder holds more than one program: a home folder, for example, or one above it."""
     real = str(folder.resolve())
-    inner = [os.path.realpath(each) for each in (_home(), tempfile.gettempdir())]
+    inner = [os.path.realpath(each) for each in (home_folder(), tempfile.gettempdir())]
     return real in _CROWDED or any(_is_inside(each, [real.rstrip("/")]) for each in inner)
 
 

@@ -6,8 +6,6 @@ what the client is to receive, and looks for it, or for the scene's `output`, in
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Final
@@ -20,6 +18,7 @@ from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentatio
 from bothends.check.scenes.server_side import ServerSidePlayer
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
 from bothends.check.scenes.steps import Connect, EndConnection, Ending, ExpectSame, ExpectText, SendTexts
+from bothends.check.scenes.variation import NO_FRAMING, Variation, applies, not_borne, pieces
 from bothends.check.subjects.client_under_test import ClientContext
 
 GATE: Final = f"{CASE_PREFIX}client-starts"
@@ -116,24 +115,12 @@ async def _expect_start(ctx: ClientContext, contract: Contract) -> Note:
     return Note(Verdict.SKIP, "no scene can be played with a client")
 
 
-@dataclass(frozen=True, slots=True)
-class _Variation:
-    """A way to play every scene, as in `server_variations`."""
-
-    suffix: str
-    stimulus: str
-    why: str
-    likely_cause: str
-    run: Callable[[ClientContext, Scene], Awaitable[Note | None]]
-    skip: Callable[[Contract, Scene], str]
-
-
 def _pieces_reason(contract: Contract, scene: Scene) -> str:
     if contract.is_datagram:
         return "the network does not cut or join datagrams"
     if not any(isinstance(step, ExpectText) for step in scene.steps):
         return "the client receives no text"
-    return "the contract has no framing, so texts have no boundaries" if contract.framing == "none" else ""
+    return NO_FRAMING if contract.framing == "none" else ""
 
 
 def _joined_reason(contract: Contract, scene: Scene) -> str:
@@ -146,45 +133,23 @@ def _joined_reason(contract: Contract, scene: Scene) -> str:
     )
 
 
-def _disturbance_reason(contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
-    if disturbance not in scene.disturbances:
-        return f'the contract does not say that it bears this (bears = ["{disturbance}"])'
-    return ""
-
-
-_VARIATIONS: Final = (
-    _Variation(
-        "bytewise",
-        "every text for the client sent byte by byte",
-        "TCP is a byte stream: the network may split a message anywhere.",
-        "treats the data of one recv() as one message",
+_VARIATIONS: Final[tuple[Variation[ClientContext], ...]] = (
+    *pieces(
+        " for the client",
         partial(play, segmentation=BYTEWISE),
-        _pieces_reason,
-    ),
-    _Variation(
-        "cut",
-        "every text for the client cut in the middle",
-        "TCP is a byte stream: the network may split a message anywhere.",
-        "treats the data of one recv() as one message, or forgets the first part of a message",
         partial(play, segmentation=CUT),
-        _pieces_reason,
-    ),
-    _Variation(
-        "joined",
-        "consecutive texts for the client in one segment",
-        "Data from two writes may arrive together (RFC 9293, 3.9.1.2: a stream has no records).",
-        "discards the data after the first message of a recv()",
         partial(play, joined=True),
+        _pieces_reason,
         _joined_reason,
     ),
     *(
-        _Variation(
+        Variation(
             disturbance.value,
             stimulus,
             "The network may do this to datagrams, and the contract says that the protocol bears it.",
             likely_cause,
             partial(play, disturbance=disturbance),
-            partial(_disturbance_reason, disturbance=disturbance),
+            partial(not_borne, disturbance=disturbance),
         )
         for disturbance, stimulus, likely_cause in (
             (
@@ -235,17 +200,16 @@ def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
         cases.append(case)
         if not reason:
             cases += [
-                _variation_case(contract, scene, each) for each in _VARIATIONS if _applies(contract, each)
+                _variation_case(contract, scene, each)
+                for each in _VARIATIONS
+                if applies(contract.is_datagram, each.suffix)
             ]
     return tuple(cases)
 
 
-def _applies(contract: Contract, variation: _Variation) -> bool:
-    """Whether a variation belongs to a contract: those of datagrams only to datagrams."""
-    return contract.is_datagram or variation.suffix not in set(Disturbance)
-
-
-def _variation_case(contract: Contract, scene: Scene, variation: _Variation) -> Case[ClientContext]:
+def _variation_case(
+    contract: Contract, scene: Scene, variation: Variation[ClientContext]
+) -> Case[ClientContext]:
     return Case(
         id=f"{scene.case_id}-{variation.suffix}",
         stimulus=f"scene {scene.spec.name!r}: {variation.stimulus}",

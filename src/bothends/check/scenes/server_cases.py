@@ -8,9 +8,9 @@ from typing import Final
 
 from bothends.check.case import Case, Note, Verdict
 from bothends.check.contract import Contract
-from bothends.check.scenes.datagram_path import Disturbance
-from bothends.check.scenes.server_variations import VARIATIONS, Variation, play
+from bothends.check.scenes.server_variations import VARIATIONS, play
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
+from bothends.check.scenes.variation import Variation, applies
 from bothends.check.subjects.server_context import ServerContext
 
 GATE: Final = f"{CASE_PREFIX}starts"
@@ -42,14 +42,11 @@ def server_cases(contract: Contract) -> tuple[Case[ServerContext], ...]:
             continue
         cases.append(_scene_case(scene))
         cases += [
-            _variation_case(contract, scene, each, cases) for each in VARIATIONS if _applies(scene, each)
+            _variation_case(contract, scene, each, cases)
+            for each in VARIATIONS
+            if applies(bool(scene.datagram_clients), each.suffix)
         ]
     return tuple(cases)
-
-
-def _applies(scene: Scene, variation: Variation) -> bool:
-    """Whether a variation belongs to a scene: those of datagrams only to scenes that have some."""
-    return bool(scene.datagram_clients) or variation.suffix not in set(Disturbance)
 
 
 def _scene_case(scene: Scene) -> Case[ServerContext]:
@@ -66,7 +63,10 @@ def _scene_case(scene: Scene) -> Case[ServerContext]:
 
 
 def _variation_case(
-    contract: Contract, scene: Scene, variation: Variation, earlier: Sequence[Case[ServerContext]]
+    contract: Contract,
+    scene: Scene,
+    variation: Variation[ServerContext],
+    earlier: Sequence[Case[ServerContext]],
 ) -> Case[ServerContext]:
     """Return the case for a variation. `earlier`: the cases of the scenes before."""
     same = [each.id for each in earlier if each.id.endswith(f"-{variation.suffix}")] if variation.once else []

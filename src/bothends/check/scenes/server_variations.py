@@ -7,8 +7,7 @@ under a contract, and a row of `VARIATIONS`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -19,6 +18,7 @@ from bothends.check.scenes.player import ScenePlayer
 from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentation, join_sends
 from bothends.check.scenes.spec import Scene
 from bothends.check.scenes.steps import SendTexts, Step
+from bothends.check.scenes.variation import NO_FRAMING, Variation, not_borne, pieces
 from bothends.check.subjects.recorded_socket import run_concurrently
 from bothends.check.subjects.server_context import ServerContext
 
@@ -27,7 +27,6 @@ _CROWD_INTERVAL: Final = 0.002  # seconds between them: not a test of the accept
 _CROWD_TIMEOUTS: Final = 4.0  # a factor for the timeouts of its steps
 
 _DATAGRAMS_ONLY: Final = "its clients send datagrams, which the network does not cut or join"
-_NO_FRAMING: Final = "the contract has no framing: data sent in two pieces may be two messages"
 _ONCE: Final = 'the contract does not say that it can be played again (repeat = "after" or "beside")'
 _NOT_BESIDE: Final = 'the contract does not say that two can be played at once (repeat = "beside")'
 
@@ -165,13 +164,13 @@ def _pieces_reason(contract: Contract, scene: Scene) -> str:
     streams = [step for step in scene.texts() if not scene.is_datagram(step.client)]
     if not any(isinstance(step, SendTexts) for step in streams):
         return _DATAGRAMS_ONLY
-    return _NO_FRAMING if contract.framing == "none" else ""
+    return NO_FRAMING if contract.framing == "none" else ""
 
 
 def _joined_reason(contract: Contract, scene: Scene) -> str:
     if len(_joined(scene)) == len(scene.steps):
         return "no client sends two texts in a row on a stream"
-    return _NO_FRAMING if contract.framing == "none" else ""
+    return NO_FRAMING if contract.framing == "none" else ""
 
 
 def _is_stream_text(scene: Scene, step: Step) -> bool:
@@ -198,57 +197,21 @@ def _stop_reason(_contract: Contract, scene: Scene) -> str:
     return _RESTARTS if scene.restarts else ""
 
 
-def _disturbance_reason(_contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
-    if disturbance not in scene.disturbances:
-        return f'the contract does not say that it bears this (bears = ["{disturbance}"])'
+def _disturbance_reason(contract: Contract, scene: Scene, disturbance: Disturbance) -> str:
+    if reason := not_borne(contract, scene, disturbance):
+        return reason
     if disturbance is Disturbance.REORDERING and _reordered(scene) == scene.steps:
         return "no client sends two datagrams in a row"
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Variation:
-    """A way to play every scene. `suffix` is added to the scene's case id.
-
-    `skip`: returns why it is not asked under a contract, or "". `after`: the suffixes of variations that must
-    not have failed. `requires`: as in a case. `once`: a program that fails it fails it in every scene, so it
-    has points in the first only.
-    """
-
-    suffix: str
-    stimulus: str
-    why: str
-    likely_cause: str
-    run: Callable[[ServerContext, Scene], Awaitable[Note | None]]
-    skip: Callable[[Contract, Scene], str]
-    after: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    once: bool = False
-
-
-VARIATIONS: Final = (
-    Variation(
-        "bytewise",
-        "every text sent byte by byte",
-        "TCP is a byte stream: the network may split a message anywhere.",
-        "treats the data of one recv() as one message",
+VARIATIONS: Final[tuple[Variation[ServerContext], ...]] = (
+    *pieces(
+        "",
         partial(play, segmentation=BYTEWISE),
-        _pieces_reason,
-    ),
-    Variation(
-        "cut",
-        "every text cut in the middle",
-        "TCP is a byte stream: the network may split a message anywhere.",
-        "treats the data of one recv() as one message, or forgets the first part of a message",
         partial(play, segmentation=CUT),
-        _pieces_reason,
-    ),
-    Variation(
-        "joined",
-        "consecutive texts of a client in one segment",
-        "Data from two writes may arrive together (RFC 9293, 3.9.1.2: a stream has no records).",
-        "discards the data after the first message of a recv()",
         partial(play, steps_of=_joined),
+        _pieces_reason,
         _joined_reason,
     ),
     Variation(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Programs in parallel; default: one per processor.",
+    help="Programs in parallel; default: two per processor.",
 )
 @click.option(
     "--cluster",
@@ -131,7 +131,8 @@ def batch(
         _write(out / "results.html", as_html(judged, agreed.name))
         _write_students(out, judged, formats)
 
-    workers = workers or os.cpu_count() or 1
+    # A program under test waits most of the time, for the timeouts of its cases.
+    workers = workers or 2 * (os.cpu_count() or 1)
     remove_leftovers()  # of a batch that was killed; this one may reuse all results and make no folder
     with raise_exit_on_signals():
         found = judge_all(

@@ -1,10 +1,12 @@
 """An HTTP/1.1 server of two files.
 
 Mistakes: closes, wrong-length, short-length, body-after-head, lf-only, ignores-close, error-without-length,
-bad-chunks, drops-rest.
+bad-chunks, drops-rest, ignores-eof.
 """
 
 from __future__ import annotations
+
+import time
 
 from tests.check.contracts.programs.serving import MISTAKE, Stream, serve
 
@@ -25,6 +27,11 @@ def read_request(stream: Stream) -> tuple[str, str, str, dict[str, str]]:
 
 def handle(stream: Stream) -> None:
     while True:
+        if MISTAKE == "ignores-eof" and not stream.buffer:
+            data = stream.conn.recv(65536)
+            while not data:
+                time.sleep(0.1)
+            stream.buffer += data
         method, path, version, fields = read_request(stream)
         close = fields.get("connection") == "close" or version == "HTTP/1.0"
         body = FILES.get(path)

@@ -1,7 +1,7 @@
 """A key-value store that speaks RESP.
 
 Mistakes: never-stores, first-key-only, empty-for-missing, own-store, splits-values, closes-on-unknown,
-one-recv, first-only, one-client.
+one-recv, first-only, one-client, short-values, forgets-count.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ def read_command(stream: Stream) -> list[bytes]:
     words = []
     for _ in range(int(stream.line()[1:])):
         size = int(stream.line()[1:])
+        if MISTAKE == "short-values" and size > 4096:  # what one recv() gave
+            words.append(stream.exactly(4096))
+            stream.buffer = b""
+            continue
         words.append(stream.line() if MISTAKE == "splits-values" else stream.exactly(size + 2)[:-2])
     return words
 
@@ -44,7 +48,8 @@ def execute(store: dict[bytes, bytes], command: bytes, words: list[bytes]) -> by
             number = int(store.get(words[0], b"0")) + 1
         except ValueError:
             return b"-ERR value is not an integer\r\n"
-        store[words[0]] = b"%d" % number
+        if MISTAKE != "forgets-count":
+            store[words[0]] = b"%d" % number
         return b":%d\r\n" % number
     if MISTAKE == "closes-on-unknown":
         raise EOFError

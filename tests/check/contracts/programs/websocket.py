@@ -1,7 +1,7 @@
 """A WebSocket server that sends each message back.
 
 Mistakes: wrong-accept, masks, no-pong, echoes-fragments, short-lengths, no-close-frame, stays-open, any-text,
-takes-unmasked, swaps-length.
+takes-unmasked, swaps-length, any-request.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def handle(stream: Stream) -> None:
     lines = stream.line(b"\r\n\r\n").decode().splitlines()[1:]
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     key = fields.get("sec-websocket-key")
+    if key is None and MISTAKE == "any-request":
+        key = "none"
     if key is None:
         stream.conn.sendall(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n")
         return
