@@ -5,8 +5,10 @@ built without the extensions and works; `bothends engines` says why the native e
 of calls that uses eBPF needs clang and libbpf as well. Without them `bothends trace` uses strace.
 """
 
+import os
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -71,6 +73,23 @@ def has_libbpf() -> bool:
     return checked.returncode == 0
 
 
+def without_dwarf(elf: bytes) -> bytes:
+    """Return a 64-bit ELF file with zeros for DWARF's sections, which compress well in a wheel (elf(5)).
+
+    clang writes them beside BTF, and libbpf reads BTF only.
+    """
+    data = bytearray(elf)
+    order = "<" if data[5] == 1 else ">"
+    (table,) = struct.unpack_from(f"{order}Q", data, 40)  # e_shoff
+    size, count, names = struct.unpack_from(f"{order}HHH", data, 58)  # e_shentsize, e_shnum, e_shstrndx
+    sections = [struct.unpack_from(f"{order}IIQQQQ", data, table + size * index) for index in range(count)]
+    for name, _, _, _, offset, length in sections:
+        start = sections[names][4] + name
+        if bytes(data[start : data.index(0, start)]).startswith((b".debug_", b".rel.debug_")):
+            data[offset : offset + length] = bytes(length)
+    return bytes(data)
+
+
 class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
     """Builds the extensions, and first the BPF programs that `_bpf` embeds."""
 
@@ -92,6 +111,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
                 "clang",
                 "-O2",
                 "-g",
+                "-fdebug-compilation-dir=.",
                 "-target",
                 "bpf",
                 f"-D__TARGET_ARCH_{BPF_TARGETS[platform.machine()]}",
@@ -102,7 +122,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
                 str(compiled),
             ]
         )
-        data = compiled.read_bytes()
+        data = without_dwarf(compiled.read_bytes())
         numbers = ",".join(map(str, data))
         embedded.write_text(
             '#include "object.h"\n'
@@ -115,4 +135,12 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
 extensions = [CORE, GENERATOR, TRACE]
 if has_libbpf():
     extensions.append(BPF)
-setup(ext_modules=extensions if sys.platform == "linux" else [], cmdclass={"build_ext": BuildExtensions})
+# BOTHENDS_PURE=1: the wheel for systems that no other wheel is for.
+is_pure = sys.platform != "linux" or os.environ.get("BOTHENDS_PURE") == "1"
+# Written by `make dist`: man finds them beside the programs of an environment (manpath(1)).
+pages = sorted(str(path) for path in Path("man").glob("*.1"))
+setup(
+    ext_modules=[] if is_pure else extensions,
+    cmdclass={"build_ext": BuildExtensions},
+    data_files=[("share/man/man1", pages)],
+)

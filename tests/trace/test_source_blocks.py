@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from bothends.cli.trace import output as output_module
-from bothends.cli.trace.command import run
+from bothends.cli.trace.command import reopen, run
 from bothends.cli.trace.output import TraceOutputs
 from bothends.cli.trace.programs import Programs
 from bothends.osutil.blocked_calls import BlockedCall, CallKind, DescriptorWait, Need, RawCall
@@ -76,6 +76,14 @@ ONE_WAY: Final = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
     connection.sendall(b"one")
+"""
+IGNORED_ERROR: Final = """
+other = socket.socket()
+other.connect_ex(("127.0.0.1", 1))
+try:
+    other.sendall(b"x")
+except OSError:
+    pass
 """
 
 pytestmark = [needs_tool("strace")]
@@ -380,3 +388,22 @@ def test_a_recording_needs_its_reader() -> None:
     rest = io.BytesIO(recorded_by_hand().data[len(trace_blocks.FIRST_LINE) :])
     with pytest.raises(TraceFileError, match="block 1: not part of a trace"):
         trace_blocks.TraceReader(rest, "a.trace", lambda _: None, Trace()).read()
+
+
+def test_findings_of_a_large_trace_come_from_a_second_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "run.trace"
+    refused = ONE_WAY + IGNORED_ERROR
+    saved.write_bytes(record(WAITING_SERVER, refused)[1].data)
+    shown, pages = [], []
+    for limit in (1_000_000, 0):
+        monkeypatch.setattr(output_module, "MANY_POINTS", limit)
+        page = tmp_path / f"{limit}.html"
+        outputs = TraceOutputs(Filter(hide_quiet_calls=True), width=100, html=page)
+        reopen([saved], outputs, None, None)
+        shown.append(capsys.readouterr().out)
+        pages.append(page.read_text(encoding="utf-8"))
+    assert "finding" in shown[0]
+    assert shown[0] == shown[1]
+    assert pages[0] == pages[1]

@@ -67,6 +67,8 @@ SERVER_TIMEOUT: Final = (
     10.0  # seconds without an event, after which clients start though a server does not listen
 )
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
+_SNAPSHOT_ATTEMPTS: Final = 3  # a thread that sleeps in a loop may be awake just then
+_SNAPSHOT_PAUSE: Final = 0.01  # seconds
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
 _RECORD_INTERVAL: Final = 0.005  # seconds between two reads, while the programs are only recorded
@@ -643,16 +645,27 @@ class TraceSession:
                 self._undrawn[call.thread] = call
             if not program.has_local_pids:
                 continue
-            for process, pid, thread in islice(program.decoder.running_threads(), MAX_THREADS):
-                snapshot = read_thread(process, pid, thread)
-                if snapshot is not None:
-                    self._snapshot[thread] = snapshot
-                    found.append((pid, snapshot))
-                else:
-                    self._snapshot.pop(thread, None)
+            threads = list(islice(program.decoder.running_threads(), MAX_THREADS))
+            for attempt in range(_SNAPSHOT_ATTEMPTS):
+                if attempt:
+                    time.sleep(_SNAPSHOT_PAUSE)
+                read = {each: self._read_thread(*each) for each in threads}
+                found += [(pid, snapshot) for (_, pid, _), snapshot in read.items() if snapshot is not None]
+                threads = [each for each, snapshot in read.items() if snapshot is None]
+                if not threads:
+                    break
         if self.recorder is not None:
             numbers = [at for at, each in enumerate(self._programs) if each in programs and each.is_running]
             self.recorder.add_blocked(self._snapshot_at, found, numbers)
+
+    def _read_thread(self, process: int, pid: int, thread: int) -> ThreadSnapshot | None:
+        """Read what a thread is blocked in; None if it runs, or has exited."""
+        snapshot = read_thread(process, pid, thread)
+        if snapshot is None:
+            self._snapshot.pop(thread, None)
+        else:
+            self._snapshot[thread] = snapshot
+        return snapshot
 
     def _drain_capture(self) -> None:
         """Read the captured packets: those of the programs may be queued behind many others."""

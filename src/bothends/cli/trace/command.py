@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -155,6 +157,19 @@ class _TraceCommand(click.Command):
 @click.option("--width", metavar="COLUMNS", type=click.IntRange(60, 1000), help="Width of the diagram.")
 @click.option("--save", metavar="FILE", type=_FILE, help="Write the trace to a file, for --open.")
 @click.option("--svg", metavar="FILE", type=_FILE, help="Write the diagram as SVG.")
+@click.option("--cast", metavar="FILE", type=_FILE, help="Write a recording for asciinema.")
+@click.option("--pdf", metavar="FILE", type=_FILE, help="Write the diagram as PDF, for slides.")
+@click.option(
+    "--animated", is_flag=True, help="Let the rows of the SVG appear one after another, with the findings."
+)
+@click.option("--large", is_flag=True, help="Larger type in SVG and PDF, for slides.")
+@click.option(
+    "--theme",
+    type=click.Choice(["auto", "light", "dark"]),
+    default="auto",
+    help="Colours of SVG and PDF. Default: as the reader has them; light in PDF.",
+)
+@click.option("--step", is_flag=True, help="Of a saved trace, show one row after another: arrow keys, q.")
 @click.option("--html", metavar="FILE", type=_FILE, help="Write an interactive page that explains each call.")
 @click.option(
     "--pcapng",
@@ -196,6 +211,12 @@ def trace(
     width: int | None,
     save: Path | None,
     svg: Path | None,
+    cast: Path | None,
+    pdf: Path | None,
+    animated: bool,
+    large: bool,
+    theme: Literal["auto", "light", "dark"],
+    step: bool,
     html: Path | None,
     pcapng: Path | None,
     as_json: bool,
@@ -217,6 +238,7 @@ def trace(
     is neither strace nor eBPF.
     """
     from bothends.trace.rendering.layout import Filter
+    from bothends.trace.rendering.svg import PictureStyle
 
     event_filter = Filter(
         hide_quiet_calls=not all_calls and not only,
@@ -225,8 +247,22 @@ def trace(
         ports=frozenset(ports),
     )
     outputs = TraceOutputs(
-        event_filter, explain, width, as_json, save, svg, html, pcapng, fold=not unfold, summary=summary
+        event_filter,
+        explain,
+        width,
+        as_json,
+        save,
+        svg,
+        html,
+        pcapng,
+        fold=not unfold,
+        summary=summary,
+        cast=cast,
+        pdf=pdf,
+        picture=PictureStyle(theme, large, animated),
+        is_stepped=step,
     )
+    _check_pictures(outputs, opened)
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
     if summary and outputs.takes_stdout:
@@ -265,6 +301,23 @@ def trace(
                 tls=tls,
             )
         )
+
+
+def _check_pictures(outputs: TraceOutputs, opened: Sequence[Path]) -> None:
+    """Raise click.UsageError for options that have no effect, or need a terminal."""
+    style = outputs.picture
+    if style.is_animated and outputs.svg is None:
+        raise click.UsageError("--animated needs --svg FILE")
+    if (style.is_large or style.theme != "auto") and outputs.svg is None and outputs.pdf is None:
+        raise click.UsageError("--large and --theme need --svg FILE or --pdf FILE")
+    if not outputs.is_stepped:
+        return
+    if not opened:
+        raise click.UsageError("--step needs --open FILE: save the trace first, with --save FILE")
+    if outputs.takes_stdout or outputs.summary:
+        raise click.UsageError("--step cannot be combined with --json, --summary or --pcapng -")
+    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)):
+        raise click.UsageError("--step needs a terminal; without it, --open prints the diagram")
 
 
 def _parse_calls(text: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,12 @@ import click
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.child_result import ChildResult
 from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
+from bothends.trace.rendering.svg import PictureStyle
 
 if TYPE_CHECKING:
     from bothends.trace.capture.bpf import BpfSource
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
+    from bothends.trace.rendering.html import Page
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.rendering.pcapng import PcapngWriter
     from bothends.trace.run_file import RunFile
@@ -45,7 +49,9 @@ STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three second
 MAX_ANALYSED: Final = (
     60_000  # recorded calls and packets that are analysed at the end of a run, in about two seconds
 )
+MANY_POINTS: Final = 50_000  # of a saved trace, above which a second process looks for mistakes
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
+_CAST_WIDTH: Final = 120  # columns of a recording, unless --width is given
 _PAGER_TIMEOUT: Final = 3600.0  # seconds
 
 
@@ -63,6 +69,10 @@ class TraceOutputs:
     pcapng: Path | None = None
     fold: bool = True
     summary: bool = False
+    cast: Path | None = None
+    pdf: Path | None = None
+    picture: PictureStyle = field(default_factory=PictureStyle)
+    is_stepped: bool = False
 
     @property
     def takes_stdout(self) -> bool:
@@ -115,14 +125,16 @@ class TraceWriter:
             self._observed = self._stack.enter_context(output_files())
             if self.outputs.as_json:
                 self._writers.append(self._trace_file(STDOUT))
-            elif not (self.outputs.takes_stdout or self.outputs.summary):
+            elif not (self.outputs.takes_stdout or self.outputs.summary or self.outputs.is_stepped):
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(self._trace_file(self.outputs.save))
             for writer in self._writers:
                 self._stack.callback(writer.flush)
-            for path in filter(None, (self.outputs.svg, self.outputs.html)):
+            for path in filter(None, (self.outputs.svg, self.outputs.html, self.outputs.cast)):
                 self._open(path, "w")  # fail before a long run, not after it
+            if self.outputs.pdf is not None:
+                self._open(self.outputs.pdf, "wb")
             if self.outputs.pcapng is not None:
                 self._open(self.outputs.pcapng, "wb")
                 if not _is_regular(self.outputs.pcapng):
@@ -143,8 +155,9 @@ class TraceWriter:
         if self._layout is not None:
             rows = self._layout.rows(point)
             if self._written <= self._drawn:
-                for _ in rows:
-                    pass
+                deque(rows, maxlen=0)
+                if self._written == self._drawn:  # what is folded has been drawn, too
+                    deque(self._layout.pending(), maxlen=0)
             else:
                 self._draw(rows)
 
@@ -244,8 +257,6 @@ class TraceWriter:
 
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
-        from bothends.trace.findings import run_rules
-
         self.idle()
         self.settle()
         if self.trace.dropped:
@@ -255,7 +266,18 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
-        found = [] if self.is_part else run_rules(self.trace, self._note_failed_rule)
+        waits: list[str] = []
+        arrows: list[WaitArrow] = []
+        if self.trace.ended_by:
+            waits, arrows = self._describe_waits(None, HANG_NS)
+        with contextlib.ExitStack() as stack:
+            page, child = None, None
+            if self.outputs.html is not None:
+                if not self.is_part and not self.programs_run and len(self.trace.points) > MANY_POINTS:
+                    child = stack.enter_context(ChildResult(self._find_mistakes))
+                page = self._page(arrows)
+            found, failures = child.get() if child is not None else self._find_mistakes()
+        self.trace.notes += failures
         if self.is_part:
             terminal.note("findings need the whole trace: without --from and --to")
         for note in self.trace.notes:
@@ -264,19 +286,42 @@ class TraceWriter:
                 writer.write_note(note)
         for writer in self._writers:
             writer.flush()
-        waits: list[str] = []
-        arrows: list[WaitArrow] = []
-        if self.trace.ended_by:
-            waits, arrows = self._describe_waits(None, HANG_NS)
         if self.outputs.as_json:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
+        elif self.outputs.is_stepped:
+            self._step(found, arrows)
         else:
             if self.outputs.summary and not self.outputs.takes_stdout:
                 self._show_summary()
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
-        self._write_files(found, waits, arrows)
+        self._write_files(found, waits, arrows, page)
+
+    def _find_mistakes(self) -> tuple[list[Finding], list[str]]:
+        """Return the findings, and a note for each rule that failed."""
+        from bothends.trace.findings import run_rules
+
+        if self.is_part:
+            return [], []
+        failures: list[str] = []
+
+        def note(name: str, error: Exception) -> None:
+            reason = f"{type(error).__name__}: {error}"
+            failures.append(f"internal error in the rule {name} (please report): {reason}")
+
+        return run_rules(self.trace, note), failures
+
+    def _page(self, arrows: Sequence[WaitArrow]) -> Page:
+        """Return the page with its rows."""
+        from bothends.trace.rendering.html import Page
+        from bothends.trace.rendering.layout import folded_events, rows_of
+
+        event_filter, folded = self.outputs.event_filter, self._folded
+        rows = rows_of(self.trace, event_filter, waits=arrows)
+        if folded is None:
+            folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+        return Page(self.trace, rows, folded)
 
     def _show_summary(self) -> None:
         from bothends.trace.rendering.layout import Filter
@@ -298,36 +343,59 @@ class TraceWriter:
             terminal.table(headers, rows)
             terminal.show()
 
-    def _note_failed_rule(self, name: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        self.trace.notes.append(f"internal error in the rule {name} (please report): {reason}")
-
     def _write_files(
-        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+        self,
+        found: Sequence[Finding],
+        waits: Sequence[str],
+        arrows: Sequence[WaitArrow],
+        page: Page | None,
     ) -> None:
-        from bothends.trace.rendering.layout import folded_events, rows_of
-
-        if self.outputs.svg is not None:
-            from bothends.trace.rendering.svg import render_svg
-
-            fold = self.outputs.fold
-            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=fold)
-            self._files[self.outputs.svg].write(render_svg(rows, self._title()), records=1)
-        if self.outputs.html is not None:
-            from bothends.trace.rendering.html import render_page
-
-            event_filter = self.outputs.event_filter
-            rows = rows_of(self.trace, event_filter, waits=arrows)
-            folded = self._folded
-            if folded is None:
-                folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
-            page = render_page(self.trace, rows, found, self._title(), waits, folded)
-            self._files[self.outputs.html].write(page, records=1)
+        self._write_pictures(found, waits, arrows)
+        if self.outputs.html is not None and page is not None:
+            text = page.render(found, self._title(), waits)
+            self._files[self.outputs.html].write(text, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
             writer = self._start_packets(self.outputs.pcapng)
             for point in self.trace.points:
                 if isinstance(point.event, Packet):
                     writer.write(point.event, arrives=point.is_end)
+
+    def _rows(self, arrows: Sequence[WaitArrow]) -> Iterator[Row]:
+        from bothends.trace.rendering.layout import rows_of
+
+        return rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=self.outputs.fold)
+
+    def _write_pictures(
+        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+    ) -> None:
+        """Write the SVG picture, the PDF file and the recording."""
+        from bothends.trace.rendering.comments import comment_rows
+        from bothends.trace.rendering.svg import render_svg
+
+        outputs, style = self.outputs, self.outputs.picture
+        if outputs.svg is not None:
+            comments = comment_rows(found, waits) if style.is_animated else ()
+            picture = render_svg(self._rows(arrows), self._title(), style, comments)
+            self._files[outputs.svg].write(picture, records=1)
+        if outputs.pdf is not None:
+            from bothends.trace.rendering.pdf import render_pdf
+
+            pages = render_pdf(self._rows(arrows), self._title(), style, comment_rows(found, waits))
+            self._files[outputs.pdf].write(pages, records=1)
+        if outputs.cast is not None:
+            from bothends.trace.rendering.cast import render_cast
+
+            width = outputs.width or _CAST_WIDTH
+            recording = render_cast(self._rows(arrows), self._title(), width, comment_rows(found, waits))
+            self._files[outputs.cast].write(recording, records=1)
+
+    def _step(self, found: Sequence[Finding], arrows: Sequence[WaitArrow]) -> None:
+        """Show the trace row by row, until a key quits."""
+        from bothends.cli.trace.stepping import step_through
+        from bothends.trace.rendering.steps import Steps
+
+        colour = terminal.has_colour(sys.stdout)
+        step_through(Steps(self.trace, [*self._rows(arrows)], found, colour=colour))
 
     def _title(self) -> str:
         roles = [process.role for process in self.trace.processes.values() if process.role]
@@ -360,7 +428,7 @@ class TraceWriter:
 
     def _open(self, path: Path, mode: str) -> None:
         if self.programs_run:
-            is_picture = mode == "w"
+            is_picture = path != self.outputs.pcapng
             missing = _nothing if is_picture else self._missing_packets
             self._files[path] = self._observe(path, missing, is_binary=True, is_picture=is_picture)
         else:

@@ -52,13 +52,15 @@ def _open_source() -> Any:
     """Return a `_bpf.Source`. Raises OSError, Unavailable."""
     try:
         module = importlib.import_module("bothends.trace.capture._bpf")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise Unavailable(
             "trace",
             "with bpf",
             reason="bothends was built without eBPF",
             hint="install clang, libbpf-dev, libelf-dev and zlib1g-dev, and install bothends again",
         ) from error
+    except ImportError as error:  # a shared library is missing
+        raise Unavailable("trace", "with bpf", reason=str(error), hint="apt install libbpf1") from error
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return module.Source(min(MAX_WAITING, memory // 4))
 

@@ -56,7 +56,7 @@ class Painter:
 
     def lines(self, row: Row) -> Iterator[str]:
         """Return the lines of a row: one, unless its text wraps."""
-        if TIME_WIDTH + len(row.bars) * MIN_LANE_WIDTH > self._width and len(row.bars) > 2 and not row.fold:
+        if TIME_WIDTH + len(row.bars) * MIN_LANE_WIDTH > self._width and len(row.bars) > 1 and not row.fold:
             yield from map(self._join_pieces, self._narrow_lines(row))
             return
         if row.is_header:
