@@ -16,7 +16,7 @@ from bothends.trace.protocols import dns, http1, resp, smtp, tls
 class Recogniser(NamedTuple):
     """A protocol: what its bytes say.
 
-    `is_text`: a row that shows the bytes says it already. `first`: one of these is its first byte; b"" for any.
+    `is_text`: a row that shows the bytes says it already. `first`: what its first byte may be; b"" for any.
     """
 
     recognise: Callable[[bytes, int], str]  # of the first bytes, and how many there are
