@@ -181,7 +181,7 @@ static PyObject *moved_of(const struct found *found, PyObject *call_names)
     values[AT] = nanoseconds(found->at, found->at_whole);
     values[NAME] = Py_NewRef(PyTuple_GET_ITEM(call_names, found->name));
     values[DESCRIPTOR] = number(found->descriptor, found->descriptor_size);
-    values[LABEL] = PyUnicode_DecodeUTF8(found->label, found->label_size, NULL);
+    values[LABEL] = PyUnicode_DecodeASCII(found->label, found->label_size, "replace");
     values[DATA] = PyBytes_FromStringAndSize(NULL, found->data_size / 4);
     values[REST] = PyUnicode_DecodeUTF8(found->rest, found->rest_size, NULL);
     values[RESULT] = number(found->result, found->result_size);

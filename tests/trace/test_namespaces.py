@@ -15,11 +15,21 @@ from typing import Final
 import pytest
 
 from bothends.socket_table.owners import netns_inode, netns_name
-from bothends.trace.capture.packets import RawPacket
+from bothends.trace.capture.packets import RawPacket, parse_packet
 from bothends.trace.capture.schedule import LOOKS, LookSchedule
 from bothends.trace.capture.sightings import HOLD, SightingJoiner
 from bothends.trace.capture.strace import CallEnded, StraceParser
-from bothends.trace.model import Call, Packet, Trace
+from bothends.trace.correlation.correlator import Correlator
+from bothends.trace.correlation.timeline import Timeline
+from bothends.trace.model import (
+    Call,
+    Packet,
+    Point,
+    Socket,
+    SocketAddress,
+    Trace,
+    TracedProcess,
+)
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT
 from tests.tools import find_tool, needs_tool
@@ -366,3 +376,28 @@ def test_sockets_of_another_network_namespace_are_shown_with_its_name() -> None:
         process.communicate(b"\n")
     assert f"in net:[{inode}]" in table
     assert [each["namespace"] for each in json.loads(listed)] == [f"net:[{inode}]"]
+
+
+@pytest.mark.parametrize(
+    ("interface", "listener"), [("veth in a", 1), ("veth in b", 2), ("lo in b", 2), ("lo", 1)]
+)
+def test_listener_of_the_namespace_in_which_a_packet_arrives_gets_it(interface: str, listener: int) -> None:
+    trace = Trace()
+    correlator = Correlator(trace, Timeline())
+    for number, namespace in ((1, "a"), (2, "b")):
+        trace.processes[number] = TracedProcess(number, number, f"server {number}", namespace=namespace)
+        socket = Socket(number, "inet", "stream", local=SocketAddress("0.0.0.0", 7000), is_listener=True)
+        trace.sockets[number] = socket
+        correlator.add(
+            Point(Call(number, number, number, "listen", number, number, socket=number), is_end=True)
+        )
+    if interface == "lo":
+        trace.processes[1].namespace = ""
+    packet = parse_packet(tcp_packet(CLIENT, SERVER), 9, 9, "eth0 in c" if " in " in interface else "lo")
+    assert packet is not None
+    if interface.startswith("lo"):
+        packet.interface = interface
+    else:
+        packet.reaches = interface
+    _, receiver = correlator.sockets_of(packet)
+    assert receiver is trace.sockets[listener]

@@ -7,10 +7,11 @@ other addresses, and each packet is seen when it is sent, and when it arrives or
 from __future__ import annotations
 
 import collections
+import math
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Self
 
 from bothends.errors import BothendsError, SystemCallFailed
@@ -103,6 +104,13 @@ class ImpairedPath:
     def count_dropped(self) -> int:
         """Return 0: every packet passes through this process."""
         return 0
+
+    def prepare(self, _words: Iterable[str], /) -> None:
+        """Do nothing."""
+
+    def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
+        """Return infinity: the network is known."""
+        return math.inf
 
     def filter_ports(self, ports: Collection[int] | None) -> None:
         """Do nothing."""

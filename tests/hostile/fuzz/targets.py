@@ -50,6 +50,7 @@ from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.strace import StraceParser
 from bothends.trace.model import Call, Trace
+from bothends.trace.protocols.table import said
 from bothends.trace.rendering import explain
 from tests.hostile.fuzz.blocks import pack
 from tests.hostile.fuzz.fuzzer import Target
@@ -205,6 +206,11 @@ def strace(data: bytes) -> None:
         if isinstance(point.event, Call):
             explain.explain_call(point.event, trace)
             explain.named_arguments(point.event)
+
+
+def protocols(data: bytes) -> None:
+    for size in (len(data), len(data) + 1000):
+        assert said(data, size).text.isprintable()
 
 
 def run(*words: str) -> str:
@@ -448,6 +454,7 @@ TARGETS: Final = [
     Target("framing", framing, max_size=400),
     Target("proxy", proxy, (ProxyHeaderError,), max_size=20 << 10),
     Target("strace", strace, runs=20),
+    Target("protocols", protocols, max_size=600),
     Target("traces", traces, mutate=mutate_json_lines, max_size=256 << 10, runs=8),
     Target("blocks", blocks, mutate=mutate_json_lines, max_size=256 << 10, runs=12),
     Target("results", results, mutate=mutate_json, max_size=256 << 10, runs=30),

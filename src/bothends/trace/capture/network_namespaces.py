@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import select
@@ -100,9 +101,9 @@ class NamespaceCapture:
 
     def prepare(self, words: Iterable[str]) -> None:
         """Capture in the namespaces that a command line names, as `ip netns exec NAME` does."""
-        for word in words:
-            path = NAMED_NAMESPACES / word
-            if word and "/" not in word and path.exists():
+        with contextlib.suppress(OSError):  # none has a name, or it has just been deleted
+            wanted = set(words)
+            for path in [each for each in NAMED_NAMESPACES.iterdir() if each.name in wanted]:
                 inode = path.stat().st_ino
                 if inode != self._own_inode and inode not in self._others:
                     self._add(inode, path)

@@ -344,7 +344,7 @@ def split_lines_in_python(data: bytes) -> Iterator[bytes | DataMoved]:
         pid, seconds, fraction, name, number, label, moved, rest, result, whole, part = found.groups()
         at = int(seconds + fraction)
         yield DataMoved(
-            int(pid), at, _NAMES[name], int(number), label.decode(),
+            int(pid), at, _NAMES[name], int(number), label.decode("ascii", "replace"),
             bytes.fromhex(moved.replace(b"\\x", b"").decode()), rest.decode(), int(result),
             at + int(whole + part),
         )  # fmt: skip

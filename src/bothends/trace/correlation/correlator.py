@@ -85,6 +85,7 @@ class Correlator:
         self._bound_by_port: dict[int, dict[int, None]] = {}  # listeners and datagram sockets, by port
         self._watched_addresses: dict[SocketAddress, None] = {}
         self._remote_ports: set[int] = set()  # the ports of connect() and sendto()
+        self._binders: dict[int, int] = {}  # the process that bound a socket, by socket
         # NAT: the ends of a connection as they are seen later on the way, and the ends where it begins.
         self._translated: dict[Ends, Ends] = {}
         self._translations: dict[Ends, Ends] = {}  # the other way round
@@ -150,8 +151,12 @@ class Correlator:
         )
 
     def _bound_socket(self, packet: Packet, address: SocketAddress) -> Socket | None:
+        """Return the listener, or the datagram socket, at one end of a packet.
+
+        Network namespaces may have the same address: then that counts in which the packet was seen.
+        """
         kind = "stream" if packet.protocol == "tcp" else "datagram"
-        found = None
+        exact, wildcard = list[Socket](), list[Socket]()
         for number in self._bound_by_port.get(address.port or 0, ()):
             socket = self._trace.sockets.get(number)
             if (
@@ -162,10 +167,18 @@ class Correlator:
             ):
                 continue
             if socket.local == address:
-                return socket
-            if socket.local.is_wildcard:
-                found = socket
-        return found
+                exact.append(socket)
+            elif socket.local.is_wildcard:
+                wildcard.append(socket)
+        found = exact + wildcard[::-1]
+        if len(found) > 1:
+            seen_at = packet.reaches if packet.reaches and address == packet.destination else packet.interface
+            namespace = seen_at.partition(" in ")[2]
+            for socket in found:
+                process = self._trace.processes.get(self._binders.get(socket.number, 0))
+                if process is not None and process.namespace == namespace:
+                    return socket
+        return found[0] if found else None
 
     def add_translation(self, begins: Ends, arrives: Ends) -> None:
         """Note that NAT translates the ends of a connection: they are those of one connection."""
@@ -268,6 +281,9 @@ class Correlator:
                 self._on_accept(call, accepted)
         elif call.name in ("close", "shutdown") and not is_end:
             self._on_close(call, socket)
+        elif call.name in ("bind", "listen"):
+            trim_oldest(self._binders, MAX_STREAMS)
+            self._binders[socket.number] = call.process
         elif call.name in SENDING:
             if socket.kind == "stream":
                 self._on_send(call, socket, is_end)

@@ -12,6 +12,7 @@ _TYPES: Final = {
 }  # fmt: skip
 _CODES: Final = {1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 _IN: Final = 1
+_ONE: Final = b"\0\1"  # the number of questions
 _OPT: Final = 41
 _A, _AAAA = 1, 28
 
@@ -24,10 +25,12 @@ class _Record(NamedTuple):
 
 def recognise(data: bytes, size: int) -> str:
     """Return the query or the reply that bytes are; "" if they are none."""
-    if len(data) == size and 17 <= size <= 4096:
-        if size > 19 and int.from_bytes(data[:2], "big") == size - 2 and (text := _message(data[2:])):
-            return text
-        return _message(data)
+    if len(data) != size or not 17 <= size <= 4096:
+        return ""
+    if data[4:6] == _ONE and (text := _message(data)):
+        return text
+    if size > 19 and data[6:8] == _ONE and int.from_bytes(data[:2], "big") == size - 2:
+        return _message(data[2:])
     return ""
 
 

@@ -14,19 +14,24 @@ from bothends.trace.protocols import dns, http1, resp, smtp, tls
 
 
 class Recogniser(NamedTuple):
-    """A protocol: what its bytes say. `is_text`: a row that shows the bytes says it already."""
+    """A protocol: what its bytes say.
+
+    `is_text`: a row that shows the bytes says it already. `first`: what its first byte may be; b"" for any.
+    """
 
     recognise: Callable[[bytes, int], str]  # of the first bytes, and how many there are
     is_text: bool
+    first: bytes = b""
 
 
 PROTOCOLS: Final = {
-    "HTTP/1": Recogniser(http1.recognise, is_text=True),
-    "TLS": Recogniser(tls.recognise, is_text=False),
-    "RESP": Recogniser(resp.recognise, is_text=False),
-    "SMTP": Recogniser(smtp.recognise, is_text=True),
+    "HTTP/1": Recogniser(http1.recognise, is_text=True, first=b"GHPDCOT"),
+    "TLS": Recogniser(tls.recognise, is_text=False, first=bytes(range(20, 24))),
+    "RESP": Recogniser(resp.recognise, is_text=False, first=b"*$+-"),
+    "SMTP": Recogniser(smtp.recognise, is_text=True, first=b"EHLMRehlmr2"),
     "DNS": Recogniser(dns.recognise, is_text=False),
 }
+_RECOGNISERS: Final = tuple(PROTOCOLS.values())
 _SHORTEST: Final = 4  # bytes
 
 
@@ -48,7 +53,8 @@ def said(data: bytes, size: int) -> Said:
 # The same bytes are shown when they are sent, in a packet, and when they are received.
 @functools.lru_cache(maxsize=1024)
 def _said(data: bytes, size: int) -> Said:
-    for each in PROTOCOLS.values():
-        if text := each.recognise(data, size):
+    first = data[0]
+    for each in _RECOGNISERS:
+        if (not each.first or first in each.first) and (text := each.recognise(data, size)):
             return Said(text, each.is_text)
     return _NOTHING

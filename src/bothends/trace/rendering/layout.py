@@ -467,7 +467,7 @@ class Layout:
             send = self._trace.event(link.cause)
             if link.kind != "reaches" or not isinstance(send, Call):
                 continue
-            sender, receiver = self._lane_index(send.process), self._lane_index(call.process)
+            sender, receiver = self._last_lane(send.process), self._lane_index(call.process)
             if sender is not None and receiver is not None and sender != receiver:
                 text = formatting.quoted(call.data, call.size)
                 yield self._row(None, (), call, Arrow(sender, receiver, text, "data"))
@@ -585,8 +585,15 @@ class Layout:
         lane = self._lane_of_socket(socket)
         if lane is not None or not packet.reaches:
             return lane
-        last_lane = self._lanes_of_ended.get(self._owners.get(socket or 0, 0))
-        return last_lane if last_lane is not None and self._lanes[last_lane] is None else None
+        return self._last_lane(self._owners.get(socket or 0, 0))
+
+    def _last_lane(self, process: int) -> int | None:
+        """Return the lane of a process; of one that has ended, while no other process has it."""
+        lane = self._lane_index(process)
+        if lane is not None:
+            return lane
+        last = self._lanes_of_ended.get(process)
+        return last if last is not None and self._lanes[last] is None else None
 
     # Rows
 
