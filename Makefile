@@ -17,11 +17,11 @@ INSTALLED := .venv/installed
 READY := .venv/ready
 # Errors only: a pip configuration of a machine prints warnings that have nothing to do with the set-up.
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
-SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
+SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/trace/* native/bpf/*)
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples release docs/reference setup.py)
-C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
+C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/trace/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
 
 # Python keeps compiled modules: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
