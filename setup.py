@@ -73,10 +73,11 @@ def has_libbpf() -> bool:
     return checked.returncode == 0
 
 
-def without_dwarf(elf: bytes) -> bytes:
-    """Return a 64-bit ELF file with zeros for DWARF's sections, which compress well in a wheel (elf(5)).
+def without_debug_data(elf: bytes) -> bytes:
+    """Return a 64-bit ELF file with zeros for what libbpf does not need, which compress well (elf(5)).
 
-    clang writes them beside BTF, and libbpf reads BTF only.
+    That is DWARF, which clang writes beside BTF; and of .BTF.ext the lines of source, which a log of the
+    kernel's verifier would show, with the relocations of that section, which libbpf ignores.
     """
     data = bytearray(elf)
     order = "<" if data[5] == 1 else ">"
@@ -85,8 +86,15 @@ def without_dwarf(elf: bytes) -> bytes:
     sections = [struct.unpack_from(f"{order}IIQQQQ", data, table + size * index) for index in range(count)]
     for name, _, _, _, offset, length in sections:
         start = sections[names][4] + name
-        if bytes(data[start : data.index(0, start)]).startswith((b".debug_", b".rel.debug_")):
-            data[offset : offset + length] = bytes(length)
+        title = bytes(data[start : data.index(0, start)])
+        if title == b".BTF.ext":
+            # struct btf_ext_header: hdr_len, then offset and length of func_info and of line_info.
+            header, _, _, begin, lines = struct.unpack_from(f"{order}5I", data, offset + 4)
+            struct.pack_into(f"{order}I", data, offset + 20, 0)
+            offset, length = offset + header + begin, lines
+        elif not title.startswith((b".debug_", b".rel.debug_", b".rel.BTF.ext")):
+            continue
+        data[offset : offset + length] = bytes(length)
     return bytes(data)
 
 
@@ -122,7 +130,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
                 str(compiled),
             ]
         )
-        data = without_dwarf(compiled.read_bytes())
+        data = without_debug_data(compiled.read_bytes())
         numbers = ",".join(map(str, data))
         embedded.write_text(
             '#include "object.h"\n'

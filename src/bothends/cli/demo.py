@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
+from pathlib import Path
 
 import click
 
@@ -37,10 +40,18 @@ def demo() -> None:
                     _print(f"  {styled('server', 'good', sys.stdout)}  {escape(reply)}", "")
     _print("", "")
     _print("Both ends are closed, both ports are free. To do it by hand, in two terminals:", "")
-    _print(
-        f"  {styled('.venv/bin/bothends serve upper tcp://:12000 udp://:12000', 'strong', sys.stdout)}", ""
-    )
-    _print(f"  {styled('.venv/bin/bothends connect tcp://127.0.0.1:12000', 'strong', sys.stdout)}", "")
+    for arguments in ("serve upper tcp://:12000 udp://:12000", "connect tcp://127.0.0.1:12000"):
+        _print(f"  {styled(f'{_own_name()} {arguments}', 'strong', sys.stdout)}", "")
+
+
+def _own_name() -> str:
+    """Return what to type for this program: its name if PATH finds it, else the path as it was called."""
+    program = Path(sys.argv[0])
+    found = shutil.which("bothends")
+    if program.name != "bothends" or (found is not None and Path(found).resolve() == program.resolve()):
+        return "bothends"
+    path = program.absolute()
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _print(text: str, note: str) -> None:
