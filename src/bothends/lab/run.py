@@ -47,9 +47,10 @@ from bothends.lab.messages import (
 )
 from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
+from bothends.lab.source_lines.addresses import AUDITOR, build_command, parse_table, table_command
 from bothends.lab.source_lines.records import HOOK, LineRecords
 from bothends.osutil.scratch import scratch_folder
-from bothends.source_programs import find_file_recipe
+from bothends.source_programs import Recipe, find_file_recipe
 from bothends.trace.capture.packets import Capture, PacketSource
 from bothends.trace.capture.tracees import TracedProgram, split_words
 from bothends.trace.findings import run_rules
@@ -62,6 +63,7 @@ LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, fi
 _BUILD_LIMITS: Final = SandboxLimits(memory=1 << 30, processes=256, disk=64 << 20, files=4096, cpu=60)
 _BUILD_TIMEOUT: Final = 60.0  # seconds
 _MAX_BUILD_OUTPUT: Final = 64 << 10  # bytes
+_MAX_TABLE: Final = 4 << 20  # bytes of the lines of a compiled program
 _MAX_PROBLEMS: Final = 100
 _MAX_POINTS: Final = 60_000  # of the trace of a run
 _MAX_DESCRIPTORS: Final = 512
@@ -189,14 +191,7 @@ class Run:
         for command in recipe.build:
             if not self._build(number, program, command, own):
                 return False
-        lines = None
-        environment: dict[str, str] = {}
-        if recipe.language == "Python":
-            hook = own / ".lab"
-            hook.mkdir()
-            (hook / HOOK.name).write_bytes(HOOK.read_bytes())
-            lines = LineRecords()
-            environment = lines.variables(program.file, str(hook))
+        lines, environment = self._report_lines(program, recipe, own)
         # The short name, as a student types it: it is in tracebacks.
         argv = [program.file if word == str(file) else word for word in recipe.run]
         self._programs.append(
@@ -204,10 +199,42 @@ class Run:
         )
         return True
 
+    def _report_lines(
+        self, program: Program, recipe: Recipe, folder: Path
+    ) -> tuple[LineRecords | None, dict[str, str]]:
+        """Let a program report its lines. Returns: its records, and variables of its environment."""
+        hook = folder / ".lab"
+        if recipe.language == "Python":
+            hook.mkdir()
+            (hook / HOOK.name).write_bytes(HOOK.read_bytes())
+            lines = LineRecords()
+            return lines, lines.variables(program.file, str(hook))
+        if recipe.language in ("C", "C++"):
+            hook.mkdir()
+            library = hook / AUDITOR.with_suffix(".so").name
+            library.with_suffix(".c").write_bytes(AUDITOR.read_bytes())
+            _, status = self._run_tool(build_command(recipe.build[0][0], library), folder)
+            table, _ = self._run_tool(table_command(recipe.run[0]), folder, _MAX_TABLE)
+            if status == 0 and table:
+                lines = LineRecords(parse_table(table.decode("utf-8", "replace"), program.file))
+                return lines, lines.audit_variables(program.file, str(library))
+        return None, {}
+
     def _build(self, number: int, program: Program, command: tuple[str, ...], folder: Path) -> bool:
+        text, status = self._run_tool(command, folder)
+        shown = escape_controls(text.decode("utf-8", "replace"))
+        shown = shown.replace(f"{folder}/", "")
+        if shown or status:
+            problems = list(_problems(shown, program.file))
+            self._replies.send(Built(number, status == 0, shown or f"status {status}", problems))
+        return status == 0
+
+    def _run_tool(
+        self, command: tuple[str, ...], folder: Path, max_output: int = _MAX_BUILD_OUTPUT
+    ) -> tuple[bytes, int]:
+        """Run a compiler, or another tool, in the sandbox. Returns: its output and its status."""
         sandbox = replace(self._sandbox, limits=_BUILD_LIMITS, folder=folder)
         start = sandbox.prepare(command, folder, cwd=folder, build=True)
-        text, status = b"", 0
         try:
             with subprocess.Popen(
                 start.command,
@@ -219,17 +246,11 @@ class Run:
                 pass_fds=start.inherited,
                 start_new_session=True,
             ) as process:
-                text, status = _read_bounded(process)
+                return _read_bounded(process, max_output)
         finally:
             os.close(start.plan)
             if start.group is not None:
                 start.group.remove()
-        shown = escape_controls(text.decode("utf-8", "replace"))
-        shown = shown.replace(f"{folder}/", "")
-        if shown or status:
-            problems = list(_problems(shown, program.file))
-            self._replies.send(Built(number, status == 0, shown or f"status {status}", problems))
-        return status == 0
 
 
 def _client_adder(session: TraceSession):  # type: ignore[no-untyped-def]
@@ -239,20 +260,20 @@ def _client_adder(session: TraceSession):  # type: ignore[no-untyped-def]
     return add
 
 
-def _read_bounded(process: subprocess.Popen[bytes]) -> tuple[bytes, int]:
+def _read_bounded(process: subprocess.Popen[bytes], max_output: int) -> tuple[bytes, int]:
     """Return the output of a compiler, and its status. Kills one that takes too long or writes too much."""
     import select
 
     assert process.stdout is not None
     deadline, text = time.monotonic() + _BUILD_TIMEOUT, b""
     try:
-        while (left := deadline - time.monotonic()) > 0 and len(text) < _MAX_BUILD_OUTPUT:
+        while (left := deadline - time.monotonic()) > 0 and len(text) < max_output:
             if select.select([process.stdout], [], [], left)[0]:
                 data = os.read(process.stdout.fileno(), 65_536)
                 if not data:
                     return text, process.wait()
                 text += data
-        return text[:_MAX_BUILD_OUTPUT] + b"\nended: it took too long, or wrote too much\n", 1
+        return text[:max_output] + b"\nended: it took too long, or wrote too much\n", 1
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
