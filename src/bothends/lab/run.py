@@ -47,7 +47,14 @@ from bothends.lab.messages import (
 )
 from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
-from bothends.lab.source_lines.addresses import AUDITOR, build_command, parse_table, table_command
+from bothends.lab.source_lines.addresses import (
+    AUDITOR,
+    JAVA_AGENT,
+    build_command,
+    java_headers,
+    parse_table,
+    table_command,
+)
 from bothends.lab.source_lines.records import HOOK, LineRecords
 from bothends.osutil.scratch import scratch_folder
 from bothends.source_programs import Recipe, find_file_recipe
@@ -191,9 +198,10 @@ class Run:
         for command in recipe.build:
             if not self._build(number, program, command, own):
                 return False
-        lines, environment = self._report_lines(program, recipe, own)
+        lines, environment, options = self._report_lines(program, recipe, own)
         # The short name, as a student types it: it is in tracebacks.
-        argv = [program.file if word == str(file) else word for word in recipe.run]
+        words = [program.file if word == str(file) else word for word in recipe.run]
+        argv = [words[0], *options, *words[1:]]
         self._programs.append(
             SandboxedProgram(number, role, [*argv, *arguments], own, scratch, lines, environment)
         )
@@ -201,24 +209,36 @@ class Run:
 
     def _report_lines(
         self, program: Program, recipe: Recipe, folder: Path
-    ) -> tuple[LineRecords | None, dict[str, str]]:
-        """Let a program report its lines. Returns: its records, and variables of its environment."""
+    ) -> tuple[LineRecords | None, dict[str, str], tuple[str, ...]]:
+        """Let a program report its lines. Returns: records, environment, and options of its interpreter."""
         hook = folder / ".lab"
         if recipe.language == "Python":
             hook.mkdir()
             (hook / HOOK.name).write_bytes(HOOK.read_bytes())
             lines = LineRecords()
-            return lines, lines.variables(program.file, str(hook))
+            return lines, lines.variables(program.file, PYTHONPATH=str(hook)), ()
         if recipe.language in ("C", "C++"):
-            hook.mkdir()
-            library = hook / AUDITOR.with_suffix(".so").name
-            library.with_suffix(".c").write_bytes(AUDITOR.read_bytes())
-            _, status = self._run_tool(build_command(recipe.build[0][0], library), folder)
+            library = self._build_library(AUDITOR, recipe.build[0][0], hook)
             table, _ = self._run_tool(table_command(recipe.run[0]), folder, _MAX_TABLE)
-            if status == 0 and table:
+            if library is not None and table:
                 lines = LineRecords(parse_table(table.decode("utf-8", "replace"), program.file))
-                return lines, lines.audit_variables(program.file, str(library))
-        return None, {}
+                return lines, lines.variables(program.file, LD_AUDIT=str(library)), ()
+        if recipe.language == "Java" and recipe.build and (headers := java_headers()):
+            library = self._build_library(JAVA_AGENT, "cc", hook, headers)
+            if library is not None:
+                lines = LineRecords()
+                return lines, lines.variables(program.file), (f"-agentpath:{library}",)
+        return None, {}, ()
+
+    def _build_library(
+        self, source: Path, compiler: str, folder: Path, headers: tuple[Path, ...] = ()
+    ) -> Path | None:
+        """Compile code that reports lines. Returns: the library, or None."""
+        folder.mkdir()
+        library = folder / source.with_suffix(".so").name
+        library.with_suffix(".c").write_bytes(source.read_bytes())
+        _, status = self._run_tool(build_command(compiler, library, headers), folder)
+        return library if status == 0 else None
 
     def _build(self, number: int, program: Program, command: tuple[str, ...], folder: Path) -> bool:
         text, status = self._run_tool(command, folder)

@@ -1,4 +1,4 @@
-"""Make lines of the addresses that a compiled program reports, by the table that the compiler has added.
+"""Build the code that reports lines in a compiled program, and make lines of the addresses that it reports.
 
     readelf -W --debug-dump=decodedline PROGRAM
     server.c    13    0x1201    x
@@ -10,20 +10,34 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 AUDITOR: Final = Path(__file__).with_name("library_calls.c")
 """The auditing library, to be compiled for each run: it must fit the C library of the machine."""
 
+JAVA_AGENT: Final = Path(__file__).with_name("java_lines.c")
+"""The agent of the JVM, the same."""
+
 _ENTRY: Final = re.compile(r"(?:.*/)?(\S+?):? +(\d+|-) +(0x[0-9a-f]{1,8})(?:\[\d+\])?(?: |$)")
 _MAX_ENTRIES: Final = 100_000
 
 
-def build_command(compiler: str, library: Path) -> tuple[str, ...]:
-    """Return the command that compiles the auditing library."""
-    return compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(library.with_suffix(".c"))
+def build_command(compiler: str, library: Path, headers: Iterable[Path] = ()) -> tuple[str, ...]:
+    """Return the command that compiles a library whose source stands beside it."""
+    folders = (f"-I{each}" for each in headers)
+    return compiler, "-shared", "-fPIC", "-O1", *folders, "-o", str(library), str(library.with_suffix(".c"))
+
+
+def java_headers() -> tuple[Path, ...]:
+    """Return the folders with jvmti.h; empty if there is none, or no C compiler."""
+    compiler = shutil.which("javac")
+    if compiler is None or shutil.which("cc") is None:
+        return ()
+    folder = Path(compiler).resolve().parents[1] / "include"
+    return (folder, folder / "linux") if (folder / "jvmti.h").exists() else ()
 
 
 def table_command(program: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Read which line a program executed at a time, from the memory that code in it writes to.
 
-That is `sitecustomize.py` in a Python program, and `library_calls.c` in one in C.
+That is `sitecustomize.py` in a Python program, `library_calls.c` in one in C, `java_lines.c` in one in Java.
 
     region:  count (8 bytes), in use (8 bytes), records; number N is in place N modulo their number
     record:  time (8 bytes, nanoseconds since 1970), thread (4 bytes), line (4 bytes; 0: none of its own)
@@ -57,13 +57,9 @@ class LineRecords:
         self._threads: dict[int, _Thread] = {}
         self._known_since = 0  # of earlier times nothing is known
 
-    def variables(self, file: str, folder: str) -> dict[str, str]:
-        """Return the environment of a Python program. `folder`: where it sees `sitecustomize.py`."""
-        return {VARIABLE: f"{self.descriptor} {_SIZE} {_REGIONS} {file}", "PYTHONPATH": folder}
-
-    def audit_variables(self, file: str, library: str) -> dict[str, str]:
-        """Return the environment of a program in C. `library`: where it sees the auditing library."""
-        return {VARIABLE: f"{self.descriptor} {_SIZE} {_REGIONS} {file}", "LD_AUDIT": library}
+    def variables(self, file: str, **others: str) -> dict[str, str]:
+        """Return the environment of the program: what the code in it needs, and the `others`."""
+        return {VARIABLE: f"{self.descriptor} {_SIZE} {_REGIONS} {file}", **others}
 
     def line_at(self, thread: int, at: int) -> int | None:
         """Return the line that a thread executed at a time (nanoseconds); None if that is not known.
