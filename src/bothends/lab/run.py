@@ -60,6 +60,7 @@ from bothends.osutil.scratch import scratch_folder
 from bothends.source_programs import Recipe, find_file_recipe
 from bothends.trace.capture.packets import Capture, PacketSource
 from bothends.trace.capture.tracees import TracedProgram, split_words
+from bothends.trace.comparison import sequence
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
@@ -74,6 +75,7 @@ _MAX_TABLE: Final = 4 << 20  # bytes of the lines of a compiled program
 _MAX_PROBLEMS: Final = 100
 _MAX_POINTS: Final = 60_000  # of the trace of a run
 _MAX_DESCRIPTORS: Final = 512
+_MAX_STEPS: Final = 4_000  # for a comparison
 # gcc, clang and rustc's short form: FILE:LINE:COLUMN: SEVERITY: TEXT. javac: FILE:LINE: SEVERITY: TEXT.
 _PROBLEM: Final = re.compile(r"[^\s:]*?([\w-]+\.\w+):(\d+):(?:\d+:)? ((?:fatal )?error|warning|note):? (.*)")
 
@@ -164,7 +166,14 @@ class Run:
         waits = picture.waits_at_end() if self._trace.ended_by else []
         reason = "the time limit" if session.reached_time_limit else "Stop" if session.stopped_by else ""
         self._replies.send(
-            Ended(reason, [finding_to_json(each) for each in findings], waits, notes, round(seconds, 3))
+            Ended(
+                reason,
+                [finding_to_json(each) for each in findings],
+                waits,
+                notes,
+                round(seconds, 3),
+                sequence(self._trace)[:_MAX_STEPS],
+            )
         )
 
     def _report_exits(

@@ -4,6 +4,7 @@
     GET /static/...  its files
     GET /begin       what the page starts with: examples, starters, languages, limits, an opened file
     POST /export/... a file of the lab, as a page that replays its run, or as a picture
+    POST /compare    two runs, aligned (`comparing.py`)
     /socket          requests and replies of `messages.py`
 
 A page has one run at a time. When it is closed, its run ends.
@@ -32,6 +33,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bothends.errors import SystemCallFailed, Unavailable
 from bothends.lab import recording
 from bothends.lab.beginnings import beginnings
+from bothends.lab.comparing import respond_to_comparison
 from bothends.lab.guard import Guard
 from bothends.lab.messages import MAX_REQUEST, Failed, Start, decode_request, encode
 from bothends.lab.runs import RunPool, RunProcess
@@ -73,6 +75,7 @@ class Lab:
                 Route("/", self._page),
                 Route("/begin", self._begin),
                 Route("/export/{kind}", self._export, methods=["POST"]),
+                Route("/compare", respond_to_comparison, methods=["POST"]),
                 WebSocketRoute("/socket", self._socket),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ],
