@@ -17,7 +17,7 @@ READY := .venv/ready
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
-C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
+C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c src/bothends/lab/source_lines/*.c)
 
 # Python keeps compiled modules: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE

@@ -20,6 +20,9 @@ let beganAt = 0;
 let problem = "";
 let lesson = "";  // that the programs are of
 let record = null;  // of the run: what its replies have said
+const MAX_RUNS = 8;  // that are kept for a comparison, the newest
+const runs = [];  // { number, time, state, ...record }
+let runCount = 0;
 
 const viewer = new RunViewer(byId("picture"), {
   empty: "Press Run. The calls of all programs and the packets between them appear here as they happen.",
@@ -119,7 +122,7 @@ for (const kind of ["server", "client"]) {
 function clearRun() {
   problem = "";
   beganAt = 0;
-  record = { roles: views.map((view) => view.role), rows: [], events: {}, sockets: {}, began: 0, output: [], ended: null };
+  record = { roles: views.map((view) => view.role), rows: [], events: {}, sockets: {}, began: 0, output: [], ended: null, state: currentState() };
   for (const view of views) view.clear();
   viewer.clear(record.roles);
 }
@@ -192,11 +195,15 @@ const handlers = {
     view.setRunning(false);
     view.mark("line-current", null);
   },
-  ended({ reason, findings, waits, notes, seconds }) {
+  ended({ reason, findings, waits, notes, seconds, steps }) {
     viewer.showWaits(waits);
     viewer.showFindings(findings, notes);
-    if (record) record.ended = { reason, findings, waits, notes, seconds };
+    if (record) record.ended = { reason, findings, waits, notes, seconds, steps };
     if (record && !record.rows.length) record = null;
+    if (record && !record.number) {
+      runs.push(Object.assign(record, { number: runCount += 1, time: new Date().toLocaleTimeString() }));
+      if (runs.length > MAX_RUNS) runs.shift();
+    }
     const count = findings.length ? `, ${findings.length} finding${findings.length > 1 ? "s" : ""}` : "";
     if (problem) end(problem, "failed");
     else if (reason) end(`ended by ${reason} after ${seconds.toFixed(1)} s${count}`, "waiting");
@@ -250,6 +257,9 @@ const lab = {
   setPrograms: (programs) => setPrograms(programs),
   show: (name) => show(name),  // another view
   run: () => run(),
+  runWithAnotherSeed() { path.set({ ...path.get(), seed: path.get().seed + 1 }); saveDraft(); run(); },
+  runs: () => runs,  // the last runs, the newest last
+  openRun(run) { openState({ ...run.state, run }); show("run"); },
   isRunning: () => isRunning,
   limits: () => limits,
   timeline: (place, onSelect, label) => new Timeline(place, onSelect, label),
@@ -279,7 +289,11 @@ function openState(state) {
 
 new Keeper({
   state: currentState,
-  run: () => lab.record(),
+  run() {
+    if (!lab.record()) return null;
+    const { roles, rows, events, sockets, began, output, ended } = record;
+    return { roles, rows, events, sockets, began, output, ended };
+  },
   onOpen: openState,
   onPrograms: setPrograms,
   say,
