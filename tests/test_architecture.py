@@ -34,6 +34,7 @@ RANKS = {
     "escaping": 0,
     "http1": 0,
     "suggest": 0,
+    "install_hints": 0,
     "hexdump": 0,
     "source_programs": 1,
     "osutil": 1,
@@ -61,6 +62,7 @@ RANKS = {
     "testing": 4,
     "attack": 5,
     "lab": 5,
+    "pytest_plugin": 5,
     "cli": 6,
     "__main__": 6,
 }

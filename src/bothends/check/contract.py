@@ -19,7 +19,9 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+
+import msgspec
 
 from bothends import suggest
 from bothends.check.contract_code import CodeOracle, ModuleFolder, load_function
@@ -40,21 +42,11 @@ from bothends.check.scenes.sources import make_sources
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
 from bothends.check.scenes.steps import ExpectSame, SendTexts, Step
 from bothends.check.scenes.template import TextError, TextSources, TextTemplate
-from bothends.errors import ConfigurationError, MessageTooLong, Unavailable, UnknownName
+from bothends.errors import ConfigurationError, MessageTooLong, UnknownName
 from bothends.escaping import escape_text
 from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
 from bothends.services import registry
 from bothends.textfile import parse_toml, read_text
-
-if TYPE_CHECKING:
-    import msgspec
-else:
-    try:
-        import msgspec
-    except ImportError as error:
-        raise Unavailable(
-            "read", "contracts", hint="pip install 'bothends[check]'", reason="msgspec is not installed"
-        ) from error
 
 BUILTIN_DIR: Final = Path(__file__).parent / "contracts"
 MAX_UDP_PAYLOAD: Final = 65_507  # bytes: 65,535 minus the headers of IPv4 and UDP (RFC 791, RFC 768)
@@ -167,7 +159,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The byte order of the length, by default network byte order."""
 
     message_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
-    """The size of each message in bytes, with `fixed`; shorter texts of scenes end with NUL bytes."""
+    """The size of each message in bytes, with `fixed`; shorter texts of scenes end with `message_padding`."""
+
+    message_padding: Literal["\0", " "] = "\0"
+    """What fills shorter texts of scenes, with `fixed`: NUL bytes or spaces."""
 
     persistent: bool = True
     """A connection carries any number of exchanges, and the client closes it; false: one exchange, and the
@@ -247,7 +242,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             case "length":
                 return LengthPrefixed(self.length_bytes, 1 << 30, self.length_order)
             case "fixed":
-                return FixedSize(self.message_bytes)
+                return FixedSize(self.message_bytes, self.message_padding.encode())
             case "headers":
                 return HeaderFraming()
         return None
@@ -485,6 +480,7 @@ _FRAMING_KEYS: Final = {
     "length_bytes": "length",
     "length_order": "length",
     "message_bytes": "fixed",
+    "message_padding": "fixed",
 }
 
 

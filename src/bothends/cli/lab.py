@@ -88,15 +88,14 @@ def lab(
     With --class, each browser that opens the address is a student, whose programs have smaller limits and
     whose runs wait for their turn. Only with --host can other machines reach it.
 
-    Exit status: 2 if FILE is not a file of the lab, 69 if there is no sandbox, no strace, or the packages of
-    the extra `lab` are missing; 1 if a lesson fails its test.
+    Exit status: 2 if FILE is not a file of the lab, 69 if there is no sandbox or no strace; 1 if a lesson
+    fails its test.
     """
     import asyncio
     import os
     import signal
     from collections.abc import Callable
 
-    from bothends.errors import Unavailable
     from bothends.trace.capture.tracees import find_strace
 
     given = {"--host": host, "--tls-cert": tls_cert, "--tls-key": tls_key, "--state": state,
@@ -109,13 +108,9 @@ def lab(
         raise UsageError("--page and --svg need a FILE that has a run")
     if not (page or svg):
         find_strace()
-    try:
-        from bothends.lab import server
-        from bothends.lab.classroom import Classroom, default_folder
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            "serve", "the lab", reason=f"{error.name} isn't installed", hint="pip install 'bothends[lab]'"
-        ) from error
+    from bothends.lab import server
+    from bothends.lab.classroom import Classroom, default_folder
+
     if test_lessons:
         _test_lessons(lessons)
         return

@@ -50,12 +50,12 @@ from bothends.events import (
     CloseReason,
     DatagramDropped,
     Event,
-    FilteredObserver,
     LoggedTraffic,
     Received,
     RejectReason,
     ServiceFailed,
 )
+from bothends.install_hints import rebuild_command
 from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Conversation, Peer, Service, discard_push
 from bothends.services.loop_guard import LOOP_REJECTION
@@ -75,8 +75,6 @@ Backend: TypeAlias = Literal["io_uring", "epoll"]
 
 BACKEND_VARIABLE: Final = "BOTHENDS_NATIVE"
 
-_NOT_BUILT: Final = "built without the C core, which takes a C compiler and Python's headers"
-
 
 def choose_backend(forced: str) -> tuple[Backend | None, str]:
     """Choose the core's backend on this machine.
@@ -86,7 +84,7 @@ def choose_backend(forced: str) -> tuple[Backend | None, str]:
     Returns: the backend and a phrase that describes it, or None and the reason.
     """
     if _native is None:
-        return None, _NOT_BUILT
+        return None, f"built without the C core; with a C compiler and Python's headers: {rebuild_command()}"
     if forced not in ("", "io_uring", "epoll"):
         return None, f"{BACKEND_VARIABLE} is {forced!r}, not io_uring or epoll"
     if forced == "epoll":
@@ -322,15 +320,15 @@ class NativeLoop(ServerLoop):
     def _can_run_in_c(self) -> bool:
         """Whether conversations can run in C (2 above)."""
         context = self.context
-        is_observed = context.logged_traffic is None and self._observes_messages()
-        return not (is_observed or context.opener or context.service.pushes or context.limits.rate)
+        return not (
+            self._observes_messages() or context.opener or context.service.pushes or context.limits.rate
+        )
 
     def _observes_messages(self) -> bool:
-        """Whether events of messages are needed: to count them, they are not."""
-        log = self.context.logged_traffic
-        if log is not None:
-            return not isinstance(log.observe, FilteredObserver)
-        return self.context.message_observer is not None and self.context.counters is None
+        """Whether events of messages are needed: to count and log them, they are not."""
+        context = self.context
+        is_logged = context.logged_traffic is not None
+        return context.message_observer is not None and context.counters is None and not is_logged
 
     def _choose_core_listeners(self) -> list[Listener]:
         """Return the listeners that the core accepts from (4 above)."""
@@ -447,7 +445,7 @@ class NativeLoop(ServerLoop):
     # Datagrams -----------------------------------------------------------------------------------
 
     def _add_datagram_socket(self, listener: Listener) -> None:
-        """Let the core answer the datagrams of a socket, as DatagramServer does, but without events."""
+        """Let the core answer the datagrams of a socket, as DatagramServer does, without message events."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
         access_control = (
