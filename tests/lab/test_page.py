@@ -38,6 +38,47 @@ def test_pair_is_run_and_each_call_lights_up_its_line(visit: Visit) -> None:
     expect(page.locator(".rows .row.of-line").first).to_have_text(re.compile("accept4"))
 
 
+def test_run_is_stepped_and_played_again_with_the_keyboard(visit: Visit) -> None:
+    page = visit.page
+    visit.run()
+    now = page.locator(".rows li.now")
+    page.locator(".program").nth(0).locator(".CodeMirror").click()
+    page.keyboard.press("Alt+ArrowDown")
+    expect(now).to_have_attribute("aria-current", "true")
+    page.keyboard.press("Alt+ArrowDown")
+    expect(now).to_contain_text("bind(")
+    expect(page.locator(".moment")).to_contain_text("127.0.0.1:12000")
+    # At each row, both programs show where they are.
+    page.locator(".rows li", has_text='recvfrom(4, 1024) = 5 "hello"').first.click()
+    expect(page.locator(".program.server .line-selected")).to_have_count(1)
+    expect(page.locator(".program.client .line-current")).to_have_count(1)
+    expect(page.locator(".moment .figures").first).to_have_text("← 5 sent, 5 received (bytes)")
+    page.keyboard.press("Home")
+    page.select_option(".speed", "10")
+    page.focus(".rows li.now")
+    page.keyboard.press(" ")
+    expect(page.locator(".play")).to_have_attribute("aria-label", "Pause (space)")
+    expect(now).to_contain_text("exit status 0", timeout=LONG)
+    expect(page.locator(".play")).to_have_attribute("aria-label", "Play again (space)")
+    expect(page.locator(".playing")).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_path_is_set_by_sliders_and_programs_are_added(visit: Visit) -> None:
+    page = visit.page
+    page.click("#path > summary")
+    page.fill("#delay", "20")
+    page.fill("#rate", "500")
+    page.keyboard.press("Escape")
+    expect(page.locator("#path > summary")).to_have_text("Path delay 20 ms, rate 500 KB/s, seed 1")
+    visit.run()
+    expect(page.locator(".rows .arrow.sent").first).to_be_attached()
+    page.click("#add-client")
+    expect(page.locator(".program h2")).to_have_text(["server", "client", "client 2"])
+    page.get_by_label("Remove this program").nth(2).click()
+    expect(page.locator(".program h2")).to_have_text(["server", "client"])
+
+
 @pytest.mark.slow
 def test_hang_is_explained_while_it_hangs_and_stopped_by_keyboard(visit: Visit) -> None:
     page = visit.page

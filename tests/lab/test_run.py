@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bothends.lab.beginnings import beginnings
+from bothends.lab.run import _problems
 from bothends.osutil.process_info import descendants
 from tests.lab.running import (
     CAPITALS_CLIENT,
@@ -227,6 +228,26 @@ def test_compiler_errors_stand_at_their_lines(lab: Lab) -> None:
     assert (built["problems"][0]["line"], built["problems"][0]["severity"]) == (2, "error")
     assert "/tmp" not in built["output"]
     assert replies[-1]["reason"] == "a program could not be built"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("client.c:2:10: error: 'x' undeclared", [(2, "error", "'x' undeclared")]),
+        ("/tmp/a/client.c:2:10: fatal error: none.h: No such file", [(2, "error", "none.h: No such file")]),
+        ("client.c:3:5: warning: unused", [(3, "warning", "unused")]),
+        ("client.c:24: undefined reference to `sned'", [(24, "error", "undefined reference to `sned'")]),
+        (
+            "/usr/bin/ld: client.c:24: undefined reference to `a'",
+            [(24, "error", "undefined reference to `a'")],
+        ),
+        ("Client.java:7: error: cannot find symbol", []),
+        ("client.c: In function 'main':", []),
+        ("client.c:24: something else", []),
+    ],
+)
+def test_lines_of_compilers_are_problems(line: str, found: list[tuple[int, str, str]]) -> None:
+    assert [(each.line, each.severity, each.text) for each in _problems(line, "client.c")] == found
 
 
 @needs_tool("cc")

@@ -77,7 +77,11 @@ _MAX_POINTS: Final = 60_000  # of the trace of a run
 _MAX_DESCRIPTORS: Final = 512
 _MAX_STEPS: Final = 4_000  # for a comparison
 # gcc, clang and rustc's short form: FILE:LINE:COLUMN: SEVERITY: TEXT. javac: FILE:LINE: SEVERITY: TEXT.
-_PROBLEM: Final = re.compile(r"[^\s:]*?([\w-]+\.\w+):(\d+):(?:\d+:)? ((?:fatal )?error|warning|note):? (.*)")
+# The linker: FILE:LINE: undefined reference to ...
+_PROBLEM: Final = re.compile(
+    r"(?:\S*ld: )?[^\s:]*?([\w-]+\.\w+):(\d+):(?:\d+:)? (?:((?:fatal )?error|warning|note):? )?"
+    r"((?(3).*|undefined reference to .*))"
+)
 
 
 class _Replies:
@@ -315,7 +319,8 @@ def _problems(text: str, file: str) -> Iterator[Diagnostic]:
         match = _PROBLEM.match(line)
         if match is not None and match[1] == file and found < _MAX_PROBLEMS and len(match[2]) < 8:
             found += 1
-            yield Diagnostic(int(match[2]), match[3].removeprefix("fatal "), match[4][:500])
+            severity = (match[3] or "error").removeprefix("fatal ")
+            yield Diagnostic(int(match[2]), severity, match[4][:500])
 
 
 def _roles(programs: list[Program]) -> list[str]:

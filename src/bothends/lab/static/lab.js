@@ -24,9 +24,13 @@ let runCount = 0;
 
 const viewer = new RunViewer(byId("picture"), {
   empty: "Press Run. The calls of all programs and the packets between them appear here as they happen.",
-  onSelect(event) {
-    for (const view of views)
-      view.mark("line-selected", event && event.program === view.number ? event.line : null, true);
+  onSelect(event, index) {
+    const lines = event ? viewer.linesAt(index) : new Map();
+    for (const view of views) {
+      const isOwn = event !== null && event.program === view.number;
+      if (event || !isRunning) view.mark("line-current", isOwn ? null : lines.get(view.number), true);
+      view.mark("line-selected", isOwn ? event.line : null, true);
+    }
   },
 });
 
@@ -130,7 +134,7 @@ async function run() {
   setRunning(true);
   setState("starting", "running");
   clearRun();
-  viewer.empty.hidden = true;
+  viewer.showEmpty("Starting…");
   try {
     await connection.open();
   } catch {
@@ -160,7 +164,11 @@ function print(number, text, kind, at) {
 }
 
 const handlers = {
-  started() { beganAt = performance.now(); setState("running", "running"); },
+  started() {
+    beganAt = performance.now();
+    setState("running", "running");
+    viewer.showEmpty("Running. The first call on a socket appears here.");
+  },
   built({ program, succeeded, output, problems }) {
     const view = views[program];
     if (!view) return;
@@ -200,6 +208,8 @@ const handlers = {
       if (runs.length > MAX_RUNS) runs.shift();
     }
     const count = findings.length ? `, ${findings.length} finding${findings.length > 1 ? "s" : ""}` : "";
+    if (!viewer.timeline.rows.length)
+      viewer.showEmpty(problem ? `${problem}. The errors stand at their lines.` : "No program made a call on a socket.");
     if (problem) end(problem, "failed");
     else if (reason) end(`ended by ${reason} after ${seconds.toFixed(1)} s${count}`, "waiting");
     else end(`ended after ${seconds.toFixed(1)} s${count}`, findings.length ? "waiting" : "done");
@@ -207,6 +217,7 @@ const handlers = {
   failed({ text }) {
     end("failed", "failed");
     record = null;
+    viewer.showEmpty("");
     viewer.showFindings([], [text]);
   },
 };
@@ -260,7 +271,7 @@ const show = makeViews(byId("views"), byId("panels"), lab);
 byId("run").addEventListener("click", () => { show("run"); run(); });
 byId("stop").addEventListener("click", () => connection.send({ type: "stop" }));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) run();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) { show("run"); run(); }
 });
 byId("seconds").addEventListener("change", saveDraft);
 closeMenus();
