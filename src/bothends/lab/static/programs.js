@@ -140,7 +140,7 @@ export class ProgramView {
       if (line > this.editor.lineCount()) continue;
       const shown = element("div", `${severity}: ${text}`, `problem ${severity}`);
       if (severity === "error") this.editor.addLineClass(line - 1, "background", "line-problem");
-      this.problems.push(this.editor.addLineWidget(line - 1, shown));
+      this.problems.push(this.editor.addLineWidget(line - 1, shown, { noHScroll: true }));
     }
     if (problems.length) this.show(problems[0].line);
   }
