@@ -13,7 +13,11 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 endif
 
 BIN := .venv/bin
+INSTALLED := .venv/installed
 READY := .venv/ready
+# Errors only: a pip configuration of a machine prints warnings that have nothing to do with the set-up.
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
 PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
@@ -27,19 +31,24 @@ help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 .PHONY: setup
-setup: $(READY) ## make .venv with all locked dependencies
+setup: $(READY) ## make .venv with all that the tests and the other targets need
 
-# The stamp is made last, so an interrupted set-up starts over.
-$(READY): requirements.lock pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
+# The stamps are made last, so an interrupted set-up starts over.
+$(INSTALLED): requirements.lock $(SOURCE_OF_BUILD)
 	@test -n "$(PYTHON)" || { echo "bothends needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) install --no-compile --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(READY): requirements-dev.lock $(INSTALLED)
+	@echo "installing what the tests need"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) ## see it work
+demo: $(INSTALLED) ## see it work
 	@$(BIN)/bothends demo
 
 .PHONY: check
@@ -103,10 +112,15 @@ bench: $(READY) ## measure the figures that the README shows
 	@$(BIN)/python -m benchmarks
 
 # Ignores this machine's pip configuration, so that the hashes hold everywhere.
+EXTRAS = plots cluster mcp rivals dev
+COMPILE = PIP_CONFIG_FILE=/dev/null PIP_INDEX_URL= PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS= \
+	$(BIN)/pip-compile --upgrade --all-build-deps
+
 .PHONY: lock
-lock: $(READY) ## resolve requirements.lock again
-	@PIP_CONFIG_FILE=/dev/null PIP_INDEX_URL= PIP_EXTRA_INDEX_URL= PIP_FIND_LINKS= \
-		$(BIN)/pip-compile --upgrade --output-file requirements.lock pyproject.toml
+lock: $(READY) ## resolve requirements.lock (to run) and requirements-dev.lock (to test) again
+	@$(COMPILE) --output-file requirements.lock pyproject.toml
+	@$(COMPILE) $(addprefix --extra ,$(EXTRAS)) --constraint requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
 
 .PHONY: clean
 clean: ## remove everything generated, including .venv

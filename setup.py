@@ -39,7 +39,7 @@ BPF = Extension(
     sources=sorted(str(path) for path in Path("native/bpf").glob("*.c") if path != BPF_PROGRAM),
     depends=[*sorted(str(path) for path in Path("native/bpf").glob("*.h")), str(BPF_PROGRAM)],
     define_macros=CORE.define_macros,
-    extra_compile_args=CORE.extra_compile_args,
+    extra_compile_args=[*CORE.extra_compile_args, "-fvisibility=hidden"],
     libraries=["bpf", "elf", "z"],
     optional=True,
 )

@@ -56,6 +56,7 @@ typedef struct {
     struct sockaddr_storage address;
     socklen_t size;
     PyObject *peer;
+    PyObject *log_peer; /* how the log writes its address; NULL if datagrams are not logged */
     LoopGuard loop;
 } CachedPeer;
 
@@ -65,6 +66,8 @@ typedef struct {
     const struct sockaddr_storage *address;
     socklen_t size;
     struct cmsghdr *source; /* IP_PKTINFO or IPV6_PKTINFO with the local address, or NULL */
+    PyObject *log_peer;     /* as in CachedPeer */
+    bool is_sent;
 } Reply;
 
 struct DatagramServer {
@@ -101,18 +104,38 @@ static size_t cache_index(const struct sockaddr_storage *address, socklen_t size
     return (hash ^ hash >> 16) % PEER_CACHE_SIZE;
 }
 
+/* Return the entry of a sender, or NULL if the cache has none. */
+static CachedPeer *find_cached(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
+{
+    CachedPeer *cached = &server->peer_cache[cache_index(address, size)];
+
+    return cached->peer != NULL && cached->size == size && !memcmp(&cached->address, address, size) ? cached
+                                                                                                    : NULL;
+}
+
 /* Return the Peer of a sender: a borrowed reference, or NULL with an exception set. */
 static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
 {
-    CachedPeer *cached = &server->peer_cache[cache_index(address, size)];
+    CachedPeer *cached = find_cached(server, address, size);
     PyObject *sender;
 
-    if (cached->peer != NULL && cached->size == size && !memcmp(&cached->address, address, size))
+    if (cached != NULL)
         return cached->peer;
     sender = address_new((const struct sockaddr *)address, size);
     if (sender == NULL)
         return NULL;
+    cached = &server->peer_cache[cache_index(address, size)];
+    Py_CLEAR(cached->log_peer);
     Py_XSETREF(cached->peer, peer_new(sender, server->local, true, 0, Py_None));
+    if (cached->peer != NULL && traffic_log_takes_datagrams(server->core)) {
+        PyObject *log_peer = traffic_log_peer(server->core, (const struct sockaddr *)address, cached->peer, 0);
+
+        if (log_peer == NULL) {
+            Py_CLEAR(cached->peer);
+            return NULL;
+        }
+        cached->log_peer = log_peer;
+    }
     cached->size = size;
     memcpy(&cached->address, address, size);
     memset(&cached->loop, 0, sizeof cached->loop);
@@ -143,10 +166,9 @@ static uint32_t content_hash(const char *bytes, size_t size)
 /* The guard of a sender, or NULL if it has no entry in the cache any more. */
 static LoopGuard *loop_guard(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
 {
-    CachedPeer *cached = &server->peer_cache[cache_index(address, size)];
+    CachedPeer *cached = find_cached(server, address, size);
 
-    return cached->peer != NULL && cached->size == size && !memcmp(&cached->address, address, size) ? &cached->loop
-                                                                                                    : NULL;
+    return cached == NULL ? NULL : &cached->loop;
 }
 
 /* Whether a datagram must not be answered, because it belongs to a loop. */
@@ -297,15 +319,23 @@ static void fill_msghdr(struct msghdr *message, const Reply *reply, struct iovec
     message->msg_controllen = used;
 }
 
-static void count_sent(DatagramServer *server, const Reply *replies, size_t number)
+static void mark_sent(DatagramServer *server, Reply *replies, size_t number)
 {
     core_count_up(server->core, COUNT_DATAGRAMS_SENT, number);
-    for (size_t i = 0; i < number; i++)
+    for (size_t i = 0; i < number; i++) {
         core_count_up(server->core, COUNT_DATAGRAM_BYTES_SENT, (size_t)PyBytes_GET_SIZE(replies[i].bytes));
+        replies[i].is_sent = true;
+    }
+}
+
+static int log_sent(DatagramServer *server, const Reply *reply)
+{
+    return traffic_log_datagram_sent(server->core, reply->log_peer, PyBytes_AS_STRING(reply->bytes),
+                                     (size_t)PyBytes_GET_SIZE(reply->bytes));
 }
 
 /* Process the errno of a reply: send it without a source address if that is the cause, else drop it. */
-static int retry_reply(DatagramServer *server, const Reply *reply, int error)
+static int retry_reply(DatagramServer *server, Reply *reply, int error)
 {
     struct iovec iov = {PyBytes_AS_STRING(reply->bytes), (size_t)PyBytes_GET_SIZE(reply->bytes)};
     _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
@@ -318,7 +348,7 @@ static int retry_reply(DatagramServer *server, const Reply *reply, int error)
         without_source.source = NULL;
         fill_msghdr(&message, &without_source, &iov, 1, control);
         if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
-            count_sent(server, reply, 1);
+            mark_sent(server, reply, 1);
             return 0;
         }
         error = errno;
@@ -339,7 +369,7 @@ static int send_individually(DatagramServer *server, size_t first, size_t count,
 
         fill_msghdr(&message, &server->replies[i], &server->send_iov[i], 1, control);
         if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-            count_sent(server, &server->replies[i], 1);
+            mark_sent(server, &server->replies[i], 1);
         else if (retry_reply(server, &server->replies[i], errno) < 0)
             return -1;
     }
@@ -374,10 +404,16 @@ static int send_replies(DatagramServer *server)
             continue;
         }
         for (; taken > 0; taken--, sent++)
-            count_sent(server, &server->replies[first_reply_of[sent]], server->send_msgs[sent].msg_hdr.msg_iovlen);
+            mark_sent(server, &server->replies[first_reply_of[sent]], server->send_msgs[sent].msg_hdr.msg_iovlen);
     }
-    for (size_t i = 0; i < server->reply_count; i++)
-        Py_DECREF(server->replies[i].bytes);
+    for (size_t i = 0; i < server->reply_count; i++) {
+        Reply *reply = &server->replies[i];
+
+        if (status == 0 && reply->is_sent && reply->log_peer != NULL)
+            status = log_sent(server, reply);
+        Py_DECREF(reply->bytes);
+        Py_XDECREF(reply->log_peer);
+    }
     server->reply_count = 0;
     return status;
 }
@@ -398,28 +434,52 @@ static int is_rejected(DatagramServer *server, PyObject *peer)
     return rejected;
 }
 
+/* Queue the reply to a datagram. Its sender is logged as `log_peer`, if at all. */
+static void queue_reply(DatagramServer *server, size_t index, PyObject *reply, PyObject *log_peer)
+{
+    struct msghdr *message = &server->recv_msgs[index].msg_hdr;
+    /* Not the one of before: the service's code may have replaced the entry of the sender. */
+    LoopGuard *guard = loop_guard(server, &server->senders[index], message->msg_namelen);
+
+    server->replies[server->reply_count++] = (Reply){
+        .bytes = Py_NewRef(reply),
+        .address = &server->senders[index],
+        .size = message->msg_namelen,
+        .source = server->wildcard ? reply_pktinfo(message) : NULL,
+        .log_peer = Py_XNewRef(log_peer),
+    };
+    if (guard != NULL)
+        loop_sent(guard, reply);
+}
+
 /* Call the service for one datagram and queue its reply. 0, or -1 with an exception set that is not the service's
  * (KeyboardInterrupt). */
 static int answer_one(DatagramServer *server, size_t index)
 {
-    struct mmsghdr *received_msg = &server->recv_msgs[index];
-    PyObject *peer, *data, *reply = NULL;
-    LoopGuard *guard;
-    Reply *queued;
+    const struct mmsghdr *received = &server->recv_msgs[index];
+    const struct sockaddr_storage *sender = &server->senders[index];
+    socklen_t sender_size = received->msg_hdr.msg_namelen;
+    const char *bytes = server->recv_iov[index].iov_base;
+    PyObject *peer = sender_peer(server, sender, sender_size), *log_peer, *data, *reply = NULL;
+    CachedPeer *cached;
     int status = 0, rejected;
 
-    peer = sender_peer(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
     if (peer == NULL)
         return -1;
-    Py_INCREF(peer); /* the cache may drop it during the calls */
+    cached = find_cached(server, sender, sender_size);
+    Py_INCREF(peer); /* the cache may drop both during the calls */
+    log_peer = Py_XNewRef(cached->log_peer);
     core_count_up(server->core, COUNT_DATAGRAMS_RECEIVED, 1);
-    core_count_up(server->core, COUNT_DATAGRAM_BYTES_RECEIVED, received_msg->msg_len);
-    if (received_msg->msg_hdr.msg_flags & MSG_TRUNC) {
+    core_count_up(server->core, COUNT_DATAGRAM_BYTES_RECEIVED, received->msg_len);
+    if (log_peer != NULL && traffic_log_datagram_received(server->core, log_peer, bytes, received->msg_len) < 0) {
+        status = -1;
+        goto end;
+    }
+    if (received->msg_hdr.msg_flags & MSG_TRUNC) {
         status = report_dropped(server, peer, TOO_LARGE, (long)server->max_datagram);
         goto end;
     }
-    guard = loop_guard(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
-    if (guard != NULL && loop_check(guard, server->recv_iov[index].iov_base, received_msg->msg_len)) {
+    if (loop_check(&cached->loop, bytes, received->msg_len)) {
         status = report_dropped(server, peer, LOOP, 0);
         goto end;
     }
@@ -428,28 +488,20 @@ static int answer_one(DatagramServer *server, size_t index)
         status = rejected < 0 ? -1 : 0;
         goto end;
     }
-    data = PyBytes_FromStringAndSize(server->recv_iov[index].iov_base, received_msg->msg_len);
+    data = PyBytes_FromStringAndSize(bytes, received->msg_len);
     reply = data == NULL ? NULL : PyObject_CallFunctionObjArgs(server->core->answer_datagram, data, peer, NULL);
     Py_XDECREF(data);
     if (reply != NULL && reply != Py_None && !PyBytes_CheckExact(reply))
         Py_SETREF(reply, PyBytes_FromObject(reply));
-    if (reply == NULL) {
+    if (reply == NULL)
         status = core_report_service_error(server->core, peer);
-    } else if (reply != Py_None && received_msg->msg_hdr.msg_namelen <= sizeof(sa_family_t)) {
+    else if (reply != Py_None && sender_size <= sizeof(sa_family_t))
         status = report_dropped(server, peer, NO_SOURCE_ADDRESS, 0); /* an unbound UNIX socket */
-    } else if (reply != Py_None) {
-        queued = &server->replies[server->reply_count++];
-        queued->bytes = Py_NewRef(reply);
-        queued->address = &server->senders[index];
-        queued->size = received_msg->msg_hdr.msg_namelen;
-        queued->source = server->wildcard ? reply_pktinfo(&received_msg->msg_hdr) : NULL;
-        /* The service's code may have replaced the entry of the sender. */
-        guard = loop_guard(server, &server->senders[index], received_msg->msg_hdr.msg_namelen);
-        if (guard != NULL)
-            loop_sent(guard, reply);
-    }
+    else if (reply != Py_None)
+        queue_reply(server, index, reply, log_peer);
 end:
     Py_XDECREF(reply);
+    Py_XDECREF(log_peer);
     Py_DECREF(peer);
     return status;
 }
@@ -530,8 +582,10 @@ int datagram_servers_traverse(Core *core, visitproc visit, void *arg)
 
 static void release_datagram_server(DatagramServer *server)
 {
-    for (size_t i = 0; i < PEER_CACHE_SIZE; i++)
+    for (size_t i = 0; i < PEER_CACHE_SIZE; i++) {
         Py_XDECREF(server->peer_cache[i].peer);
+        Py_XDECREF(server->peer_cache[i].log_peer);
+    }
     Py_XDECREF(server->reject);
     Py_XDECREF(server->local);
     munmap(server->buffers, server->stride * DATAGRAM_BATCH);

@@ -8,7 +8,7 @@
  *   counters.c         counting connections, reads, writes and datagrams
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
- *   traffic_log.c      the log of connections and messages
+ *   traffic_log.c      the log of connections, messages and datagrams
  *   connection_state.c the table of a connection's states
  *   lines.c            answering lines
  *   connection.c       Connection: one connection
@@ -307,6 +307,9 @@ PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject 
 int traffic_log_opened(Core *core, PyObject *peer_text, uint64_t number, PyObject *local);
 int traffic_log_received(Connection *self, const char *data, size_t size);
 int traffic_log_sent(Connection *self, size_t size);
+bool traffic_log_takes_datagrams(const Core *core);
+int traffic_log_datagram_received(Core *core, PyObject *peer_text, const char *data, size_t size);
+int traffic_log_datagram_sent(Core *core, PyObject *peer_text, const char *data, size_t size);
 int traffic_log_ended(Connection *self);
 int traffic_log_closed(Core *core, Connection *self);
 int traffic_log_flush(Core *core);

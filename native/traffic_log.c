@@ -1,4 +1,4 @@
-/* The log of connections and messages, for conversations that run in C.
+/* The log of connections, messages and datagrams, for what is served in C.
  *
  * A record is made of a template, which comes from Python (LineFormat in events.py): text, in which a byte from 1 to
  * 8 stands for a field. So the words of the log are in log/text.py and log/json.py only; here is how a field is
@@ -420,19 +420,19 @@ static int add_fragment(Connection *self, const char *data, size_t size)
 }
 
 /* Log a message as one record. */
-static int add_message(Connection *self, enum template which, Record *record, size_t size)
+static int add_message(Core *core, enum template which, Record *record, size_t size)
 {
-    size_t limit = (size_t)self->core->log->limit;
+    size_t limit = (size_t)core->log->limit;
 
     record->length = size;
     record->shown = size < limit ? size : limit;
-    return add_record(self->core, which, record);
+    return add_record(core, which, record);
 }
 
 /* Log a message as a record for each line, as message_lines() in log/text.py does. */
-static int add_lines(Connection *self, Record *record, size_t size)
+static int add_lines(Core *core, Record *record, size_t size)
 {
-    size_t limit = (size_t)self->core->log->limit, left = size, nuls = 0;
+    size_t limit = (size_t)core->log->limit, left = size, nuls = 0;
     const unsigned char *data = record->data;
 
     if (size >= 2 && !data[size - 1] && !data[size - 2])
@@ -456,11 +456,16 @@ static int add_lines(Connection *self, Record *record, size_t size)
                 snprintf(record->note + count, sizeof record->note - (size_t)count, " [and %zu bytes more]",
                          size - limit);
         }
-        if (add_record(self->core, RECEIVED, record) < 0 || end == NULL)
+        if (add_record(core, RECEIVED, record) < 0 || end == NULL)
             return PyErr_Occurred() ? -1 : 0;
         data = end + 1;
         left -= length + 1;
     }
+}
+
+static int add_received(Core *core, Record *record, size_t size)
+{
+    return core->log->is_json ? add_message(core, RECEIVED, record, size) : add_lines(core, record, size);
 }
 
 /* Log bytes that were read, at least one. 0, or -1 with an exception set. */
@@ -475,7 +480,7 @@ int traffic_log_received(Connection *self, const char *data, size_t size)
     if (log->on_fragment != NULL
         && (self->flags & LOG_HELD || (size <= (size_t)log->max_fragment && data[size - 1] != '\n')))
         return add_fragment(self, data, size);
-    return log->is_json ? add_message(self, RECEIVED, &record, size) : add_lines(self, &record, size);
+    return add_received(self->core, &record, size);
 }
 
 /* Log the first `size` bytes of the queue, which the kernel has accepted. 0, or -1 with an exception set. */
@@ -498,7 +503,29 @@ int traffic_log_sent(Connection *self, size_t size)
         copied += part;
         record.data = copy;
     }
-    return add_message(self, SENT, &record, size);
+    return add_message(self->core, SENT, &record, size);
+}
+
+/* Whether datagrams are logged. */
+bool traffic_log_takes_datagrams(const Core *core)
+{
+    return core->log != NULL && (core->log->templates[RECEIVED].count || core->log->templates[SENT].count);
+}
+
+/* Log a datagram that was received. 0, or -1 with an exception set. */
+int traffic_log_datagram_received(Core *core, PyObject *peer_text, const char *data, size_t size)
+{
+    Record record = {.peer = peer_text, .data = (const unsigned char *)data};
+
+    return core->log->templates[RECEIVED].count ? add_received(core, &record, size) : 0;
+}
+
+/* Log a datagram that the kernel has accepted. 0, or -1 with an exception set. */
+int traffic_log_datagram_sent(Core *core, PyObject *peer_text, const char *data, size_t size)
+{
+    Record record = {.peer = peer_text, .data = (const unsigned char *)data};
+
+    return core->log->templates[SENT].count ? add_message(core, SENT, &record, size) : 0;
 }
 
 /* Log the peer's EOF. 0, or -1 with an exception set. */

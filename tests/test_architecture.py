@@ -34,6 +34,7 @@ RANKS = {
     "escaping": 0,
     "http1": 0,
     "suggest": 0,
+    "install_hints": 0,
     "hexdump": 0,
     "source_programs": 1,
     "osutil": 1,

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bothends import metrics as module
 from bothends.endpoints import Address
-from bothends.errors import HandshakeFailed, MessageTooLong, ProtocolViolation, Unavailable
+from bothends.errors import HandshakeFailed, MessageTooLong, ProtocolViolation
 from bothends.events import (
     Accepted,
     AcceptPaused,
@@ -331,14 +331,6 @@ def test_without_memfd_uses_temporary_file(monkeypatch: pytest.MonkeyPatch) -> N
     with child(lambda: metrics(OPENED)):
         assert shown(metrics)["bothends_connections_open"] == 1
     metrics.close()
-
-
-def test_without_prometheus_client_raises_unavailable(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(Unavailable, match=r"pip install 'bothends\[metrics\]'"):
-        prometheus_exporter(metrics, lambda: False)
 
 
 def test_label_values_fit_slot() -> None:

@@ -2,20 +2,10 @@
 #ifndef BOTHENDS_BPF_LINES_H
 #define BOTHENDS_BPF_LINES_H
 
-#include <stddef.h>
-
 #include "records.h"
-
-struct text {
-    char *data;
-    size_t length, capacity;
-    int failed; /* out of memory: the text is not complete */
-};
+#include "text.h"
 
 enum { AT_START = 1, AT_END = 2 };
-
-void text_free(struct text *text);
-void text_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* `PID TIME name(arguments) = result <duration>`, or at its start `... <unfinished ...>`, or at its end
  * `PID TIME <... name resumed>...`. Times are in nanoseconds of the wall clock less `offset`. */

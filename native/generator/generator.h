@@ -4,11 +4,13 @@
  *   loop.c         the loop: schedule, waiting, timeouts
  *   connection.c   connections: connecting, sending requests, receiving answers
  *   uring_batch.c  many recv() or send() calls with one system call
- *   tracker.c      outstanding requests, faults in their answers, histograms
+ *   tracker.c      answers and their faults
  *   http.c         HTTP/1.1 responses
+ *   requests.c     outstanding requests, and what is counted of an answer
+ *   run.c          the clock, the GIL, idle connections
  *
- * It implements the contract of src/bothends/bench/generators/base.py, and tracker.c counts as
- * request_tracker.py does: the same tests check both. It shares no code with the C core of the servers, so that
+ * It implements the contract of src/bothends/bench/generators/base.py, and tracker.c and requests.c count
+ * as request_tracker.py does: the same tests check both. It shares no code with the C core of the servers, so that
  * a bug in one cannot be hidden by the same bug in the other.
  *
  * 1. One thread, without the GIL: it is acquired only to report progress and to fetch the next times of a
@@ -181,16 +183,24 @@ enum { BUFFER_SIZE = 1024 * 1024, BATCH_SIZE = 256, MIN_RECV_SLOT = 2048 };
 
 #define MIN_RECONNECT_DELAY 5000000LL /* 5 ms, doubled after each failure */
 
+/* run.c */
 int64_t now_ns(void);
+void acquire_gil(Run *run);
+void release_gil(Run *run);
+void mark_idle(Run *run, Connection *connection);
+
+/* requests.c */
+void histogram_add(Histogram *histogram, int64_t nanoseconds);
+Pending *pending_at(const Run *run, const Connection *connection, uint32_t position);
+Pending pop_oldest(const Run *run, Connection *connection);
+Pending remove_pending(const Run *run, Connection *connection, uint32_t index);
+void count_answer(Run *run, const Connection *connection, Pending request, int64_t received_at, int64_t size);
 
 /* tracker.c */
-void histogram_add(Histogram *histogram, int64_t nanoseconds);
 void tracker_reset(Connection *connection);
 void tracker_add(Run *run, Connection *connection, int64_t due, int64_t sent, int64_t written);
 void tracker_receive(Run *run, Connection *connection, const char *data, int64_t size, int64_t received_at);
 void tracker_close(Run *run, Connection *connection);
-void tracker_count(Run *run, Connection *connection, int64_t received_at, int64_t size);
-void tracker_drop(Run *run, Connection *connection);
 int64_t tracker_expire(Run *run, Connection *connection, int64_t before);
 
 /* http.c */
@@ -226,8 +236,5 @@ int on_events_batched(Run *run, struct epoll_event *events, int count);
 
 /* loop.c; an int is 0, or -1 with an exception set */
 int run_generator(Run *run);
-void acquire_gil(Run *run);
-void release_gil(Run *run);
-void mark_idle(Run *run, Connection *connection);
 
 #endif

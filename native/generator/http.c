@@ -338,16 +338,16 @@ static bool finish_response(Run *run, Connection *connection, int64_t received_a
 
     check->statuses[reader->head.status]++;
     if (!check->allowed[reader->head.status]) {
-        tracker_drop(run, connection);
+        pop_oldest(run, connection);
         run->faults[FAULT_WRONG_STATUS]++;
     } else if (reader->mismatch || (check->length >= 0 && size > check->length)) {
-        tracker_drop(run, connection);
+        pop_oldest(run, connection);
         run->faults[FAULT_WRONG]++;
     } else if (check->length >= 0 && size < check->length) {
-        tracker_drop(run, connection);
+        pop_oldest(run, connection);
         run->faults[FAULT_SHORT]++;
     } else {
-        tracker_count(run, connection, received_at, size);
+        count_answer(run, connection, pop_oldest(run, connection), received_at, size);
     }
     start_response(reader);
     if (!keep_alive) {
@@ -416,7 +416,7 @@ static void count_malformed(Run *run, Connection *connection, enum malformed rea
     run->http->malformed[reason]++;
     run->faults[FAULT_MALFORMED]++;
     if (connection->pending_count)
-        tracker_drop(run, connection);
+        pop_oldest(run, connection);
     start_response(connection->http);
     connection->desynced = true;
 }

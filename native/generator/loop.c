@@ -19,14 +19,6 @@
  * suspended. */
 #define MAX_COUNTED_ITERATION 100000000LL
 
-int64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * SECOND + now.tv_nsec;
-}
-
 /* Read the seconds this thread has used a CPU, and has waited for one in the run queue (/proc/pid/schedstat). */
 static void read_cpu_usage(double *used, double *run_queue_wait)
 {
@@ -42,17 +34,6 @@ static void read_cpu_usage(double *used, double *run_queue_wait)
         fclose(line);
     }
     *run_queue_wait = (double)waited * 1e-9;
-}
-
-void acquire_gil(Run *run)
-{
-    PyEval_RestoreThread(run->thread_state);
-    run->thread_state = NULL;
-}
-
-void release_gil(Run *run)
-{
-    run->thread_state = PyEval_SaveThread();
 }
 
 static int call(Run *run, PyObject *function)
@@ -121,15 +102,6 @@ static int count_unsent_dues(Run *run)
             return -1;
     }
     return 0;
-}
-
-void mark_idle(Run *run, Connection *connection)
-{
-    if (connection->idle)
-        return;
-    connection->idle = true;
-    run->idle_connections[(run->idle_head + run->idle_count++) % run->connection_count] =
-        (uint32_t)(connection - run->connections);
 }
 
 static Connection *pop_idle(Run *run)

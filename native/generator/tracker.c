@@ -1,4 +1,4 @@
-/* The outstanding requests of a connection, and the faults in their answers: request_tracker.py in C.
+/* The answers of a connection and their faults: with requests.c, request_tracker.py in C.
  *
  * Received data is compared with the expected answers in order, as one block. From the first differing byte on
  * (`resync`), it is split into answers, which are checked one by one.
@@ -6,14 +6,6 @@
 #include "generator.h"
 
 #include <string.h>
-
-void histogram_add(Histogram *histogram, int64_t nanoseconds)
-{
-    uint64_t value = nanoseconds < 0 ? 0 : nanoseconds > HISTOGRAM_MAX ? HISTOGRAM_MAX : (uint64_t)nanoseconds;
-    int bucket = 64 - __builtin_clzll(value | (2 * HISTOGRAM_HALF - 1)) - 11;
-
-    histogram->counts[((uint64_t)(bucket + 1) * HISTOGRAM_HALF) + (value >> bucket) - HISTOGRAM_HALF]++;
-}
 
 static int64_t answer_size(const Run *run, int64_t number)
 {
@@ -25,66 +17,6 @@ static int64_t answer_size(const Run *run, int64_t number)
 static const char *answer_bytes(const Run *run, int64_t number)
 {
     return run->answers.bytes + run->answers.offsets[number % run->length];
-}
-
-static Pending *pending_at(const Run *run, const Connection *connection, uint32_t position)
-{
-    uint32_t index = connection->pending_head + position;
-
-    return connection->pending + (index >= run->depth ? index - run->depth : index);
-}
-
-/* Remove and return the oldest outstanding request. */
-static Pending pop_oldest(const Run *run, Connection *connection)
-{
-    Pending taken = connection->pending[connection->pending_head];
-
-    connection->pending_head = connection->pending_head + 1 == run->depth ? 0 : connection->pending_head + 1;
-    connection->pending_count--;
-    return taken;
-}
-
-/* Remove and return the outstanding request at a position. */
-static Pending remove_pending(const Run *run, Connection *connection, uint32_t index)
-{
-    Pending taken = *pending_at(run, connection, index);
-
-    for (; index > 0; index--)
-        *pending_at(run, connection, index) = *pending_at(run, connection, index - 1);
-    pop_oldest(run, connection);
-    return taken;
-}
-
-/* Add a latency to the heat map, at the time the request was due. */
-static void heat_add(Run *run, int64_t due, int64_t latency)
-{
-    uint64_t value = latency < 8 ? 8 : latency > HISTOGRAM_MAX ? HISTOGRAM_MAX : (uint64_t)latency;
-    int octave = 63 - __builtin_clzll(value);
-    int row = 8 * octave + (int)(value >> (octave - 3)) - 8, column;
-
-    column = (int)((__int128)(due - run->start) * HEAT_COLUMNS / (run->stop - run->start));
-    run->heat[column * HEAT_ROWS + row]++;
-}
-
-/* Count a correct answer, received from `connection->first_byte` to `received_at`. */
-static void count_answer(Run *run, const Connection *connection, Pending request, int64_t received_at,
-                         int64_t size)
-{
-    run->answered++;
-    if (request.due >= run->start && request.due < run->stop) {
-        histogram_add(run->uncorrected, received_at - request.sent);
-        if (run->times != NULL)
-            histogram_add(run->corrected, received_at - request.due);
-        histogram_add(run->wait, request.written - request.due);
-        histogram_add(run->first_byte, connection->first_byte - request.written);
-        histogram_add(run->transfer, received_at - connection->first_byte);
-        heat_add(run, request.due, received_at - (run->times != NULL ? request.due : request.sent));
-    }
-    if (received_at >= run->start && received_at < run->stop) {
-        run->completed++;
-        run->bytes += size;
-        run->seconds[(received_at - run->start) / SECOND]++;
-    }
 }
 
 /* Reset for a new connection. */
@@ -350,18 +282,6 @@ static void check_datagram(Run *run, Connection *connection, const char *data, i
         }
     }
     check_answer(run, connection, data, size, received_at);
-}
-
-/* Count a correct answer of `size` bytes to the oldest outstanding request. */
-void tracker_count(Run *run, Connection *connection, int64_t received_at, int64_t size)
-{
-    count_answer(run, connection, pop_oldest(run, connection), received_at, size);
-}
-
-/* Forget the oldest outstanding request: its answer is a fault. */
-void tracker_drop(Run *run, Connection *connection)
-{
-    pop_oldest(run, connection);
 }
 
 /* Process received data. */

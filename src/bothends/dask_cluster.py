@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bothends.errors import Unavailable
 from bothends.escaping import escape_text
+from bothends.install_hints import install_command
 
 _TIMEOUT: Final = 10  # seconds until a scheduler must answer
 _ENCRYPTED: Final = ("tls://", "wss://")
@@ -31,7 +32,7 @@ def connect(address: str, warn: Callable[[str], object]) -> Any:
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
-        hint = "pip install 'bothends[cluster]'"
+        hint = install_command("cluster")
         raise Unavailable("use", "a cluster", reason="distributed is not installed", hint=hint) from error
     try:
         client = distributed.Client(address, timeout=_TIMEOUT, set_as_default=False)

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bothends.errors import HandshakeFailed, MessageTooLong, ProtocolViolation, Unavailable
+from bothends.errors import HandshakeFailed, MessageTooLong, ProtocolViolation
 from bothends.events import (
     Accepted,
     AcceptPaused,
@@ -403,21 +403,10 @@ def prometheus_exporter(metrics: Metrics, draining: Callable[[], bool]) -> Calla
     Args:
         metrics: the counters.
         draining: returns whether the server is shutting down.
-
-    Raises:
-        Unavailable: prometheus_client is not installed.
     """
-    try:
-        from prometheus_client import CollectorRegistry, generate_latest
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-        from prometheus_client.exposition import CONTENT_TYPE_LATEST
-    except ImportError as error:
-        raise Unavailable(
-            "show",
-            "metrics",
-            reason="prometheus_client is not installed",
-            hint="pip install 'bothends[metrics]'",
-        ) from error
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
     class Collector:
         """A collector in the sense of prometheus_client."""

@@ -31,7 +31,7 @@ from bothends.events import (
 )
 from bothends.log import JsonLog, LineCoalescer, TextLog
 from bothends.server import Server
-from bothends.services.base import Service
+from bothends.services.base import Peer, Service
 from bothends.testing.clients import Client
 from bothends.testing.services import EchoService
 from tests.engines.test_counted import TRAFFIC, Traffic, ask_and_half_close, each_backend, read_nothing
@@ -227,6 +227,100 @@ def test_other_addresses_are_written_as_in_python(engine: type[NativeEngine], fo
             wait_for(lambda stream=stream: "closed" in stream.getvalue())  # type: ignore[misc]
         logs.append([line for line in normalized(stream.getvalue()).splitlines() if "listening" not in line])
     assert logs[0] == logs[1]
+
+
+class ReplyToSome(EchoService):
+    """Returns what is received; nothing to an empty datagram, and fails for one of two bytes."""
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
+        if len(datagram) == 2:
+            raise ValueError("two bytes")
+        return datagram or None
+
+
+@pytest.mark.parametrize(
+    "url", ["udp://127.0.0.1:0", "udp://[::]:0", "unix+dgram:@bothends-native-log-dgram"]
+)
+@pytest.mark.parametrize("form", FORMS[:2], ids=["json", "text"])
+def test_datagrams_are_logged_in_c_as_in_python(form: Form, url: str) -> None:
+    # Unanswered, failing, cut ones and ones for several lines; two clients, whose addresses are told apart.
+    sent = [b"", b"ab", b"one\ntwo\n", b"x" * 1500, b"\x1b[2J\xff\0\0", b"a"]
+    logs = []
+    for engine in (NativeEngine, EpollEngine):
+        stream = Lines()
+        with serving(engine, logged(form(stream, "")), ReplyToSome(), url) as server:
+            endpoint = server.endpoints[0]
+            for _ in range(2):
+                with Client(endpoint) as client:
+                    for data in sent:
+                        client.send(data)
+                        if data and data != b"ab":
+                            assert client.receive_message() == data
+        lines = normalized(stream.getvalue()).splitlines()
+        logs.append([line for line in lines if not is_no_message(line)])
+    assert logs[0] == logs[1]
+    assert len(logs[0]) >= 2 * (2 * len(sent) - 2 if form is json_log else len(sent) + 2)
+
+
+def test_datagrams_are_logged_before_the_loop_waits() -> None:
+    stream = Lines()
+    observe = logged(json_log(stream))
+    with (
+        serving(NativeEngine, observe, url="udp://127.0.0.1:0") as server,
+        Client(server.endpoints[0]) as client,
+    ):
+        client.send(b"hello")
+        assert client.receive_message() == b"hello"
+        wait_for(lambda: '"sent"' in stream.getvalue())
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    found = [(each["event"], each["connection"], each["text"]) for each in records if "text" in each]
+    assert found == [("received", 0, "hello"), ("sent", 0, "hello")]
+
+
+class WaitForFirst(EchoService):
+    """Returns what is received; the answer to the first datagram waits for `release`."""
+
+    def __init__(self) -> None:
+        self.received = threading.Event()
+        self.release = threading.Event()
+
+    def answer(self, datagram: bytes, peer: Peer) -> bytes | None:
+        self.received.set()
+        self.release.wait(10)
+        return datagram
+
+
+def test_each_datagram_of_a_batch_is_logged() -> None:
+    stream, service = Lines(), WaitForFirst()
+    sent = [f"datagram {number}".encode() for number in range(6)]
+    with (
+        serving(NativeEngine, logged(json_log(stream)), service, "udp://127.0.0.1:0") as server,
+        Client(server.endpoints[0]) as client,
+    ):
+        client.send(sent[0])
+        assert service.received.wait(10)
+        for data in sent[1:]:
+            client.send(data)
+        service.release.set()
+        assert [client.receive_message() for _ in sent] == sent
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    for event in ("received", "sent"):
+        assert [each["text"].encode() for each in records if each["event"] == event] == sent
+
+
+def test_datagrams_are_left_out_of_a_log_of_connections() -> None:
+    stream = Lines()
+    log = JsonLog(stream)
+    line_format = log.line_format()
+    assert line_format is not None
+    observe = LoggedTraffic(WithoutMessages(log), line_format)
+    with (
+        serving(NativeEngine, observe, url="udp://127.0.0.1:0") as server,
+        Client(server.endpoints[0]) as client,
+    ):
+        client.send(b"hello")
+        assert client.receive_message() == b"hello"
+    assert '"text"' not in stream.getvalue()
 
 
 @pytest.mark.parametrize(

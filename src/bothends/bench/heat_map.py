@@ -1,7 +1,7 @@
 """Latencies over time: how many requests, due in each slice of the measured time, had which latency.
 
 Pure. Latencies are in rows of an eighth of an octave (9 % or less apart), from 8 ns to an hour. The generator
-in C counts in the same layout (tracker.c, heat_add).
+in C counts in the same layout (requests.c, heat_add).
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from typing import IO, Final
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemCallFailed, TimeoutExpired, Unavailable, UsageError
 from bothends.escaping import escape
+from bothends.install_hints import install_command
 from bothends.osutil.reaper import Reaper, process_tag
 from bothends.sockets.free_port import free_port
 
@@ -205,7 +206,9 @@ def kill_targets_on_exit() -> Iterator[None]:
 def _python_server(
     name: str, module: str, library: str, *transports: str, max_connections: int | None = None
 ) -> BenchTarget:
-    missing = "" if not library or importlib.util.find_spec(library) else f"{library} is not installed"
+    missing = ""
+    if library and importlib.util.find_spec(library) is None:
+        missing = f"{library} is not installed: {install_command('rivals')}"
     command = (sys.executable, str(REFERENCE_SERVERS / f"{module}.py"))
     return BenchTarget(
         name,

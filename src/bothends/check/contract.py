@@ -19,7 +19,9 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+
+import msgspec
 
 from bothends import suggest
 from bothends.check.contract_code import CodeOracle, ModuleFolder, load_function
@@ -40,21 +42,11 @@ from bothends.check.scenes.sources import make_sources
 from bothends.check.scenes.spec import Scene, SceneSpec, parse_scene
 from bothends.check.scenes.steps import ExpectSame, SendTexts, Step
 from bothends.check.scenes.template import TextError, TextSources, TextTemplate
-from bothends.errors import ConfigurationError, MessageTooLong, Unavailable, UnknownName
+from bothends.errors import ConfigurationError, MessageTooLong, UnknownName
 from bothends.escaping import escape_text
 from bothends.framing import FixedSize, Framing, LengthPrefixed, Lines
 from bothends.services import registry
 from bothends.textfile import parse_toml, read_text
-
-if TYPE_CHECKING:
-    import msgspec
-else:
-    try:
-        import msgspec
-    except ImportError as error:
-        raise Unavailable(
-            "read", "contracts", hint="pip install 'bothends[check]'", reason="msgspec is not installed"
-        ) from error
 
 BUILTIN_DIR: Final = Path(__file__).parent / "contracts"
 MAX_UDP_PAYLOAD: Final = 65_507  # bytes: 65,535 minus the headers of IPv4 and UDP (RFC 791, RFC 768)

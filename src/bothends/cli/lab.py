@@ -50,26 +50,20 @@ def lab(port: int, opens: bool, page: Path | None, svg: Path | None, file: Path 
     in the sandbox: loopback only, no files but their own, bounded in time, memory and processes; without a
     sandbox nothing runs. ^C ends it.
 
-    Exit status: 2 if FILE is not a file of the lab, 69 if there is no sandbox, no strace, or the packages of
-    the extra `lab` are missing.
+    Exit status: 2 if FILE is not a file of the lab, 69 if there is no sandbox or no strace.
     """
     import asyncio
     import signal
     from collections.abc import Callable
 
-    from bothends.errors import Unavailable, UsageError
+    from bothends.errors import UsageError
     from bothends.trace.capture.tracees import find_strace
 
     if (page or svg) and file is None:
         raise UsageError("--page and --svg need a FILE that has a run")
     if not (page or svg):
         find_strace()
-    try:
-        from bothends.lab import server
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            "serve", "the lab", reason=f"{error.name} isn't installed", hint="pip install 'bothends[lab]'"
-        ) from error
+    from bothends.lab import server
 
     opened = _open(file) if file is not None else None
     if page or svg:

@@ -50,7 +50,6 @@ from bothends.events import (
     CloseReason,
     DatagramDropped,
     Event,
-    FilteredObserver,
     LoggedTraffic,
     Received,
     RejectReason,
@@ -322,15 +321,15 @@ class NativeLoop(ServerLoop):
     def _can_run_in_c(self) -> bool:
         """Whether conversations can run in C (2 above)."""
         context = self.context
-        is_observed = context.logged_traffic is None and self._observes_messages()
-        return not (is_observed or context.opener or context.service.pushes or context.limits.rate)
+        return not (
+            self._observes_messages() or context.opener or context.service.pushes or context.limits.rate
+        )
 
     def _observes_messages(self) -> bool:
-        """Whether events of messages are needed: to count them, they are not."""
-        log = self.context.logged_traffic
-        if log is not None:
-            return not isinstance(log.observe, FilteredObserver)
-        return self.context.message_observer is not None and self.context.counters is None
+        """Whether events of messages are needed: to count and log them, they are not."""
+        context = self.context
+        is_logged = context.logged_traffic is not None
+        return context.message_observer is not None and context.counters is None and not is_logged
 
     def _choose_core_listeners(self) -> list[Listener]:
         """Return the listeners that the core accepts from (4 above)."""
@@ -447,7 +446,7 @@ class NativeLoop(ServerLoop):
     # Datagrams -----------------------------------------------------------------------------------
 
     def _add_datagram_socket(self, listener: Listener) -> None:
-        """Let the core answer the datagrams of a socket, as DatagramServer does, but without events."""
+        """Let the core answer the datagrams of a socket, as DatagramServer does, but without events of messages."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
         access_control = (

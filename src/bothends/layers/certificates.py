@@ -115,7 +115,7 @@ def self_signed(names: Sequence[str]) -> tuple[ssl.SSLContext, str]:
             "create",
             "a self-signed certificate",
             reason="the cryptography library is not installed",
-            hint="pip install 'bothends[tls]', or give a certificate",
+            hint="pip install cryptography, or give a certificate",
         ) from error
     key = ec.generate_private_key(ec.SECP256R1())
     # 64 characters: the limit of a common name (RFC 5280, appendix A.1, ub-common-name).

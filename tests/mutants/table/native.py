@@ -287,8 +287,8 @@ MUTATIONS: Final = (
     Mutation(
         name="native-datagrams-source-address",
         file="native/datagram_server.c",
-        old="server->wildcard ? reply_pktinfo(&received_msg->msg_hdr) : NULL;",
-        new="NULL;",
+        old="server->wildcard ? reply_pktinfo(message) : NULL,",
+        new="NULL,",
         breaks="an answer comes from another address than the one that was asked",
         tests=f"{_NATIVE} {_IN_C}",
         facts=(3,),
@@ -347,10 +347,18 @@ MUTATIONS: Final = (
     Mutation(
         name="native-counts-no-datagram-bytes",
         file="native/datagram_server.c",
-        old="    for (size_t i = 0; i < number; i++)\n        core_count_up(",
-        new="    for (size_t i = 1; i < number; i++)\n        core_count_up(",
+        old="    for (size_t i = 0; i < number; i++) {\n        core_count_up(",
+        new="    for (size_t i = 1; i < number; i++) {\n        core_count_up(",
         breaks="the bytes of the first answer of each batch are not counted",
         tests=_COUNTED,
+    ),
+    Mutation(
+        name="native-datagrams-sent-not-logged",
+        file="native/datagram_server.c",
+        old="reply->is_sent && reply->log_peer != NULL",
+        new="reply->is_sent && i == 0 && reply->log_peer != NULL",
+        breaks="of a batch of answers only the first is logged",
+        tests="tests/engines/test_native_log.py",
     ),
     # The load generator
     Mutation(
@@ -404,7 +412,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="native-generator-latency-from-sending",
-        file="native/generator/tracker.c",
+        file="native/generator/requests.c",
         old="            histogram_add(run->corrected, received_at - request.due);",
         new="            histogram_add(run->corrected, received_at - request.sent);",
         breaks="the corrected latency leaves out the time that a request waited for its turn",

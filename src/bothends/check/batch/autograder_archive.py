@@ -75,7 +75,7 @@ jobs:
       - uses: actions/setup-python@v5
         with:
           python-version: "3.12"
-      - run: pip install 'bothends[check]'
+      - run: pip install bothends
       - name: Allow the sandbox and network namespaces
         run: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 || true
       - name: Judge
@@ -136,7 +136,7 @@ def _library_files() -> Iterator[tuple[str, Path]]:
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError as error:
-            hint = "pip install 'bothends[check]'"
+            hint = f"pip install {name}"
             raise Unavailable("copy", name, hint=hint, reason="it is not installed") from error
         for file in distribution.files or ():
             if ".." not in file.parts and not file.is_absolute() and file.suffix != ".pyc":

@@ -5,23 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
+
+import msgspec
 
 from bothends.check.scenes.datagram_path import Disturbance
 from bothends.check.scenes.steps import ExpectInAnyOrder, ExpectText, Restart, SendTexts, Step
 from bothends.check.scenes.talk import TalkError, parse_talk
 from bothends.check.scenes.template import NO_SOURCES, TextSources
-from bothends.errors import ConfigurationError, Unavailable
-
-if TYPE_CHECKING:
-    import msgspec
-else:
-    try:
-        import msgspec
-    except ImportError as error:
-        raise Unavailable(
-            "read", "scenes", hint="pip install 'bothends[check]'", reason="msgspec is not installed"
-        ) from error
+from bothends.errors import ConfigurationError
 
 CASE_PREFIX: Final = "scene-"
 

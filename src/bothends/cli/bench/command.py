@@ -142,9 +142,8 @@ def bench(args: tuple[str, ...], **given: Any) -> None:
 
     Exit status: 0 if every reply was correct, 1 if not.
     """
-    with output.require_libraries():
-        from bothends.bench.load import load_from_plan, run_rounds, select_generator
-        from bothends.bench.results import BenchEntry
+    from bothends.bench.load import load_from_plan, run_rounds, select_generator
+    from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
     if given["bulk"]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from bothends.cli import terminal
-from bothends.cli.bench import output
 from bothends.errors import SystemCallFailed, UsageError
 from bothends.escaping import escape_text
 
@@ -29,9 +28,8 @@ def compare(before: str, after: str, as_json: bool) -> None:
 
     Exit status: 1 if any figure is worse, else 0.
     """
-    with output.require_libraries():
-        from bothends.bench import significance
-        from bothends.bench.results import MAX_SIZE, decode
+    from bothends.bench import significance
+    from bothends.bench.results import MAX_SIZE, decode
 
     documents = []
     for path in (before, after):

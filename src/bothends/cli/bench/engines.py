@@ -76,9 +76,8 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
     The server runs on the first CPU and the generator on the last. Each round measures all targets in a
     random order. Results are medians over the rounds, and ratios within a round.
     """
-    with output.require_libraries():
-        from bothends.bench import campaign
-        from bothends.bench.results import BenchEntry
+    from bothends.bench import campaign
+    from bothends.bench.results import BenchEntry
 
     output.check_writable(given["hgrm"], given["html"])
     targets = _targets(names, given["targets"], rivals=given["rivals"], as_run=given["as_run"])

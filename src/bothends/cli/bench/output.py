@@ -15,6 +15,7 @@ import click
 from bothends.cli import terminal
 from bothends.errors import SystemCallFailed, Unavailable
 from bothends.escaping import escape_line
+from bothends.install_hints import install_command
 
 if TYPE_CHECKING:
     from bothends.bench.generators.base import Progress, ProgressCallback
@@ -36,16 +37,6 @@ def output_options(function: F) -> F:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
-
-
-@contextlib.contextmanager
-def require_libraries() -> Iterator[None]:
-    """Turn a missing package into Unavailable, with what to install. For imports inside the context."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        reason, hint = f"package {error.name} is not installed", "pip install 'bothends[bench]'"
-        raise Unavailable("run", "bench", reason=reason, hint=hint) from error
 
 
 def make_document(entries: list[BenchEntry], **more: Any) -> Document:
@@ -108,8 +99,11 @@ def check_writable(hgrm: str | None, html: str | None) -> None:
         Unavailable: a package for plots is missing.
     """
     if html is not None:
-        with require_libraries():
+        try:
             import bothends.bench.report.html  # noqa: F401
+        except ModuleNotFoundError as error:
+            reason = f"package {error.name} is not installed"
+            raise Unavailable("draw", "plots", reason=reason, hint=install_command("plots")) from error
     for path in filter(None, (hgrm, html)):
         try:
             with open(path, "ab"):
