@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bothends.lab.beginnings import beginnings
-from bothends.lab.run import _problems
+from bothends.lab.sources import _problems
 from bothends.osutil.process_info import descendants
 from tests.lab.running import (
     CAPITALS_CLIENT,

@@ -119,6 +119,38 @@ class SuiteRun(Generic[ContextT]):
             (*notes, *self.subject.notes),
         )
 
+    async def run_case(self, case_id: str, on_prepared: Callable[[], None]) -> CaseOutcome:
+        """Run one case once, without its first case and without repetitions: to watch a failure.
+
+        `on_prepared`: called before the program is started for the case. If the program cannot be started at
+        all, it is called, too, before that is tried again.
+
+        Raises:
+            NotListening: the program does not start.
+            BothendsError: the command, the endpoint or the contract is unusable.
+        """
+        contract = self.subject.contract
+        oracle = make_oracle(contract)
+        case = next(each for each in self.cases if each.id == case_id)
+        self.subject.load_factor = load_factor()
+        self._possible = possible_points(
+            self.cases, contract, oracle, thorough=True, spawned=self.subject.is_spawned
+        )
+        timeout = _TRACE_TIMEOUT * self.subject.load_factor
+        try:
+            try:
+                await self.subject.prepare()
+            except NotListening:
+                on_prepared()
+                await self.subject.prepare()
+            else:
+                on_prepared()
+            async with self.subject.answering(oracle, timeout):
+                outcome, _ = await self._attempt(case, oracle, timeout, 1)
+        finally:
+            await self.subject.close()
+        return self._described(case, outcome)
+
     def _described(self, case: Case[ContextT], outcome: CaseOutcome) -> CaseOutcome:
         """Return an outcome with what its case does, and why it is asked."""
         reason = self.subject.contract.reason(case.id)

@@ -36,12 +36,16 @@ def read_table(
     predicate: Callable[[SocketEntry], bool] = lambda entry: True,
     *,
     with_options: bool = True,
+    with_ownerless: bool = False,
 ) -> SocketTable:
     """Read the sockets of these processes, or of all processes, that satisfy `predicate`.
 
     `reader`: pass the same one for each call if the table is read repeatedly, because it caches defaults.
     `with_options`: False reads the kernel's tables only. No descriptor is duplicated, so there are neither
     options nor the sockets that are in no table, such as unbound ones.
+
+    `with_ownerless`: with `pids`, also the sockets of our network namespace that no process has open, such as
+    those in TIME-WAIT.
 
     Raises SystemCallFailed if one of `pids` is not accessible.
     """
@@ -54,7 +58,11 @@ def read_table(
         entry.owners = owners.by_inode.get(entry.inode, [])
         if entry.peer_inode and (other := by_inode.get(entry.peer_inode)):
             entry.peer = other.local
-    table.sockets = [entry for entry in entries if entry.owners] if pids else entries
+    here = netns_inode("self") if with_ownerless else None
+    table.sockets = [
+        entry for entry in entries
+        if not pids or entry.owners or (entry.netns == here and not entry.inode)
+    ]  # fmt: skip
     if with_options:
         table.sockets += _unlisted(owners, by_inode, reader, table.notes)
     table.sockets = sorted(filter(predicate, table.sockets), key=_sort_key)

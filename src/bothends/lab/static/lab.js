@@ -7,6 +7,7 @@ import { check, fromFragment } from "./link.js";
 import { closeMenus, isImpaired, PathPanel } from "./path.js";
 import { ProgramView } from "./programs.js";
 import { addSplitter } from "./splitter.js";
+import { joinClass } from "./student.js";
 import { Timeline } from "./timeline.js";
 import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
@@ -17,6 +18,7 @@ let limits = { programs: 6, seconds: 120, default_seconds: 30 };
 let isRunning = false;
 let beganAt = 0;
 let problem = "";
+let lesson = "";  // that the programs are of
 let record = null;  // of the run: what its replies have said
 const MAX_RUNS = 8;  // that are kept for a comparison, the newest
 const runs = [];  // { number, time, state, ...record }
@@ -146,7 +148,7 @@ async function run() {
   const chosen = path.get();
   connection.send({
     type: "start", programs: views.map((view) => view.program), time_limit: seconds,
-    path: isImpaired(chosen) ? chosen : null,
+    path: isImpaired(chosen) ? chosen : null, lesson,
   });
 }
 
@@ -190,6 +192,9 @@ const handlers = {
       if (event && event.line && views[event.program]) views[event.program].mark("line-current", event.line);
     }
   },
+  queued({ ahead }) {
+    setState(ahead ? `waits for its turn: ${ahead} before it` : "waits for its turn: it is the next", "waiting");
+  },
   waits({ sentences }) { viewer.showWaits(sentences); },
   exited({ program, how, at }) {
     const view = views[program];
@@ -224,12 +229,13 @@ const handlers = {
 
 const connection = new Connection(
   (message) => {
-    handlers[message.type]?.(message);
+    if (connection.job === "start") handlers[message.type]?.(message);
     for (const each of listeners[message.type] || []) each(message);
   },
   (isOpen) => {
     if (!isOpen) end("the lab has ended", "failed");
     else if (!isRunning) setState("ready");
+    for (const each of listeners.connected || []) each({ isOpen });
   },
 );
 
@@ -250,6 +256,12 @@ const listeners = {};
 const lab = {
   connection,  // send(message): to the server, as messages.py describes
   on(type, handler) { (listeners[type] || (listeners[type] = [])).push(handler); },  // replies of a type
+  // Announce a job of another view, which has sent its request: no run can start meanwhile.
+  beginJob(text) { setRunning(true); beganAt = 0; setState(text, "running"); },
+  endJob(text, kind) { end(text, kind); },
+  openState: (state) => openState(state),
+  setLesson(id) { lesson = id; },
+  passed: [],  // lessons that the student has done, as the lab of a class knows them
   programs: () => views.map((view) => view.program),
   state: () => currentState(),  // programs, seconds, path
   record: () => (record && record.ended ? record : null),  // the last run: roles, rows, events, sockets, output, ended
@@ -323,6 +335,9 @@ async function begin() {
   let given = null;
   let isDamaged = false;
   try { given = await fromFragment(location.hash.slice(1)); } catch { isDamaged = true; }
+  if (answer.class) lab.passed = answer.class.passed;
+  if (answer.class) joinClass(answer.class, lab, () => (lesson ? `lesson ${lesson}` : show.current()));
+  if (!given && answer.class && answer.class.work) given = answer.class.work;
   if (!given && answer.opened) given = { ...check(answer.opened), run: answer.opened.run || null };
   if (!given) {
     try { given = check(JSON.parse(sessionStorage.getItem(DRAFT))); } catch { /* there is none */ }
