@@ -14,9 +14,10 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from bothends.lab import recording
+from tests.lab.firefox import running_firefox
 from tests.lab.running import Lab
 from tests.lab.visiting import Visit
-from tests.tools import find_tool, needs_tool
+from tests.tools import needs_tool
 
 needs_browser = needs_tool("chromium")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -181,17 +182,15 @@ def test_run_replays_from_a_file_without_a_network(browser: Browser, tmp_path: P
 def test_run_replays_in_firefox(tmp_path: Path) -> None:
     file = tmp_path / "run.html"
     file.write_text(recording.render_page(parsed()), encoding="utf-8")
-    picture = tmp_path / "seen.png"
-    command = [
-        str(find_tool("firefox")),
-        "--headless",
-        "--profile",
-        str(tmp_path),
-        "--screenshot",
-        str(picture),
-    ]
-    subprocess.run([*command, file.as_uri()], check=True, timeout=120, capture_output=True)
-    assert picture.stat().st_size > 10_000
+    with running_firefox(tmp_path) as firefox:
+        firefox.open(file.as_uri())
+        firefox.wait_for(".rows li[data-event]")
+        text = firefox.evaluate("document.querySelectorAll('.screen pre')[1].textContent")
+        assert text == f"{HOSTILE}\nexit status 0\n"
+        firefox.evaluate("document.querySelector('.rows li[data-event]').click()")
+        assert firefox.evaluate("document.querySelector('.details h2').textContent") == HOSTILE
+        assert "5 not acknowledged" in firefox.evaluate("document.querySelector('.figures').textContent")
+        assert firefox.evaluate("document.querySelectorAll('img').length") == 0
 
 
 @pytest.mark.slow
