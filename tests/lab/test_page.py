@@ -139,6 +139,10 @@ def test_errors_of_the_compiler_stand_at_their_lines(visit: Visit) -> None:
 @pytest.mark.slow
 def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     visit.write(1, "print('from a link')\n")
+    visit.page.click("#path > summary")
+    visit.page.fill("#loss", "7")
+    visit.page.fill("#seed", "4242")
+    visit.page.fill("#seconds", "9")
     visit.page.click("#link")
     expect(visit.page.locator("#link")).to_have_text("Copied")
     link = visit.page.evaluate("() => navigator.clipboard.readText()")
@@ -146,8 +150,38 @@ def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     other = visit.open(link)
     expect(other.locator(".program").nth(1).locator(".CodeMirror-code")).to_contain_text("from a link")
     expect(other.locator(".rows li")).to_have_count(0)
+    expect(other.locator("#path > summary")).to_have_text("Path loss 7 %, seed 4242")
+    expect(other.locator("#seconds")).to_have_value("9")
     damaged = visit.open(link[: len(link) // 2])
     expect(damaged.locator("aside .findings")).to_contain_text("damaged")
+
+
+# The elements that take the focus and that a screen reader cannot name.
+NAMELESS = """() => [...document.querySelectorAll("button, a, input, select, summary, [tabindex], [role]")]
+  .filter((each) => each.offsetParent !== null && each.tagName !== "LI" && !each.closest(".CodeMirror"))
+  .filter((each) => !each.getAttribute("aria-label") && !each.getAttribute("aria-labelledby"))
+  .filter((each) => !each.textContent.trim() && !(each.labels && each.labels.length))
+  .map((each) => each.outerHTML.slice(0, 100))"""
+
+
+@pytest.mark.parametrize("name", ["run", "compare"])
+def test_screen_reader_can_name_everything_and_keys_reach_it(visit: Visit, name: str) -> None:
+    page = visit.page
+    if name == "run":
+        page.click("#path > summary")
+    else:
+        page.click(f"#tab-{name}")
+    assert page.evaluate(NAMELESS) == []
+    page.keyboard.press("Escape")
+    page.focus(f"#tab-{name}")
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.className"))
+        if page.evaluate("() => !!document.activeElement.closest('.CodeMirror')"):
+            page.keyboard.press("Escape")
+    wanted = {"run", "begin", "link", "splitter"} if name == "run" else {"run"}
+    assert wanted <= reached
 
 
 @pytest.mark.slow

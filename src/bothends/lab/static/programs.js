@@ -28,7 +28,7 @@ export class ProgramView {
         Tab: (editor) => editor.somethingSelected() ? editor.indentSelection("add")
           : editor.replaceSelection(" ".repeat(4 - editor.getCursor().ch % 4)),
         "Shift-Tab": (editor) => editor.indentSelection("subtract"),
-        Esc: () => this.typed.focus(),
+        Esc: () => (this.typed.disabled ? this.output : this.typed).focus(),
         "Ctrl-Enter": () => document.getElementById("run").click(),
       },
     });
