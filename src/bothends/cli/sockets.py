@@ -208,6 +208,7 @@ def as_object(row: SocketEntry) -> dict[str, Any]:
         "local": {"host": row.local.host, "port": row.local.port},
         "peer": {"host": row.peer.host, "port": row.peer.port} if has_peer(row) else None,
         "shutdown": row.shutdown or None,
+        "namespace": row.namespace or None,
         "inode": row.inode or None,
         "peer_inode": row.peer_inode or None,
         "uid": row.uid,

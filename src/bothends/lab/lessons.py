@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from bothends.errors import ConfigurationError, Unavailable
+from bothends.errors import ConfigurationError
 from bothends.lab.messages import MAX_PROGRAMS, MAX_SOURCE, MAX_TIME_LIMIT, Program
 from bothends.lab.messages import Path as NetworkPath
 from bothends.textfile import parse_toml, read_text
@@ -261,10 +261,4 @@ def _open_link(self: Any, tokens: Any, index: int, options: Any, env: Any) -> st
 
 def load_own_lessons(folder: Path | None) -> dict[str, Lesson]:
     """Return the built-in lessons, and those of a folder. Raises BothendsError."""
-    try:
-        import markdown_it  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            "show", "lessons", reason=f"{error.name} isn't installed", hint="pip install 'bothends[lab]'"
-        ) from error
     return load_lessons([BUILT_IN, *([folder] if folder is not None else [])])

@@ -230,7 +230,7 @@ def attach_at_gate(
         return (0, 0), None
     ids = pid, _inner_id(pid)
     tracer = subprocess.Popen(
-        [*strace, "--pidns-translation", "-p", str(pid)],
+        [*strace, "-p", str(pid)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

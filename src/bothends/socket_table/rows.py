@@ -44,8 +44,10 @@ def format_address(row: SocketEntry, address: EntryAddress, inode: int) -> str:
 
 
 def details(row: SocketEntry) -> list[str]:
-    """Return the items of the last column: TCP metrics, then socket options."""
-    items = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
+    """Return the items of the last column: another network namespace, TCP metrics, then socket options."""
+    items = [f"in {row.namespace}"] if row.namespace else []
+    if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT"):
+        items.append(f"shutdown {row.shutdown}")
     if (tcp := row.tcp) is not None and tcp.rtt:
         items.append(f"rtt {tcp.rtt / 1000:.3g}±{tcp.rttvar / 1000:.3g} ms")
         items.append(f"cwnd {tcp.cwnd}")

@@ -17,7 +17,7 @@ from bothends.errors import SystemCallFailed
 from bothends.socket_table import proc_net, sock_diag
 from bothends.socket_table.entry import SocketEntry
 from bothends.socket_table.options import OptionReader
-from bothends.socket_table.owners import SocketOwners, find_owners, netns_inode
+from bothends.socket_table.owners import SocketOwners, find_owners, netns_inode, netns_name
 
 _FAMILY_ORDER: Final = ("inet", "inet6", "unix")
 
@@ -90,10 +90,11 @@ def _read_entries(owners: SocketOwners, notes: list[str]) -> list[SocketEntry]:
             found = sock_diag.dump_namespace(pid)
         except OSError:
             found, incomplete = list(proc_net.read(Path(f"/proc/{pid}/net"))), True
+        name = netns_name(netns)
         for entry in found:
             # UNIX sockets are listed by the namespace they were created in, but belong to none.
             if entry.inode not in known:
-                entry.netns = netns
+                entry.netns, entry.namespace = netns, name
                 entries.append(entry)
     if incomplete:
         notes.append("sockets in other network namespaces are shown without RTT (read from /proc)")

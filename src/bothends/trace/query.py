@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from bothends.errors import UsageError
+from bothends.trace.capture.tls_source import TLS_CALLS
 from bothends.trace.findings import run_rules
 from bothends.trace.findings.base import Finding
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
+from bothends.trace.protocols.table import said
 from bothends.trace.rendering.formatting import call_text, duration, packet_text
 from bothends.trace.rendering.kernel_text import kernel_text
 from bothends.trace.socket_states import SocketStateTracker
@@ -189,11 +191,13 @@ def _event_row(view: TraceView, event: TraceEvent) -> Row:
         case Call():
             text = call_text(event, ended=event.until is not None)
             row |= {"kind": "call", "process": view.process_name(event.process), "text": text}
+            row["said"] = said(event.data, event.size or len(event.data)).text
         case Packet():
             row |= {
                 "kind": "packet",
                 "process": "",
                 "text": f"{event.source} → {event.destination} {packet_text(event)}",
+                "said": said(event.data, event.size).text,
             }
         case ProcessEvent():
             row |= {"kind": "process", "process": view.process_name(event.process), "text": event.text}
@@ -237,7 +241,7 @@ def _packets(view: TraceView, chosen: Selection) -> Iterator[Row]:
 def _waits(view: TraceView, chosen: Selection) -> Iterator[Row]:
     """Return calls, the longest first. One that has not ended lasts up to the end of the trace."""
     end = view.trace.frozen_at or max((event.at for event in view.trace.events()), default=0)
-    found = [*view.events(Call, chosen)]
+    found = [call for call in view.events(Call, chosen) if call.name not in TLS_CALLS]
     if chosen == Selection():
         found += view.trace.blocked
     found.sort(key=lambda call: call.at - (call.until if call.until is not None else end))
