@@ -198,6 +198,24 @@ def test_calls_of_a_java_program_have_lines(lab: Lab) -> None:
     assert [each["line"] for each in own if '"J"' in each["title"]] == [19]
 
 
+def test_path_delays_packets(lab: Lab) -> None:
+    with lab.connect() as websocket:
+        replies = run(
+            websocket,
+            pair(CAPITALS_SERVER, CAPITALS_CLIENT.replace('input("say: ")', '"abc"')),
+            path={"delay": 5, "rate": 500, "duplicate": 10},
+        )
+    assert output_of(replies, 1) == "reply b'ABC'\n"
+    parts = {
+        row["arrow"][4]
+        for each in replies
+        if each["type"] == "rows"
+        for row in each["rows"]
+        if "arrow" in row
+    }
+    assert {"sent", "arrived"} & parts
+
+
 @pytest.mark.slow
 def test_path_loses_and_delays_the_same_packets_with_the_same_seed(lab: Lab) -> None:
     programs = beginnings()["groups"][0]["sets"][0]["programs"]
