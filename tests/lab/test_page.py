@@ -137,6 +137,17 @@ def test_errors_of_the_compiler_stand_at_their_lines(visit: Visit) -> None:
 
 
 @pytest.mark.slow
+def test_uncaught_exception_stands_at_its_line(visit: Visit) -> None:
+    visit.write(1, "import socket\n\ndef dial():\n    socket.create_connection(('127.0.0.1', 9))\n\ndial()\n")
+    visit.run()
+    expect(visit.page.locator(".problem.error")).to_contain_text("ConnectionRefusedError: [Errno 111]")
+    expect(visit.page.locator(".line-problem")).to_have_count(1)
+    visit.write(1, "print(1\n")
+    visit.run()
+    expect(visit.page.locator(".problem.error")).to_contain_text("SyntaxError")
+
+
+@pytest.mark.slow
 def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     visit.write(1, "print('from a link')\n")
     visit.page.click("#path > summary")

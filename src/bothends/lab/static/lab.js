@@ -9,6 +9,7 @@ import { ProgramView } from "./programs.js";
 import { addSplitter } from "./splitter.js";
 import { joinClass } from "./student.js";
 import { Timeline } from "./timeline.js";
+import { findTraceback } from "./tracebacks.js";
 import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
 
@@ -202,6 +203,8 @@ const handlers = {
     print(program, `${how}\n`, how === "exit status 0" || how.startsWith("ended") ? "how" : "how bad", at || 0);
     view.setRunning(false);
     view.mark("line-current", null);
+    const traceback = how === "exit status 1" ? findTraceback(view.output.textContent, view.file.value) : null;
+    if (traceback) view.showProblems([traceback]);
   },
   ended({ reason, findings, waits, notes, seconds, steps }) {
     viewer.showWaits(waits);
