@@ -112,6 +112,17 @@ def test_style_of_a_row_is_one_of_the_timeline(style: str) -> None:
         assert recording.parse(data).run is not None
 
 
+def test_programs_are_servers_and_clients_by_their_names() -> None:
+    file = recording.of_programs({"a.py": b"x", "b.py": b"y", "MyServer.java": b"z"})
+    assert [(each.kind, each.file) for each in file.programs] == [
+        ("server", "a.py"), ("client", "b.py"), ("server", "MyServer.java"),
+    ]  # fmt: skip
+    assert recording.of_programs({"client.c": b""}).programs[0].kind == "client"
+    for texts in ({"a b.py": b""}, {"a": b""}, {f"a{number}.py": b"" for number in range(7)}):
+        with pytest.raises(msgspec.ValidationError):
+            recording.of_programs(texts)
+
+
 def test_file_is_the_same_after_it_was_read() -> None:
     file = parsed()
     assert recording.parse(msgspec.json.encode(recording.to_json(file))) == file
@@ -131,6 +142,9 @@ def test_command_line_writes_page_and_picture(tmp_path: Path) -> None:
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     path.write_text(json.dumps(lab_file(run=None)))
     assert run_lab(str(path), "--page", str(page)).returncode == 2
+    program = tmp_path / "no-suffix"
+    program.write_text("")
+    assert "not programs for the lab" in run_lab(str(program), "--page", str(page)).stderr
     path.write_text("{}")
     assert "not a file of the lab" in run_lab(str(path), "--page", str(page)).stderr
 
