@@ -188,13 +188,12 @@ const handlers = {
       Object.assign(record.sockets, sockets);
       record.began = began;
     }
+    const lines = new Map();  // the last ones: each mark takes the editor a while
     for (const row of rows) {
       const event = events[row.event];
-      if (event && event.line && views[event.program]) views[event.program].mark("line-current", event.line);
+      if (event && event.line) lines.set(event.program, event.line);
     }
-  },
-  queued({ ahead }) {
-    setState(ahead ? `waits for its turn: ${ahead} before it` : "waits for its turn: it is the next", "waiting");
+    for (const [number, line] of lines) views[number]?.mark("line-current", line);
   },
   waits({ sentences }) { viewer.showWaits(sentences); },
   exited({ program, how, at }) {
