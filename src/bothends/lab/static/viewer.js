@@ -23,7 +23,7 @@ export class RunViewer {
     this.empty = append(scroll, "div", "", "empty");
     this.emptyText = empty;
     this.timeline = new Timeline(scroll, (number, event) => this.select(event));
-    const aside = append(place, "aside");
+    const aside = this.aside = append(place, "aside");
     const verdict = append(aside, "div", "", "verdict");
     this.waits = append(verdict, "div", "", "waits");
     this.waits.setAttribute("aria-live", "polite");
@@ -121,6 +121,8 @@ export class RunViewer {
     explain(this.details, this.reference, event);
     const index = this.timeline ? this.timeline.index : -1;
     if (this.timeline) this.moment.show(index < 0 ? this.moment.steps.length - 1 : index);
+    // What is said about a row is below the findings, unless one of them has led here.
+    if (event && !this.isJumping) this.aside.scrollTop = this.details.offsetTop - 8;
     if (this.hint) this.hint.hidden = event !== null || !this.moment.steps.length;
     this.onSelect(event, index);
   }
@@ -140,7 +142,9 @@ export class RunViewer {
   showFindings(findings, notes) {
     showFindings(this.findings, findings, notes, (number) => {
       this.player.stop();
+      this.isJumping = true;
       this.timeline.selectEvent(number);
+      this.isJumping = false;
     });
   }
 }
