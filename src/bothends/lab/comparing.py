@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from bothends.lab.messages import MAX_PROGRAMS, Program
+from bothends.lab.messages import MAX_PROGRAMS, Program, decode_with
 from bothends.trace.comparison import RunStep, compare
 
 _MAX_STEPS: Final = 4_000
@@ -54,7 +54,8 @@ async def respond_to_comparison(request: Request) -> Response:
 
 def parse_comparison(data: bytes) -> RunComparison:
     """Return a request. Raises msgspec.DecodeError."""
-    return _decoder.decode(data)
+    found: RunComparison = decode_with(_decoder, data)
+    return found
 
 
 def compare_runs(request: RunComparison) -> dict[str, Any]:

@@ -323,8 +323,16 @@ _encoder: Final = msgspec.json.Encoder()
 
 def decode_request(text: str | bytes) -> Request:
     """Return a request. Raises msgspec.DecodeError for anything else."""
-    request: Request = _decoder.decode(text)
+    request: Request = decode_with(_decoder, text)
     return request
+
+
+def decode_with(decoder: msgspec.json.Decoder[Any], text: str | bytes) -> Any:
+    """Return a value. Raises msgspec.DecodeError, also for one that is nested too deeply."""
+    try:
+        return decoder.decode(text)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
 
 
 def encode(message: Request | Reply) -> bytes:

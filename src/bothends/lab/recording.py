@@ -22,7 +22,14 @@ from msgspec import Meta, Struct, field
 
 from bothends.escaping import escape_line
 from bothends.foreign_text import markup
-from bothends.lab.messages import DEFAULT_TIME_LIMIT, MAX_PROGRAMS, MAX_TIME_LIMIT, Path, Program
+from bothends.lab.messages import (
+    DEFAULT_TIME_LIMIT,
+    MAX_PROGRAMS,
+    MAX_TIME_LIMIT,
+    Path,
+    Program,
+    decode_with,
+)
 from bothends.trace.rendering.layout import Arrow, ArrowPart, Bar, Cell, Style
 from bothends.trace.rendering.layout import Row as LaidOutRow
 from bothends.trace.rendering.svg import render_svg
@@ -81,7 +88,8 @@ def parse(data: bytes) -> LabFile:
     """Return what a file of the lab holds. Raises msgspec.DecodeError: it is none, or is damaged."""
     if len(data) > MAX_FILE:
         raise msgspec.DecodeError(f"more than {MAX_FILE >> 20} MiB")
-    return _decoder.decode(data)
+    found: LabFile = decode_with(_decoder, data)
+    return found
 
 
 def of_programs(texts: Mapping[str, bytes]) -> LabFile:

@@ -56,6 +56,7 @@ from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.strace import StraceParser
 from bothends.trace.model import Call, Trace
 from bothends.trace.rendering import explain
+from tests.hostile.fuzz import lab
 from tests.hostile.fuzz.blocks import pack
 from tests.hostile.fuzz.fuzzer import Target
 from tests.hostile.fuzz.mutators import mutate_json, mutate_json_lines
@@ -490,4 +491,9 @@ TARGETS: Final = [
     Target("lab-files", lab_files, (msgspec.DecodeError,), mutate=mutate_json, runs=30),
     Target("comparisons", comparisons, (msgspec.DecodeError,), mutate=mutate_json, runs=30),
     Target("takeover", handover, (SystemCallFailed,)),
+    Target("lab-requests", lab.requests, mutate=mutate_json, max_size=64 << 10),
+    Target("lab-sessions", lab.sessions, mutate=mutate_json_lines, max_size=64 << 10, runs=20),
+    Target("lab-guard", lab.guards, max_size=4 << 10),
+    Target("lab-lessons", lab.lessons, INVALID_FILE, max_size=16 << 10),
+    Target("lab-class", lab.classes, INVALID_FILE, mutate=mutate_json, max_size=64 << 10),
 ]
