@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bothends.lab.beginnings import beginnings
+from bothends.lab.sources import _problems
 from bothends.osutil.process_info import descendants
 from tests.lab.running import (
     CAPITALS_CLIENT,
@@ -197,6 +198,24 @@ def test_calls_of_a_java_program_have_lines(lab: Lab) -> None:
     assert [each["line"] for each in own if '"J"' in each["title"]] == [19]
 
 
+def test_path_delays_packets(lab: Lab) -> None:
+    with lab.connect() as websocket:
+        replies = run(
+            websocket,
+            pair(CAPITALS_SERVER, CAPITALS_CLIENT.replace('input("say: ")', '"abc"')),
+            path={"delay": 5, "rate": 500, "duplicate": 10},
+        )
+    assert output_of(replies, 1) == "reply b'ABC'\n"
+    parts = {
+        row["arrow"][4]
+        for each in replies
+        if each["type"] == "rows"
+        for row in each["rows"]
+        if "arrow" in row
+    }
+    assert {"sent", "arrived"} & parts
+
+
 @pytest.mark.slow
 def test_path_loses_and_delays_the_same_packets_with_the_same_seed(lab: Lab) -> None:
     programs = beginnings()["groups"][0]["sets"][0]["programs"]
@@ -227,6 +246,26 @@ def test_compiler_errors_stand_at_their_lines(lab: Lab) -> None:
     assert (built["problems"][0]["line"], built["problems"][0]["severity"]) == (2, "error")
     assert "/tmp" not in built["output"]
     assert replies[-1]["reason"] == "a program could not be built"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("client.c:2:10: error: 'x' undeclared", [(2, "error", "'x' undeclared")]),
+        ("/tmp/a/client.c:2:10: fatal error: none.h: No such file", [(2, "error", "none.h: No such file")]),
+        ("client.c:3:5: warning: unused", [(3, "warning", "unused")]),
+        ("client.c:24: undefined reference to `sned'", [(24, "error", "undefined reference to `sned'")]),
+        (
+            "/usr/bin/ld: client.c:24: undefined reference to `a'",
+            [(24, "error", "undefined reference to `a'")],
+        ),
+        ("Client.java:7: error: cannot find symbol", []),
+        ("client.c: In function 'main':", []),
+        ("client.c:24: something else", []),
+    ],
+)
+def test_lines_of_compilers_are_problems(line: str, found: list[tuple[int, str, str]]) -> None:
+    assert [(each.line, each.severity, each.text) for each in _problems(line, "client.c")] == found
 
 
 @needs_tool("cc")

@@ -7,10 +7,11 @@ other addresses, and each packet is seen when it is sent, and when it arrives or
 from __future__ import annotations
 
 import collections
+import math
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Self
 
 from bothends.errors import BothendsError, SystemCallFailed
@@ -116,6 +117,13 @@ class ImpairedPath:
             except SystemCallFailed:
                 self._runs = False
         return self._runs and not self._wire.is_drained
+
+    def prepare(self, _words: Iterable[str], /) -> None:
+        """Do nothing: all programs are on the wire."""
+
+    def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
+        """Return infinity: they stay there."""
+        return math.inf
 
     def close(self) -> None:
         """Do nothing: the context manager closes the wire."""

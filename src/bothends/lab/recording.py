@@ -13,6 +13,7 @@ import base64
 import hashlib
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
 
@@ -89,6 +90,19 @@ def parse(data: bytes) -> LabFile:
         raise msgspec.DecodeError(f"more than {MAX_FILE >> 20} MiB")
     found: LabFile = decode_with(_decoder, data)
     return found
+
+
+def of_programs(texts: Mapping[str, bytes]) -> LabFile:
+    """Return a file with programs, by their names. Raises msgspec.DecodeError: one of them is none.
+
+    A program whose name says neither server nor client is the server, if it is the first one.
+    """
+    programs = []
+    for number, (name, text) in enumerate(texts.items()):
+        is_server = "server" in name.lower() or (number == 0 and "client" not in name.lower())
+        source = text.decode("utf-8", "replace")
+        programs.append({"kind": "server" if is_server else "client", "file": name, "text": source})
+    return msgspec.convert({"bothends-lab": 1, "programs": programs}, LabFile)
 
 
 def to_json(file: LabFile) -> Any:

@@ -8,10 +8,10 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from bothends.check.sandbox.launcher import Sandbox, SandboxLimits
 from bothends.errors import BothendsError
@@ -36,7 +36,13 @@ _MAX_BUILD_OUTPUT: Final = 64 << 10  # bytes
 _MAX_TABLE: Final = 4 << 20  # bytes of the lines of a compiled program
 _MAX_PROBLEMS: Final = 100
 # gcc, clang and rustc's short form: FILE:LINE:COLUMN: SEVERITY: TEXT. javac: FILE:LINE: SEVERITY: TEXT.
-_PROBLEM: Final = re.compile(r"[^\s:]*?([\w-]+\.\w+):(\d+):(?:\d+:)? ((?:fatal )?error|warning|note):? (.*)")
+# The linker: FILE:LINE: undefined reference to ...
+_PROBLEM: Final = re.compile(
+    r"(?:\S*ld: )?[^\s:]*?([\w-]+\.\w+):(\d+):(?:\d+:)? (?:((?:fatal )?error|warning|note):? )?"
+    r"((?(3).*|undefined reference to .*))"
+)
+_Reporting: TypeAlias = tuple[LineRecords | None, Mapping[str, str], tuple[str, ...]]
+_NO_LINES: Final[_Reporting] = (None, {}, ())
 
 
 class Sources:
@@ -52,7 +58,7 @@ class Sources:
     ) -> SandboxedProgram | None:
         """Write a program's file, and build it. Returns: None if it cannot run; the page has the reason.
 
-        `with_lines`: it records which line makes a call, which makes it slower.
+        `with_lines`: a program records which line makes a call, which makes it slower.
         """
         own, scratch = self._folder / str(number), self._folder / f"{number}-scratch"
         own.mkdir()
@@ -70,17 +76,13 @@ class Sources:
         for command in recipe.build:
             if not self._build(number, program, command, own):
                 return None
-        lines, environment, options = (
-            self._report_lines(program, recipe, own) if with_lines else (None, {}, ())
-        )
+        lines, environment, options = self._report_lines(program, recipe, own) if with_lines else _NO_LINES
         # The short name, as a student types it: it is in tracebacks.
         words = [program.file if word == str(file) else word for word in recipe.run]
-        argv = [words[0], *options, *words[1:]]
-        return SandboxedProgram(number, role, [*argv, *arguments], own, scratch, lines, environment)
+        argv = [words[0], *options, *words[1:], *arguments]
+        return SandboxedProgram(number, role, argv, own, scratch, lines, dict(environment))
 
-    def _report_lines(
-        self, program: Program, recipe: Recipe, folder: Path
-    ) -> tuple[LineRecords | None, dict[str, str], tuple[str, ...]]:
+    def _report_lines(self, program: Program, recipe: Recipe, folder: Path) -> _Reporting:
         """Let a program report its lines. Returns: records, environment, and options of its interpreter."""
         hook = folder / ".lab"
         if recipe.language == "Python":
@@ -99,10 +101,10 @@ class Sources:
             if library is not None:
                 lines = LineRecords()
                 return lines, lines.variables(program.file), (f"-agentpath:{library}",)
-        return None, {}, ()
+        return _NO_LINES
 
     def _build_library(
-        self, source: Path, compiler: str, folder: Path, headers: tuple[Path, ...] = ()
+        self, source: Path, compiler: str, folder: Path, headers: Sequence[Path] = ()
     ) -> Path | None:
         """Compile code that reports lines. Returns: the library, or None."""
         folder.mkdir()
@@ -180,4 +182,5 @@ def _problems(text: str, file: str) -> Iterator[Diagnostic]:
         match = _PROBLEM.match(line)
         if match is not None and match[1] == file and found < _MAX_PROBLEMS and len(match[2]) < 8:
             found += 1
-            yield Diagnostic(int(match[2]), match[3].removeprefix("fatal "), match[4][:500])
+            severity = (match[3] or "error").removeprefix("fatal ")
+            yield Diagnostic(int(match[2]), severity, match[4][:500])

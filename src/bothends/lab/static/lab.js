@@ -9,6 +9,7 @@ import { ProgramView } from "./programs.js";
 import { addSplitter } from "./splitter.js";
 import { joinClass } from "./student.js";
 import { Timeline } from "./timeline.js";
+import { findTraceback } from "./tracebacks.js";
 import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
 
@@ -26,9 +27,13 @@ let runCount = 0;
 
 const viewer = new RunViewer(byId("picture"), {
   empty: "Press Run. The calls of all programs and the packets between them appear here as they happen.",
-  onSelect(event) {
-    for (const view of views)
-      view.mark("line-selected", event && event.program === view.number ? event.line : null, true);
+  onSelect(event, index) {
+    const lines = event ? viewer.linesAt(index) : new Map();
+    for (const view of views) {
+      const isOwn = event !== null && event.program === view.number;
+      if (event || !isRunning) view.mark("line-current", isOwn ? null : lines.get(view.number), true);
+      view.mark("line-selected", isOwn ? event.line : null, true);
+    }
   },
 });
 
@@ -132,7 +137,7 @@ async function run() {
   setRunning(true);
   setState("starting", "running");
   clearRun();
-  viewer.empty.hidden = true;
+  viewer.showEmpty("Starting…");
   try {
     await connection.open();
   } catch {
@@ -162,7 +167,11 @@ function print(number, text, kind, at) {
 }
 
 const handlers = {
-  started() { beganAt = performance.now(); setState("running", "running"); },
+  started() {
+    beganAt = performance.now();
+    setState("running", "running");
+    viewer.showEmpty("Running. The first call on a socket appears here.");
+  },
   built({ program, succeeded, output, problems }) {
     const view = views[program];
     if (!view) return;
@@ -179,13 +188,12 @@ const handlers = {
       Object.assign(record.sockets, sockets);
       record.began = began;
     }
+    const lines = new Map();  // the last ones: each mark takes the editor a while
     for (const row of rows) {
       const event = events[row.event];
-      if (event && event.line && views[event.program]) views[event.program].mark("line-current", event.line);
+      if (event && event.line) lines.set(event.program, event.line);
     }
-  },
-  queued({ ahead }) {
-    setState(ahead ? `waits for its turn: ${ahead} before it` : "waits for its turn: it is the next", "waiting");
+    for (const [number, line] of lines) views[number]?.mark("line-current", line);
   },
   waits({ sentences }) { viewer.showWaits(sentences); },
   exited({ program, how, at }) {
@@ -194,6 +202,8 @@ const handlers = {
     print(program, `${how}\n`, how === "exit status 0" || how.startsWith("ended") ? "how" : "how bad", at || 0);
     view.setRunning(false);
     view.mark("line-current", null);
+    const traceback = how === "exit status 1" ? findTraceback(view.output.textContent, view.file.value) : null;
+    if (traceback) view.showProblems([traceback]);
   },
   ended({ reason, findings, waits, notes, seconds, steps }) {
     viewer.showWaits(waits);
@@ -205,6 +215,8 @@ const handlers = {
       if (runs.length > MAX_RUNS) runs.shift();
     }
     const count = findings.length ? `, ${findings.length} finding${findings.length > 1 ? "s" : ""}` : "";
+    if (!viewer.timeline.rows.length)
+      viewer.showEmpty(problem ? `${problem}. The errors stand at their lines.` : "No program made a call on a socket.");
     if (problem) end(problem, "failed");
     else if (reason) end(`ended by ${reason} after ${seconds.toFixed(1)} s${count}`, "waiting");
     else end(`ended after ${seconds.toFixed(1)} s${count}`, findings.length ? "waiting" : "done");
@@ -212,6 +224,7 @@ const handlers = {
   failed({ text }) {
     end("failed", "failed");
     record = null;
+    viewer.showEmpty("");
     viewer.showFindings([], [text]);
   },
 };
@@ -272,7 +285,7 @@ const show = makeViews(byId("views"), byId("panels"), lab);
 byId("run").addEventListener("click", () => { show("run"); run(); });
 byId("stop").addEventListener("click", () => connection.send({ type: "stop" }));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) run();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) { show("run"); run(); }
 });
 byId("seconds").addEventListener("change", saveDraft);
 closeMenus();
