@@ -6,12 +6,13 @@ import contextlib
 import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,6 +41,20 @@ class Lab:
     process: subprocess.Popen[str]
     address: str
     cookie: str = ""
+    teacher_address: str = ""
+    tls: ssl.SSLContext | None = None
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.address).scheme
+
+    def notes(self) -> str:
+        """Return what it has written to standard error, once the description of the sandbox is there."""
+        deadline = time.monotonic() + TIMEOUT
+        while not any("ends the lab" in each for each in self.errors) and time.monotonic() < deadline:
+            os.sched_yield()
+        return "".join(self.errors)
 
     @property
     def host(self) -> str:
@@ -47,7 +62,11 @@ class Lab:
 
     def get(self, path: str, fields: dict[str, str] | None = None) -> tuple[int, dict[str, str], str]:
         """Return the status, the header fields and the body of a response."""
-        connection = http.client.HTTPConnection(self.host, timeout=TIMEOUT)
+        connection = (
+            http.client.HTTPSConnection(self.host, timeout=TIMEOUT, context=self.tls)
+            if self.tls is not None
+            else http.client.HTTPConnection(self.host, timeout=TIMEOUT)
+        )
         with contextlib.closing(connection):
             connection.putrequest("GET", path, skip_host=True)
             for name, value in ({"Host": self.host} | (fields or {})).items():
@@ -59,9 +78,10 @@ class Lab:
 
     def connect(self, **changed: str) -> ClientConnection:
         """Open a WebSocket as the page does, except for the header fields that are `changed`."""
-        fields = {"Origin": f"http://{self.host}", "Cookie": self.cookie} | changed
+        fields = {"Origin": f"{self.scheme}://{self.host}", "Cookie": self.cookie} | changed
         return connect(
-            f"ws://{self.host}/socket",
+            f"{'wss' if self.tls is not None else 'ws'}://{self.host}/socket",
+            ssl=self.tls,
             additional_headers={name: value for name, value in fields.items() if value},
             open_timeout=TIMEOUT,
             max_size=8 << 20,
@@ -70,10 +90,10 @@ class Lab:
 
 
 @contextlib.contextmanager
-def running_lab() -> Iterator[Lab]:
-    """Start a lab, and end it with SIGTERM."""
+def running_lab(*options: str) -> Iterator[Lab]:
+    """Start a lab, and end it with SIGTERM. With `--class`, its cookie is to be fetched."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "bothends", "lab", "--no-browser"],
+        [sys.executable, "-m", "bothends", "lab", "--no-browser", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,14 +101,18 @@ def running_lab() -> Iterator[Lab]:
     )
     assert process.stdout is not None
     assert process.stderr is not None
+    errors: list[str] = []
+    drain = threading.Thread(target=errors.extend, args=[process.stderr], daemon=True)
+    drain.start()
     try:
         line = process.stdout.readline()
-        assert line.startswith("lab  http://127.0.0.1:"), process.stderr.read()
-        drain = threading.Thread(target=process.stderr.read, daemon=True)
-        drain.start()
-        lab = Lab(process, line.split()[1])
-        _, fields, _ = lab.get(lab.address.removeprefix(f"http://{lab.host}"))
-        lab.cookie = fields["set-cookie"].partition(";")[0]
+        assert line.startswith("lab  http"), errors
+        lab = Lab(process, line.split()[1], errors=errors)
+        if "--class" in options:
+            lab.teacher_address = process.stdout.readline().split()[1]
+        else:
+            _, fields, _ = lab.get(lab.address.removeprefix(f"http://{lab.host}"))
+            lab.cookie = fields["set-cookie"].partition(";")[0]
         yield lab
     finally:
         process.terminate()

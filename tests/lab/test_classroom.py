@@ -62,7 +62,7 @@ def test_each_browser_is_a_student_and_a_token_does_not_change_it(tmp_path: Path
     room.close()
 
 
-def test_class_that_is_full_takes_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_that_is_full_admits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classroom, "MAX_STUDENTS", 2)
     room = Classroom.open(tmp_path)
     (_, ann), (unused, _) = join(room), join(room)

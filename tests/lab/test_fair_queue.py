@@ -11,7 +11,7 @@ from bothends.lab.fair_queue import FairQueue, QueuePlace
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 10))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(test(), 10))
 
 
 async def settle() -> None:
@@ -42,9 +42,9 @@ def test_next_turn_is_for_the_key_that_waited_the_longest_since_its_last() -> No
 def test_places_are_bounded_and_the_positions_are_told() -> None:
     async def main() -> None:
         queue = FairQueue(2)
-        told: dict[str, list[int]] = {"c": [], "d": []}
+        positions: dict[str, list[int]] = {"c": [], "d": []}
         places = [await queue.enter("a"), await queue.enter("b")]
-        waiting = [asyncio.create_task(queue.enter(key, told[key].append)) for key in ("c", "d")]
+        waiting = [asyncio.create_task(queue.enter(key, positions[key].append)) for key in ("c", "d")]
         await settle()
         assert (queue.position("c"), queue.position("d"), queue.position("a")) == (0, 1, None)
         assert not any(each.done() for each in waiting)
@@ -52,7 +52,7 @@ def test_places_are_bounded_and_the_positions_are_told() -> None:
         places[0].release()  # it is idempotent
         await settle()
         assert [each.done() for each in waiting] == [True, False]
-        assert (told["c"][0], told["d"]) == (0, [1, 0])
+        assert (positions["c"][0], positions["d"]) == (0, [1, 0])
         places[1].release()
         assert isinstance(await waiting[1], QueuePlace)
 

@@ -14,9 +14,10 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from bothends.lab import recording
+from tests.lab.firefox import running_firefox
 from tests.lab.running import Lab
 from tests.lab.visiting import Visit
-from tests.tools import find_tool, needs_tool
+from tests.tools import needs_tool
 
 needs_browser = needs_tool("chromium")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -111,6 +112,17 @@ def test_style_of_a_row_is_one_of_the_timeline(style: str) -> None:
         assert recording.parse(data).run is not None
 
 
+def test_programs_are_servers_and_clients_by_their_names() -> None:
+    file = recording.of_programs({"a.py": b"x", "b.py": b"y", "MyServer.java": b"z"})
+    assert [(each.kind, each.file) for each in file.programs] == [
+        ("server", "a.py"), ("client", "b.py"), ("server", "MyServer.java"),
+    ]  # fmt: skip
+    assert recording.of_programs({"client.c": b""}).programs[0].kind == "client"
+    for texts in ({"a b.py": b""}, {"a": b""}, {f"a{number}.py": b"" for number in range(7)}):
+        with pytest.raises(msgspec.ValidationError):
+            recording.of_programs(texts)
+
+
 def test_file_is_the_same_after_it_was_read() -> None:
     file = parsed()
     assert recording.parse(msgspec.json.encode(recording.to_json(file))) == file
@@ -130,6 +142,9 @@ def test_command_line_writes_page_and_picture(tmp_path: Path) -> None:
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     path.write_text(json.dumps(lab_file(run=None)))
     assert run_lab(str(path), "--page", str(page)).returncode == 2
+    program = tmp_path / "no-suffix"
+    program.write_text("")
+    assert "not programs for the lab" in run_lab(str(program), "--page", str(page)).stderr
     path.write_text("{}")
     assert "not a file of the lab" in run_lab(str(path), "--page", str(page)).stderr
 
@@ -181,17 +196,15 @@ def test_run_replays_from_a_file_without_a_network(browser: Browser, tmp_path: P
 def test_run_replays_in_firefox(tmp_path: Path) -> None:
     file = tmp_path / "run.html"
     file.write_text(recording.render_page(parsed()), encoding="utf-8")
-    picture = tmp_path / "seen.png"
-    command = [
-        str(find_tool("firefox")),
-        "--headless",
-        "--profile",
-        str(tmp_path),
-        "--screenshot",
-        str(picture),
-    ]
-    subprocess.run([*command, file.as_uri()], check=True, timeout=120, capture_output=True)
-    assert picture.stat().st_size > 10_000
+    with running_firefox(tmp_path) as firefox:
+        firefox.open(file.as_uri())
+        firefox.wait_for(".rows li[data-event]")
+        text = firefox.evaluate("document.querySelectorAll('.screen pre')[1].textContent")
+        assert text == f"{HOSTILE}\nexit status 0\n"
+        firefox.evaluate("document.querySelector('.rows li[data-event]').click()")
+        assert firefox.evaluate("document.querySelector('.details h2').textContent") == HOSTILE
+        assert "5 not acknowledged" in firefox.evaluate("document.querySelector('.figures').textContent")
+        assert firefox.evaluate("document.querySelectorAll('img').length") == 0
 
 
 @pytest.mark.slow

@@ -38,6 +38,47 @@ def test_pair_is_run_and_each_call_lights_up_its_line(visit: Visit) -> None:
     expect(page.locator(".rows .row.of-line").first).to_have_text(re.compile("accept4"))
 
 
+def test_run_is_stepped_and_played_again_with_the_keyboard(visit: Visit) -> None:
+    page = visit.page
+    visit.run()
+    now = page.locator(".rows li.now")
+    page.locator(".program").nth(0).locator(".CodeMirror").click()
+    page.keyboard.press("Alt+ArrowDown")
+    expect(now).to_have_attribute("aria-current", "true")
+    page.keyboard.press("Alt+ArrowDown")
+    expect(now).to_contain_text("bind(")
+    expect(page.locator(".moment")).to_contain_text("127.0.0.1:12000")
+    # At each row, both programs show where they are.
+    page.locator(".rows li", has_text='recvfrom(4, 1024) = 5 "hello"').first.click()
+    expect(page.locator(".program.server .line-selected")).to_have_count(1)
+    expect(page.locator(".program.client .line-current")).to_have_count(1)
+    expect(page.locator(".moment .figures").first).to_have_text("← 5 sent, 5 received (bytes)")
+    page.keyboard.press("Home")
+    page.select_option(".speed", "10")
+    page.focus(".rows li.now")
+    page.keyboard.press(" ")
+    expect(page.locator(".play")).to_have_attribute("aria-label", "Pause (space)")
+    expect(now).to_contain_text("exit status 0", timeout=LONG)
+    expect(page.locator(".play")).to_have_attribute("aria-label", "Play again (space)")
+    expect(page.locator(".playing")).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_path_is_set_by_sliders_and_programs_are_added(visit: Visit) -> None:
+    page = visit.page
+    page.click("#path > summary")
+    page.fill("#delay", "20")
+    page.fill("#rate", "500")
+    page.keyboard.press("Escape")
+    expect(page.locator("#path > summary")).to_have_text("Path delay 20 ms, rate 500 KB/s, seed 1")
+    visit.run()
+    expect(page.locator(".rows .arrow.sent").first).to_be_attached()
+    page.click("#add-client")
+    expect(page.locator(".program h2")).to_have_text(["server", "client", "client 2"])
+    page.get_by_label("Remove this program").nth(2).click()
+    expect(page.locator(".program h2")).to_have_text(["server", "client"])
+
+
 @pytest.mark.slow
 def test_hang_is_explained_while_it_hangs_and_stopped_by_keyboard(visit: Visit) -> None:
     page = visit.page
@@ -96,8 +137,23 @@ def test_errors_of_the_compiler_stand_at_their_lines(visit: Visit) -> None:
 
 
 @pytest.mark.slow
+def test_uncaught_exception_stands_at_its_line(visit: Visit) -> None:
+    visit.write(1, "import socket\n\ndef dial():\n    socket.create_connection(('127.0.0.1', 9))\n\ndial()\n")
+    visit.run()
+    expect(visit.page.locator(".problem.error")).to_contain_text("ConnectionRefusedError: [Errno 111]")
+    expect(visit.page.locator(".line-problem")).to_have_count(1)
+    visit.write(1, "print(1\n")
+    visit.run()
+    expect(visit.page.locator(".problem.error")).to_contain_text("SyntaxError")
+
+
+@pytest.mark.slow
 def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     visit.write(1, "print('from a link')\n")
+    visit.page.click("#path > summary")
+    visit.page.fill("#loss", "7")
+    visit.page.fill("#seed", "4242")
+    visit.page.fill("#seconds", "9")
     visit.page.click("#link")
     expect(visit.page.locator("#link")).to_have_text("Copied")
     link = visit.page.evaluate("() => navigator.clipboard.readText()")
@@ -105,8 +161,38 @@ def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     other = visit.open(link)
     expect(other.locator(".program").nth(1).locator(".CodeMirror-code")).to_contain_text("from a link")
     expect(other.locator(".rows li")).to_have_count(0)
+    expect(other.locator("#path > summary")).to_have_text("Path loss 7 %, seed 4242")
+    expect(other.locator("#seconds")).to_have_value("9")
     damaged = visit.open(link[: len(link) // 2])
     expect(damaged.locator("aside .findings")).to_contain_text("damaged")
+
+
+# The elements that take the focus and that a screen reader cannot name.
+NAMELESS = """() => [...document.querySelectorAll("button, a, input, select, summary, [tabindex], [role]")]
+  .filter((each) => each.offsetParent !== null && each.tagName !== "LI" && !each.closest(".CodeMirror"))
+  .filter((each) => !each.getAttribute("aria-label") && !each.getAttribute("aria-labelledby"))
+  .filter((each) => !each.textContent.trim() && !(each.labels && each.labels.length))
+  .map((each) => each.outerHTML.slice(0, 100))"""
+
+
+@pytest.mark.parametrize("name", ["run", "compare"])
+def test_screen_reader_can_name_everything_and_keys_reach_it(visit: Visit, name: str) -> None:
+    page = visit.page
+    if name == "run":
+        page.click("#path > summary")
+    else:
+        page.click(f"#tab-{name}")
+    assert page.evaluate(NAMELESS) == []
+    page.keyboard.press("Escape")
+    page.focus(f"#tab-{name}")
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.className"))
+        if page.evaluate("() => !!document.activeElement.closest('.CodeMirror')"):
+            page.keyboard.press("Escape")
+    wanted = {"run", "begin", "link", "splitter"} if name == "run" else {"run"}
+    assert wanted <= reached
 
 
 @pytest.mark.slow

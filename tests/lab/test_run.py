@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bothends.lab.beginnings import beginnings
+from bothends.lab.sources import _problems
 from bothends.osutil.process_info import descendants
 from tests.lab.running import (
     CAPITALS_CLIENT,
@@ -112,6 +113,109 @@ thread.join()
     assert next(line for title, line in lines.items() if title.startswith("recvfrom(")) == 10
 
 
+C_CLIENT = """\
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int dial(void) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(12000)};
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    connect(s, (struct sockaddr *)&to,
+            sizeof to);
+    return s;
+}
+
+int main(void) {
+    int s = dial();
+    printf("%d\\n", getenv("LD_AUDIT") || getenv("BOTHENDS_LINES"));
+    if (fork() == 0) {
+        send(s, "child", 5, 0);
+        _exit(0);
+    }
+    wait(NULL);
+    FILE *f = fdopen(s, "r+");
+    char text[10];
+    fputs(fgets(text, 6, f) ? text : "none", stdout);
+    return 0;
+}
+"""
+
+
+@needs_tool("cc")
+def test_calls_of_a_c_program_have_lines_while_they_block_as_well(lab: Lab) -> None:
+    programs = [program("server", CAPITALS_SERVER), program("client", C_CLIENT, "client.c")]
+    with lab.connect() as websocket:
+        replies = run(websocket, programs)
+    assert output_of(replies, 1) == "0\nCHILD"
+    own = [each for each in events_of(replies) if each.get("line") and each["program"] == 1]
+    lines = {each["title"].partition("(")[0]: each["line"] for each in own}
+    assert (lines["socket"], lines["connect"], lines["sendto"], lines["read"]) == (10, 11, 20, 26)
+
+
+JAVA_CLIENT = """\
+import java.net.Socket;
+
+public class Client {
+    static byte[] message() {
+        return "java".getBytes();
+    }
+
+    public static void main(String[] args) throws Exception {
+        Socket s = new Socket("127.0.0.1", 12000);
+        s.getOutputStream().write(
+            message());
+        Thread t = new Thread(() -> read(s));
+        t.start();
+        t.join();
+    }
+
+    static void read(Socket s) {
+        try {
+            System.out.println((char) s.getInputStream().read());
+        } catch (java.io.IOException e) {
+        }
+    }
+}
+"""
+
+
+@needs_tool("javac")
+@needs_tool("cc")
+@pytest.mark.slow
+def test_calls_of_a_java_program_have_lines(lab: Lab) -> None:
+    programs = [program("server", CAPITALS_SERVER), program("client", JAVA_CLIENT, "Client.java")]
+    with lab.connect() as websocket:
+        replies = run(websocket, programs)
+    assert output_of(replies, 1) == "J\n"
+    own = [each for each in events_of(replies) if each.get("line") and each["program"] == 1]
+    found = {(each["title"].partition("(")[0], each["line"]) for each in own}
+    assert ("connect", 9) in found
+    assert [each["line"] for each in own if '"java"' in each["title"]] == [10]
+    assert [each["line"] for each in own if '"J"' in each["title"]] == [19]
+
+
+def test_path_delays_packets(lab: Lab) -> None:
+    with lab.connect() as websocket:
+        replies = run(
+            websocket,
+            pair(CAPITALS_SERVER, CAPITALS_CLIENT.replace('input("say: ")', '"abc"')),
+            path={"delay": 5, "rate": 500, "duplicate": 10},
+        )
+    assert output_of(replies, 1) == "reply b'ABC'\n"
+    parts = {
+        row["arrow"][4]
+        for each in replies
+        if each["type"] == "rows"
+        for row in each["rows"]
+        if "arrow" in row
+    }
+    assert {"sent", "arrived"} & parts
+
+
 @pytest.mark.slow
 def test_path_loses_and_delays_the_same_packets_with_the_same_seed(lab: Lab) -> None:
     programs = beginnings()["groups"][0]["sets"][0]["programs"]
@@ -142,6 +246,26 @@ def test_compiler_errors_stand_at_their_lines(lab: Lab) -> None:
     assert (built["problems"][0]["line"], built["problems"][0]["severity"]) == (2, "error")
     assert "/tmp" not in built["output"]
     assert replies[-1]["reason"] == "a program could not be built"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("client.c:2:10: error: 'x' undeclared", [(2, "error", "'x' undeclared")]),
+        ("/tmp/a/client.c:2:10: fatal error: none.h: No such file", [(2, "error", "none.h: No such file")]),
+        ("client.c:3:5: warning: unused", [(3, "warning", "unused")]),
+        ("client.c:24: undefined reference to `sned'", [(24, "error", "undefined reference to `sned'")]),
+        (
+            "/usr/bin/ld: client.c:24: undefined reference to `a'",
+            [(24, "error", "undefined reference to `a'")],
+        ),
+        ("Client.java:7: error: cannot find symbol", []),
+        ("client.c: In function 'main':", []),
+        ("client.c:24: something else", []),
+    ],
+)
+def test_lines_of_compilers_are_problems(line: str, found: list[tuple[int, str, str]]) -> None:
+    assert [(each.line, each.severity, each.text) for each in _problems(line, "client.c")] == found
 
 
 @needs_tool("cc")

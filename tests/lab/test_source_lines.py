@@ -74,7 +74,7 @@ def test_hook_leaves_nothing_for_the_program_to_see(lines: LineRecords, tmp_path
     done = subprocess.run(
         [sys.executable, "own.py"],
         cwd=tmp_path,
-        env={**os.environ, **lines.variables("own.py", str(hook))},
+        env={**os.environ, **lines.variables("own.py", PYTHONPATH=str(hook))},
         pass_fds=(lines.descriptor,),
         capture_output=True,
         text=True,

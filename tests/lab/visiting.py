@@ -51,6 +51,11 @@ class Visit:
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(text)
 
+    def text(self, number: int) -> str:
+        """Return the text of a program."""
+        editor = f"document.querySelectorAll('.CodeMirror')[{number}].CodeMirror"
+        return str(self.page.evaluate(f"() => {editor}.getValue()"))
+
     def run(self) -> None:
         self.page.click("#run")
         expect(self.page.locator("#state")).to_have_text(re.compile("^ended|fail|could not"), timeout=LONG)

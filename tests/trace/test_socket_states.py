@@ -141,4 +141,5 @@ def test_datagrams_are_counted() -> None:
         story.tracker.add(Point(packet))
     story.call("recvfrom", READER, 10)
     assert (story.state(READER).received, story.state(READER).unread) == (1, 2)
+    assert story.state(SENDER).sent == 3
     assert [each.socket for each in story.tracker.states()] == [READER]

@@ -55,7 +55,7 @@ _PEM = click.Path(exists=True, dir_okay=False)
     "--at-a-time", type=click.IntRange(1, 64), metavar="N",
     help="With --class: runs that start at a time; default: two for each processor.",
 )  # fmt: skip
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.argument("files", metavar="[FILE]...", type=click.Path(dir_okay=False, path_type=Path), nargs=-1)
 def lab(
     port: int,
     opens: bool,
@@ -69,7 +69,7 @@ def lab(
     tls_key: str | None,
     state: Path | None,
     at_a_time: int | None,
-    file: Path | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Write a server and a client side by side on a page, run them, and see what they do.
 
@@ -77,6 +77,7 @@ def lab(
     For example:
       bothends lab
       bothends lab --port 8000 --no-browser
+      bothends lab server.py client.c             with these programs
       bothends lab run.lab                        the programs and the run that Save > File has saved
       bothends lab run.lab --page run.html
       bothends lab --class --host 192.0.2.7 --port 8443 --tls-cert lab.pem
@@ -88,14 +89,15 @@ def lab(
     With --class, each browser that opens the address is a student, whose programs have smaller limits and
     whose runs wait for their turn. Only with --host can other machines reach it.
 
-    Exit status: 2 if FILE is not a file of the lab, 69 if there is no sandbox or no strace; 1 if a lesson
-    fails its test.
+    Exit status: 2 if FILE is neither a program nor a file of the lab, 69 if there is no sandbox or no strace;
+    1 if a lesson fails its test.
     """
     import asyncio
     import os
     import signal
     from collections.abc import Callable
 
+    from bothends.errors import UsageError
     from bothends.trace.capture.tracees import find_strace
 
     given = {"--host": host, "--tls-cert": tls_cert, "--tls-key": tls_key, "--state": state,
@@ -104,7 +106,7 @@ def lab(
         raise UsageError(f"{next(name for name, value in given.items() if value)} needs --class")
     if tls_key and not tls_cert:
         raise UsageError("--tls-key needs --tls-cert")
-    if (page or svg) and file is None:
+    if (page or svg) and not files:
         raise UsageError("--page and --svg need a FILE that has a run")
     if not (page or svg):
         find_strace()
@@ -115,7 +117,7 @@ def lab(
         _test_lessons(lessons)
         return
 
-    opened = _open(file) if file is not None else None
+    opened = _open(files) if files else None
     if page or svg:
         assert opened is not None
         _export(opened, page, svg)
@@ -193,19 +195,29 @@ def _test_lessons(folder: Path | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _open(path: Path) -> LabFile:
-    """Return what a file of the lab holds. Raises SystemCallFailed, UsageError."""
+def _open(paths: tuple[Path, ...]) -> LabFile:
+    """Return what a file of the lab holds, or programs. Raises SystemCallFailed, UsageError."""
     import msgspec
 
     from bothends.errors import SystemCallFailed
     from bothends.lab import recording
 
+    texts = {}
+    for path in paths:
+        try:
+            texts[path.name] = path.read_bytes()
+        except OSError as error:
+            raise SystemCallFailed("read", str(path), error.errno or 0) from error
+    names = ", ".join(map(str, paths))
     try:
-        return recording.parse(path.read_bytes())
-    except OSError as error:
-        raise SystemCallFailed("read", str(path), error.errno or 0) from error
+        if paths[0].suffix != ".lab":
+            return recording.of_programs(texts)
+        if len(paths) > 1:
+            raise UsageError("a file of the lab is opened alone")
+        return recording.parse(texts[paths[0].name])
     except msgspec.DecodeError as error:
-        raise UsageError(f"{path} is not a file of the lab: {error}") from error
+        kind = "a file of the lab" if paths[0].suffix == ".lab" else "programs for the lab"
+        raise UsageError(f"{names}: not {kind}: {error}") from error
 
 
 def _export(file: LabFile, page: Path | None, svg: Path | None) -> None:

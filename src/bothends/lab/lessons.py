@@ -247,9 +247,10 @@ def render(text: str) -> str:
 
 def _is_web_link(url: str) -> bool:
     try:
-        return urlsplit(url).scheme in ("http", "https")
+        parts = urlsplit(url)
     except ValueError:
         return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)  # http:/page would be one of the lab
 
 
 def _open_link(self: Any, tokens: Any, index: int, options: Any, env: Any) -> str:

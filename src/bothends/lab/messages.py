@@ -6,6 +6,7 @@ as they are: the process is ours, and the programs can't write there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -211,13 +212,17 @@ class Exited(Struct, tag_field="type", tag="exited"):
 
 
 class Ended(Struct, tag_field="type", tag="ended"):
-    """The run is over. `findings` are nested; `reason` is empty if the programs have exited by themselves."""
+    """The run is over. `findings` are nested; `reason` is empty if the programs have exited by themselves.
+
+    `steps` are those of `trace/comparison.py`, for a comparison with another run.
+    """
 
     reason: str
     findings: list[dict[str, Any]]
     waits: list[str]
     notes: list[str]
     seconds: float
+    steps: Sequence[tuple[str, str, int, int | None, int]] = ()
 
 
 class Judging(Struct, tag_field="type", tag="judging"):
@@ -318,8 +323,16 @@ _encoder: Final = msgspec.json.Encoder()
 
 def decode_request(text: str | bytes) -> Request:
     """Return a request. Raises msgspec.DecodeError for anything else."""
-    request: Request = _decoder.decode(text)
+    request: Request = decode_with(_decoder, text)
     return request
+
+
+def decode_with(decoder: msgspec.json.Decoder[Any], text: str | bytes) -> Any:
+    """Return a value. Raises msgspec.DecodeError, also for one that is nested too deeply."""
+    try:
+        return decoder.decode(text)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
 
 
 def encode(message: Request | Reply) -> bytes:

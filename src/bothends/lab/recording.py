@@ -13,6 +13,7 @@ import base64
 import hashlib
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
 
@@ -21,7 +22,14 @@ from msgspec import Meta, Struct, field
 
 from bothends.escaping import escape_line
 from bothends.foreign_text import markup
-from bothends.lab.messages import DEFAULT_TIME_LIMIT, MAX_PROGRAMS, MAX_TIME_LIMIT, Path, Program
+from bothends.lab.messages import (
+    DEFAULT_TIME_LIMIT,
+    MAX_PROGRAMS,
+    MAX_TIME_LIMIT,
+    Path,
+    Program,
+    decode_with,
+)
 from bothends.trace.rendering.layout import Arrow, ArrowPart, Bar, Cell, Style
 from bothends.trace.rendering.layout import Row as LaidOutRow
 from bothends.trace.rendering.svg import render_svg
@@ -80,7 +88,21 @@ def parse(data: bytes) -> LabFile:
     """Return what a file of the lab holds. Raises msgspec.DecodeError: it is none, or is damaged."""
     if len(data) > MAX_FILE:
         raise msgspec.DecodeError(f"more than {MAX_FILE >> 20} MiB")
-    return _decoder.decode(data)
+    found: LabFile = decode_with(_decoder, data)
+    return found
+
+
+def of_programs(texts: Mapping[str, bytes]) -> LabFile:
+    """Return a file with programs, by their names. Raises msgspec.DecodeError: one of them is none.
+
+    A program whose name says neither server nor client is the server, if it is the first one.
+    """
+    programs = []
+    for number, (name, text) in enumerate(texts.items()):
+        is_server = "server" in name.lower() or (number == 0 and "client" not in name.lower())
+        source = text.decode("utf-8", "replace")
+        programs.append({"kind": "server" if is_server else "client", "file": name, "text": source})
+    return msgspec.convert({"bothends-lab": 1, "programs": programs}, LabFile)
 
 
 def to_json(file: LabFile) -> Any:

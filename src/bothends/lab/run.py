@@ -45,6 +45,7 @@ from bothends.lab.sources import Sources, roles_of
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.packets import Capture, PacketSource
 from bothends.trace.capture.tracees import TracedProgram
+from bothends.trace.comparison import sequence
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
@@ -58,6 +59,7 @@ CLASS_LIMITS: Final = SandboxLimits(memory=320 << 20, processes=48, disk=8 << 20
 _CLASS_NICE: Final = 5  # of programs in a class: the lab and its tracers come first
 
 _MAX_POINTS: Final = 60_000  # of the trace of a run
+_MAX_STEPS: Final = 4_000  # for a comparison
 
 
 class Run:
@@ -127,7 +129,14 @@ class Run:
         waits = picture.waits_at_end() if self._trace.ended_by else []
         reason = "the time limit" if session.reached_time_limit else "Stop" if session.stopped_by else ""
         self._replies.send(
-            Ended(reason, [finding_to_json(each) for each in findings], waits, notes, round(seconds, 3))
+            Ended(
+                reason,
+                [finding_to_json(each) for each in findings],
+                waits,
+                notes,
+                round(seconds, 3),
+                sequence(self._trace)[:_MAX_STEPS],
+            )
         )
 
     def _report_exits(

@@ -4,6 +4,7 @@
     GET /static/...  its files
     GET /begin       what the page starts with: examples, starters, languages, limits, an opened file
     POST /export/... a file of the lab, as a page that replays its run, or as a picture
+    POST /compare    two runs, aligned (`comparing.py`)
     GET /contracts   the built-in contracts; /contracts/NAME: the text of one
     GET /lessons     the lessons; /lessons/NAME: one of them
     GET /class       the teacher's page; /class/students: the students, /class/students/N: the work of one
@@ -37,6 +38,7 @@ from bothends.errors import SystemCallFailed, Unavailable
 from bothends.lab import recording
 from bothends.lab.beginnings import beginnings
 from bothends.lab.classroom import MAX_STUDENTS, SAVE_INTERVAL, Classroom, Student
+from bothends.lab.comparing import respond_to_comparison
 from bothends.lab.contract_list import contract_text, list_contracts
 from bothends.lab.fair_queue import FairQueue
 from bothends.lab.guard import Guard, OwnKeys
@@ -110,6 +112,7 @@ class Lab:
                 Route("/", self._page),
                 Route("/begin", self._begin),
                 Route("/export/{kind}", self._export, methods=["POST"]),
+                Route("/compare", respond_to_comparison, methods=["POST"]),
                 Route("/contracts", self._contracts),
                 Route("/contracts/{name}", self._contract),
                 Route("/lessons", self._lessons),

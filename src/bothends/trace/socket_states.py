@@ -193,6 +193,8 @@ class SocketStateTracker:
         is_sent = not point.is_end and not packet.synthesized
         arrives = (point.is_end or not packet.reaches) and not packet.lost
         if packet.protocol == "udp":
+            if is_sent and packet.sender is not None:
+                self._stream(packet.sender).in_packets += 1
             if arrives and packet.receiver is not None:
                 self._stream(packet.receiver).arrived += 1
             return

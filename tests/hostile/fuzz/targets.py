@@ -16,6 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 from unittest import mock
+from xml.etree import ElementTree
+
+import msgspec
 
 from bothends.bench.http_response import HttpResponseReader, MalformedResponse, ResponseHead
 from bothends.check import contract
@@ -38,6 +41,8 @@ from bothends.impair.api import Api
 from bothends.impair.proxies import ProxyCollection
 from bothends.impair.recording import Replay
 from bothends.impair.scenario import read_scenario
+from bothends.lab import recording
+from bothends.lab.comparing import compare_runs, parse_comparison
 from bothends.layers import ProxyLayer
 from bothends.layers.proxy_protocol import V2_MAX_LENGTH, ProxyHeaderError, encode_header, parse_header
 from bothends.osutil.event_loop import EventLoop
@@ -52,6 +57,7 @@ from bothends.trace.capture.strace import StraceParser
 from bothends.trace.model import Call, Trace
 from bothends.trace.protocols.table import said
 from bothends.trace.rendering import explain
+from tests.hostile.fuzz import lab
 from tests.hostile.fuzz.blocks import pack
 from tests.hostile.fuzz.fuzzer import Target
 from tests.hostile.fuzz.mutators import mutate_json, mutate_json_lines
@@ -446,6 +452,27 @@ def handover(data: bytes) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1, "a descriptor is left"  # noqa: PTH208
 
 
+# The lab -----------------------------------------------------------------------------------------
+
+
+def lab_files(data: bytes) -> None:
+    """What is made of a file is a valid picture, and a page with nothing of the file but its packed data."""
+    file = recording.parse(data)
+    assert recording.parse(msgspec.json.encode(recording.to_json(file))) == file
+    if file.run is None:
+        return
+    ElementTree.fromstring(recording.render_picture(file.run))
+    assert recording.render_page(file).count("<script") == 2
+
+
+def comparisons(data: bytes) -> None:
+    """No step is lost, and no step is in two pairs."""
+    request = parse_comparison(data)
+    pairs = [each[2:] for each in compare_runs(request)["pairs"]]
+    for number, run in enumerate((request.first, request.second)):
+        assert sorted(each[number] for each in pairs if each[number] is not None) == sorted(run.steps)
+
+
 INVALID_FILE: Final = (ConfigurationError,)
 
 TARGETS: Final = [
@@ -468,5 +495,12 @@ TARGETS: Final = [
     Target("responses", responses),
     Target("pages", pages),
     Target("api", api),
+    Target("lab-files", lab_files, (msgspec.DecodeError,), mutate=mutate_json, runs=30),
+    Target("comparisons", comparisons, (msgspec.DecodeError,), mutate=mutate_json, runs=30),
     Target("takeover", handover, (SystemCallFailed,)),
+    Target("lab-requests", lab.requests, mutate=mutate_json, max_size=64 << 10),
+    Target("lab-sessions", lab.sessions, mutate=mutate_json_lines, max_size=64 << 10, runs=20),
+    Target("lab-guard", lab.guards, max_size=4 << 10),
+    Target("lab-lessons", lab.lessons, INVALID_FILE, max_size=16 << 10),
+    Target("lab-class", lab.classes, INVALID_FILE, mutate=mutate_json, max_size=64 << 10),
 ]

@@ -1,4 +1,6 @@
-"""Read which line a program executed at a time, from the memory that `sitecustomize.py` writes to.
+"""Read which line a program executed at a time, from the memory that code in it writes to.
+
+That is `sitecustomize.py` in a Python program, `library_calls.c` in one in C, `java_lines.c` in one in Java.
 
     region:  count (8 bytes), in use (8 bytes), records; number N is in place N modulo their number
     record:  time (8 bytes, nanoseconds since 1970), thread (4 bytes), line (4 bytes; 0: none of its own)
@@ -17,6 +19,7 @@ import bisect
 import mmap
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -39,9 +42,14 @@ class _Thread:
 
 
 class LineRecords:
-    """The records of one program. Close it at the end."""
+    """The records of one program. Close it at the end.
 
-    def __init__(self) -> None:
+    Args:
+        line_of: makes a line of what is recorded in its place, None if there is none.
+    """
+
+    def __init__(self, line_of: Callable[[int], int | None] = lambda line: line or None) -> None:
+        self._line_of = line_of
         self.descriptor = os.memfd_create("lines", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, _SIZE * _REGIONS)
         self._memory = mmap.mmap(self.descriptor, _SIZE * _REGIONS)
@@ -49,9 +57,9 @@ class LineRecords:
         self._threads: dict[int, _Thread] = {}
         self._known_since = 0  # of earlier times nothing is known
 
-    def variables(self, file: str, folder: str) -> dict[str, str]:
-        """Return the environment of the program. `folder`: where it sees `sitecustomize.py`."""
-        return {VARIABLE: f"{self.descriptor} {_SIZE} {_REGIONS} {file}", "PYTHONPATH": folder}
+    def variables(self, file: str, **others: str) -> dict[str, str]:
+        """Return the environment of the program: what the code in it needs, and the `others`."""
+        return {VARIABLE: f"{self.descriptor} {_SIZE} {_REGIONS} {file}", **others}
 
     def line_at(self, thread: int, at: int) -> int | None:
         """Return the line that a thread executed at a time (nanoseconds); None if that is not known.
@@ -63,7 +71,7 @@ class LineRecords:
         if found is None or at < self._known_since:
             return None
         index = bisect.bisect_right(found.times, at) - 1
-        return (found.lines[index] or None) if index >= 0 else None
+        return self._line_of(found.lines[index]) if index >= 0 else None
 
     def read(self) -> None:
         """Read the new records."""

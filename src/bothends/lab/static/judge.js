@@ -34,8 +34,11 @@ export async function build(place, lab) {
   let isJudging = false;
   let built = "";
   stop.disabled = true;
+  text.hidden = true;
+  edit.disabled = start.disabled = true;
 
   const known = await (await fetch("/contracts")).json();
+  edit.disabled = false;
   for (const transport of [...new Set(known.map((each) => each.transport))]) {
     const part = append(contract, "optgroup");
     part.label = transport.toUpperCase();
@@ -45,7 +48,6 @@ export async function build(place, lab) {
   contract.value = "upper-tcp";
   contract.addEventListener("change", showContract);
   program.addEventListener("change", showContract);
-  setEditing(false);
 
   function chosen() { return lab.programs()[Number(program.value)] || lab.programs()[0]; }
 

@@ -9,6 +9,7 @@ import { ProgramView } from "./programs.js";
 import { addSplitter } from "./splitter.js";
 import { joinClass } from "./student.js";
 import { Timeline } from "./timeline.js";
+import { findTraceback } from "./tracebacks.js";
 import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
 
@@ -20,12 +21,19 @@ let beganAt = 0;
 let problem = "";
 let lesson = "";  // that the programs are of
 let record = null;  // of the run: what its replies have said
+const MAX_RUNS = 8;  // that are kept for a comparison, the newest
+const runs = [];  // { number, time, state, ...record }
+let runCount = 0;
 
 const viewer = new RunViewer(byId("picture"), {
   empty: "Press Run. The calls of all programs and the packets between them appear here as they happen.",
-  onSelect(event) {
-    for (const view of views)
-      view.mark("line-selected", event && event.program === view.number ? event.line : null, true);
+  onSelect(event, index) {
+    const lines = event ? viewer.linesAt(index) : new Map();
+    for (const view of views) {
+      const isOwn = event !== null && event.program === view.number;
+      if (event || !isRunning) view.mark("line-current", isOwn ? null : lines.get(view.number), true);
+      view.mark("line-selected", isOwn ? event.line : null, true);
+    }
   },
 });
 
@@ -119,7 +127,7 @@ for (const kind of ["server", "client"]) {
 function clearRun() {
   problem = "";
   beganAt = 0;
-  record = { roles: views.map((view) => view.role), rows: [], events: {}, sockets: {}, began: 0, output: [], ended: null };
+  record = { roles: views.map((view) => view.role), rows: [], events: {}, sockets: {}, began: 0, output: [], ended: null, state: currentState() };
   for (const view of views) view.clear();
   viewer.clear(record.roles);
 }
@@ -129,7 +137,7 @@ async function run() {
   setRunning(true);
   setState("starting", "running");
   clearRun();
-  viewer.empty.hidden = true;
+  viewer.showEmpty("Starting…");
   try {
     await connection.open();
   } catch {
@@ -159,7 +167,11 @@ function print(number, text, kind, at) {
 }
 
 const handlers = {
-  started() { beganAt = performance.now(); setState("running", "running"); },
+  started() {
+    beganAt = performance.now();
+    setState("running", "running");
+    viewer.showEmpty("Running. The first call on a socket appears here.");
+  },
   built({ program, succeeded, output, problems }) {
     const view = views[program];
     if (!view) return;
@@ -176,13 +188,12 @@ const handlers = {
       Object.assign(record.sockets, sockets);
       record.began = began;
     }
+    const lines = new Map();  // the last ones: each mark takes the editor a while
     for (const row of rows) {
       const event = events[row.event];
-      if (event && event.line && views[event.program]) views[event.program].mark("line-current", event.line);
+      if (event && event.line) lines.set(event.program, event.line);
     }
-  },
-  queued({ ahead }) {
-    setState(ahead ? `waits for its turn: ${ahead} before it` : "waits for its turn: it is the next", "waiting");
+    for (const [number, line] of lines) views[number]?.mark("line-current", line);
   },
   waits({ sentences }) { viewer.showWaits(sentences); },
   exited({ program, how, at }) {
@@ -191,13 +202,21 @@ const handlers = {
     print(program, `${how}\n`, how === "exit status 0" || how.startsWith("ended") ? "how" : "how bad", at || 0);
     view.setRunning(false);
     view.mark("line-current", null);
+    const traceback = how === "exit status 1" ? findTraceback(view.output.textContent, view.file.value) : null;
+    if (traceback) view.showProblems([traceback]);
   },
-  ended({ reason, findings, waits, notes, seconds }) {
+  ended({ reason, findings, waits, notes, seconds, steps }) {
     viewer.showWaits(waits);
     viewer.showFindings(findings, notes);
-    if (record) record.ended = { reason, findings, waits, notes, seconds };
+    if (record) record.ended = { reason, findings, waits, notes, seconds, steps };
     if (record && !record.rows.length) record = null;
+    if (record && !record.number) {
+      runs.push(Object.assign(record, { number: runCount += 1, time: new Date().toLocaleTimeString() }));
+      if (runs.length > MAX_RUNS) runs.shift();
+    }
     const count = findings.length ? `, ${findings.length} finding${findings.length > 1 ? "s" : ""}` : "";
+    if (!viewer.timeline.rows.length)
+      viewer.showEmpty(problem ? `${problem}. The errors stand at their lines.` : "No program made a call on a socket.");
     if (problem) end(problem, "failed");
     else if (reason) end(`ended by ${reason} after ${seconds.toFixed(1)} s${count}`, "waiting");
     else end(`ended after ${seconds.toFixed(1)} s${count}`, findings.length ? "waiting" : "done");
@@ -205,6 +224,7 @@ const handlers = {
   failed({ text }) {
     end("failed", "failed");
     record = null;
+    viewer.showEmpty("");
     viewer.showFindings([], [text]);
   },
 };
@@ -250,6 +270,9 @@ const lab = {
   setPrograms: (programs) => setPrograms(programs),
   show: (name) => show(name),  // another view
   run: () => run(),
+  runWithAnotherSeed() { path.set({ ...path.get(), seed: path.get().seed + 1 }); saveDraft(); run(); },
+  runs: () => runs,  // the last runs, the newest last
+  openRun(run) { openState({ ...run.state, run }); show("run"); },
   isRunning: () => isRunning,
   limits: () => limits,
   timeline: (place, onSelect, label) => new Timeline(place, onSelect, label),
@@ -262,7 +285,7 @@ const show = makeViews(byId("views"), byId("panels"), lab);
 byId("run").addEventListener("click", () => { show("run"); run(); });
 byId("stop").addEventListener("click", () => connection.send({ type: "stop" }));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) run();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) { show("run"); run(); }
 });
 byId("seconds").addEventListener("change", saveDraft);
 closeMenus();
@@ -279,7 +302,11 @@ function openState(state) {
 
 new Keeper({
   state: currentState,
-  run: () => lab.record(),
+  run() {
+    if (!lab.record()) return null;
+    const { roles, rows, events, sockets, began, output, ended } = record;
+    return { roles, rows, events, sockets, began, output, ended };
+  },
   onOpen: openState,
   onPrograms: setPrograms,
   say,

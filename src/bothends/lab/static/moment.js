@@ -112,8 +112,9 @@ export class Moment {
   // What one end has sent, and where it is: still to be acknowledged, unread at the other end, or received.
   addFlow(box, from, to, side, unit, sender, receiver) {
     const sent = from ? from[SENT] : null, received = to ? to[RECEIVED] : null;
-    if (!sent && !received) return;
-    const unread = to ? to[UNREAD] : null, flight = from ? from[UNACKNOWLEDGED] : null;
+    const unread = to ? to[UNREAD] : null;
+    if (!sent && !received && !unread) return;
+    const flight = from ? from[UNACKNOWLEDGED] : null;
     const total = Math.max(sent || 0, (received || 0) + (unread || 0), 1);
     const flow = append(box, "div", "", `flow ${side}`);
     const words = [];

@@ -28,7 +28,7 @@ export class ProgramView {
         Tab: (editor) => editor.somethingSelected() ? editor.indentSelection("add")
           : editor.replaceSelection(" ".repeat(4 - editor.getCursor().ch % 4)),
         "Shift-Tab": (editor) => editor.indentSelection("subtract"),
-        Esc: () => this.typed.focus(),
+        Esc: () => (this.typed.disabled ? this.output : this.typed).focus(),
         "Ctrl-Enter": () => document.getElementById("run").click(),
       },
     });
@@ -126,7 +126,13 @@ export class ProgramView {
     marks[name] = null;
     if (!line || line > this.editor.lineCount()) return;
     marks[name] = this.editor.addLineClass(line - 1, "background", name);
-    if (scroll) this.editor.scrollIntoView({ line: line - 1, ch: 0 }, 60);
+    if (scroll) this.show(line);
+  }
+
+  // Scroll the editor, and not the page, so that a line is in view.
+  show(line) {
+    const top = this.editor.charCoords({ line: line - 1, ch: 0 }, "local").top, { top: from, clientHeight } = this.editor.getScrollInfo();
+    if (top < from + 20 || top > from + clientHeight - 40) this.editor.scrollTo(null, top - clientHeight / 2);
   }
 
   showProblems(problems) {
@@ -134,9 +140,9 @@ export class ProgramView {
       if (line > this.editor.lineCount()) continue;
       const shown = element("div", `${severity}: ${text}`, `problem ${severity}`);
       if (severity === "error") this.editor.addLineClass(line - 1, "background", "line-problem");
-      this.problems.push(this.editor.addLineWidget(line - 1, shown));
+      this.problems.push(this.editor.addLineWidget(line - 1, shown, { noHScroll: true }));
     }
-    if (problems.length) this.editor.scrollIntoView({ line: problems[0].line - 1, ch: 0 }, 60);
+    if (problems.length) this.show(problems[0].line);
   }
 
   clearProblems() {

@@ -16,7 +16,12 @@ function showFile(file) {
   const { run } = file, programs = [];
   const viewer = new RunViewer(byId("picture"), {
     onSelect(event, index) {
-      for (const each of programs) each.mark("line-selected", event && event.program === each.number ? event.line : null);
+      const lines = event ? viewer.linesAt(index) : new Map();
+      for (const each of programs) {
+        const isOwn = event !== null && event.program === each.number;
+        each.mark("line-current", isOwn ? null : lines.get(each.number));
+        each.mark("line-selected", isOwn ? event.line : null);
+      }
       showOutput(index < 0 ? Infinity : run.began + viewer.timeline.timeOf(index) / 1000);
     },
   });

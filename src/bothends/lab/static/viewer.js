@@ -21,9 +21,9 @@ export class RunViewer {
     append(this.head, "span", "", "space");
     const scroll = append(main, "div");
     this.empty = append(scroll, "div", "", "empty");
-    append(this.empty, "p", empty);
+    this.emptyText = empty;
     this.timeline = new Timeline(scroll, (number, event) => this.select(event));
-    const aside = append(place, "aside");
+    const aside = this.aside = append(place, "aside");
     const verdict = append(aside, "div", "", "verdict");
     this.waits = append(verdict, "div", "", "waits");
     this.waits.setAttribute("aria-live", "polite");
@@ -50,9 +50,9 @@ export class RunViewer {
     this.play = button("▶", "Play again (space)", () => this.player.toggle(), "play");
     steps.append(
       button("⇤", "First row (Home)", go(() => this.timeline.goTo(0)), "first"),
-      button("↑", "One row back (↑)", go(() => this.timeline.step(-1)), "back"),
+      button("↑", "One row back (↑, or Alt+↑ from anywhere)", go(() => this.timeline.step(-1)), "back"),
       this.play,
-      button("↓", "One row on (↓)", go(() => this.timeline.step(1)), "on"),
+      button("↓", "One row on (↓, or Alt+↓ from anywhere)", go(() => this.timeline.step(1)), "on"),
       button("⇥", "Last row (End)", go(() => this.timeline.goTo(this.timeline.rows.length - 1)), "last"),
     );
     this.head.append(speed);
@@ -60,6 +60,13 @@ export class RunViewer {
       if (event.key === " ") { event.preventDefault(); this.player.toggle(); }
     });
     this.timeline.list.addEventListener("click", () => this.player.stop());
+    document.addEventListener("keydown", (event) => {
+      const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!by || !event.altKey || event.ctrlKey || this.head.offsetParent === null) return;
+      event.preventDefault();
+      this.player.stop();
+      this.timeline.goTo(this.timeline.selected ? this.timeline.index + by : by > 0 ? 0 : Infinity, { focus: false });
+    });
   }
 
   showPlaying(plays) {
@@ -76,9 +83,16 @@ export class RunViewer {
     this.showWaits([]);
     this.showFindings([], []);
     this.counts.textContent = "";
-    this.empty.hidden = false;
+    this.showEmpty(this.emptyText);
     this.select(null);
     this.enable();
+  }
+
+  // Say something in place of rows.
+  showEmpty(text) {
+    this.empty.replaceChildren();
+    append(this.empty, "p", text);
+    this.empty.hidden = !text;
   }
 
   add({ rows, events, sockets }) {
@@ -107,8 +121,20 @@ export class RunViewer {
     explain(this.details, this.reference, event);
     const index = this.timeline ? this.timeline.index : -1;
     if (this.timeline) this.moment.show(index < 0 ? this.moment.steps.length - 1 : index);
+    // What is said about a row is below the findings, unless one of them has led here.
+    if (event && !this.isJumping) this.aside.scrollTop = this.details.offsetTop - 8;
     if (this.hint) this.hint.hidden = event !== null || !this.moment.steps.length;
     this.onSelect(event, index);
+  }
+
+  // Return the line at which each program was after a row, by its number.
+  linesAt(index) {
+    const found = new Map();
+    for (let at = index; at >= 0; at -= 1) {
+      const event = this.timeline.events.get(Number(this.timeline.rows[at].dataset.event));
+      if (event && event.line && !found.has(event.program)) found.set(event.program, event.line);
+    }
+    return found;
   }
 
   showWaits(sentences) { showWaits(this.waits, sentences); }
@@ -116,7 +142,9 @@ export class RunViewer {
   showFindings(findings, notes) {
     showFindings(this.findings, findings, notes, (number) => {
       this.player.stop();
+      this.isJumping = true;
       this.timeline.selectEvent(number);
+      this.isJumping = false;
     });
   }
 }

@@ -9,7 +9,7 @@ import { append, button } from "./dom.js";
 
 export const VIEWS = [
   { name: "run", label: "Run" },
-  { name: "compare", label: "Compare", module: "" },
+  { name: "compare", label: "Compare", module: "compare.js", style: "compare.css" },
   { name: "judge", label: "Judge", module: "judge.js", style: "tools.css" },
   { name: "measure", label: "Measure", module: "measure.js", style: "tools.css" },
   { name: "sockets", label: "Sockets", module: "sockets.js", style: "tools.css" },
