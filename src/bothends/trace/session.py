@@ -404,7 +404,8 @@ class TraceSession:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
         until = min(until, horizon)
-        self._load.add(waited, events + len(raws))
+        lag = (time.time_ns() - horizon) / 1e9 if horizon < FOREVER else 0.0
+        self._load.add(waited, events + len(raws), lag)
         if self.records_only:
             self._record_batch(raws, horizon, until)
         else:
