@@ -67,6 +67,7 @@ SERVER_TIMEOUT: Final = (
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
+_READ_BYTES: Final = 1 << 18  # of lines of each program at once: fewer calls than a stream remembers
 _RECORD_INTERVAL: Final = 0.005  # seconds between two reads, while the programs are only recorded
 _POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
 
@@ -394,7 +395,7 @@ class TraceSession:
         if len(raws) >= READ_BATCH:
             until = min(until, raws[-1].at)  # there are more packets
         for program in running:
-            for point in program.read():
+            for point in program.read(_READ_BYTES):
                 events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
