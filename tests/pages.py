@@ -36,7 +36,7 @@ TIMEOUT = 30.0
 _BLOCK = re.compile(r"^```(python|console|toml)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROMPT = "\x1b[?2004h"  # bracketed paste is on: the prompt accepts a line
 _KEYS = {"^C": "\x03", "^D": "\x04"}
-_LONG_RUNNING = re.compile(r"bothends (?:serve|impair(?! list| add| toxic| remove))\b")
+_LONG_RUNNING = re.compile(r"bothends (?:serve|impair(?! list| inspect| add| toxic| toggle| remove))\b")
 _PORT = re.compile(r"\b(?:1[2-9]\d\d\d|9100)\b")
 _ENVIRONMENT = {
     **os.environ,

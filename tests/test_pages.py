@@ -18,6 +18,7 @@ PAGES = [
     "docs/reference/endpoints.md",
     "docs/reference/services.md",
     "docs/reference/command-line.md",
+    "docs/how-to/lecture.md",
     "docs/explanation/native.md",
     "docs/explanation/sockets.md",
 ]

@@ -84,6 +84,7 @@ enum call_kind {
     KIND_FORK,
     KIND_CLONE3,
     KIND_EXEC,
+    KIND_PIPE,
     KIND_MASK = 0x3f,
     /* What the first descriptor may be. */
     OF_DESCRIPTOR = 0x40, /* argument 0 is a descriptor: its label is recorded */
@@ -92,7 +93,7 @@ enum call_kind {
     ENTRY_MEMORY = 0x200, /* something is read when the call starts */
 };
 
-enum label_kind { LABEL_NONE, LABEL_SOCKET, LABEL_FILE, LABEL_TERMINAL };
+enum label_kind { LABEL_NONE, LABEL_SOCKET, LABEL_FILE, LABEL_TERMINAL, LABEL_PIPE };
 
 /* What a descriptor refers to. Ports are in host byte order. */
 struct label {

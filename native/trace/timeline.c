@@ -341,7 +341,7 @@ static PyObject *read_point(Timeline *self, PyObject *point, PyObject *event, in
     return read_attribute(point, name_at, at) ? NULL : PyObject_CallOneArg(self->source_of, point);
 }
 
-static PyObject *add(PyObject *object, PyObject *point)
+static PyObject *add_point(PyObject *object, PyObject *point, int is_in_order)
 {
     Timeline *self = (Timeline *)object;
     if (!PyTuple_Check(point) || PyTuple_GET_SIZE(point) != 2) {
@@ -365,7 +365,7 @@ static PyObject *add(PyObject *object, PyObject *point)
     self->pending += entry->point == NULL;
     Py_XSETREF(entry->point, Py_NewRef(point));
     entry->at = at;
-    if (source != Py_None) {
+    if (source != Py_None && is_in_order) {
         PyObject *before = PyDict_GetItemWithError(self->last_of_source, source);
         if (!before && PyErr_Occurred())
             goto failed;
@@ -387,6 +387,16 @@ static PyObject *add(PyObject *object, PyObject *point)
 failed:
     Py_DECREF(source);
     return NULL;
+}
+
+static PyObject *add(PyObject *object, PyObject *point)
+{
+    return add_point(object, point, 1);
+}
+
+static PyObject *add_unordered(PyObject *object, PyObject *point)
+{
+    return add_point(object, point, 0);
 }
 
 static PyObject *add_constraint(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
@@ -547,6 +557,8 @@ static void free_timeline(PyObject *object)
 
 static PyMethodDef methods[] = {
     {"add", add, METH_O, "Add a point. Add the points of one thread, and of one interface, in order."},
+    {"add_unordered", add_unordered, METH_O,
+     "Add a point that need not follow the points of its thread that were added before."},
     {"add_constraint", (PyCFunction)(void (*)(void))add_constraint, METH_FASTCALL,
      "Require one point to precede another, by their keys. The points may be added later."},
     {"pop_ready", (PyCFunction)(void (*)(void))pop_ready, METH_FASTCALL,

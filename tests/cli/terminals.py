@@ -65,11 +65,11 @@ class Terminal:
 
 @contextmanager
 def terminal(
-    *arguments: str, state: Path, colour: bool = False, cwd: Path | None = None
+    *arguments: str, state: Path, colour: bool = False, cwd: Path | None = None, columns: int = 80
 ) -> Iterator[Terminal]:
     """Run bothends on a pseudo-terminal, with its history in the folder `state`."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {
         **os.environ,
         "TERM": "xterm",

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bothends.endpoints import Endpoint
-from bothends.impair.api import Api, format_endpoint, parse_endpoint
-from bothends.impair.api_server import ApiServer
-from tests.impair.running import TIMEOUT, RunningProxies, echo, tcp_server, udp_echo_server
-
-
-class ApiClient:
-    """A client with one persistent connection, as Toxiproxy's client libraries have."""
-
-    def __init__(self, proxies: RunningProxies, server: ApiServer) -> None:
-        self.proxies = proxies
-        self.server = server
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.endpoint.port, timeout=TIMEOUT)
-
-    def __call__(self, method: str, path: str, body: Any = None, **fields: str) -> tuple[int, Any]:
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body)
-        self.connection.request(method, path, data, fields)
-        response = self.connection.getresponse()
-        text = response.read()
-        is_json = response.headers.get("Content-Type") == "application/json"
-        return response.status, json.loads(text) if is_json else text.decode()
-
-
-@pytest.fixture
-def api_client() -> Iterator[ApiClient]:
-    with RunningProxies() as running:
-        server = running.run_on_loop(
-            lambda: ApiServer(
-                running.loop,
-                Api(running.proxies, "0"),
-                Endpoint.parse("tcp://127.0.0.1:0"),
-            )
-        )
-        client = ApiClient(running, server)
-        yield client
-        client.connection.close()
-        running.run_on_loop(server.close)
+from bothends.impair.api import format_endpoint, parse_endpoint
+from tests.impair.api_client import ApiClient
+from tests.impair.running import TIMEOUT, echo, tcp_server, udp_echo_server
 
 
 def create_proxy(api_client: ApiClient, upstream: str = "localhost:6379", **more: Any) -> dict[str, Any]:
@@ -58,9 +22,9 @@ def create_proxy(api_client: ApiClient, upstream: str = "localhost:6379", **more
 
 
 def test_version_is_toxiproxys(api_client: ApiClient) -> None:
-    status, response = api_client("GET", "/version")
+    status, text = api_client("GET", "/version")
     assert status == 200
-    assert re.fullmatch(r"2\.\d+\.\d+", response["version"])
+    assert re.fullmatch(r'\{"version": "2\.\d+\.\d+"\}\n', text)
 
 
 def test_proxy_create_get_delete(api_client: ApiClient) -> None:
@@ -205,7 +169,13 @@ def test_populate_keeps_same_proxy_and_replaces_changed(api_client: ApiClient) -
         ("POST", "/proxies", {"name": "b", "upstream": "a"}, 400, "bad request body: "),
         ("POST", "/proxies", {"name": "b", "upstream": "tls://a:1"}, 400, "pass through tcp://"),
         ("POST", "/proxies", {"name": "b", "upstream": "udp://a:1"}, 400, "both must be streams"),
-        ("POST", "/proxies", {"name": "b", "upstream": "a:1", "listen": "192.0.2.1:0"}, 500, "EADDRNOTAVAIL"),
+        (
+            "POST",
+            "/proxies",
+            {"name": "b", "upstream": "a:1", "listen": "192.0.2.1:0"},
+            500,
+            "cannot assign requested address",
+        ),
         ("POST", "/proxies/redis/toxics", {"type": "nosuch"}, 400, "invalid toxic type"),
         ("POST", "/proxies/redis/toxics", {"type": "latency"}, 409, "toxic already exists"),
         ("POST", "/proxies/redis/toxics", {"type": "slicer", "stream": "up"}, 400, "stream was invalid"),

@@ -23,6 +23,12 @@ def test_impair_guide_commands(tmp_path: Path) -> None:
     Page(ROOT / "docs" / "how-to" / "impair.md", tmp_path).run()
 
 
+@pytest.mark.slow
+@needs_tool("curl")
+def test_from_toxiproxy_guide_commands(tmp_path: Path) -> None:
+    Page(ROOT / "docs" / "how-to" / "from-toxiproxy.md", tmp_path).run()
+
+
 REFERENCE = (ROOT / "docs" / "reference" / "toxics.md").read_text(encoding="utf-8")
 
 

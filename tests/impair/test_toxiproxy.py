@@ -83,7 +83,7 @@ class Curl:
 def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     curl, upstream = Curl(api), f"localhost:{redis}"
     status, version = curl("GET", "/version")
-    assert (status, version["version"][:2]) == (200, "2.")
+    assert (status, json.loads(version)["version"][:2]) == (200, "2.")
     assert curl("GET", "/proxies") == (200, {})
 
     # toxiproxy-cli create -l localhost:26379 -u localhost:6379 redis; port 0 lets the kernel choose
@@ -93,7 +93,7 @@ def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     port = int(created["listen"].rpartition(":")[2])
     shown = {
         "name": "redis",
-        "listen": f"localhost:{port}",  # Toxiproxy: 127.0.0.1; bothends: all addresses of the name
+        "listen": f"127.0.0.1:{port}",
         "upstream": upstream,
         "enabled": True,
         "toxics": [],
@@ -160,7 +160,7 @@ def test_toxiproxy_readme_endpoints_with_curl(api: str, redis: int) -> None:
     metrics = curl("GET", "/metrics")[1]
     for name in ("toxiproxy_proxy_received_bytes_total", "toxiproxy_proxy_sent_bytes_total"):
         assert f"# TYPE {name} counter" in metrics
-    labels = f'direction="upstream",listener="localhost:{port}",proxy="redis",upstream="{upstream}"'
+    labels = f'direction="upstream",listener="127.0.0.1:{port}",proxy="redis",upstream="{upstream}"'
     assert f"toxiproxy_proxy_received_bytes_total{{{labels}}}" in metrics
 
     # toxiproxy-cli delete redis

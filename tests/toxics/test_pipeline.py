@@ -33,6 +33,7 @@ LOSSY = {
     "corrupt": "bit_errors=1e-2",
     "limit_data": "40",
     "drop_first": "2",
+    "noop": "",
     "timeout": "1s",
     "reset_peer": "1s",
 }

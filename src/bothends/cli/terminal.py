@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
 
 # The parameters above, and those of diagrams (trace/rendering/terminal.py).
-_OWN_STYLE: Final = re.compile(r"(\x1b\[(?:[012]|3[1-6]|1;31)m)")
+_OWN_STYLE: Final = re.compile(r"(\x1b\[(?:[0127]|3[1-6]|1;31)m)")
 
 _CLEAR_SCREEN: Final = "\x1b[H\x1b[2J"  # CUP, then ED (ECMA-48)
+_ENTER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"  # another screen, without a cursor (xterm's ctlseqs)
+_LEAVE_SCREEN: Final = "\x1b[?25h\x1b[?1049l"
 _CLEAR_LINE: Final = "\r\x1b[K"  # CR, then EL
 
 _WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # write(2)
@@ -84,6 +86,25 @@ def clear_screen() -> None:
     """Clear the terminal on stdout, before the next picture of a repeated output."""
     if sys.stdout is not None:
         sys.stdout.write(_CLEAR_SCREEN)
+
+
+def enter_screen() -> None:
+    """Switch the terminal on stdout to another screen, for `draw_screen`."""
+    sys.stdout.write(_ENTER_SCREEN)
+    sys.stdout.flush()
+
+
+def leave_screen() -> None:
+    """Return to the screen before `enter_screen`."""
+    sys.stdout.write(_LEAVE_SCREEN)
+    sys.stdout.flush()
+
+
+def draw_screen(lines: Sequence[str]) -> None:
+    """Draw the lines of a whole screen. The terminal may be in raw mode."""
+    safe = (_safe(line, sys.stdout) for line in lines)
+    sys.stdout.write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in safe) + "\x1b[J")
+    sys.stdout.flush()
 
 
 def progress_line(text: str = "") -> None:

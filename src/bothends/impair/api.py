@@ -7,6 +7,7 @@ unless it uses them:
 1. `listen` and `upstream` may be any endpoint (`udp://:0`). TCP is shown without its scheme.
 2. Additional toxics, and additional attributes, which are shown if they are not the default.
 3. A toxic may have `clients`: networks whose connections it applies to. A proxy may have a `framing`.
+4. An error may have a `hint`: what to try.
 
 A client gets no rights of this process that it does not have itself: every user of this machine can reach
 the API on loopback, and the process may be root's. So UNIX sockets, privileged ports and marks are for the
@@ -18,11 +19,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hmac
 import ipaddress
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -30,7 +33,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from bothends.endpoints import Endpoint, endpoints_from_args
-from bothends.errors import BothendsError, ToxicError, UnknownName, UsageError
+from bothends.errors import BothendsError, SystemCallFailed, ToxicError, UnknownName, UsageError
 from bothends.escaping import escape_controls
 from bothends.http1 import BadRequest, HttpRequest, HttpResponse, check_browser
 from bothends.impair.proxies import (
@@ -39,11 +42,13 @@ from bothends.impair.proxies import (
     ProxyConfig,
     ProxyExists,
     check_name,
-    same_endpoint,
+    listens_at,
     update_proxy,
 )
 from bothends.impair.proxy import Proxy
 from bothends.impair.sockets import FRAMINGS
+from bothends.sockets import ResolveError
+from bothends.sockets.resolve import resolve
 from bothends.toxics import registry
 from bothends.toxics.attributes import from_json, to_json
 from bothends.toxics.placement import DIRECTIONS, Direction, IpNetwork, PlacedToxic
@@ -83,15 +88,37 @@ class ApiAccess:
 class ApiError(Exception):
     """A request that failed: the status and text of Toxiproxy's error response."""
 
-    def __init__(self, status: HTTPStatus, text: str) -> None:
+    def __init__(self, status: HTTPStatus, text: str, hint: str = "") -> None:
         super().__init__(status, text)
         self.status = status
         self.text = text
+        self.hint = hint
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of the response."""
+        shown = {"error": self.text, "status": self.status.value}
+        return shown | ({"hint": self.hint} if self.hint else {})
 
 
 def error_response(status: HTTPStatus, text: str) -> HttpResponse:
     """Build an error response in Toxiproxy's format."""
-    return HttpResponse(status, _encode({"error": text, "status": status.value}))
+    return HttpResponse(status, _encode(ApiError(status, text).to_json()))
+
+
+def to_api_error(error: Exception) -> ApiError:
+    """Return the response to an exception of a request. Raises an exception that is a bug again."""
+    match error:
+        case ApiError():
+            return error
+        case BadRequest():
+            return ApiError(error.status, error.reason)
+        case ProxyExists():
+            return ApiError(HTTPStatus.CONFLICT, "proxy already exists")
+        case UsageError():
+            return ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: {error}")
+        case BothendsError():
+            return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+    raise error
 
 
 class Api:
@@ -118,16 +145,9 @@ class Api:
         try:
             check_browser(request, None if self.access.token else self.access.hosts)
             return self._route(request.method, path, request.body)
-        except ApiError as error:
-            return error_response(error.status, error.text)
-        except BadRequest as bad:
-            return error_response(bad.status, bad.reason)
-        except ProxyExists:
-            return error_response(HTTPStatus.CONFLICT, "proxy already exists")
-        except UsageError as error:
-            return error_response(HTTPStatus.BAD_REQUEST, f"bad request body: {error}")
-        except BothendsError as error:
-            return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except (ApiError, BadRequest, BothendsError) as error:
+            failed = to_api_error(error)
+            return HttpResponse(failed.status, _encode(failed.to_json()))
 
     def _route(self, method: str, path: list[str], body: bytes) -> HttpResponse:
         known: dict[str, Callable[[], HttpResponse]]
@@ -151,7 +171,7 @@ class Api:
                 }
             case ["proxies", name, "toxics"]:
                 known = {
-                    "GET": lambda: _ok([toxic_to_json(each) for each in self._find_proxy(name).toxics]),
+                    "GET": lambda: _ok(toxics_to_json(self._find_proxy(name))),
                     "POST": lambda: _add_toxic(self._find_proxy(name), body),
                 }
             case ["proxies", name, "toxics", toxic]:
@@ -184,25 +204,50 @@ class Api:
         config = parse_proxy(_parse_object(body), "")
         self._check_allowed(config.listen, config.upstream)
         proxy = self._proxies.create(config)
-        self._proxies.add(proxy, enabled=config.enabled)
+        with listen_errors_of_go(config.listen):
+            self._proxies.add(proxy, enabled=config.enabled)
         return HttpResponse(HTTPStatus.CREATED, _encode(proxy_to_json(proxy)))
 
     def _populate(self, body: bytes) -> HttpResponse:
-        configs = parse_proxies(_parse_json(body))
-        for config in configs:
-            self._check_allowed(config.listen, config.upstream, self._proxies.get(config.name))
-        proxies = self._proxies.populate(configs)
-        return HttpResponse(
-            HTTPStatus.CREATED, _encode({"proxies": [proxy_to_json(each) for each in proxies]})
-        )
+        """Add or replace proxies in order, up to the first that fails; the response has those before it.
+
+        A list that reaches for more than a client may have changes nothing.
+        """
+        done: list[Proxy] = []
+        failed: ApiError | None = None
+        try:
+            for config in self._parse_allowed(parse_proxy_list(_parse_json(body))):
+                if not isinstance(config, ProxyConfig):
+                    raise config
+                with listen_errors_of_go(config.listen):
+                    done.append(self._proxies.add_or_replace(config))
+        except (ApiError, BothendsError) as error:
+            failed = to_api_error(error)
+        shown = {} if failed is None else failed.to_json()
+        # As Go encodes an empty list that was never filled.
+        shown["proxies"] = [proxy_to_json(each) for each in done] or None
+        return HttpResponse(HTTPStatus.CREATED if failed is None else failed.status, _encode(shown))
+
+    def _parse_allowed(self, given: list[dict[str, Any]]) -> list[ProxyConfig | Exception]:
+        """Parse the proxies of a list. An invalid one becomes its error. Raises ApiError if not allowed."""
+        parsed: list[ProxyConfig | Exception] = []
+        for number, each in enumerate(given, 1):
+            try:
+                parsed.append(config := parse_proxy(each, f" at proxy {number}"))
+            except (ApiError, BothendsError) as error:
+                parsed.append(error)
+            else:
+                self._check_allowed(config.listen, config.upstream, self._proxies.get(config.name))
+        return parsed
 
     def _update(self, proxy: Proxy, body: bytes) -> HttpResponse:
         given = _parse_object(body)
-        listen = parse_endpoint(given["listen"]) if _has_field(given, "listen", str) else proxy.listen
+        listen = parse_listen(given["listen"]) if _has_field(given, "listen", str) else proxy.listen
         upstream = parse_endpoint(given["upstream"]) if _has_field(given, "upstream", str) else proxy.upstream
         enabled = given["enabled"] if _has_field(given, "enabled", bool) else proxy.enabled
         self._check_allowed(listen, upstream, proxy)
-        update_proxy(proxy, listen, upstream, enabled=enabled)
+        with listen_errors_of_go(listen):
+            update_proxy(proxy, listen, upstream, enabled=enabled)
         return _ok(proxy_to_json(proxy))
 
     def _delete(self, proxy: Proxy) -> HttpResponse:
@@ -210,12 +255,15 @@ class Api:
         return HttpResponse(HTTPStatus.NO_CONTENT)
 
     def _reset(self) -> HttpResponse:
-        self._proxies.reset()
+        for proxy in self._proxies:
+            with listen_errors_of_go(proxy.listen):
+                proxy.enable()
+            proxy.remove_all_toxics()
         return HttpResponse(HTTPStatus.NO_CONTENT)
 
     def _check_allowed(self, listen: Endpoint, upstream: Endpoint, old: Proxy | None = None) -> None:
         """Raise ApiError for endpoints that a client may not use. Those that the proxy has already stay."""
-        if old is None or not same_endpoint(old.listen, listen):
+        if old is None or not listens_at(old, listen):
             _check_endpoint(listen, self.access.allow, is_listen=True)
         if old is None or old.upstream != upstream:
             _check_endpoint(upstream, self.access.allow, is_listen=False)
@@ -223,7 +271,9 @@ class Api:
     # Version and metrics ------------------------------------------------------------------------------
 
     def _show_version(self) -> HttpResponse:
-        return _ok({"version": TOXIPROXY_VERSION, "bothends": self._version})
+        body = f'{{"version": "{TOXIPROXY_VERSION}"}}\n'.encode()
+        server = (f"Server: bothends/{self._version}",)
+        return HttpResponse(HTTPStatus.OK, body, "application/json;charset=utf-8", server)
 
     def _metrics(self) -> HttpResponse:
         text = "".join(f"{line}\n" for line in _metric_lines(self._proxies))
@@ -280,6 +330,42 @@ def parse_endpoint(text: str) -> Endpoint:
     return endpoint.with_host("") if "://" not in address and endpoint.host == "::" else endpoint
 
 
+def parse_listen(text: str) -> Endpoint:
+    """Parse `listen` as `parse_endpoint` does. Raises ApiError in Go's words if there is no port."""
+    try:
+        return parse_endpoint(text)
+    except BothendsError as error:
+        if ":" in text or "/" in text:
+            raise
+        reason = f"listen tcp: address {text}: missing port in address"
+        raise ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, reason, str(error)) from error
+
+
+@contextlib.contextmanager
+def listen_errors_of_go(listen: Endpoint) -> Iterator[None]:
+    """Raise ApiError in Go's words for a TCP address that cannot be bound; the own words become its hint."""
+    try:
+        yield
+    except SystemCallFailed as error:
+        if listen.scheme != "tcp":
+            raise
+        if isinstance(error, ResolveError):
+            reason = f"listen tcp: lookup {listen.host}: no such host"
+        elif error.operation in ("bind", "listen on"):
+            address = format_endpoint(_first_address(listen)) if listen.host else f":{listen.port}"
+            text = os.strerror(error.errno)
+            reason = f"listen tcp {address}: bind: {text[:1].lower()}{text[1:]}"
+        else:
+            raise
+        raise ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, reason, str(error)) from error
+
+
+def _first_address(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint with the address that Go would choose for a name: IPv4 if there is one."""
+    addresses = [str(each.sockaddr[0]) for each in resolve(endpoint)]
+    return endpoint.with_host(next((each for each in addresses if ":" not in each), addresses[0]))
+
+
 def format_endpoint(endpoint: Endpoint) -> str:
     """Format an endpoint for `parse_endpoint`: TCP without its scheme."""
     if endpoint.scheme != "tcp" or endpoint.options:
@@ -287,16 +373,28 @@ def format_endpoint(endpoint: Endpoint) -> str:
     return endpoint.label.removeprefix("tcp://") if endpoint.host else f"[::]:{endpoint.port}"
 
 
+def format_listen(proxy: Proxy) -> str:
+    """Format where a proxy listens; a name as its address, once it has listened, as in Go."""
+    is_name = proxy.bound is not None and proxy.bound.scheme == "tcp" and proxy.bound.host
+    return format_endpoint(proxy.bound if is_name and proxy.bound is not None else proxy.listen)
+
+
 def proxy_to_json(proxy: Proxy) -> dict[str, Any]:
     """Return the JSON object of a proxy and its toxics."""
     shown = {
         "name": proxy.name,
-        "listen": format_endpoint(proxy.listen),
+        "listen": format_listen(proxy),
         "upstream": format_endpoint(proxy.upstream),
         "enabled": proxy.enabled,
-        "toxics": [toxic_to_json(each) for each in proxy.toxics],
+        "toxics": toxics_to_json(proxy),
     }
     return shown | ({"framing": proxy.framing_name} if proxy.framing_name else {})
+
+
+def toxics_to_json(proxy: Proxy) -> list[dict[str, Any]]:
+    """Return the JSON objects of a proxy's toxics, those of upstream first."""
+    ordered = sorted(proxy.toxics, key=lambda each: DIRECTIONS.index(each.direction))
+    return [toxic_to_json(each) for each in ordered]
 
 
 def toxic_to_json(placed: PlacedToxic) -> dict[str, Any]:
@@ -312,24 +410,35 @@ def toxic_to_json(placed: PlacedToxic) -> dict[str, Any]:
     return shown | ({"clients": [str(each) for each in placed.clients]} if placed.clients else {})
 
 
-def parse_proxies(given: Any) -> list[ProxyConfig]:
-    """Parse the proxies of a configuration file or of `/populate`. Raises ApiError, BothendsError."""
+def parse_proxy_list(given: Any) -> list[dict[str, Any]]:
+    """Check the form of a list of proxies, before any is created. Raises ApiError."""
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise ApiError(HTTPStatus.BAD_REQUEST, "bad request body: not a list of proxies")
     if len(given) > MAX_PROXIES:
         raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: more than {MAX_PROXIES:,} proxies")
-    configs = [parse_proxy(each, f" at proxy {number}") for number, each in enumerate(given, 1)]
-    for name, count in Counter(each.name for each in configs).items():
+    for number, each in enumerate(given, 1):
+        _check_required(each, f" at proxy {number}")
+    for name, count in Counter(each["name"] for each in given).items():
         if count > 1:
             raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: duplicate proxy {name!r}")
-    return configs
+    return given
+
+
+def parse_proxies(given: Any) -> list[ProxyConfig]:
+    """Parse the proxies of a configuration file. Raises ApiError, BothendsError."""
+    numbered = enumerate(parse_proxy_list(given), 1)
+    return [parse_proxy(each, f" at proxy {number}") for number, each in numbered]
+
+
+def _check_required(given: Mapping[str, Any], where: str) -> None:
+    for key in ("name", "upstream"):
+        if not _has_field(given, key, str) or not given[key]:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
 
 
 def parse_proxy(given: Mapping[str, Any], where: str) -> ProxyConfig:
     """Parse one proxy. `where` is appended to the message of an error. Raises ApiError, BothendsError."""
-    for key in ("name", "upstream"):
-        if not _has_field(given, key, str) or not given[key]:
-            raise ApiError(HTTPStatus.BAD_REQUEST, f"missing required field: {key}{where}")
+    _check_required(given, where)
     check_name(given["name"], f"the name of a proxy{where}")
     listen = given["listen"] if _has_field(given, "listen", str) else ""
     enabled = given["enabled"] if _has_field(given, "enabled", bool) else True
@@ -338,14 +447,15 @@ def parse_proxy(given: Mapping[str, Any], where: str) -> ProxyConfig:
         known = ", ".join(FRAMINGS)
         raise ApiError(HTTPStatus.BAD_REQUEST, f"bad request body: framing must be one of {known}{where}")
     return ProxyConfig(
-        given["name"], parse_endpoint(listen), parse_endpoint(given["upstream"]), enabled, framing
+        given["name"], parse_listen(listen), parse_endpoint(given["upstream"]), enabled, framing
     )
 
 
 def _add_toxic(proxy: Proxy, body: bytes) -> HttpResponse:
     given = _parse_object(body)
     kind = given["type"] if _has_field(given, "type", str) else ""
-    direction = given["stream"] if _has_field(given, "stream", str) and given["stream"] else "downstream"
+    direction = given["stream"].lower() if _has_field(given, "stream", str) else ""
+    direction = direction or "downstream"
     if direction not in DIRECTIONS:
         text = "stream was invalid, can be either upstream or downstream"
         raise ApiError(HTTPStatus.BAD_REQUEST, text)
@@ -354,7 +464,7 @@ def _add_toxic(proxy: Proxy, body: bytes) -> HttpResponse:
     try:
         toxic = registry.load(kind)
     except UnknownName as error:
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"invalid toxic type: {error}") from error
+        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid toxic type", str(error)) from error
     if proxy.find_toxic(name) is not None:
         raise ApiError(HTTPStatus.CONFLICT, "toxic already exists")
     attributes = given["attributes"] if _has_field(given, "attributes", dict) else {}
@@ -472,7 +582,7 @@ def _metric_lines(proxies: ProxyCollection) -> list[str]:
             for direction in DIRECTIONS:
                 labels = {
                     "direction": direction,
-                    "listener": format_endpoint(proxy.listen),
+                    "listener": format_listen(proxy),
                     "proxy": proxy.name,
                     "upstream": format_endpoint(proxy.upstream),
                 }

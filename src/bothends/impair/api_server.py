@@ -9,10 +9,16 @@ other connection.
 
 from __future__ import annotations
 
+import base64
 import collections
+import dataclasses
 import ipaddress
+import itertools
 import math
+import os
 import socket
+import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final
 
@@ -44,6 +50,7 @@ class ApiServer:
         self.loop = loop
         self.api = api
         self.connections: dict[_ApiConnection, None] = {}  # in the order of accept()
+        self.request_ids = _request_ids()
         self._retry_timer: Timer | None = None
         self._listeners = open_listeners(endpoint)
         if not api.access.token and not all(_is_local(each.endpoint) for each in self._listeners):
@@ -104,6 +111,17 @@ def _is_local(endpoint: Endpoint) -> bool:
         return ipaddress.ip_address(endpoint.host.partition("%")[0]).is_loopback
     except ValueError:
         return endpoint.host == "localhost"
+
+
+def _request_ids() -> Iterator[str]:
+    """Yield ids in the form of Toxiproxy's: 20 characters, for the time, this process, and a counter.
+
+    See the README of rs/xid: 4 bytes of the time in seconds, 5 of the process, 3 of the counter.
+    """
+    process = os.urandom(5)
+    for number in itertools.count(int.from_bytes(os.urandom(3))):
+        data = int(time.time()).to_bytes(4) + process + (number % 2**24).to_bytes(3)
+        yield base64.b32hexencode(data).decode().rstrip("=").lower()
 
 
 class _ApiConnection:
@@ -175,7 +193,7 @@ class _ApiConnection:
         except BadRequest as bad:
             self._has_more = False
             self._close_after_write = True
-            self._write_buffer += error_response(bad.status, bad.reason).encode(keep_alive=False)
+            self._write_buffer += self._encode(error_response(bad.status, bad.reason), keep_alive=False)
             return
         self._has_more = request is not None and request.keep_alive
         if request is not None:
@@ -184,8 +202,8 @@ class _ApiConnection:
             self._receiving = False
             self._set_timeout(_IDLE_TIMEOUT)
             self._close_after_write = not request.keep_alive
-            self._write_buffer += self._handle(request).encode(
-                keep_alive=request.keep_alive, with_body=request.method != "HEAD"
+            self._write_buffer += self._encode(
+                self._handle(request), keep_alive=request.keep_alive, with_body=request.method != "HEAD"
             )
         elif self._parser.incomplete and not self._receiving:
             self._receiving = True
@@ -196,6 +214,12 @@ class _ApiConnection:
     def _set_timeout(self, seconds: float) -> None:
         self.wake_at = math.inf
         self._loop.schedule_wakeup(self, self._loop.now + seconds)
+
+    def _encode(self, response: HttpResponse, *, keep_alive: bool, with_body: bool = True) -> bytes:
+        """Return a response as bytes, with the id of its request."""
+        request_id = f"X-Toxiproxy-Request-Id: {next(self._server.request_ids)}"
+        response = dataclasses.replace(response, fields=(*response.fields, request_id))
+        return response.encode(keep_alive=keep_alive, with_body=with_body)
 
     def _handle(self, request: HttpRequest) -> HttpResponse:
         try:

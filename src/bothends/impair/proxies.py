@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -117,34 +117,23 @@ class ProxyCollection:
         del self._proxies[proxy.name]
         proxy.disable()
 
-    def populate(self, configs: Sequence[ProxyConfig]) -> list[Proxy]:
-        """Add or replace proxies.
+    def add_or_replace(self, config: ProxyConfig) -> Proxy:
+        """Add a proxy. One of its name with the same addresses is kept as it is, another one is replaced.
 
-        An existing proxy with the same addresses keeps its connections and toxics; one with other addresses
-        is replaced. Raises BothendsError; the proxies before the one that failed stay added.
+        Raises the exceptions of `create` and `add`; after an exception of `Proxy.enable`, the old proxy is
+        disabled and keeps its addresses.
         """
-        created = [self.create(each) for each in configs]
-        result = []
-        for proxy, (_, _, _, enabled, _) in zip(created, configs, strict=True):
-            old = self._proxies.get(proxy.name)
-            if old is not None and _same_addresses(old, proxy):
-                if enabled and not old.enabled:
-                    old.enable()
-                elif not enabled:
-                    old.disable()
-                result.append(old)
-                continue
-            if old is not None:
-                self.remove(old)
-            self.add(proxy, enabled=enabled)
-            result.append(proxy)
-        return result
-
-    def reset(self) -> None:
-        """Enable all proxies and remove all toxics. Raises the exceptions of `Proxy.enable`."""
-        for proxy in self:
+        proxy, old = self.create(config), self._proxies.get(config.name)
+        if old is None:
+            self.add(proxy, enabled=config.enabled)
+            return proxy
+        if _same_addresses(old, proxy):
+            return old
+        old.disable()  # its port may be that of the new one
+        if config.enabled:
             proxy.enable()
-            proxy.remove_all_toxics()
+        self._proxies[config.name] = proxy
+        return proxy
 
     def close(self) -> None:
         """Remove all proxies."""
@@ -155,9 +144,9 @@ class ProxyCollection:
 def update_proxy(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled: bool) -> None:
     """Change a proxy's addresses, which aborts its connections, or enable or disable it.
 
-    Raises BothendsError; the proxy is then disabled and has its old addresses.
+    Raises BothendsError; the proxy is then disabled.
     """
-    if not same_endpoint(proxy.listen, listen) or proxy.upstream != upstream:
+    if not listens_at(proxy, listen) or proxy.upstream != upstream:
         proxy.change_addresses(listen, upstream)
     if enabled:
         proxy.enable()
@@ -168,7 +157,13 @@ def update_proxy(proxy: Proxy, listen: Endpoint, upstream: Endpoint, *, enabled:
 def _same_addresses(old: Proxy, new: Proxy) -> bool:
     if (old.upstream, old.framing_name) != (new.upstream, new.framing_name):
         return False
-    return same_endpoint(old.listen, new.listen)
+    return listens_at(old, new.listen)
+
+
+def listens_at(proxy: Proxy, requested: Endpoint) -> bool:
+    """Whether a proxy's endpoint is the requested one, as it was given or as it was resolved."""
+    known = [proxy.listen] if proxy.bound is None else [proxy.listen, proxy.bound]
+    return any(same_endpoint(each, requested) for each in known)
 
 
 def same_endpoint(actual: Endpoint, requested: Endpoint) -> bool:

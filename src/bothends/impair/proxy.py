@@ -114,6 +114,8 @@ class Proxy:
         self.loop = loop
         self.name = name
         self.listen = listen
+        self.bound: Endpoint | None = None
+        """The address of the last listener; of several addresses, the first of IPv4 if there is one."""
         self.upstream = upstream
         self.framing_name = framing
         self.framing = FRAMINGS[framing] if framing else None
@@ -154,6 +156,8 @@ class Proxy:
             self.listen = self.listen.with_port(first.port or 0)
         elif first.path:
             self.listen = first
+        addresses = [each.endpoint for each in opened]
+        self.bound = next((each for each in addresses if ":" not in each.host), addresses[0])
         for listener in opened:
             if listener.role == "datagrams":
                 self._datagram_listeners.append(DatagramListener(self, listener))
@@ -184,7 +188,7 @@ class Proxy:
         for spec in self.toxics:
             check_placement(spec, medium)
         self.disable()
-        self.medium, self.listen, self.upstream = medium, listen, upstream
+        self.medium, self.listen, self.upstream, self.bound = medium, listen, upstream, None
 
     def _watch_listener(self, listener: Listener) -> None:
         if listener.fileno() >= 0:

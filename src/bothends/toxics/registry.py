@@ -27,6 +27,7 @@ TOXICS: Final[dict[str, str]] = {
     "reset_peer": "bothends.toxics.reset_peer:ResetPeer",
     "slow_close": "bothends.toxics.slow_close:SlowClose",
     "withhold_end": "bothends.toxics.withhold_end:WithholdEnd",
+    "noop": "bothends.toxics.noop:Noop",
 }
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from bothends.trace.capture.blocked_threads import ThreadSnapshot
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
-from bothends.trace.capture.packets import RawPacket
+from bothends.trace.capture.packets import RawPacket, parse_packet
 from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.kernel_reasons import KernelEventMatcher
 from bothends.trace.correlation.timeline import Timeline
@@ -83,19 +83,31 @@ class TraceAnalysis:
     def add_packet(self, raw: RawPacket) -> bool:
         """Add a packet, unless it is that of other programs. Returns whether it is added."""
         ports = raw.ports
-        if ports is not None and not self.correlator.may_be_relevant(*ports):
+        has_other_ends = raw.transit is not None and raw.transit.arrived_as
+        if ports is not None and not has_other_ends and not self.correlator.may_be_relevant(*ports):
             return False
         packet = raw.packet(0)
+        if raw.transit is not None and raw.transit.arrived_as:
+            self._add_translation(raw.transit.arrived_as, packet)
         if packet is None or not self.correlator.is_relevant(packet):
             return False
         packet.number = next(self.event_numbers)
         if raw.transit is None:
             self.correlator.add(Point(packet))
             return True
-        self.correlator.has_transit_times = True
         for point in self._transit.track(raw, raw.transit, packet):
             self.correlator.add(point)
         return True
+
+    def _add_translation(self, arrived_as: bytes, packet: Packet | None) -> None:
+        """Note that NAT has translated a packet's addresses, if it is one of a traced program."""
+        arrived = parse_packet(arrived_as)
+        if arrived is None or packet is None or packet.protocol != "tcp":
+            return
+        if self.correlator.is_relevant(packet) or self.correlator.is_relevant(arrived):
+            self.correlator.add_translation(
+                (packet.source, packet.destination), (arrived.source, arrived.destination)
+            )
 
     def add_kernel_events(self, events: Iterable[KernelEvent]) -> None:
         """Add the events of the kernel whose ports are known. Called when the calls have been added."""

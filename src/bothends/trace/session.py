@@ -37,7 +37,7 @@ from bothends.trace.capture.bpf import BpfProgram, BpfSource, FollowedProcesses
 from bothends.trace.capture.kernel_counters import CounterDifference
 from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
-from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, LocalLauncher, ProgramLauncher, TracedProgram
 from bothends.trace.correlation.timeline import FOREVER
 from bothends.trace.load import AnalysisLoad
 from bothends.trace.model import (
@@ -45,11 +45,13 @@ from bothends.trace.model import (
     KernelEvent,
     Packet,
     Point,
+    ProcessEvent,
     SocketAddress,
     Trace,
 )
 from bothends.trace.run_file import MAX_SOURCE
 from bothends.trace.source_blocks import ProgramRecorder, SourceReader, SourceRecorder
+from bothends.trace.tls_observer import TlsObserver
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -65,6 +67,8 @@ SERVER_TIMEOUT: Final = (
     10.0  # seconds without an event, after which clients start though a server does not listen
 )
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
+_SNAPSHOT_ATTEMPTS: Final = 3  # a thread that sleeps in a loop may be awake just then
+_SNAPSHOT_PAUSE: Final = 0.01  # seconds
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
 _READ_BYTES: Final = 1 << 18  # of lines of each program at once: fewer calls than a stream remembers
@@ -125,8 +129,10 @@ class TraceSession:
         self._load = AnalysisLoad()
         self._recorded = 0  # lines and packets
         self._notes: list[str] = []  # about the run, which a recording has, too
+        self.tls: TlsObserver | None = None  # of TLS in plain text, set before programs are added
         self._launcher = launcher
         self._bpf = bpf
+        self._started: list[int] = []  # processes that have started another program since the last look
         self._packets_since = 0
         self._held_packets: deque[RawPacket] = deque()  # later than the calls that are known
         self._programs: list[TracedProgram] = []
@@ -183,6 +189,7 @@ class TraceSession:
         followed: FollowedProcesses | None = None,
     ) -> TracedProgram:
         decoder = self.analysis.add_decoder(role, shlex.join(argv))
+        variables = self.tls.variables if self.tls is not None else {}
         if self._bpf is not None:
             program: TracedProgram = BpfProgram(
                 self._bpf,
@@ -193,6 +200,7 @@ class TraceSession:
                 inherit_stdin=inherit_stdin,
                 output=output,
                 followed=followed,
+                variables=variables,
             )
         else:
             program = TracedProgram(
@@ -202,7 +210,7 @@ class TraceSession:
                 pid=pid,
                 inherit_stdin=inherit_stdin,
                 output=output,
-                launcher=self._launcher,
+                launcher=LocalLauncher(variables) if variables else self._launcher,
             )
         self._programs.append(program)
         return program
@@ -264,6 +272,10 @@ class TraceSession:
             stack.enter_context(self._handle_signals())
             if self.capture is not None:
                 self._loop.watch(self.capture.fileno(), IN, self._on_input)
+            if self.tls is not None:
+                self.tls.begin(self.trace)
+                if self.tls.has_source:
+                    self._loop.watch(self.tls.fileno(), IN, self._on_input)
             for server in self._servers:
                 self._start(server)
             self._waiting_for_servers = bool(self._servers)
@@ -289,6 +301,7 @@ class TraceSession:
             if self.recorder is not None:
                 self.recorder.end_batch(FOREVER, FOREVER)
             self.trace.freeze()
+            self._note_missing_packets()
             self.analysis.record_blocked_calls(self._snapshot, self._undrawn, self._snapshot_at)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -345,7 +358,11 @@ class TraceSession:
 
     def _may_record_only(self) -> bool:
         """Return whether the rest can be analysed later: the servers listen, and a client is running."""
-        return not self._waiting_for_servers and any(each.is_running for each in self._clients)
+        return (
+            self.tls is None
+            and not self._waiting_for_servers
+            and any(each.is_running for each in self._clients)
+        )
 
     def _record_only(self) -> None:
         """From now on, record what the sources report, and analyse it later: the programs are too fast."""
@@ -375,7 +392,13 @@ class TraceSession:
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
-        for point in program.start():
+        if self.capture is not None:
+            self.capture.prepare(program.argv)
+        with self.tls.starting(program.argv) if self.tls is not None else contextlib.nullcontext():
+            points = list(program.start())
+        for point in points:
+            if self.tls is not None:
+                self.tls.observe(point, self.analysis.correlator)
             self.analysis.correlator.add(point)
         self._loop.watch(program.fileno(), IN, self._on_input)
         program.guard(self._reaper)
@@ -388,19 +411,26 @@ class TraceSession:
         if self.records_only:
             time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
             timeout = 0.0
+        timeout = min(timeout, self._look_at_processes(running))
         self._loop.run_once(timeout)
         waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
         raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1
         if len(raws) >= READ_BATCH:
             until = min(until, raws[-1].at)  # there are more packets
+        if self.tls is not None:
+            self.tls.read()
         for program in running:
             for point in program.read(_READ_BYTES):
                 events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
+                if type(point.event) is ProcessEvent and point.event.kind == "exec":
+                    self._started.append(self.trace.processes[point.event.process].pid)
                 if not self.records_only:
                     self.analysis.add_point(point)
+                if self.tls is not None:
+                    self.tls.observe(point, self.analysis.correlator)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
@@ -438,6 +468,10 @@ class TraceSession:
             self.recorder.add_packets(filter(self._may_be_relevant, packets))
         for raw in packets:
             self._on_packet(raw)
+        if self.tls is not None and self.tls.add_to(
+            self.analysis.correlator, self.analysis.event_numbers, horizon
+        ):
+            self._last_event = time.monotonic()
         self._read_kernel_events()
         if self.recorder is not None:
             self.recorder.end_batch(FOREVER, until)
@@ -461,6 +495,51 @@ class TraceSession:
     def _may_be_relevant(self, raw: RawPacket) -> bool:
         ports = raw.ports
         return ports is None or self.analysis.correlator.may_be_relevant(*ports)
+
+    def _look_at_processes(self, programs: Sequence[TracedProgram]) -> float:
+        """Look where the processes are and what they map. Returns seconds until the next look."""
+        sources = [each for each in (self.capture, self.tls) if each is not None]
+        if not sources:
+            return _POLL_INTERVAL
+        pids = [pid for each in programs if each.has_local_pids for pid in each.decoder.live_pids]
+        started, self._started = self._started, []
+        return min(each.look(pids, started) for each in sources)
+
+    def on_namespace(self, pid: int, name: str) -> None:
+        """Note that a process is in another network namespace."""
+        for process in reversed(self.trace.processes.values()):
+            if process.pid == pid:
+                process.namespace = name
+                return
+
+    def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:
+        """Note that no packets are captured where a process is."""
+        of_process = f", the network namespace of process {pid}," if pid else ""
+        self._note(f"packets in {name}{of_process} are not captured: {reason}")
+
+    def _note_missing_packets(self) -> None:
+        """Note the processes in other network namespaces none of whose packets were captured."""
+        trace = self.trace
+        if self.capture is None or not any(each.namespace for each in trace.processes.values()):
+            return
+        users, seen = dict[int, int](), set[int | None]()
+        for event in trace.events():
+            if isinstance(event, Packet):
+                seen |= {event.sender, event.receiver}
+            elif isinstance(event, Call) and event.size and event.socket is not None:
+                users[event.socket] = event.process
+        missing = {
+            process
+            for number, process in users.items()
+            if number not in seen and trace.sockets[number].family in ("inet", "inet6")
+        }
+        for number in sorted(missing):
+            process = trace.processes[number]
+            if process.namespace:
+                self._note(
+                    f"packets of {process.role} {process.pid} are missing: it had sent them before it was "
+                    f"found in its network namespace, {process.namespace}"
+                )
 
     def _on_input(self, _ready: int) -> None:
         self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1
@@ -568,16 +647,27 @@ class TraceSession:
                 self._undrawn[call.thread] = call
             if not program.has_local_pids:
                 continue
-            for process, pid, thread in islice(program.decoder.running_threads(), MAX_THREADS):
-                snapshot = read_thread(process, pid, thread)
-                if snapshot is not None:
-                    self._snapshot[thread] = snapshot
-                    found.append((pid, snapshot))
-                else:
-                    self._snapshot.pop(thread, None)
+            threads = list(islice(program.decoder.running_threads(), MAX_THREADS))
+            for attempt in range(_SNAPSHOT_ATTEMPTS):
+                if attempt:
+                    time.sleep(_SNAPSHOT_PAUSE)
+                read = {each: self._read_thread(*each) for each in threads}
+                found += [(pid, snapshot) for (_, pid, _), snapshot in read.items() if snapshot is not None]
+                threads = [each for each, snapshot in read.items() if snapshot is None]
+                if not threads:
+                    break
         if self.recorder is not None:
             numbers = [at for at, each in enumerate(self._programs) if each in programs and each.is_running]
             self.recorder.add_blocked(self._snapshot_at, found, numbers)
+
+    def _read_thread(self, process: int, pid: int, thread: int) -> ThreadSnapshot | None:
+        """Read what a thread is blocked in; None if it runs, or has exited."""
+        snapshot = read_thread(process, pid, thread)
+        if snapshot is None:
+            self._snapshot.pop(thread, None)
+        else:
+            self._snapshot[thread] = snapshot
+        return snapshot
 
     def _drain_capture(self) -> None:
         """Read the captured packets: those of the programs may be queued behind many others."""
@@ -641,6 +731,11 @@ class TraceSession:
             self.capture.close()
             if dropped:
                 self._note(f"{dropped:,} packets were dropped: they arrived faster than they were read")
+        if self.tls is not None:
+            if self.tls.has_source:
+                self._loop.unwatch(self.tls.fileno())
+            for note in self.tls.notes():
+                self._note(note)
         if self.kernel is not None:
             self.kernel.close()
             # The tracepoints see all packets: if no event concerned this run, those lost did not either.

@@ -103,7 +103,9 @@ class SourceRecorder:
     def add_packets(self, raws: Iterable[RawPacket]) -> None:
         """Add captured packets."""
         pieces = []
-        for at, interface, data, _ in raws:
+        for at, interface, data, transit in raws:
+            if transit is not None and transit.event != "sent":
+                continue  # the same packet where it arrived
             number = self._interfaces.setdefault(interface, len(self._interfaces))
             pieces += [PACKET.pack(at, number, len(data)), data]
         if pieces:

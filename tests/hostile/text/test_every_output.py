@@ -39,12 +39,15 @@ from bothends.events import ConnectionRejected, Event, HandshakeCompleted, Reloa
 from bothends.log.json import JsonLog
 from bothends.log.text import TextLog
 from bothends.trace.findings.base import Finding
+from bothends.trace.rendering.cast import render_cast
 from bothends.trace.rendering.html import render_page
 from bothends.trace.rendering.layout import Arrow, Cell, Row, rows_of
-from bothends.trace.rendering.svg import render_svg
+from bothends.trace.rendering.svg import PictureStyle, render_svg
 from bothends.trace.rendering.terminal import Painter
 from tests.bench.test_report import comparison_document, single_document
-from tests.impair.test_api import ApiClient, api_client, create_proxy
+from tests.impair.api_client import ApiClient
+from tests.impair.conftest import api_client
+from tests.impair.test_api import create_proxy
 from tests.trace.test_trace_file import hostile_trace
 
 __all__ = ["api_client"]  # a fixture
@@ -198,6 +201,10 @@ OUTPUTS: dict[str, Output] = {
     "bench, HdrHistogram log": returned(lambda text: bench_text.as_hdr_log(document(text, 2))),
     "trace, diagram": returned(painted),
     "trace, SVG": returned(lambda text: render_svg(rows(text), text)),
+    "trace, animated SVG": returned(
+        lambda text: render_svg(rows(text), text, PictureStyle(is_animated=True))
+    ),
+    "trace, recording": returned(lambda text: render_cast(rows(text), text, 100)),
     "trace, page": returned(trace_page),
 }
 

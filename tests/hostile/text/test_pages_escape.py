@@ -52,8 +52,8 @@ INSERTED: Final = {
     },
     "services/functions.py": {"self.name"},  # a repr
     "trace/rendering/svg.py": {
-        "STYLE", "arrow.style", "css_class", "dashes", "height", "points", "position", "waits", "width", "x",
-        "y", "y + height", "y - 8",
+        "arrow.style", "css_class", "dashes", "height", "number", "points", "position", "self.width", "sheet",
+        "waits", "x", "y", "y + height", "y - 8",
     },
 }  # fmt: skip
 
@@ -64,7 +64,7 @@ FILES: Final = {
     "wire/interfaces.py": "the same",
     "check/sandbox/": "the same, and files of a contract's author for the program",
     "wire/supervisor.py": "the hosts file of a wire, from checked names",
-    "cli/trace/output.py": "traces as JSON in ASCII; SVG and HTML of `markup`; pcapng",
+    "cli/trace/output.py": "traces and recordings as JSON in ASCII; SVG, PDF and HTML of `markup`; pcapng",
     "cli/reporting.py": "reports: `markup`, `json_text`, or escaped lines",
     "cli/new.py": "a starter, from its template",
     "lab/run.py": "the programs of a page, for their compilers and interpreters in the sandbox",

@@ -1,4 +1,4 @@
-"""`bothends impair list | add | toxic | remove`: control a running `bothends impair` through its API."""
+"""`bothends impair list | add | toxic | toggle | remove`: control a running proxy through its API."""
 
 from __future__ import annotations
 
@@ -86,11 +86,16 @@ def _api_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("list", context_settings=_HELP)
+@click.argument("name", default="")
 @_api_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as the API returns it.")
-def list_(api: str, api_token_file: str | None, as_json: bool) -> None:
-    """List the proxies and their toxics."""
-    proxies = _call_api((api, api_token_file), "GET", "/proxies", operation="list the proxies")
+def list_(name: str, api: str, api_token_file: str | None, as_json: bool) -> None:
+    """List the proxies and their toxics, or proxy NAME only."""
+    if name:
+        path = f"/proxies/{quote(name, safe='')}"
+        proxies = {name: _call_api((api, api_token_file), "GET", path, operation=f"show proxy {name}")}
+    else:
+        proxies = _call_api((api, api_token_file), "GET", "/proxies", operation="list the proxies")
     if as_json:
         terminal.show_json(proxies, indent=2)
         return
@@ -158,7 +163,27 @@ def remove(name: str, toxic_name: str, api: str, api_token_file: str | None) -> 
     _call_api((api, api_token_file), "DELETE", path, operation=f"remove {toxic_name or name}")
 
 
-VERBS: Final[dict[str, click.Command]] = {"list": list_, "add": add, "toxic": toxic, "remove": remove}
+@click.command(context_settings=_HELP)
+@click.argument("name")
+@_api_option
+def toggle(name: str, api: str, api_token_file: str | None) -> None:
+    """Disable proxy NAME, which aborts its connections and closes its port, or enable it again."""
+    path, operation = f"/proxies/{quote(name, safe='')}", f"toggle {name}"
+    access = (api, api_token_file)
+    proxy = _call_api(access, "GET", path, operation=operation)
+    changed = _call_api(access, "PATCH", path, {"enabled": not proxy["enabled"]}, operation=operation)
+    state = "listening" if changed["enabled"] else "disabled"
+    terminal.show(escape_line(f"{changed['name']}: {changed['listen']} {state}"))
+
+
+VERBS: Final[dict[str, click.Command]] = {
+    "list": list_,
+    "inspect": list_,
+    "add": add,
+    "toxic": toxic,
+    "toggle": toggle,
+    "remove": remove,
+}
 
 
 def _format_toxic(toxic: dict[str, Any]) -> str:
@@ -203,6 +228,6 @@ def _call_api(
             operation, f"{endpoint.label} is not the API of a proxy", response.status
         ) from error
     if response.status >= 400:
-        reason = value.get("error", "") if isinstance(value, dict) else ""
+        reason = (value.get("hint") or value.get("error", "")) if isinstance(value, dict) else ""
         raise ApiRequestFailed(operation, str(reason) or f"status {response.status}", response.status)
     return value

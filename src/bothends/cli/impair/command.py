@@ -17,6 +17,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.impair.api import VERBS, read_token, token_option
+from bothends.cli.impair.toxiproxy import instead_of
 from bothends.cli.output_files import output_files
 from bothends.endpoints import endpoints_from_args
 from bothends.errors import SystemCallFailed, UsageError
@@ -49,6 +50,8 @@ class _ImpairCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
+        if instead := instead_of(args):
+            raise UsageError(f"that is a command of Toxiproxy; type {instead}")
         verb = VERBS.get(args[0]) if args else None
         if verb is None:
             return super().make_context(info_name, args, parent, **extra)
@@ -136,6 +139,7 @@ def impair(args: tuple[str, ...], duration: float | None, **given: Any) -> None:
       bothends impair list
       bothends impair add db 127.0.0.1:12003 127.0.0.1:12002
       bothends impair toxic db latency down:1s
+      bothends impair toggle db
       bothends impair remove db latency_downstream
     """
     scenario = _scenario(args, given)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -22,6 +24,7 @@ from bothends.cli.trace.output import (
     open_call_source,
     open_capture,
     open_kernel_tracer,
+    open_tls,
 )
 from bothends.cli.trace.programs import ProgramBuilder, Programs
 
@@ -101,6 +104,11 @@ class _TraceCommand(click.Command):
 )
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
 @click.option(
+    "--tls",
+    is_flag=True,
+    help="Draw what is said inside TLS (OpenSSL, as root). It shows secrets: passwords, cookies, keys.",
+)
+@click.option(
     "--open",
     "opened",
     metavar="FILE",
@@ -149,6 +157,19 @@ class _TraceCommand(click.Command):
 @click.option("--width", metavar="COLUMNS", type=click.IntRange(60, 1000), help="Width of the diagram.")
 @click.option("--save", metavar="FILE", type=_FILE, help="Write the trace to a file, for --open.")
 @click.option("--svg", metavar="FILE", type=_FILE, help="Write the diagram as SVG.")
+@click.option("--cast", metavar="FILE", type=_FILE, help="Write a recording for asciinema.")
+@click.option("--pdf", metavar="FILE", type=_FILE, help="Write the diagram as PDF, for slides.")
+@click.option(
+    "--animated", is_flag=True, help="Let the rows of the SVG appear one after another, with the findings."
+)
+@click.option("--large", is_flag=True, help="Larger type in SVG and PDF, for slides.")
+@click.option(
+    "--theme",
+    type=click.Choice(["auto", "light", "dark"]),
+    default="auto",
+    help="Colours of SVG and PDF. Default: as the reader has them; light in PDF.",
+)
+@click.option("--step", is_flag=True, help="Of a saved trace, show one row after another: arrow keys, q.")
 @click.option("--html", metavar="FILE", type=_FILE, help="Write an interactive page that explains each call.")
 @click.option(
     "--pcapng",
@@ -175,6 +196,7 @@ def trace(
     time_limit: float | None,
     source: str | None,
     calls_only: bool,
+    tls: bool,
     opened: tuple[Path, ...],
     begin: float | None,
     end: float | None,
@@ -189,6 +211,12 @@ def trace(
     width: int | None,
     save: Path | None,
     svg: Path | None,
+    cast: Path | None,
+    pdf: Path | None,
+    animated: bool,
+    large: bool,
+    theme: Literal["auto", "light", "dark"],
+    step: bool,
     html: Path | None,
     pcapng: Path | None,
     as_json: bool,
@@ -210,6 +238,7 @@ def trace(
     is neither strace nor eBPF.
     """
     from bothends.trace.rendering.layout import Filter
+    from bothends.trace.rendering.svg import PictureStyle
 
     event_filter = Filter(
         hide_quiet_calls=not all_calls and not only,
@@ -218,8 +247,22 @@ def trace(
         ports=frozenset(ports),
     )
     outputs = TraceOutputs(
-        event_filter, explain, width, as_json, save, svg, html, pcapng, fold=not unfold, summary=summary
+        event_filter,
+        explain,
+        width,
+        as_json,
+        save,
+        svg,
+        html,
+        pcapng,
+        fold=not unfold,
+        summary=summary,
+        cast=cast,
+        pdf=pdf,
+        picture=PictureStyle(theme, large, animated),
+        is_stepped=step,
     )
+    _check_pictures(outputs, opened)
     if as_json and pcapng == STDOUT:
         raise click.UsageError("--json and --pcapng - cannot be combined: both write to standard output")
     if summary and outputs.takes_stdout:
@@ -235,6 +278,8 @@ def trace(
         raise click.UsageError("--port, --cgroup and --container need eBPF: leave out --with strace")
     if path is not None and (pids or programs.follows or calls_only or not programs):
         raise click.UsageError("--wire needs programs that bothends starts, and excludes --calls-only")
+    if tls and (path is not None or not programs):
+        raise click.UsageError("--tls needs programs, and excludes --wire")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
         choices = "SERVER CLIENT, -- COMMAND, --attach PID, --port PORT, --endpoint URL, or --open FILE"
         raise click.UsageError(f"nothing to trace, or too much: give one of {choices}")
@@ -253,19 +298,39 @@ def trace(
                 wire_path=path,
                 time_limit=time_limit,
                 source=source,
+                tls=tls,
             )
         )
+
+
+def _check_pictures(outputs: TraceOutputs, opened: Sequence[Path]) -> None:
+    """Raise click.UsageError for options that have no effect, or need a terminal."""
+    style = outputs.picture
+    if style.is_animated and outputs.svg is None:
+        raise click.UsageError("--animated needs --svg FILE")
+    if (style.is_large or style.theme != "auto") and outputs.svg is None and outputs.pdf is None:
+        raise click.UsageError("--large and --theme need --svg FILE or --pdf FILE")
+    if not outputs.is_stepped:
+        return
+    if not opened:
+        raise click.UsageError("--step needs --open FILE: save the trace first, with --save FILE")
+    if outputs.takes_stdout or outputs.summary:
+        raise click.UsageError("--step cannot be combined with --json, --summary or --pcapng -")
+    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)):
+        raise click.UsageError("--step needs a terminal; without it, --open prints the diagram")
 
 
 def _parse_calls(text: str) -> frozenset[str]:
     """Return the names in a comma-separated list of calls. Raises UnknownName."""
     from bothends.errors import UnknownName
     from bothends.trace.capture.calls import DRAWN_CALLS
+    from bothends.trace.capture.tls_source import TLS_CALLS
 
+    known = DRAWN_CALLS | TLS_CALLS
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in DRAWN_CALLS:
-            nearest = suggest.nearest(name, sorted(DRAWN_CALLS))
+        if name not in known:
+            nearest = suggest.nearest(name, sorted(known))
             raise UnknownName(
                 "call", name, nearest, "--only takes calls that the diagram shows, such as sendto,recvfrom"
             )
@@ -280,11 +345,15 @@ def run(
     wire_path: str | None = None,
     time_limit: float | None = None,
     source: str | None = None,
+    tls: bool = False,
 ) -> int:
     """Run programs and draw their calls and packets. `wire_path` is the value of --wire, `source` of --with.
 
+    `tls`: what is said inside TLS as well.
+
     Returns: the exit status.
     """
+    from bothends.trace.capture.network_namespaces import NamespaceCapture
     from bothends.trace.model import Trace
     from bothends.trace.session import TraceSession
 
@@ -319,10 +388,16 @@ def run(
                 time_limit=time_limit,
             )
             session.capture = wire
+        if tls:
+            session.tls = stack.enter_context(open_tls())
         output = 2 if outputs.takes_stdout else None  # a pipe carries results only
         programs.add_to(session, builder, output)
         if wire_path is None and not calls_only:
-            session.capture = open_capture(wire_hint=not programs.pids and not programs.follows)
+            capture = open_capture(wire_hint=not programs.pids and not programs.follows)
+            if capture is not None:
+                session.capture = NamespaceCapture(
+                    capture, session.on_namespace, session.on_missing_namespace
+                )
         if not calls_only:
             has_packets = wire_path is None and session.capture is not None
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))

@@ -24,6 +24,7 @@ from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
+from bothends.trace.rendering.svg import PictureStyle
 
 if TYPE_CHECKING:
     from bothends.trace.capture.bpf import BpfSource
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bothends.trace.run_file import RunFile
     from bothends.trace.session import TraceSession
     from bothends.trace.source_blocks import SourceReader, SourceRecorder
+    from bothends.trace.tls_observer import TlsObserver
     from bothends.trace.trace_file import TraceFileWriter
 
 
@@ -49,6 +51,7 @@ MAX_ANALYSED: Final = (
 )
 MANY_POINTS: Final = 50_000  # of a saved trace, above which a second process looks for mistakes
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
+_CAST_WIDTH: Final = 120  # columns of a recording, unless --width is given
 _PAGER_TIMEOUT: Final = 3600.0  # seconds
 
 
@@ -66,6 +69,10 @@ class TraceOutputs:
     pcapng: Path | None = None
     fold: bool = True
     summary: bool = False
+    cast: Path | None = None
+    pdf: Path | None = None
+    picture: PictureStyle = field(default_factory=PictureStyle)
+    is_stepped: bool = False
 
     @property
     def takes_stdout(self) -> bool:
@@ -118,14 +125,16 @@ class TraceWriter:
             self._observed = self._stack.enter_context(output_files())
             if self.outputs.as_json:
                 self._writers.append(self._trace_file(STDOUT))
-            elif not (self.outputs.takes_stdout or self.outputs.summary):
+            elif not (self.outputs.takes_stdout or self.outputs.summary or self.outputs.is_stepped):
                 self._start_diagram()
             if self.outputs.save is not None:
                 self._writers.append(self._trace_file(self.outputs.save))
             for writer in self._writers:
                 self._stack.callback(writer.flush)
-            for path in filter(None, (self.outputs.svg, self.outputs.html)):
+            for path in filter(None, (self.outputs.svg, self.outputs.html, self.outputs.cast)):
                 self._open(path, "w")  # fail before a long run, not after it
+            if self.outputs.pdf is not None:
+                self._open(self.outputs.pdf, "wb")
             if self.outputs.pcapng is not None:
                 self._open(self.outputs.pcapng, "wb")
                 if not _is_regular(self.outputs.pcapng):
@@ -280,6 +289,8 @@ class TraceWriter:
         if self.outputs.as_json:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
+        elif self.outputs.is_stepped:
+            self._step(found, arrows)
         else:
             if self.outputs.summary and not self.outputs.takes_stdout:
                 self._show_summary()
@@ -339,14 +350,7 @@ class TraceWriter:
         arrows: Sequence[WaitArrow],
         page: Page | None,
     ) -> None:
-        from bothends.trace.rendering.layout import rows_of
-
-        if self.outputs.svg is not None:
-            from bothends.trace.rendering.svg import render_svg
-
-            fold = self.outputs.fold
-            rows = rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=fold)
-            self._files[self.outputs.svg].write(render_svg(rows, self._title()), records=1)
+        self._write_pictures(found, waits, arrows)
         if self.outputs.html is not None and page is not None:
             text = page.render(found, self._title(), waits)
             self._files[self.outputs.html].write(text, records=1)
@@ -355,6 +359,43 @@ class TraceWriter:
             for point in self.trace.points:
                 if isinstance(point.event, Packet):
                     writer.write(point.event, arrives=point.is_end)
+
+    def _rows(self, arrows: Sequence[WaitArrow]) -> Iterator[Row]:
+        from bothends.trace.rendering.layout import rows_of
+
+        return rows_of(self.trace, self.outputs.event_filter, waits=arrows, fold=self.outputs.fold)
+
+    def _write_pictures(
+        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+    ) -> None:
+        """Write the SVG picture, the PDF file and the recording."""
+        from bothends.trace.rendering.comments import comment_rows
+        from bothends.trace.rendering.svg import render_svg
+
+        outputs, style = self.outputs, self.outputs.picture
+        if outputs.svg is not None:
+            comments = comment_rows(found, waits) if style.is_animated else ()
+            picture = render_svg(self._rows(arrows), self._title(), style, comments)
+            self._files[outputs.svg].write(picture, records=1)
+        if outputs.pdf is not None:
+            from bothends.trace.rendering.pdf import render_pdf
+
+            pages = render_pdf(self._rows(arrows), self._title(), style, comment_rows(found, waits))
+            self._files[outputs.pdf].write(pages, records=1)
+        if outputs.cast is not None:
+            from bothends.trace.rendering.cast import render_cast
+
+            width = outputs.width or _CAST_WIDTH
+            recording = render_cast(self._rows(arrows), self._title(), width, comment_rows(found, waits))
+            self._files[outputs.cast].write(recording, records=1)
+
+    def _step(self, found: Sequence[Finding], arrows: Sequence[WaitArrow]) -> None:
+        """Show the trace row by row, until a key quits."""
+        from bothends.cli.trace.stepping import step_through
+        from bothends.trace.rendering.steps import Steps
+
+        colour = terminal.has_colour(sys.stdout)
+        step_through(Steps(self.trace, [*self._rows(arrows)], found, colour=colour))
 
     def _title(self) -> str:
         roles = [process.role for process in self.trace.processes.values() if process.role]
@@ -387,7 +428,7 @@ class TraceWriter:
 
     def _open(self, path: Path, mode: str) -> None:
         if self.programs_run:
-            is_picture = mode == "w"
+            is_picture = path != self.outputs.pcapng
             missing = _nothing if is_picture else self._missing_packets
             self._files[path] = self._observe(path, missing, is_binary=True, is_picture=is_picture)
         else:
@@ -617,6 +658,23 @@ def open_call_source(wanted: str | None, *, has_wire: bool = False) -> Iterator[
         if wanted is None and terminal.is_terminal(sys.stderr):
             terminal.note("calls are seen with eBPF, which root may use; --with strace chooses strace")
         yield source
+
+
+@contextlib.contextmanager
+def open_tls() -> Iterator[TlsObserver]:
+    """Observe TLS in plain text, or print why that is not seen: then the secrets are collected only."""
+    from bothends.trace.capture.tls_secrets import secrets_file
+    from bothends.trace.capture.tls_source import TlsSource
+    from bothends.trace.tls_observer import TlsObserver
+
+    with contextlib.ExitStack() as stack:
+        secrets = stack.enter_context(secrets_file())
+        source: TlsSource | None = None
+        try:
+            source = stack.enter_context(TlsSource())
+        except Unavailable as error:
+            terminal.note(f"TLS is drawn encrypted: {error}; --pcapng has its keys", "warning")
+        yield TlsObserver(source, secrets)
 
 
 @contextlib.contextmanager

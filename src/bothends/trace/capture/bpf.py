@@ -24,7 +24,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -52,13 +52,15 @@ def _open_source() -> Any:
     """Return a `_bpf.Source`. Raises OSError, Unavailable."""
     try:
         module = importlib.import_module("bothends.trace.capture._bpf")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise Unavailable(
             "trace",
             "with bpf",
             reason="bothends was built without eBPF",
             hint="install clang, libbpf-dev, libelf-dev and zlib1g-dev, and install bothends again",
         ) from error
+    except ImportError as error:  # a shared library is missing
+        raise Unavailable("trace", "with bpf", reason=str(error), hint="apt install libbpf1") from error
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return module.Source(min(MAX_WAITING, memory // 4))
 
@@ -184,6 +186,7 @@ class BpfProgram(TracedProgram):
         source: sees the calls.
         role, argv, decoder, pid, inherit_stdin, output: as of `TracedProgram`.
         followed: processes that run already, in place of `argv` and `pid`.
+        variables: what the program's environment has in addition.
     """
 
     def __init__(
@@ -197,8 +200,9 @@ class BpfProgram(TracedProgram):
         inherit_stdin: bool = False,
         output: int | None = None,
         followed: FollowedProcesses | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno()))})
+        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno())), **(variables or {})})
         super().__init__(
             role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=launcher
         )

@@ -13,7 +13,7 @@ What strace does, measured on strace 6.1, and what follows:
    and paths are in hexadecimal, too.
 4. With `--pidns-translation`, a process id of another PID namespace has a comment with its id in strace's:
    `3 /* 5823 in strace's PID NS */`. Lines begin with the latter, so it replaces the former. wait4() and
-   siginfo have no comment.
+   siginfo have no comment: the children that a process has created are known from its clone().
 5. `name(...) = ?` is a call that never returned; `<detached ...>` ends the line of a call during which strace
    detached from the process. `<unavailable>` is an unknown duration.
 """
@@ -32,11 +32,11 @@ TRACED_CALLS: Final = (
     "%network,read,write,readv,writev,?sendfile,splice,close,?close_range,dup,?dup2,dup3,fcntl,ioctl,"
     "?poll,ppoll,?select,pselect6,?epoll_create,epoll_create1,?epoll_wait,epoll_pwait,?epoll_pwait2,epoll_ctl,"
     "nanosleep,clock_nanosleep,?restart_syscall,"
-    "clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
+    "?pipe,pipe2,clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
 )
 OPTIONS: Final = (
-    "-f", "-q", "--timestamps=format:unix,precision:ns", "--syscall-times=ns", "-yy", "-xx",
-    "-s", str(DATA_LIMIT), "-a", "1", "-e", f"trace={TRACED_CALLS}",
+    "-f", "-q", "--pidns-translation", "--timestamps=format:unix,precision:ns", "--syscall-times=ns",
+    "-yy", "-xx", "-s", str(DATA_LIMIT), "-a", "1", "-e", f"trace={TRACED_CALLS}",
 )  # fmt: skip
 
 MAX_LINE: Final = 64 << 20  # bytes: a vector of a thousand strings of DATA_LIMIT bytes is shorter
@@ -161,9 +161,9 @@ _CALL_NAMES: Final = ("sendto", "recvfrom", "read", "write")  # in the order of 
 _NAMES: Final = {name.encode(): name for name in _CALL_NAMES}
 
 # Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
-# parsed. A path is in hexadecimal (fact 3), a socket's label is not.
+# parsed. A path is in hexadecimal (fact 3), a socket's label is not. `socket:` and `pipe:` are no paths.
 _FILE_CALL: Final = re.compile(
-    r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a)"
+    r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a|70\\x69\\x70\\x65\\x3a)"
 )
 
 
@@ -180,7 +180,9 @@ class StraceParser:
 
     def __init__(self, *, from_exec: bool = False) -> None:
         self.inner_ids: dict[int, int] = {}
-        self._outer_ids: dict[int, int] = {}
+        # By the process that created it, 0 for any, and the id in its own namespace.
+        self._outer_ids: dict[tuple[int, int], int] = {}
+        self._translated: set[int] = set()  # processes that have created others in their namespace
         self._waits_for_exec = from_exec
         self._buffer = b""
         self._unfinished: dict[int, CallStarted] = {}
@@ -246,7 +248,7 @@ class StraceParser:
             return None
         pid, at, rest = int(head[1]), _timestamp(head), head[4]
         if "PID NS" in rest:
-            rest = _TRANSLATED.sub(self._translate, rest)
+            rest = _TRANSLATED.sub(lambda found: self._translate(pid, found), rest)
         if _FILE_CALL.match(rest) and not rest.endswith("<unfinished ...>"):
             return None
         if rest.startswith("<..."):
@@ -260,11 +262,20 @@ class StraceParser:
             return self._parse_ended(pid, at, name, inner, None)
         return self._parse_exit_or_signal(pid, at, rest)
 
-    def _translate(self, found: re.Match[str]) -> str:
+    def _translate(self, pid: int, found: re.Match[str]) -> str:
         if len(self.inner_ids) < _MAX_TRANSLATED:
-            self.inner_ids[int(found[2])] = int(found[1])
-            self._outer_ids[int(found[1])] = int(found[2])
+            inner, outer = int(found[1]), int(found[2])
+            self.inner_ids[outer] = inner
+            self._outer_ids[pid, inner] = self._outer_ids[0, inner] = outer
+            self._translated.add(pid)
         return found[2]
+
+    def _outer_id(self, pid: int, inner: int) -> int:
+        """Return the id of a child process that a process has waited for, in strace's namespace."""
+        found = self._outer_ids.get((pid, inner))
+        if found is None and (pid in self._translated or pid in self.inner_ids):
+            found = self._outer_ids.get((0, inner))  # another thread has created it
+        return inner if found is None else found
 
     def _parse_resumed(self, pid: int, at: int, rest: str) -> Line | None:
         found, started = _RESUMED.match(rest), self._unfinished.pop(pid, None)
@@ -287,8 +298,8 @@ class StraceParser:
             seconds, _, fraction = duration.partition(".")
             until = at + int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
         value = None if result == "?" else int(result, _base_of(result))
-        if name == "wait4" and value in self._outer_ids:
-            value = self._outer_ids[value]
+        if name == "wait4" and value is not None and value > 0 and self._outer_ids:
+            value = self._outer_id(pid, value)
         return CallEnded(
             pid, at, name, found["text"], until, value,
             (found["label"] or "")[1:-1], found["error"] or "", found["result_text"] or "",

@@ -63,12 +63,19 @@ class PythonTimeline:
 
     def add(self, point: Point) -> None:
         """Add a point. Add the points of one thread, and of one interface, in order."""
+        self._add(point, in_order=True)
+
+    def add_unordered(self, point: Point) -> None:
+        """Add a point that need not follow the points of its thread that were added before."""
+        self._add(point, in_order=False)
+
+    def _add(self, point: Point, *, in_order: bool) -> None:
         event, is_end = point
         number = 2 * event.number + is_end
         self._pending[number] = point
         source: object
         if type(event) is Call:
-            source = event.thread
+            source = event.thread if in_order else None
             at = event.until if is_end and event.until is not None else event.at
         else:
             source, at = _source_of(point), point.at

@@ -404,7 +404,7 @@ class Folder:
 def _group_key(socket: Socket) -> object:
     if socket.family in ("inet", "inet6") and socket.local is not None and socket.peer is not None:
         return frozenset((socket.local, socket.peer))
-    if socket.family == "unix" and socket.inode and socket.peer_inode:
+    if socket.family in ("unix", "pipe") and socket.inode and socket.peer_inode:
         return frozenset((socket.inode, socket.peer_inode))
     return "socket", socket.number
 

@@ -29,6 +29,7 @@ from bothends.trace.capture.calls import (
     SLEEPING,
     WAITING,
 )
+from bothends.trace.capture.tls_source import TLS_CALLS, TLS_READS
 from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
@@ -356,6 +357,9 @@ class Layout:
         if call.process not in self._socket_users:
             return  # a shell that starts the program, or the program before it creates a socket
         yield from self._assign_lane(call.process)
+        if call.name in TLS_CALLS:
+            yield from self._tls_rows(call, is_end=is_end)
+            return
         if not is_end:
             yield from self._pending_rows()
             self._pending_calls[call.thread] = call
@@ -373,6 +377,16 @@ class Layout:
             yield self._row(
                 None, (Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True),), call
             )
+
+    def _tls_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
+        """Draw what was written where it was written, and what was read when it had been."""
+        if is_end == (call.name in TLS_READS):
+            yield from self._pending_rows()
+            at = call.until if is_end and call.until is not None else call.at
+            yield self._text_row(at, call, formatting.call_text(call), "data")
+            if self._explain and (text := explain_call(call, self._trace)):
+                cell = Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True)
+                yield self._row(None, (cell,), call)
 
     def _start_row(self, call: Call) -> Row:
         text = formatting.call_text(call, ended=False) + (
@@ -443,8 +457,11 @@ class Layout:
         yield self._row(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
 
     def _direct_arrow(self, call: Call) -> Iterator[Row]:
-        """Without packets, draw an arrow from the send to the receive."""
-        if self._has_packets or not call.size or call.name not in RECEIVING:
+        """Where there are no packets, draw an arrow from the send to the receive."""
+        if not call.size or call.name not in RECEIVING:
+            return
+        socket = self._trace.sockets.get(call.socket or 0)
+        if self._has_packets and (socket is None or socket.family not in ("unix", "pipe")):
             return
         for link in self._trace.causes_of(call.number):
             send = self._trace.event(link.cause)
@@ -537,7 +554,7 @@ class Layout:
         cells = tuple(
             Cell(
                 index,
-                lane.role + (f" {lane.process.pid}" if lane.process and lane.process.pid else ""),
+                _lane_name(lane),
                 "lane",
             )
             for index, lane in enumerate(self._lanes)
@@ -651,6 +668,14 @@ def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
         units[number] = decision.unit
     elif not decision.point.is_end:
         units[number] = None
+
+
+def _lane_name(lane: Lane) -> str:
+    """Return the name of a lane: its role, the pid, and the network namespace if it is another one."""
+    process = lane.process
+    if process is None or not process.pid:
+        return lane.role
+    return f"{lane.role} {process.pid}" + (f" in {process.namespace}" if process.namespace else "")
 
 
 def is_undelivered(packet: Packet, trace: Trace) -> bool:

@@ -56,7 +56,7 @@ class Painter:
 
     def lines(self, row: Row) -> Iterator[str]:
         """Return the lines of a row: one, unless its text wraps."""
-        if TIME_WIDTH + len(row.bars) * MIN_LANE_WIDTH > self._width and len(row.bars) > 2 and not row.fold:
+        if TIME_WIDTH + len(row.bars) * MIN_LANE_WIDTH > self._width and len(row.bars) > 1 and not row.fold:
             yield from map(self._join_pieces, self._narrow_lines(row))
             return
         if row.is_header:
@@ -108,7 +108,7 @@ class Painter:
 
     def _name(self, lane: int) -> str:
         """Return the name of a lane without the pid."""
-        name, _, pid = self._names.get(lane, "").rpartition(" ")
+        name, _, pid = self._names.get(lane, "").partition(" in ")[0].rpartition(" ")
         return name if name and pid.isdigit() else self._names.get(lane, f"lane {lane + 1}")
 
     def _fold(self, row: Row) -> Iterator[StyledText]:
