@@ -510,6 +510,8 @@ class TraceSession:
         for process in reversed(self.trace.processes.values()):
             if process.pid == pid:
                 process.namespace = name
+                if self.recorder is not None:
+                    self.recorder.add_namespace(pid, name)
                 return
 
     def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:

@@ -102,7 +102,7 @@ class NamespaceCapture:
         """Capture in the namespaces that a command line names, as `ip netns exec NAME` does."""
         for word in words:
             path = NAMED_NAMESPACES / word
-            if word and "/" not in word and path.exists():
+            if 0 < len(os.fsencode(word)) < 256 and "/" not in word and path.exists():  # NAME_MAX
                 inode = path.stat().st_ino
                 if inode != self._own_inode and inode not in self._others:
                     self._add(inode, path)
