@@ -1,6 +1,9 @@
 """The process of one run: it enters the sandbox, builds the programs, runs and traces them, and tells all.
 
-    python -m bothends.lab.run      requests on standard input, replies on standard output: a line each
+    python -m bothends.lab.run [--save FILE]
+
+Requests are on standard input, replies on standard output: a line each. FILE gets the trace, at the end and
+whenever nothing moves.
 
 1. It is a process of its own, because entering a network namespace is for good and needs a single thread, and
    because TraceSession needs the main thread. It is started ahead of its run, which so begins at once.
@@ -48,6 +51,7 @@ from bothends.lab.messages import (
 from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher
 from bothends.lab.source_lines.records import HOOK, LineRecords
+from bothends.osutil.private_files import open_private
 from bothends.osutil.scratch import scratch_folder
 from bothends.source_programs import find_file_recipe
 from bothends.trace.capture.packets import Capture, PacketSource
@@ -55,6 +59,7 @@ from bothends.trace.capture.tracees import TracedProgram, split_words
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
+from bothends.trace.trace_file import TraceFileWriter
 
 LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, files=1024, cpu=30)
 """The limits of each program."""
@@ -93,8 +98,11 @@ class _Replies:
 class Run:
     """One run of programs."""
 
-    def __init__(self, sandbox: Sandbox, capture: PacketSource | None, replies: _Replies) -> None:
+    def __init__(
+        self, sandbox: Sandbox, capture: PacketSource | None, replies: _Replies, saved: Path | None = None
+    ) -> None:
         self._sandbox = sandbox
+        self._saved = saved
         self._capture = capture
         self._replies = replies
         self._trace = Trace(_MAX_POINTS)
@@ -120,12 +128,16 @@ class Run:
             picture.idle()
             self._report_exits(traced, attendant, is_over=session.stopped_by is not None)
 
+        def on_stall(requested: bool) -> None:
+            self._save()
+            picture.on_stall(requested)
+
         session = TraceSession(
             picture.write,
             on_idle=on_idle,
             trace=self._trace,
             launcher=launcher,
-            on_stall=picture.on_stall,
+            on_stall=on_stall,
             time_limit=start.time_limit,
         )
         session.capture = self._capture
@@ -153,10 +165,24 @@ class Run:
             self._trace, lambda name, error: notes.append(f"the rule {name} failed: {error}")
         )
         waits = picture.waits_at_end() if self._trace.ended_by else []
+        self._save()
         reason = "the time limit" if session.reached_time_limit else "Stop" if session.stopped_by else ""
         self._replies.send(
             Ended(reason, [finding_to_json(each) for each in findings], waits, notes, round(seconds, 3))
         )
+
+    def _save(self) -> None:
+        """Write the trace as far as it is known, if a file was given: a new one, in place of the old."""
+        if self._saved is None:
+            return
+        partial = self._saved.with_suffix(".part")
+        with os.fdopen(open_private(partial), "w", encoding="utf-8") as file:
+            writer = TraceFileWriter(file, self._trace)
+            for point in self._trace.points:
+                writer.write(point)
+            writer.write_end()
+            writer.flush()
+        partial.rename(self._saved)
 
     def _report_exits(
         self, traced: list[TracedProgram], attendant: Attendant, *, is_over: bool, is_final: bool = False
@@ -339,7 +365,8 @@ def main() -> int:
                 packets = stack.enter_context(ImpairedPath(start.path))
             folder = stack.enter_context(scratch_folder("lab"))
             attendant = stack.enter_context(Attendant(LIMITS, replies.send))
-            Run(sandbox, packets, replies).run(start, attendant, folder)
+            saved = Path(sys.argv[2]) if sys.argv[1:2] == ["--save"] else None
+            Run(sandbox, packets, replies, saved).run(start, attendant, folder)
     except BothendsError as error:
         replies.send(Failed(escape_controls(str(error))))
         return 1

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -43,14 +44,15 @@ class RunProcess:
         self.time_limit = DEFAULT_TIME_LIMIT
 
     @classmethod
-    async def start(cls) -> RunProcess:
-        """Start a process, and wait until it has its sandbox.
+    async def start(cls, *, save: Path | None = None) -> RunProcess:
+        """Start a process, and wait until it has its sandbox. `save`: the file for the trace of its run.
 
         Raises:
             Unavailable: there is no sandbox.
         """
         process = await asyncio.create_subprocess_exec(
             *_COMMAND,
+            *([] if save is None else ["--save", str(save)]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=MAX_REPLY,
