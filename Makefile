@@ -17,11 +17,11 @@ INSTALLED := .venv/installed
 READY := .venv/ready
 # Errors only: a pip configuration of a machine prints warnings that have nothing to do with the set-up.
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
-SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/bpf/*)
+SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/trace/* native/bpf/*)
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
-PYTHON_CODE = $(wildcard src tests benchmarks examples docs/reference setup.py)
-C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
+PYTHON_CODE = $(wildcard src tests benchmarks examples release docs/reference setup.py)
+C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/trace/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c)
 
 # Python keeps compiled modules: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
@@ -107,6 +107,19 @@ fmt: $(READY) ## format the code, and fix what ruff can fix
 api: $(READY) ## write docs/reference/api.md from the docstrings
 	@$(BIN)/python docs/reference/make_api.py
 
+# Of some versions: make dist DIST="--python 3.12"
+.PHONY: dist
+dist: $(READY) ## build the sdist, the wheels, their hashes and the SBOM into dist
+	@$(BIN)/python -m release.make_dist $(DIST)
+
+.PHONY: man
+man: $(READY) ## write the man pages into man
+	@$(BIN)/python -m release.make_man
+
+.PHONY: docs
+docs: $(READY) ## build the site into site
+	@$(BIN)/python -m release.make_site
+
 .PHONY: bench
 bench: $(READY) ## measure the figures that the README shows
 	@$(BIN)/python -m benchmarks
@@ -124,5 +137,5 @@ lock: $(READY) ## resolve requirements.lock (to run) and requirements-dev.lock (
 
 .PHONY: clean
 clean: ## remove everything generated, including .venv
-	@rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv build dist man site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests $(wildcard benchmarks examples) -name __pycache__ -type d -prune -exec rm -rf {} +

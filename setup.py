@@ -5,8 +5,10 @@ built without the extensions and works; `bothends engines` says why the native e
 of calls that uses eBPF needs clang and libbpf as well. Without them `bothends trace` uses strace.
 """
 
+import os
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -33,11 +35,21 @@ GENERATOR = Extension(
     optional=True,
 )
 
-BPF_PROGRAM = Path("native/bpf/calls.bpf.c")
+TRACE = Extension(
+    "bothends.trace._pipeline",
+    sources=sorted(str(path) for path in Path("native/trace").glob("*.c")),
+    depends=sorted(str(path) for path in Path("native/trace").glob("*.h")),
+    define_macros=CORE.define_macros,
+    extra_compile_args=[*CORE.extra_compile_args, "-fvisibility=hidden"],
+    optional=True,
+)
+
+# The BPF programs, and the name that each has in C.
+BPF_PROGRAMS = {Path("native/bpf/calls.bpf.c"): "bpf_object", Path("native/bpf/tls.bpf.c"): "bpf_tls_object"}
 BPF = Extension(
     "bothends.trace.capture._bpf",
-    sources=sorted(str(path) for path in Path("native/bpf").glob("*.c") if path != BPF_PROGRAM),
-    depends=[*sorted(str(path) for path in Path("native/bpf").glob("*.h")), str(BPF_PROGRAM)],
+    sources=sorted(str(path) for path in Path("native/bpf").glob("*.c") if path not in BPF_PROGRAMS),
+    depends=[*sorted(str(path) for path in Path("native/bpf").glob("*.h")), *map(str, BPF_PROGRAMS)],
     define_macros=CORE.define_macros,
     extra_compile_args=[*CORE.extra_compile_args, "-fvisibility=hidden"],
     libraries=["bpf", "elf", "z"],
@@ -61,6 +73,23 @@ def has_libbpf() -> bool:
     return checked.returncode == 0
 
 
+def without_dwarf(elf: bytes) -> bytes:
+    """Return a 64-bit ELF file with zeros for DWARF's sections, which compress well in a wheel (elf(5)).
+
+    clang writes them beside BTF, and libbpf reads BTF only.
+    """
+    data = bytearray(elf)
+    order = "<" if data[5] == 1 else ">"
+    (table,) = struct.unpack_from(f"{order}Q", data, 40)  # e_shoff
+    size, count, names = struct.unpack_from(f"{order}HHH", data, 58)  # e_shentsize, e_shnum, e_shstrndx
+    sections = [struct.unpack_from(f"{order}IIQQQQ", data, table + size * index) for index in range(count)]
+    for name, _, _, _, offset, length in sections:
+        start = sections[names][4] + name
+        if bytes(data[start : data.index(0, start)]).startswith((b".debug_", b".rel.debug_")):
+            data[offset : offset + length] = bytes(length)
+    return bytes(data)
+
+
 class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
     """Builds the extensions, and first the BPF programs that `_bpf` embeds."""
 
@@ -69,35 +98,49 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
         if extension is BPF:
             folder = Path(self.build_temp) / "bpf"
             folder.mkdir(parents=True, exist_ok=True)
-            compiled, embedded = folder / "calls.bpf.o", folder / "object.c"
-            self.spawn(
-                [
-                    "clang",
-                    "-O2",
-                    "-g",
-                    "-target",
-                    "bpf",
-                    f"-D__TARGET_ARCH_{BPF_TARGETS[platform.machine()]}",
-                    f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or ''}",
-                    "-c",
-                    str(BPF_PROGRAM),
-                    "-o",
-                    str(compiled),
-                ]
-            )
-            data = compiled.read_bytes()
-            numbers = ",".join(map(str, data))
-            embedded.write_text(
-                '#include "object.h"\n'
-                f"const unsigned char bpf_object_bytes[] __attribute__((aligned(8))) = {{{numbers}}};\n"
-                "const size_t bpf_object_size = sizeof bpf_object_bytes;\n"
-            )
-            extension.sources = [*extension.sources, str(embedded)]
+            for program, name in BPF_PROGRAMS.items():
+                extension.sources = [*extension.sources, str(self.embed(program, name, folder))]
             extension.include_dirs = ["native/bpf"]
         super().build_extension(extension)
 
+    def embed(self, program: Path, name: str, folder: Path) -> Path:
+        """Compile a BPF program. Returns a C file that holds it, as `name`_bytes."""
+        compiled, embedded = folder / f"{program.stem}.o", folder / f"{name}.c"
+        self.spawn(
+            [
+                "clang",
+                "-O2",
+                "-g",
+                "-fdebug-compilation-dir=.",
+                "-target",
+                "bpf",
+                f"-D__TARGET_ARCH_{BPF_TARGETS[platform.machine()]}",
+                f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or ''}",
+                "-c",
+                str(program),
+                "-o",
+                str(compiled),
+            ]
+        )
+        data = without_dwarf(compiled.read_bytes())
+        numbers = ",".join(map(str, data))
+        embedded.write_text(
+            '#include "object.h"\n'
+            f"const unsigned char {name}_bytes[] __attribute__((aligned(8))) = {{{numbers}}};\n"
+            f"const size_t {name}_size = sizeof {name}_bytes;\n"
+        )
+        return embedded
 
-extensions = [CORE, GENERATOR]
+
+extensions = [CORE, GENERATOR, TRACE]
 if has_libbpf():
     extensions.append(BPF)
-setup(ext_modules=extensions if sys.platform == "linux" else [], cmdclass={"build_ext": BuildExtensions})
+# BOTHENDS_PURE=1: the wheel for systems that no other wheel is for.
+is_pure = sys.platform != "linux" or os.environ.get("BOTHENDS_PURE") == "1"
+# Written by `make dist`: man finds them beside the programs of an environment (manpath(1)).
+pages = sorted(str(path) for path in Path("man").glob("*.1"))
+setup(
+    ext_modules=[] if is_pure else extensions,
+    cmdclass={"build_ext": BuildExtensions},
+    data_files=[("share/man/man1", pages)],
+)

@@ -138,7 +138,7 @@ def source_to_file(recording: Recording, path: Path, *, draw: bool) -> tuple[int
     programs = [session.add_client(role, [role], inherit_stdin=False) for role in ("client", "server")]
     parsers = [StraceParser() for _ in programs]
     session.capture = _NoCapture()
-    session._correlator.has_packets = True
+    session.analysis.correlator.has_packets = True
     stdout = os.dup(1)
     with open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 1)
@@ -150,11 +150,11 @@ def source_to_file(recording: Recording, path: Path, *, draw: bool) -> tuple[int
                 for client, server, packets, at in recording.batches:
                     for program, parser, lines in zip(programs, parsers, (client, server), strict=True):
                         for point in program.decoder.decode(parser.feed(lines)):
-                            session._correlator.add(point)
+                            session.analysis.correlator.add(point)
                     for raw in packets:
                         session._on_packet(raw)
-                    session._emit_until(at - 30_000_000)
-                session._emit_until(1 << 63)
+                    session.analysis.emit_until(at - 30_000_000)
+                session.analysis.emit_until(1 << 63)
                 for each in writer._writers:
                     each.flush()
                 taken = time.process_time() - start

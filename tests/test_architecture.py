@@ -62,6 +62,7 @@ RANKS = {
     "testing": 4,
     "attack": 5,
     "lab": 5,
+    "pytest_plugin": 5,
     "assistant": 6,
     "cli": 7,
     "__main__": 7,

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_checkout_names_make() -> None:
     assert shlex.split(install_hints.install_command("plots")) == ["make", "-C", str(ROOT), "setup"]
+    assert "--always-make" in install_hints.rebuild_command()
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,5 @@ def test_installed_names_own_tool(
     if marker:
         (tmp_path / marker).touch(mode=0o755)
     assert install_hints.install_command("plots") == expected.format(python=python)
+    assert install_hints.rebuild_command().split()[:2] == expected.format(python=python).split()[:2]
+    assert "no-binary" in install_hints.rebuild_command()

@@ -39,9 +39,12 @@ PUBLIC: Final = (
     "bothends.toxics.base",
     "bothends.testing",
     "bothends.testing.contract",
+    "bothends.pytest_plugin",
 )
 
 HEAD: Final = """# Python API
+
+After this page you can use each end, and every part of it, from a program of your own.
 
 What a program may import. A module or name that is not on this page is internal and may change or go away
 with any version. `make api` writes this page from the docstrings.

@@ -23,6 +23,7 @@ enum bpf_map_type {
     BPF_MAP_TYPE_HASH = 1,
     BPF_MAP_TYPE_ARRAY = 2,
     BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+    BPF_MAP_TYPE_LRU_HASH = 9,
     BPF_MAP_TYPE_RINGBUF = 27
 };
 enum { BPF_ANY = 0, BPF_RB_NO_WAKEUP = 1 };
@@ -46,7 +47,8 @@ enum {
     AF_INET6 = 10,
     S_IFMT = 0170000,
     S_IFSOCK = 0140000,
-    S_IFCHR = 0020000
+    S_IFCHR = 0020000,
+    S_IFIFO = 0010000
 };
 
 struct bpf_raw_tracepoint_args {
@@ -197,11 +199,12 @@ struct io_shutdown {
 } CORE;
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-    unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip;
+    unsigned long r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, sp;
 } CORE;
 #else
 struct pt_regs {
     u64 regs[31];
+    u64 sp;
     s32 syscallno;
 } CORE;
 #endif
@@ -234,5 +237,18 @@ struct user_iovec {
     u64 base;
     u64 length;
 };
+
+/* The id of a task in its PID namespace of a level; 0 if it has none. */
+static __always_inline u32 id_at_level(struct task_struct *task, u64 level)
+{
+    struct pid *pid = BPF_CORE_READ(task, thread_pid);
+    int number = 0;
+    if (!pid || level > 32)
+        return 0;
+    bpf_probe_read_kernel(&number, sizeof number,
+                          (void *)pid + bpf_core_field_offset(pid->numbers)
+                              + level * bpf_core_type_size(struct upid) + bpf_core_field_offset(struct upid, nr));
+    return number;
+}
 
 #endif

@@ -245,11 +245,12 @@ static void add_rest(struct text *text, const struct record *record, u16 flags)
             add_flags(text, socket_flags, arguments[3], "0");
         }
         break;
-    case KIND_PAIR: {
+    case KIND_PAIR:
+    case KIND_PIPE: {
         struct pieces pieces = pieces_of(record);
         const struct piece *pair = next_piece(&pieces), *piece;
         if (!pair || pair->type != PIECE_OPTION || pair->length < 8) {
-            add_pointer(text, arguments[3]);
+            add_pointer(text, arguments[(flags & KIND_MASK) == KIND_PAIR ? 3 : 0]);
             break;
         }
         const s32 *numbers = bytes_of(pair);
@@ -263,6 +264,10 @@ static void add_rest(struct text *text, const struct record *record, u16 flags)
                 add_label(text, bytes_of(piece), NULL);
         }
         add(text, "]");
+        if ((flags & KIND_MASK) == KIND_PIPE && !strcmp(call_name(record->call), "pipe2")) {
+            add(text, ", ");
+            add_flags(text, open_flags, arguments[1], "0");
+        }
         break;
     }
     case KIND_GET_OPTION:
@@ -370,9 +375,12 @@ static void add_outcome(struct text *text, const struct record *record, u16 flag
             text_add(text, ") = %#llx", (unsigned long long)result);
         else {
             add(text, ") = ");
-            add_number(text, result);
+            int is_fork = (flags & KIND_MASK) == KIND_FORK || (flags & KIND_MASK) == KIND_CLONE3;
+            add_number(text, is_fork ? (s64)record->limit[0] : result);
+            if (is_fork && result > 0 && (s64)record->limit[0] != result) /* as strace --pidns-translation */
+                text_add(text, " /* %lld in strace's PID NS */", (long long)result);
         }
-        if (label && (flags & KIND_MASK) != KIND_PAIR)
+        if (label && (flags & KIND_MASK) != KIND_PAIR && (flags & KIND_MASK) != KIND_PIPE)
             add_label(text, bytes_of(label), find(record, PIECE_PATH));
         else if (is_duplicate(record))
             add_label(text, &record->label, find(record, PIECE_PATH + 0x100));
@@ -421,6 +429,9 @@ void add_event(struct text *text, const struct record *record, s64 offset)
             add_prefix(text, record, record->until, offset);
             text_add(text, "--- stopped by %s ---\n", name);
         }
+        break;
+    case RECORD_LOST:
+        text_add(text, "+++ %lld calls lost +++\n", (long long)record->result);
         break;
     case RECORD_SUPERSEDED:
         text_add(text, "+++ superseded by execve in pid %u +++\n", record->process);

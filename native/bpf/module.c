@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "source.h"
+#include "tls_type.h"
 
 struct source_object {
     PyObject_HEAD
@@ -238,7 +239,7 @@ static int add_types(PyObject *module)
     PyObject *type = PyType_FromSpec(&spec);
     int result = type ? PyModule_AddObjectRef(module, "Source", type) : -1;
     Py_XDECREF(type);
-    return result;
+    return result ? result : add_tls_type(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, add_types}, {0, NULL}};

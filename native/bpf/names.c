@@ -48,6 +48,10 @@ const struct call_entry call_table[] = {
 #ifdef __NR_socket
     {__NR_socket, "socket", KIND_SOCKET},
 #endif
+#ifdef __NR_pipe
+    {__NR_pipe, "pipe", KIND_PIPE},
+#endif
+    {__NR_pipe2, "pipe2", KIND_PIPE},
 #ifdef __NR_socketpair
     {__NR_socketpair, "socketpair", KIND_PAIR},
 #endif

@@ -6,5 +6,7 @@
 
 extern const unsigned char bpf_object_bytes[];
 extern const size_t bpf_object_size;
+extern const unsigned char bpf_tls_object_bytes[];
+extern const size_t bpf_tls_object_size;
 
 #endif

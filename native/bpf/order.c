@@ -173,9 +173,29 @@ static void read_lasting(struct source *source, struct lasting *lasting)
     free(values);
 }
 
+/* Mark where records are missing: before this one. */
+static void mark_lost(struct source *source, const struct record *record)
+{
+    struct queued *mark = calloc(1, sizeof *mark);
+    if (!mark)
+        return; /* the next record is tried */
+    mark->record.size = sizeof mark->record;
+    mark->record.type = RECORD_LOST;
+    mark->record.program = record->program;
+    mark->record.process = record->process;
+    mark->record.thread = record->thread;
+    mark->record.at = mark->record.until = record->type == RECORD_CALL ? record->at : record->until;
+    mark->record.result = record->lost - source->lost;
+    source->lost = record->lost;
+    if (add_sorted_later(source, mark, mark->record.until, PART_EVENT, 0))
+        free(mark);
+}
+
 static void take_over(struct source *source, struct queued *queued)
 {
     struct record *record = &queued->record;
+    if (record->lost > source->lost)
+        mark_lost(source, record);
     struct seen_thread *seen = seen_thread(source, record->thread);
     source->programs[record->program % MAX_PROGRAMS].has_started = 1;
     if (record->type == RECORD_CALL && !(record->flags & OF_URING)) {

@@ -146,6 +146,15 @@ static __always_inline void put_pieces(struct scratch *scratch, u32 kind, u64 *a
             put_new_label(scratch, pair[1]);
         }
         break;
+    case KIND_PIPE:
+        if (result == 0) {
+            s32 pair[2] = {-1, -1};
+            bpf_probe_read_user(pair, sizeof pair, (void *)arguments[0]);
+            put_user(scratch, PIECE_OPTION, arguments[0], sizeof pair);
+            put_new_label(scratch, pair[0]);
+            put_new_label(scratch, pair[1]);
+        }
+        break;
     case KIND_SET_OPTION:
         put_user(scratch, PIECE_OPTION, arguments[3], arguments[4] > 64 ? 64 : arguments[4]);
         break;
@@ -193,9 +202,11 @@ static __always_inline void put_pieces(struct scratch *scratch, u32 kind, u64 *a
         break;
     case KIND_CLONE3:
         put_user(scratch, PIECE_OPTION, arguments[0], 64);
+        record->limit[0] = result; /* as the program sees it, in its PID namespace */
         record->result = result > 0 && state ? state->child : result;
         break;
     case KIND_FORK:
+        record->limit[0] = result;
         record->result = result > 0 && state ? state->child : result; /* in bothends' PID namespace */
         break;
     case KIND_EXEC:

@@ -84,6 +84,7 @@ enum call_kind {
     KIND_FORK,
     KIND_CLONE3,
     KIND_EXEC,
+    KIND_PIPE,
     KIND_MASK = 0x3f,
     /* What the first descriptor may be. */
     OF_DESCRIPTOR = 0x40, /* argument 0 is a descriptor: its label is recorded */
@@ -92,7 +93,7 @@ enum call_kind {
     ENTRY_MEMORY = 0x200, /* something is read when the call starts */
 };
 
-enum label_kind { LABEL_NONE, LABEL_SOCKET, LABEL_FILE, LABEL_TERMINAL };
+enum label_kind { LABEL_NONE, LABEL_SOCKET, LABEL_FILE, LABEL_TERMINAL, LABEL_PIPE };
 
 /* What a descriptor refers to. Ports are in host byte order. */
 struct label {
@@ -132,7 +133,8 @@ struct thread_state {
     u8 sets[3][SET_BYTES]; /* of select() at the start */
 };
 
-enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED };
+/* RECORD_LOST is made by the reader: `result` records are missing before it. */
+enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED, RECORD_LOST };
 
 struct record {
     u32 size;

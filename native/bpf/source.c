@@ -108,6 +108,7 @@ static int on_record(void *context, void *data, size_t size)
     queued->chunk = source->chunk;
     memcpy(&queued->record, data, size);
     queued->record.size = size;
+    queued->record.lost += source->dropped;
     *source->last = queued;
     source->last = &queued->next;
     return 0;

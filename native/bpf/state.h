@@ -65,6 +65,7 @@ struct source {
     size_t bytes, max_bytes; /* of chunks */
     u64 dropped;
     u64 order, until;
+    u64 lost; /* records, up to the last one that was taken over */
     struct program programs[MAX_PROGRAMS];
     struct seen_thread seen[THREAD_SLOTS];
     size_t seen_count;

@@ -74,16 +74,7 @@ static __always_inline u64 now(void)
 
 static __always_inline u32 local_id(struct task_struct *task)
 {
-    struct pid *pid = BPF_CORE_READ(task, thread_pid);
-    u32 level = shared.level;
-    int number = 0;
-    if (!pid || level > 32)
-        return 0;
-    bpf_probe_read_kernel(&number, sizeof number,
-                          (void *)pid + bpf_core_field_offset(pid->numbers)
-                              + (u64)level * bpf_core_type_size(struct upid)
-                              + bpf_core_field_offset(struct upid, nr));
-    return number;
+    return id_at_level(task, shared.level);
 }
 
 static __always_inline struct thread_state *find_thread(u32 id)
@@ -223,6 +214,9 @@ static __always_inline void read_file(struct label *label, struct file *file)
         u32 device = (mode & S_IFMT) == S_IFCHR ? inode->i_rdev : 0;
         u32 major = device >> 20;
         label->kind = major >= 136 && major <= 143 ? LABEL_TERMINAL : LABEL_FILE; /* /dev/pts: devices.txt */
+        if ((mode & S_IFMT) == S_IFIFO)
+            label->kind = LABEL_PIPE;
+        label->inode = inode->i_ino;
         label->protocol = device & 0xfffff;
         return;
     }

@@ -82,6 +82,13 @@ void add_label(struct text *text, const struct label *label, const struct piece 
         add_hex(text, name, length);
         add(text, ">");
     }
+    if (label->kind == LABEL_PIPE) {
+        char name[40];
+        int length = snprintf(name, sizeof name, "pipe:[%llu]", (unsigned long long)label->inode);
+        add(text, "<");
+        add_hex(text, name, length);
+        add(text, ">");
+    }
     if (label->kind != LABEL_SOCKET)
         return;
     unsigned long long inode = label->inode;

@@ -202,9 +202,13 @@ class _LengthDecoder(Decoder):
 
 @dataclass(frozen=True, slots=True)
 class FixedSize(Framing):
-    """Every message has `limit` bytes. A message that EOF truncates is dropped."""
+    """Every message has `limit` bytes. A message that EOF truncates is dropped.
+
+    `padding`: the byte that fills shorter messages.
+    """
 
     limit: int
+    padding: bytes = b"\0"
 
     def __post_init__(self) -> None:
         # With 0 bytes, a stream would have infinitely many empty messages.
@@ -220,14 +224,14 @@ class FixedSize(Framing):
         return replace(self, limit=limit)
 
     def encode(self, message: bytes) -> bytes:
-        """Return a message, with NUL bytes after it up to the size.
+        """Return a message, with the padding after it up to the size.
 
         Raises:
             MessageTooLong: it is longer than the size.
         """
         if len(message) > self.limit:
             raise MessageTooLong(self.limit, len(message))
-        return message.ljust(self.limit, b"\0")
+        return message.ljust(self.limit, self.padding)
 
 
 class _FixedSizeDecoder(Decoder):

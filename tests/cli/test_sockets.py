@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from bothends.cli.main import run
-from bothends.cli.sockets import cells, check_kinds, find_pids, fit_columns
+from bothends.cli.sockets import check_kinds, find_pids, fit_columns
 from bothends.errors import UnknownName
 from bothends.socket_table import EntryAddress, SocketEntry
+from bothends.socket_table.rows import cells
 from tests.cli.terminals import terminal
 from tests.interop.running import Running
 

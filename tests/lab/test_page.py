@@ -3,81 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.lab.running import TIMEOUT, Lab
-from tests.tools import find_tool, needs_tool
+from tests.lab.running import Lab
+from tests.lab.visiting import LONG, Visit
+from tests.tools import needs_tool
 
 pytestmark = [needs_tool("chromium"), needs_tool("strace")]
 MAX_WEIGHT = 1_000_000  # bytes
-LONG = TIMEOUT * 1000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=find_tool("chromium"), args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-class Visit:
-    """A page of the lab, and what went wrong on it."""
-
-    def __init__(self, browser: Browser, lab: Lab, width: int = 1280, scheme: Any = "light") -> None:
-        self.lab = lab
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=scheme,
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        self.context.set_default_timeout(LONG)
-        self.problems: list[str] = []
-        self.weight = 0
-        self.page = self.open(lab.address)
-
-    def open(self, address: str) -> Page:
-        page = self.context.new_page()
-        page.on("console", lambda message: self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("dialog", lambda dialog: self.problems.append(dialog.message))
-        page.on("response", self._on_response)
-        page.goto(address)
-        expect(page.locator("#state")).to_have_text("ready", timeout=LONG)
-        return page
-
-    def _on_response(self, response: Any) -> None:
-        if response.request.resource_type != "websocket":
-            self.weight += len(response.body())
-        if not response.url.startswith(f"http://{self.lab.host}/"):
-            self.problems.append(response.url)
-
-    def write(self, number: int, text: str, file: str = "") -> None:
-        """Replace the text of a program, as by pasting."""
-        if file:
-            self.page.locator(".file").nth(number).fill(file)
-        self.page.locator(".program").nth(number).locator(".CodeMirror").click()
-        self.page.keyboard.press("Control+a")
-        self.page.keyboard.insert_text(text)
-
-    def run(self) -> None:
-        self.page.click("#run")
-        expect(self.page.locator("#state")).to_have_text(re.compile("^ended|fail|could not"), timeout=LONG)
-
-    def screen(self, number: int) -> str:
-        return self.page.locator(".screen pre").nth(number).inner_text()
-
-
-@pytest.fixture
-def visit(browser: Browser, lab: Lab) -> Iterator[Visit]:
-    found = Visit(browser, lab)
-    yield found
-    found.context.close()
-    assert found.problems == []
 
 
 def test_pair_is_run_and_each_call_lights_up_its_line(visit: Visit) -> None:
@@ -92,7 +27,7 @@ def test_pair_is_run_and_each_call_lights_up_its_line(visit: Visit) -> None:
         page.locator(".program").nth(1).locator(".CodeMirror-code > div", has=page.locator(".line-selected"))
     )
     expect(marked).to_have_text(re.compile(r"server\.sendall"))
-    expect(page.locator("#details h2")).to_have_text('sendto(3, "hello", 5) = 5')
+    expect(page.locator(".details h2")).to_have_text('sendto(3, "hello", 5) = 5')
     assert page.locator(".rows .row.related").count() >= 2
     page.keyboard.press("ArrowDown")
     expect(page.locator(".rows .row.selected").first).not_to_have_text(re.compile("sendto"))
@@ -109,7 +44,9 @@ def test_hang_is_explained_while_it_hangs_and_stopped_by_keyboard(visit: Visit) 
     page.select_option("#begin", label="Both ends wait: name the cause")
     page.locator(".program").nth(0).locator(".CodeMirror").click()
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#waits")).to_contain_text("Deadlock: each end waits for the other", timeout=LONG)
+    expect(page.locator("aside .waits")).to_contain_text(
+        "Deadlock: each end waits for the other", timeout=LONG
+    )
     expect(page.locator("#state")).to_have_text(re.compile("^nothing moves"))
     page.focus("#stop")
     page.keyboard.press("Enter")
@@ -169,7 +106,7 @@ def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     expect(other.locator(".program").nth(1).locator(".CodeMirror-code")).to_contain_text("from a link")
     expect(other.locator(".rows li")).to_have_count(0)
     damaged = visit.open(link[: len(link) // 2])
-    expect(damaged.locator("#findings")).to_contain_text("damaged")
+    expect(damaged.locator("aside .findings")).to_contain_text("damaged")
 
 
 @pytest.mark.slow

@@ -161,3 +161,16 @@ def test_terminal_gets_each_line_at_once() -> None:
     assert os.read(terminal, 100) == b"line\r\n"
     file.close()
     os.close(terminal)
+
+
+def test_a_file_is_restarted_after_its_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    file = ObserverFile(
+        descriptor, "file", missing_line=lambda *_: b"?", first_line="first\n", is_binary=True
+    )
+    assert file.write(b"a" * 1000, records=1)
+    file.restart(len("first\n"))
+    assert file.write(b"b", records=1)
+    assert file.close() is None
+    assert path.read_bytes() == b"first\nb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,11 +17,13 @@ from typing import Any, Final
 
 import pytest
 
+from bothends.trace.capture import bpf as bpf_module
 from bothends.trace.capture.bpf import BpfSource
-from bothends.trace.capture.calls import WAITING
+from bothends.trace.capture.calls import WAITING, CallDecoder
+from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.running_processes import find_cgroup, pids_at_port, pids_in_cgroup
-from bothends.trace.capture.strace import OPTIONS
-from bothends.trace.model import Call
+from bothends.trace.capture.strace import OPTIONS, CallsLost, CallStarted, DataMoved, StraceParser
+from bothends.trace.model import Call, ProcessEvent, Trace
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
 from tests.tools import needs_tool
@@ -135,6 +138,50 @@ def test_repeated_calls_without_data_are_left_out_and_counted() -> None:
     made = Counter(each.name for each in trace["calls"])
     assert 2_000 < made["pselect6"] + made["select"] < 10_000
     assert [each for each in trace["notes"] if "calls that repeat earlier ones without moving data" in each]
+
+
+def test_lost_calls_are_marked_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpf_module, "MAX_WAITING", 4 << 20)
+    rounds = 20_000
+    source = (
+        "import os, socket; a, b = socket.socketpair()\n"
+        f"for _ in range({rounds}): a.sendall(b'here'); b.recv(9)\n"
+        "os.write(1, b'+'); os.read(0, 1); a.sendall(b'there'); b.recv(9)\n"
+    )
+    text = b""
+    with BpfSource() as bpf:
+        number = bpf.add_program()
+        with (
+            bpf.spawning(number),
+            subprocess.Popen(
+                python_command(source), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as process,
+        ):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.read(1) == b"+"
+            while data := bpf.read(number, 1 << 20)[0]:
+                text += data
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.wait(TIMEOUT)
+            while data := bpf.read(number, 1 << 20)[0]:
+                text += data
+    found = [each for each in StraceParser().feed(text) if not isinstance(each, CallStarted)]
+    (lost,) = (each for each in found if isinstance(each, CallsLost))
+    moved = [each for each in found if isinstance(each, DataMoved) and each.data in (b"here", b"there")]
+    assert lost.count > 1000
+    assert 2 * rounds + 2 - len(moved) <= lost.count <= 2 * rounds + 4 - len(moved)  # write(), read(0)
+    at = found.index(lost)
+    assert [each.data for each in moved if each.at > lost.at] == [b"there"] * 2
+    assert at > len(moved) / 2
+    trace = Trace()
+    decoder = CallDecoder(trace, SocketRegistry(), itertools.count(1), "client")
+    points = list(decoder.decode(StraceParser().feed(text)))
+    notes = [
+        each.event for each in points if isinstance(each.event, ProcessEvent) and each.event.kind == "note"
+    ]
+    assert [each.text for each in notes] == [f"{lost.count:,} calls are missing here"]
 
 
 def _run_with_notes(source: str) -> dict[str, Any]:

@@ -290,3 +290,116 @@ def test_unlinked_causes_do_not_matter() -> None:
         echo.round_trip(number)
     echo.trace.link(CausalLink(1, 10_000, "feeds"))
     assert len(echo.folds()) == 1
+
+
+def test_sleeps_between_round_trips_are_folded() -> None:
+    echo = Echo()
+    for number in range(100):
+        echo.round_trip(number)
+        call = Call(next(echo.numbers), 2, 200, "nanosleep", echo.at, None, timeout_ns=3_000_000)
+        echo.trace.add(Point(call))
+        echo.at += 3_100_000
+        call.until, call.result = echo.at, 0
+        echo.trace.add(Point(call, True))
+    lines = echo.lines(240)
+    (fold,) = [line for line in lines if "more round trips" in line]
+    assert "more calls of nanosleep() like these, 3.1 ms each" in fold
+    drawn = sum("nanosleep(3 ms), after 3.1 ms" in line for line in lines)
+    assert DRAWN_REPEATS <= drawn <= DRAWN_REPEATS + 2
+
+
+class Visitors(Echo):
+    """A client that asks on a connection of its own each time, and a server that may close late."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.trace.processes[2] = TracedProcess(2, 200, "client")
+        self.trace.sockets[1] = Socket(1, "inet", "stream", local=SERVER, is_listener=True)
+        self.late: list[tuple[int, int]] = []
+
+    def visit(
+        self, number: int, *, rounds: int = 1, closes: bool = True, error: str = "", late: int = 0
+    ) -> None:
+        near, far = 10 + 2 * number, 11 + 2 * number
+        address = SocketAddress("127.0.0.1", 40_000 + number)
+        self.trace.sockets[near] = Socket(near, "inet", "stream", local=address, peer=SERVER)
+        self.trace.sockets[far] = Socket(far, "inet", "stream", local=SERVER, peer=address, accepted_from=1)
+        created = self.call(2, near, "socket", b"xxx", start_only=True)
+        self.at += 1000
+        created.until, created.result, created.created_id = self.at, 3, near
+        self.trace.add(Point(created, True))
+        self.call(2, near, "connect", b"")
+        for end, flags in ((near, ("SYN",)), (far, ("SYN", "ACK")), (near, ("ACK",))):
+            self.packet(end, far if end == near else near, b"", *flags)
+        accepted = self.call(1, 1, "accept4", b"four", start_only=True)
+        self.at += 1000
+        accepted.until, accepted.result, accepted.created_id = self.at, 4, far
+        self.trace.add(Point(accepted, True))
+        for _ in range(rounds):
+            self.call(2, near, "sendto", b"ask")
+            self.packet(near, far, b"ask")
+            received = self.call(1, far, "recvfrom", b"ask", start_only=True)
+            self.at += 1000 + late
+            received.until, received.result, received.size = self.at, 3, 3
+            if error:
+                received.result, received.size, received.error = None, 0, error
+            self.trace.add(Point(received, True))
+            self.call(1, far, "sendto", b"answer")
+            self.packet(far, near, b"answer")
+            self.call(2, near, "recvfrom", b"answer")
+        self.call(2, near, "close", b"")
+        self.packet(near, far, b"", "FIN", "ACK")
+        self.late.append((near, far))
+        if closes:
+            self.close_late()
+
+    def close_late(self) -> None:
+        for near, far in self.late:
+            self.call(1, far, "close", b"")
+            self.packet(far, near, b"", "FIN", "ACK")
+        self.late.clear()
+
+
+@pytest.mark.parametrize("overlap", [1, 3])
+def test_connections_with_one_request_are_folded(overlap: int) -> None:
+    visitors = Visitors()
+    for number in range(120):
+        visitors.visit(number, closes=number % overlap == overlap - 1)
+    lines = visitors.lines()
+    (fold,) = visitors.folds()
+    found = re.search(r"… (\d+) more connections like this one, ", fold)
+    assert found is not None
+    drawn = sum("connect(3" in line for line in lines)
+    assert int(found[1]) + drawn == 120
+    assert DRAWN_REPEATS <= drawn <= DRAWN_REPEATS + 4
+
+
+def test_a_connection_that_differs_is_drawn() -> None:
+    visitors = Visitors()
+    for number in range(40):
+        visitors.visit(number)
+    visitors.visit(40, error="ECONNRESET")
+    for number in range(41, 80):
+        visitors.visit(number)
+    assert sum("ECONNRESET" in line for line in visitors.lines()) == 1
+    first, second = visitors.folds()
+    assert first.startswith("… 27 more connections")
+    assert "more connections" in second
+
+
+def test_a_slow_connection_is_drawn() -> None:
+    visitors = Visitors()
+    for number in range(60):
+        visitors.visit(number, late=50_000_000 if number == 40 else 0)
+    assert len(visitors.folds()) == 2
+    assert any(line.startswith("  0.05") for line in visitors.lines())
+
+
+def test_a_long_connection_is_no_visit() -> None:
+    visitors = Visitors()
+    for number in range(40):
+        visitors.visit(number)
+    visitors.visit(40, rounds=60)
+    texts = visitors.folds()
+    assert texts[0].startswith("… 27 more connections")
+    assert any("more round trips" in each for each in texts[1:])

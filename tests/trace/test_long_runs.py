@@ -18,7 +18,7 @@ from bothends.trace.capture.strace import StraceParser
 from bothends.trace.correlation import correlator, kernel_reasons
 from bothends.trace.correlation import timeline as timeline_module
 from bothends.trace.correlation.correlator import Correlator
-from bothends.trace.correlation.timeline import Timeline
+from bothends.trace.correlation.timeline import PythonTimeline, Timeline
 from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace
 from bothends.trace.rendering import layout as layout_module
 from bothends.trace.rendering import tcp_states
@@ -78,13 +78,16 @@ def test_trace_of_100_000_calls_is_drawn_and_saved(tmp_path: Path) -> None:
     assert int(done.stderr.split()[-1]) < 500_000  # kilobytes
 
 
-def test_timeline_emitted_points_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", dict.fromkeys((PythonTimeline, Timeline)))
+def test_timeline_emitted_points_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, kind: type[PythonTimeline]
+) -> None:
     monkeypatch.setattr(timeline_module, "MAX_EMITTED", EMITTED_LIMIT)
-    timeline = Timeline()
+    timeline = kind()
     for number in range(1, 3 * EMITTED_LIMIT):
         timeline.add(Point(Call(number, 1, 1, "read", number)))
         assert len(list(timeline.pop_ready(number))) == 1
-    assert max(container_sizes(timeline).values()) <= 2 * EMITTED_LIMIT + 1
+    assert max(container_sizes(timeline).values(), default=0) <= 2 * EMITTED_LIMIT + 1
     timeline.add_constraint(2, 2 * 3 * EMITTED_LIMIT)  # an emitted cause is not waited for
     timeline.add(Point(Call(3 * EMITTED_LIMIT, 1, 2, "read", 1)))
     assert len(list(timeline.pop_ready())) == 1
@@ -122,7 +125,7 @@ def test_a_loop_that_reads_eof_adds_no_link_each_time() -> None:
     server.packet(client, SERVER, 0, "FIN ACK", 1, 101)
     server.calls(7, *[f'recvfrom({label}, "", 100, 0, NULL, NULL) = 0'] * 500)
     server.calls(7, *[f'sendto({label}, "x", 1, 0, NULL, 0) = -1 EPIPE (Broken pipe)'] * 500)
-    server.session._emit_until(server.at)
+    server.session.analysis.emit_until(server.at)
     fin = next(each for each in server.trace.events() if isinstance(each, Packet) and "FIN" in each.flags)
     assert 0 < len(list(server.trace.effects_of(fin.number))) <= correlator.MAX_END_CALLS
 
@@ -139,7 +142,11 @@ class BusyServer:
         self.writer = TraceFileWriter(NullFile(), self.trace)
         self.layout = Layout(self.trace)
         self.decoder = self.session.add_client("server", ["server"], inherit_stdin=False).decoder
-        self.parser, self.numbers, self.at = StraceParser(), self.session._event_numbers, 1795255220_000000000
+        self.parser, self.numbers, self.at = (
+            StraceParser(),
+            self.session.analysis.event_numbers,
+            1795255220_000000000,
+        )
         self.calls(
             7,
             "socket(AF_INET, SOCK_STREAM, IPPROTO_IP) = 3<TCP:[5]>",
@@ -157,7 +164,7 @@ class BusyServer:
             self.at += 1000
             text = f"{pid} {self.at // 10**9}.{self.at % 10**9:09d} {line}{end}\n"
             for point in self.decoder.decode(self.parser.feed(text.encode())):
-                self.session._correlator.add(point)
+                self.session.analysis.correlator.add(point)
 
     def packet(
         self, source: SocketAddress, destination: SocketAddress, size: int, flags: str, first: int, ack: int
@@ -167,7 +174,7 @@ class BusyServer:
             next(self.numbers), self.at, "tcp", source, destination, size, b"x" * size, tuple(flags.split()),
             first, ack, raw=b"r" * 60,
         )  # fmt: skip
-        self.session._correlator.add(Point(packet))
+        self.session.analysis.correlator.add(Point(packet))
 
     def serve(self, number: int) -> None:
         """Add the packets and calls of one connection, from SYN to FIN."""
@@ -189,7 +196,7 @@ class BusyServer:
         self.packet(SERVER, client, 1, "ACK", 101, 6)
         self.packet(SERVER, client, 0, "FIN ACK", 102, 6)
         self.calls(child, "+++ exited with 0 +++", end="")
-        self.session._emit_until(self.at - 100_000)
+        self.session.analysis.emit_until(self.at - 100_000)
 
 
 class NullFile(io.StringIO):
@@ -238,7 +245,7 @@ def test_containers_do_not_grow_with_connections(monkeypatch: pytest.MonkeyPatch
     for number in range(200, 800):
         busy.serve(number)
     grown = {name for name, size in container_sizes(busy).items() if size > 2 * before.get(name, 0) + 100}
-    assert grown == {".session._correlator._remote_ports"}  # bounded: there are 65,536 ports
+    assert grown == {".session.analysis.correlator._remote_ports"}  # bounded: there are 65,536 ports
     assert busy.trace.pruned > 800  # a socket and a process for each connection
     assert busy.trace.sockets[1].is_listener  # a descriptor refers to it
     last = max(each.number for each in busy.trace.sockets.values())

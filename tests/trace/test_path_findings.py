@@ -101,6 +101,14 @@ def test_retransmission_counts_losses_by_toxic() -> None:
     assert not builder.findings_of("spurious-retransmission")
 
 
+def test_retransmission_in_a_network_with_one_name_shows_the_addresses() -> None:
+    builder = TraceBuilder()
+    lost = builder.packet(0, (0, 100), lost="loss", interface="lab", reaches="lab")
+    builder.packet(220, (0, 100), retransmits=lost, interface="lab", reaches="lab")
+    (finding,) = builder.findings_of("retransmission")
+    assert "segments from 10.0.0.2:40000 to 10.0.0.1:7000 are" in finding.text
+
+
 def test_spurious_retransmission_names_state_of_ack() -> None:
     for when, lost, state in ((6, "loss", "lost 1"), (218, "", "in transit 1"), (300, "", "not sent yet 1")):
         builder = TraceBuilder()

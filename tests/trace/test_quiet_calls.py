@@ -23,8 +23,8 @@ class Run:
         self.rows: list[Row] = []
         self.call("socket", result=3)
 
-    def begin(self, name: str, *arguments: str) -> Call:
-        call = Call(len(self.trace.points) + 1, 1, 100, name, self.now, arguments=arguments)
+    def begin(self, name: str, *arguments: str, thread: int = 100) -> Call:
+        call = Call(len(self.trace.points) + 1, 1, thread, name, self.now, arguments=arguments)
         call.descriptor, call.socket = 3, 1
         self.add(Point(call))
         return call
@@ -142,3 +142,27 @@ def test_interrupted_call_is_in_words_and_no_error(error: str, text: str) -> Non
     run.call("recvfrom", error=error)
     assert run.texts == [text]
     assert [cell.style for row in run.rows for cell in row.cells][-1] == "quiet"
+
+
+@pytest.mark.parametrize(
+    ("after", "texts"), [(900_000, []), (1_100_000, ["clock_nanosleep(), after 1.1 ms"])]
+)
+def test_a_sleep_is_drawn_if_it_lasts(after: int, texts: list[str]) -> None:
+    run = Run(Filter(hide_quiet_calls=True))
+    run.call("clock_nanosleep", "CLOCK_MONOTONIC", "TIMER_ABSTIME", after=after)
+    assert run.texts == texts
+
+
+def test_threads_are_marked_when_there_are_several() -> None:
+    run = Run(Filter())
+    for thread, name in ((100, "fcntl"), (101, "getsockname"), (100, "ioctl"), (105, "getpeername")):
+        run.end(run.begin(name, thread=thread))
+    assert [text.partition("(")[0] for text in run.texts] == [
+        "fcntl",
+        "t2 getsockname",
+        "t1 ioctl",
+        "t3 getpeername",
+    ]
+    run.add(Point(ProcessEvent(99, run.now, 1, "ended", "exit status 0")))
+    run.call("shutdown")
+    assert run.texts[-1].startswith("shutdown")  # of another process with the same number of a lane

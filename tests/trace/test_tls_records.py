@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bothends.trace.findings.tls_records import alert_text, is_client_hello, is_record, last_record
 from bothends.trace.model import Call
+from bothends.trace.protocols.tls_records import alert_text, is_client_hello, is_record, last_record
 
 HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(10)
 CLOSE_NOTIFY = bytes.fromhex("1703030013") + bytes(19)

@@ -119,6 +119,18 @@ def test_both_ends_in_recv_are_a_deadlock() -> None:
     )
 
 
+def test_what_was_sent_last_is_shown() -> None:
+    trace = WaitingTrace()
+    trace.call(2, "sendto", 0.1, 0.2, socket=AT_CLIENT, size=5, requested=5, data=b"first")
+    trace.call(2, "sendto", 0.2, 0.3, socket=AT_CLIENT, size=4, requested=4, data=b"last")
+    trace.call(1, "recvfrom", 0.2, 0.4, socket=AT_SERVER, size=9, requested=100, data=b"firstlast")
+    trace.call(2, "recvfrom", 1, socket=AT_CLIENT, descriptor=3, requested=10)
+    trace.call(1, "futex", 0.5)
+    assert 'for data from the server, for 5 s. It sent "last" 5.8 s ago.' in trace.text()
+    trace.call(1, "recvfrom", 0.6, socket=AT_SERVER, descriptor=4, requested=100)
+    assert 'The server has read all 9 bytes that the client sent, "last" last.' in trace.text()
+
+
 def test_msg_waitall_counts_the_bytes_that_are_missing() -> None:
     trace = WaitingTrace()
     trace.call(2, "sendto", 0.1, 0.2, socket=AT_CLIENT, size=5, requested=5)

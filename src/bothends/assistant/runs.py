@@ -28,7 +28,7 @@ from bothends.lab.messages import (
     Waits,
 )
 from bothends.lab.messages import Path as NetworkPath
-from bothends.lab.runs import RunProcess
+from bothends.lab.runs import RunForks, RunProcess, saved_trace
 from bothends.trace.model import Trace
 from bothends.trace.opening import open_trace
 from bothends.trace.query import QUESTIONS, Selection, ask
@@ -129,6 +129,7 @@ class Runs:
         self._runs: dict[int, AssistantRun] = {}
         self._count = 0
         self._folder = tempfile.TemporaryDirectory(prefix="bothends-assistant-")
+        self._forks = RunForks(save_in=Path(self._folder.name))
 
     async def __aenter__(self) -> Runs:
         return self
@@ -136,6 +137,7 @@ class Runs:
     async def __aexit__(self, *_: object) -> None:
         for run in list(self._runs.values()):
             await self._forget(run)
+        await self._forks.close()
         self._folder.cleanup()
 
     def get(self, number: int) -> AssistantRun:
@@ -164,8 +166,8 @@ class Runs:
         while len(self._runs) >= MAX_RUNS:
             await self._forget(next(iter(self._runs.values())))
         self._count += 1
-        file = Path(self._folder.name) / f"{self._count}.trace"
-        run = AssistantRun(self._count, await RunProcess.start(save=file), file)
+        process = await RunProcess.start(self._forks)
+        run = AssistantRun(self._count, process, saved_trace(Path(self._folder.name), process.pid))
         self._runs[run.number] = run
         run.process.send(start)
         run.reader = asyncio.create_task(self._read(run))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from bothends.endpoints import Endpoint
-from bothends.errors import BothendsError
+from bothends.errors import BothendsError, ServiceError
 
 
 class Verdict(enum.StrEnum):
@@ -94,6 +94,13 @@ class NotListening(BothendsError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.stderr_tail}" if self.stderr_tail else self.reason
+
+
+class FunctionError(ServiceError):
+    """A Python function of the contract failed, so nothing can be said about the program."""
+
+    def __str__(self) -> str:
+        return f"the contract's function {self.name}() {self.reason}{f'; {self.hint}' if self.hint else ''}"
 
 
 class CaseContext(Protocol):

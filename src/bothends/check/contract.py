@@ -159,7 +159,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The byte order of the length, by default network byte order."""
 
     message_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
-    """The size of each message in bytes, with `fixed`; shorter texts of scenes end with NUL bytes."""
+    """The size of each message in bytes, with `fixed`; shorter texts of scenes end with `message_padding`."""
+
+    message_padding: Literal["\0", " "] = "\0"
+    """What fills shorter texts of scenes, with `fixed`: NUL bytes or spaces."""
 
     persistent: bool = True
     """A connection carries any number of exchanges, and the client closes it; false: one exchange, and the
@@ -239,7 +242,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             case "length":
                 return LengthPrefixed(self.length_bytes, 1 << 30, self.length_order)
             case "fixed":
-                return FixedSize(self.message_bytes)
+                return FixedSize(self.message_bytes, self.message_padding.encode())
             case "headers":
                 return HeaderFraming()
         return None
@@ -477,6 +480,7 @@ _FRAMING_KEYS: Final = {
     "length_bytes": "length",
     "length_order": "length",
     "message_bytes": "fixed",
+    "message_padding": "fixed",
 }
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic
 
-from bothends.check.case import Case, CheckFailed, ContextT, Note, NotListening, Verdict
+from bothends.check.case import Case, CheckFailed, ContextT, FunctionError, Note, NotListening, Verdict
 from bothends.check.contract import make_oracle
 from bothends.check.oracle import Oracle
 from bothends.check.patterns import PatternTooSlow
@@ -77,6 +77,7 @@ class SuiteRun(Generic[ContextT]):
     _left: set[str] = field(default_factory=set)  # cases in which the server exited unasked, with status 0
     _crashes: dict[str, str] = field(default_factory=dict)  # case -> the exception that ended the program
     _failed_start: str = ""  # the case that failed because the program could not be started again
+    _contract_failed: int = 0  # cases in which the code of the contract failed
 
     async def run(self) -> SuiteResult:
         """Run the suite. Faults of the program are in the result.
@@ -116,8 +117,47 @@ class SuiteRun(Generic[ContextT]):
             self.suite,
             outcomes,
             round(loop.time() - started_at, 2),
-            (*notes, *self.subject.notes),
+            (*notes, *self._contract_notes(), *self.subject.notes),
         )
+
+    async def run_case(self, case_id: str, on_prepared: Callable[[], None]) -> CaseOutcome:
+        """Run one case once, without its first case and without repetitions: to watch a failure.
+
+        `on_prepared`: called before the program is started for the case. If the program cannot be started at
+        all, it is called, too, before that is tried again.
+
+        Raises:
+            NotListening: the program does not start.
+            BothendsError: the command, the endpoint or the contract is unusable.
+        """
+        contract = self.subject.contract
+        oracle = make_oracle(contract)
+        case = next(each for each in self.cases if each.id == case_id)
+        self.subject.load_factor = load_factor()
+        self._possible = possible_points(
+            self.cases, contract, oracle, thorough=True, spawned=self.subject.is_spawned
+        )
+        timeout = _TRACE_TIMEOUT * self.subject.load_factor
+        try:
+            try:
+                await self.subject.prepare()
+            except NotListening:
+                on_prepared()
+                await self.subject.prepare()
+            else:
+                on_prepared()
+            async with self.subject.answering(oracle, timeout):
+                outcome, _ = await self._attempt(case, oracle, timeout, 1)
+        finally:
+            await self.subject.close()
+        return self._described(case, outcome)
+
+    def _contract_notes(self) -> list[str]:
+        """Return a note if points were given because the contract's own code failed."""
+        if not self._contract_failed:
+            return []
+        cases = f"{self._contract_failed} case{'s' * (self._contract_failed != 1)}"
+        return [f"the contract's own code, or its reference server, failed in {cases}, which cost nothing"]
 
     def _described(self, case: Case[ContextT], outcome: CaseOutcome) -> CaseOutcome:
         """Return an outcome with what its case does, and why it is asked."""
@@ -320,8 +360,10 @@ class SuiteRun(Generic[ContextT]):
                     failure = CheckFailed(
                         case.expectation, f"not done within {case_timeout} s", timed_out=True
                     )
-                except ServiceError as error:  # the contract's own function failed, not the program
-                    note = Note(Verdict.SKIP, f"the contract gives no correct reply: {error}")
+                except ServiceError as error:  # the contract's own code failed, not the program
+                    self._contract_failed += 1
+                    what = "" if isinstance(error, FunctionError) else "the contract gives no correct reply: "
+                    note = Note(Verdict.SKIP, f"{what}{error}")
                 except PatternTooSlow as error:
                     not_asked = f"{_NOT_ASKED}{error}"
                 except OSError as error:  # a call of the checker failed, which does not blame the program

@@ -51,7 +51,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     ),
     "sockets": (
         "bothends.cli.sockets:sockets",
-        "Show the socket table: addresses, state, round-trip time, process.",
+        "Show the socket table: addresses, state, round trips, process.",
     ),
     "why": (
         "bothends.cli.why:why",
@@ -76,6 +76,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "engines": (
         "bothends.cli.engines:engines",
         "List the I/O engines: how a server waits for many clients.",
+    ),
+    "completion": (
+        "bothends.cli.completion:completion",
+        "Print the script that completes words in bash, zsh or fish.",
     ),
     "demo": ("bothends.cli.demo:demo", "Run a server and a client that exchange a few messages."),
 }
@@ -135,7 +139,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
     try:
         if "_BOTHENDS_COMPLETE" in os.environ:  # the shell asks for completions
-            command_line.main(list(arguments), prog_name="bothends")
+            from bothends.cli.completion import answer_shell
+
+            return answer_shell(command_line, os.environ["_BOTHENDS_COMPLETE"])
         # Not click's `main`, because it turns ^C and a closed stdout into exit status 1.
         with command_line.make_context("bothends", list(arguments)) as context:
             command_line.invoke(context)

@@ -56,6 +56,7 @@ def query(
       bothends query run.trace calls --connection 1   system calls, in order
       bothends query run.trace packets                packets, in order
       bothends query run.trace waits                  the calls that took longest
+      bothends query run.trace sockets --to 0.5       TCP states and buffers at that time
       bothends query run.trace causes 1042            what caused event 1042, and what caused that
       bothends query run.trace effects 1042           what event 1042 caused, and what that caused
       bothends query run.trace findings               likely mistakes

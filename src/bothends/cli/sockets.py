@@ -13,11 +13,11 @@ import click
 from bothends import suggest
 from bothends.cli import terminal
 from bothends.osutil.process_info import all_pids
+from bothends.socket_table.rows import COLUMNS, cells, has_peer
 
 if TYPE_CHECKING:
-    from bothends.socket_table import EntryAddress, SocketEntry, SocketTable
+    from bothends.socket_table import SocketEntry, SocketTable
 
-COLUMNS: Final = ("kind", "state", "recv", "send", "local", "peer", "process", "more")
 _LEAST_IMPORTANT: Final = ("more", "send", "recv", "kind", "peer", "process")  # the order of leaving out
 _MAX_WIDTHS: Final = {"local": 24, "peer": 24, "process": 24}  # longer cells don't make their column wider
 _GAP: Final = "  "
@@ -187,53 +187,6 @@ def matches(row: SocketEntry, only: tuple[str, ...], port: int | None) -> bool:
     return not only or not kinds.isdisjoint(kind.lower() for kind in only)
 
 
-def cells(row: SocketEntry) -> list[str]:
-    """Return a socket's row of the table."""
-    return [
-        row.kind,
-        row.state,
-        "-" if row.recv_queue is None else str(row.recv_queue),
-        "-" if row.send_queue is None else str(row.send_queue),
-        format_address(row, row.local, row.inode),
-        format_address(row, row.peer, row.peer_inode) if has_peer(row) else "-",
-        ", ".join(map(str, row.owners)) or "-",
-        ", ".join(details(row)),
-    ]
-
-
-def has_peer(row: SocketEntry) -> bool:
-    """Whether the socket has a peer."""
-    return bool(row.peer.port or row.peer_inode or (row.family == "unix" and row.peer.host))
-
-
-def format_address(row: SocketEntry, address: EntryAddress, inode: int) -> str:
-    """Return an address as text. An unnamed UNIX socket is shown by its inode: `#4711`."""
-    if row.family == "inet6":
-        import socket
-
-        zone = ""
-        if address.interface:
-            with contextlib.suppress(OSError):
-                zone = f"%{socket.if_indextoname(address.interface)}"
-        return f"[{address.host}{zone}]:{address.port}"
-    if row.family in ("inet", "vsock"):
-        return f"{address.host}:{address.port}"
-    return address.host or (f"#{inode}" if inode else "-")
-
-
-def details(row: SocketEntry) -> list[str]:
-    """Return the items of the last column: TCP metrics, then socket options."""
-    items = [f"shutdown {row.shutdown}"] if row.shutdown and row.state not in ("CLOSED", "TIME-WAIT") else []
-    if (tcp := row.tcp) is not None and tcp.rtt:
-        items.append(f"rtt {tcp.rtt / 1000:.3g}±{tcp.rttvar / 1000:.3g} ms")
-        items.append(f"cwnd {tcp.cwnd}")
-        if tcp.retransmissions:
-            items.append(f"retransmitted {tcp.retransmissions}")
-    for name, value in sorted((row.options or {}).items()):
-        items.append(name if value == "1" else f"{name}={value}")
-    return items
-
-
 def as_object(row: SocketEntry) -> dict[str, Any]:
     """Return a socket as a JSON object. Names are escaped as in the table; times are in milliseconds."""
     import dataclasses
@@ -255,6 +208,7 @@ def as_object(row: SocketEntry) -> dict[str, Any]:
         "local": {"host": row.local.host, "port": row.local.port},
         "peer": {"host": row.peer.host, "port": row.peer.port} if has_peer(row) else None,
         "shutdown": row.shutdown or None,
+        "namespace": row.namespace or None,
         "inode": row.inode or None,
         "peer_inode": row.peer_inode or None,
         "uid": row.uid,

@@ -33,6 +33,13 @@ _WIRE_SETTINGS: Final = ("mtu", "seed", "down", "no-icmp")
 inside_option: Final = click.option("--inside", is_flag=True, hidden=True)
 
 
+def wire_names() -> list[str]:
+    """Return the names that the value of `--wire` may have before each `=`."""
+    from bothends.toxics import registry
+
+    return [each.replace("_", "-") for each in (*_TOXIC_ALIASES, *registry.TOXICS, *_WIRE_SETTINGS)]
+
+
 class WirePath:
     """The value of `--wire`: toxics as in `bothends wire`, and the settings of the wire itself.
 
@@ -61,10 +68,7 @@ class WirePath:
             elif last:
                 self.toxics[last][-1] = ",".join(filter(None, (self.toxics[last][-1], item)))
             else:
-                known = [
-                    each.replace("_", "-") for each in (*_TOXIC_ALIASES, *registry.TOXICS, *_WIRE_SETTINGS)
-                ]
-                nearest = suggest.nearest(key, known)
+                nearest = suggest.nearest(key, wire_names())
                 hint = f"did you mean {nearest!r}?" if nearest else "for example loss=5%,delay=40ms"
                 raise click.UsageError(f"--wire: there is no toxic {key!r}; {hint}")
 

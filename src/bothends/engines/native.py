@@ -55,6 +55,7 @@ from bothends.events import (
     RejectReason,
     ServiceFailed,
 )
+from bothends.install_hints import rebuild_command
 from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Conversation, Peer, Service, discard_push
 from bothends.services.loop_guard import LOOP_REJECTION
@@ -74,8 +75,6 @@ Backend: TypeAlias = Literal["io_uring", "epoll"]
 
 BACKEND_VARIABLE: Final = "BOTHENDS_NATIVE"
 
-_NOT_BUILT: Final = "built without the C core, which takes a C compiler and Python's headers"
-
 
 def choose_backend(forced: str) -> tuple[Backend | None, str]:
     """Choose the core's backend on this machine.
@@ -85,7 +84,7 @@ def choose_backend(forced: str) -> tuple[Backend | None, str]:
     Returns: the backend and a phrase that describes it, or None and the reason.
     """
     if _native is None:
-        return None, _NOT_BUILT
+        return None, f"built without the C core; with a C compiler and Python's headers: {rebuild_command()}"
     if forced not in ("", "io_uring", "epoll"):
         return None, f"{BACKEND_VARIABLE} is {forced!r}, not io_uring or epoll"
     if forced == "epoll":
@@ -446,7 +445,7 @@ class NativeLoop(ServerLoop):
     # Datagrams -----------------------------------------------------------------------------------
 
     def _add_datagram_socket(self, listener: Listener) -> None:
-        """Let the core answer the datagrams of a socket, as DatagramServer does, but without events of messages."""
+        """Let the core answer the datagrams of a socket, as DatagramServer does, without message events."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
         access_control = (

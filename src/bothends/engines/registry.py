@@ -62,3 +62,15 @@ def preferred() -> type[Engine]:
         if engine.unavailable_reason() is None:
             return engine
     raise AssertionError("asyncio is always available")
+
+
+def default_size(name: str) -> int | None:
+    """Return how many connections an engine serves at a time, by its default number of workers.
+
+    None: an engine without a fixed number of workers.
+    """
+    if name not in ("prefork", "pool"):
+        return None
+    module, _, _ = ENGINES[name].partition(":")
+    size: int = importlib.import_module(module).DEFAULT_SIZE
+    return size

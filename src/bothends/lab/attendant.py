@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,9 +18,9 @@ import msgspec
 from bothends.check.sandbox.launcher import SandboxLimits
 from bothends.check.sandbox.monitor import ResourceMonitor
 from bothends.escaping import escape_controls
-from bothends.lab.messages import MAX_REQUEST, Output, Reply, Stop, Typed, decode_request
+from bothends.lab.messages import MAX_REQUEST, Look, Output, Reply, Stop, Typed, decode_request
 from bothends.lab.sandboxed import SandboxedProgram
-from bothends.osutil.process_info import descendants
+from bothends.osutil.process_info import descendants, is_running
 
 MAX_OUTPUT: Final = 256 << 10  # characters of one program that are shown
 _READ_SIZE: Final = 16 << 10
@@ -36,9 +37,11 @@ class _Terminal:
     program: int
     descriptor: int
     leader: int
+    source: SandboxedProgram
     decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("backslashreplace"))
     shown: int = 0
     pending: list[str] = field(default_factory=list)
+    pending_since: int = 0  # microseconds since 1970
     typed: bytearray = field(default_factory=bytearray)
     monitor: ResourceMonitor | None = None
     kill_reason: str = ""
@@ -61,6 +64,7 @@ class Attendant:
         self._terminals: dict[str, _Terminal] = {}  # by role
         self._buffer = bytearray()
         self._is_over = False
+        self._looking: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Attendant:
         self._thread.start()
@@ -91,8 +95,7 @@ class Attendant:
     # In the thread ------------------------------------------------------------------------------------
 
     def _add(self, program: SandboxedProgram) -> None:
-        terminal = _Terminal(len(self._terminals), program.terminal, program.leader)
-        terminal.program = program.number
+        terminal = _Terminal(program.number, program.terminal, program.leader, program)
         self._terminals[program.role] = terminal
 
         def processes() -> list[int]:
@@ -127,6 +130,7 @@ class Attendant:
         if len(text) >= room:
             text = text[:room] + "\n(more output is not shown)\n"
         if not terminal.pending:
+            terminal.pending_since = time.time_ns() // 1000
             self._loop.call_later(_BATCH, self._flush, terminal)
         terminal.pending.append(escape_controls(text))
 
@@ -134,7 +138,7 @@ class Attendant:
         if terminal.pending:
             text = "".join(terminal.pending)
             terminal.pending.clear()
-            self._send(Output(terminal.program, text))
+            self._send(Output(terminal.program, text, terminal.pending_since))
 
     def _on_requests(self) -> None:
         data = os.read(0, 65_536)
@@ -152,6 +156,19 @@ class Attendant:
                         self._stop()
                     case Typed() as typed:
                         self._type(typed)
+                    case Look():
+                        self._look()
+
+    def _look(self) -> None:
+        """Send the sockets of the programs, unless the last answer is not ready yet."""
+        if self._looking is not None and not self._looking.done():
+            return
+        from bothends.lab.looking import look
+
+        first = [each.source.first_ids[0] for each in self._terminals.values()]
+        pids = [pid for each in first if each for pid in (each, *descendants(each, self._limits.processes))]
+        running = [pid for pid in pids if is_running(pid)]
+        self._looking = self._loop.run_in_executor(None, lambda: self._send(look(running)))
 
     def _stop(self) -> None:
         """End the run, as SIGTERM does. If that fails, everything ends with this process."""
@@ -178,6 +195,8 @@ class Attendant:
             self._loop.remove_writer(terminal.descriptor)
 
     async def _close(self) -> None:
+        if self._looking is not None:
+            await self._looking
         for terminal in self._terminals.values():
             for _ in range(64):  # what is still in the terminal's buffer
                 shown = terminal.shown

@@ -25,6 +25,17 @@ from bothends.wire.attach import find_wire
 _HOST: Final = "lab"
 
 
+def _toxics(path: Path) -> Iterator[tuple[str, str]]:
+    """Return the types of the toxics, and their attributes as on the command line."""
+    if path.delay or path.jitter:
+        yield "latency", f"{path.delay:g}ms±{path.jitter:g}ms" if path.jitter else f"{path.delay:g}ms"
+    if path.rate:
+        yield "bandwidth", f"{path.rate:g}KB/s"
+    for kind in ("loss", "duplicate", "reorder"):
+        if share := getattr(path, kind):
+            yield kind, f"{share:g}%"
+
+
 class ImpairedPath:
     """A wire as packet source of a `TraceSession`. A context manager; the thread that enters it is on it.
 
@@ -33,9 +44,7 @@ class ImpairedPath:
     """
 
     def __init__(self, path: Path) -> None:
-        toxics = [("latency", f"{path.delay:g}ms")] if path.delay else []
-        toxics += [("loss", f"{path.loss:g}%")] if path.loss else []
-        placed = [each.placed for kind, text in toxics for each in parse_toxic(kind, text)]
+        placed = [each.placed for kind, text in _toxics(path) for each in parse_toxic(kind, text)]
         topology = build_topology([HostCommand(_HOST, ("true",), no_shell=True)])
         self._wire = Wire(topology, placed, seed=path.seed, observe=self._observe)
         self._events: collections.deque[PacketEvent] = collections.deque()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from bothends.escaping import escape_line
 from bothends.lab.messages import Reply, Rows, Waits
 from bothends.lab.sandboxed import SandboxedProgram
 from bothends.trace.capture.tracees import TracedProgram
@@ -14,6 +15,7 @@ from bothends.trace.findings.base import TraceIndex
 from bothends.trace.model import Call, Point, Trace
 from bothends.trace.rendering.details import details_of
 from bothends.trace.rendering.layout import Filter, Layout, Row, WaitArrow
+from bothends.trace.socket_states import SocketState, SocketStateTracker
 from bothends.trace.waits.graph import WaitsAtEnd
 from bothends.trace.waits.sentences import sentences, wait_arrows
 
@@ -41,6 +43,9 @@ class Picture:
         self._rows: list[dict[str, Any]] = []
         self._shown: set[int] = set()
         self._changed: set[int] = set()
+        self._sockets = SocketStateTracker(trace)
+        self._known: dict[int, dict[str, Any]] = {}  # what the page knows of a socket
+        self._began = 0
         self._count = 0
         self._sent_at = 0.0
         self._is_stalled = False
@@ -56,8 +61,12 @@ class Picture:
             self._is_stalled = False
             self._drawn_waits = []
             self._send(Waits([]))
-        for row in self._layout.rows(point):
-            self._add(row)
+        self._began = self._began or point.at // 1000
+        self._sockets.add(point)
+        rows = list(self._layout.rows(point))
+        own = next((row for row in rows if row.event == point.event.number), rows[-1] if rows else None)
+        for row in rows:
+            self._add(row, has_states=row is own)
         if len(self._rows) >= _BATCH_ROWS or time.monotonic() - self._sent_at > _BATCH_TIME:
             self._flush()
 
@@ -99,7 +108,7 @@ class Picture:
         waits = WaitsAtEnd(TraceIndex(self._trace), now)
         return sentences(waits, min_age), wait_arrows(waits, min_age)
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: Row, *, has_states: bool = False) -> None:
         self._count += 1
         if self._count > MAX_ROWS:
             return
@@ -116,6 +125,10 @@ class Picture:
             shown["arrow"] = (
                 arrow.from_lane, arrow.to_lane, arrow.text, arrow.style, arrow.part, arrow.lost,
             )  # fmt: skip
+        if has_states and row.event is not None:
+            states = [self._sockets.state(each) for each in sorted(self._sockets.changed)]
+            shown["states"] = [_state_to_json(each) for each in states if each is not None]
+            self._sockets.changed.clear()
         self._rows.append(shown)
         if row.event is not None:
             self._shown.add(row.event)
@@ -128,7 +141,27 @@ class Picture:
         events = {number: self._details(number) for number in self._changed}
         rows, self._rows = self._rows, []
         self._changed = set()
-        self._send(Rows(rows, events))
+        self._send(Rows(rows, events, self._new_sockets(rows), self._began))
+
+    def _new_sockets(self, rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """Return what has become known of the sockets whose states are in rows."""
+        found = {}
+        for number in {state[0] for row in rows for state in row.get("states", ())}:
+            socket, state = self._trace.sockets.get(number), self._sockets.state(number)
+            if socket is None or state is None or not socket.is_shown:
+                continue
+            process = self._trace.processes.get(state.process or 0)
+            known = {
+                "role": process.role if process is not None else "",
+                "family": socket.family,
+                "kind": socket.kind,
+                "local": escape_line(str(socket.local or "")),
+                "peer": escape_line(str(socket.peer or "")),
+                "listens": socket.is_listener,
+            }
+            if self._known.get(number) != known:
+                found[number] = self._known[number] = known
+        return found
 
     def _details(self, number: int) -> dict[str, Any]:
         details = details_of(self._trace, number)
@@ -153,6 +186,14 @@ class Picture:
         first, inner = program.first_ids
         thread = inner if call.thread == first else traced.parser.inner_ids.get(call.thread)
         return place, program.lines.line_at(thread, call.at) if thread is not None else None
+
+
+def _state_to_json(state: SocketState) -> tuple[Any, ...]:
+    """Return a state for the page, which knows the order: moment.js."""
+    return (
+        state.socket, state.tcp, state.sent, state.received, state.unacknowledged, state.unread, state.queued,
+        state.is_closed,
+    )  # fmt: skip
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:

@@ -26,11 +26,33 @@ from bothends.check.sandbox.control_groups import ControlGroup
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.errors import Unavailable
 from bothends.lab.source_lines.records import LineRecords
-from bothends.trace.capture.tracees import ProcessHandle
+from bothends.trace.capture.tracees import ProcessHandle, TracedProgram
+from bothends.trace.session import TraceSession
 
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred (unix(7))
 _START_TIMEOUT: Final = 10.0  # seconds until everything is set up, and strace has attached
 _ATTACH_INTERVAL: Final = 0.001  # seconds
+
+
+_nice = 0
+
+
+def set_priority(nice: int) -> None:
+    """Set the nice value of all programs that this process starts in the sandbox (sched(7))."""
+    global _nice  # noqa: PLW0603  (one process has one kind of programs)
+    _nice = nice
+
+
+def lower_priority(leader: int) -> None:
+    """Lower the priority of a program's processes: in their group, and of the group among others.
+
+    Where the kernel schedules by sessions (sched(7), autogroup), a program has one share of the processor,
+    however many processes it has.
+    """
+    if _nice:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, leader, _nice)
+            Path(f"/proc/{leader}/autogroup").write_text(str(_nice), encoding="ascii")
 
 
 @dataclass(slots=True)
@@ -81,31 +103,23 @@ class SandboxLauncher:
     ) -> ProcessHandle:
         """Start a program and attach strace to it. It starts in vain if the sandbox fails."""
         program = self._programs[role]
-        gate, inner_gate = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gate, inner_gate = open_gate()
         with gate, inner_gate:
-            gate.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            gate.settimeout(_START_TIMEOUT)
             process = self._start_program(program, argv, inner_gate.fileno())
             inner_gate.close()
             self._on_start(program)
             try:
-                _, ancillary, _, _ = gate.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
-                pid = _CREDENTIALS.unpack(ancillary[0][2])[0] if ancillary else 0
-                if not pid:
-                    return _TracedProcess(process, None)
-                program.first_ids = pid, _inner_id(pid)
-                tracer = subprocess.Popen(
-                    [*strace, "--pidns-translation", "-p", str(pid)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-                _wait_for_tracer(pid, tracer)
-                gate.send(b"1")
+                program.first_ids, tracer = attach_at_gate(gate, strace)
             except OSError:
-                _kill_group(process.pid)
+                kill_group(process.pid)
                 raise
         return _TracedProcess(process, tracer)
+
+    def start_untraced(self, program: SandboxedProgram) -> subprocess.Popen[bytes]:
+        """Start a program without strace. Raises OSError, BothendsError: it cannot be started."""
+        process = self._start_program(program, program.argv, -1)
+        self._on_start(program)
+        return process
 
     def _start_program(
         self, program: SandboxedProgram, argv: Sequence[str], gate: int
@@ -139,6 +153,7 @@ class SandboxLauncher:
             os.close(start.plan)
             os.close(terminal)
         program.leader, program.group = process.pid, start.group
+        lower_priority(process.pid)
         return process
 
     def _sandbox_of(self, program: SandboxedProgram) -> Sandbox:
@@ -189,7 +204,48 @@ class _TracedProcess:
 
     def kill(self) -> None:
         """Kill all processes of the program."""
-        _kill_group(self._process.pid)
+        kill_group(self._process.pid)
+
+
+def add_program(session: TraceSession, kind: str, role: str, argv: Sequence[str]) -> TracedProgram:
+    """Add a program to a session: a "server" or a "client"."""
+    if kind == "server":
+        return session.add_server(role, argv)
+    return session.add_client(role, argv, inherit_stdin=False)
+
+
+def attach_at_gate(
+    gate: socket.socket, strace: Sequence[str]
+) -> tuple[tuple[int, int], subprocess.Popen[bytes] | None]:
+    """Wait until a program is at its gate (`Sandbox.prepare`), attach strace to it, and let it start.
+
+    Returns: the ids of its process, here and in its own namespace, and strace; None if it has not come there.
+
+    Raises:
+        OSError, Unavailable: strace cannot attach, or the program has taken too long.
+    """
+    _, ancillary, _, _ = gate.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+    pid = _CREDENTIALS.unpack(ancillary[0][2])[0] if ancillary else 0
+    if not pid:
+        return (0, 0), None
+    ids = pid, _inner_id(pid)
+    tracer = subprocess.Popen(
+        [*strace, "-p", str(pid)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _wait_for_tracer(pid, tracer)
+    gate.send(b"1")
+    return ids, tracer
+
+
+def open_gate() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a gate: the lab's, and the one that the program inherits."""
+    gate, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gate.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    gate.settimeout(_START_TIMEOUT)
+    return gate, inner
 
 
 def open_terminal() -> tuple[int, int]:
@@ -229,6 +285,7 @@ def _status_field(pid: int, name: str) -> list[str]:
     return []
 
 
-def _kill_group(leader: int) -> None:
+def kill_group(leader: int) -> None:
+    """Kill a process group, and so a sandbox with everything in it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

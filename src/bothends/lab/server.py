@@ -2,7 +2,11 @@
 
     GET /            the page; with ?token= the first time (`guard.py`)
     GET /static/...  its files
-    GET /begin       what the page starts with: examples, starters, languages, limits
+    GET /begin       what the page starts with: examples, starters, languages, limits, an opened file
+    POST /export/... a file of the lab, as a page that replays its run, or as a picture
+    GET /contracts   the built-in contracts; /contracts/NAME: the text of one
+    GET /lessons     the lessons; /lessons/NAME: one of them
+    GET /class       the teacher's page; /class/students: the students, /class/students/N: the work of one
     /socket          requests and replies of `messages.py`
 
 A page has one run at a time. When it is closed, its run ends.
@@ -13,8 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -22,25 +28,56 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.lab import recording
 from bothends.lab.beginnings import beginnings
-from bothends.lab.guard import Guard
-from bothends.lab.messages import MAX_REQUEST, Failed, Start, decode_request, encode
-from bothends.lab.runs import RunPool, RunProcess
+from bothends.lab.classroom import MAX_STUDENTS, SAVE_INTERVAL, Classroom, Student
+from bothends.lab.contract_list import contract_text, list_contracts
+from bothends.lab.fair_queue import FairQueue
+from bothends.lab.guard import Guard, OwnKeys
+from bothends.lab.lessons import load_own_lessons
+from bothends.lab.messages import MAX_REQUEST
+from bothends.lab.runs import RunPool
+from bothends.lab.session import Session, Shared
+from bothends.layers.certificates import TlsSettings
+from bothends.sockets.host_addresses import local_addresses
 
-HOST: Final = "127.0.0.1"
 _STATIC: Final = Path(__file__).with_name("static")
-_MAX_PAGES: Final = 8  # pages that are open at a time
-_MAX_REQUESTS: Final = 100  # in _RATE_WINDOW
-_RATE_WINDOW: Final = 10.0  # seconds
-_LAST_REPLIES: Final = (b'{"type":"ended"', b'{"type":"failed"')
-_POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
-_TRY_AGAIN_LATER: Final = 1013
+_MAX_PAGES: Final = 8  # pages that are open at a time; in a class, for each student two
+_TRY_AGAIN_LATER: Final = 1013  # RFC 6455, section 7.4.1
+
+
+@dataclass(frozen=True, slots=True)
+class LabOptions:
+    """How a lab is served.
+
+    `host`: the address or name to listen on; "" is every address. `certificate` and `key`: PEM files for TLS.
+    `lessons`: a folder with further lessons. `classroom`: the class that it is for. `places`: jobs at a time
+    in a class. `opened`: what the page begins with; by default, an example.
+    """
+
+    host: str = "127.0.0.1"
+    certificate: str = ""
+    key: str = ""
+    lessons: Path | None = None
+    classroom: Classroom | None = None
+    places: int = 0
+    opened: recording.LabFile | None = None
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its addresses."""
+        return "https" if self.certificate else "http"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
 
 
 class Lab:
@@ -50,6 +87,7 @@ class Lab:
         port: where it is served.
         on_ready: called with a description of the sandbox, when the first run can start.
         on_failure: called with the error if there is no sandbox.
+        opened: what the page begins with.
     """
 
     def __init__(
@@ -57,132 +95,165 @@ class Lab:
         port: int,
         on_ready: Callable[[str], None] = lambda _: None,
         on_failure: Callable[[Unavailable], None] = lambda _: None,
+        options: LabOptions = LabOptions(),
     ) -> None:
-        self._pool = RunPool()
-        self._pages = 0
+        self._options = options
+        classroom = options.classroom
+        self._pages: dict[object, int] = defaultdict(int)  # open pages, by visitor
         self._on_ready = on_ready
         self._on_failure = on_failure
+        pool = RunPool(options.places, in_class=True) if classroom is not None else RunPool()
+        queue = FairQueue(options.places) if classroom is not None else None
+        self._shared = Shared(pool, load_own_lessons(options.lessons), queue, classroom)
         app = Starlette(
             routes=[
                 Route("/", self._page),
                 Route("/begin", self._begin),
+                Route("/export/{kind}", self._export, methods=["POST"]),
+                Route("/contracts", self._contracts),
+                Route("/contracts/{name}", self._contract),
+                Route("/lessons", self._lessons),
+                Route("/lessons/{name}", self._lesson),
+                Route("/class", self._class_page),
+                Route("/class/students", self._students),
+                Route("/class/students/{number:int}", self._student),
                 WebSocketRoute("/socket", self._socket),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ],
             lifespan=self._lifespan,
         )
-        self.guard = Guard(app, port)
-        self.address = f"http://{HOST}:{port}/?token={self.guard.token}"
+        own = OwnKeys()
+        names = {options.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+        self.guard = Guard(
+            app,
+            port,
+            classroom if classroom is not None else own,
+            frozenset() if options.is_local else names,
+            secure=bool(options.certificate),
+        )
+        host = options.host or next(iter(local_addresses()), "127.0.0.1")
+        self._base = f"{options.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self.address = f"{self._base}/?token={classroom.join_token if classroom is not None else own.token}"
+
+    @property
+    def teacher_address(self) -> str:
+        """The address of the teacher's page, in a class."""
+        classroom = self._options.classroom
+        return f"{self._base}/class?token={classroom.teacher_token}" if classroom is not None else ""
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        pool = self._shared.pool
+        saving = asyncio.create_task(self._keep_saving())
         try:
-            self._on_ready((await self._pool.prepare()).sandbox)
+            self._on_ready((await pool.prepare()).sandbox)
         except Unavailable as error:
             self._on_failure(error)
         try:
             yield
         finally:
-            await self._pool.close()
+            saving.cancel()
+            await pool.close()
+
+    async def _keep_saving(self) -> None:
+        """Write the state of a class now and then."""
+        while self._options.classroom is not None:
+            await asyncio.sleep(SAVE_INTERVAL)
+            with contextlib.suppress(SystemCallFailed):  # the disk is full: perhaps not the next time
+                self._options.classroom.save()
 
     async def _page(self, _request: HttpRequest) -> Response:
         return FileResponse(_STATIC / "page.html")
 
-    async def _begin(self, _request: HttpRequest) -> Response:
-        return JSONResponse(beginnings())
+    async def _begin(self, request: HttpRequest) -> Response:
+        visitor = request.scope["visitor"]
+        opened = self._options.opened
+        found = {**beginnings(), "opened": recording.to_json(opened) if opened is not None else None}
+        if self._options.classroom is not None:
+            is_student = isinstance(visitor, Student)
+            found["class"] = {
+                "name": visitor.name if is_student else "teacher",
+                "number": visitor.number if is_student else 0,
+                "work": msgspec.to_builtins(visitor.work) if is_student else None,
+                "passed": visitor.passed if is_student else [],
+            }
+        return JSONResponse(found)
+
+    async def _export(self, request: HttpRequest) -> Response:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > recording.MAX_FILE:
+                return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            file = recording.parse(bytes(body))
+        except msgspec.DecodeError as error:
+            return PlainTextResponse(f"not a file of the lab: {error}", HTTPStatus.BAD_REQUEST)
+        if file.run is None or request.path_params["kind"] not in ("page", "svg"):
+            return PlainTextResponse("there is no run to show", HTTPStatus.BAD_REQUEST)
+        if request.path_params["kind"] == "svg":
+            text, kind = await asyncio.to_thread(recording.render_picture, file.run), "image/svg+xml"
+        else:
+            text, kind = await asyncio.to_thread(recording.render_page, file), "application/octet-stream"
+        return Response(text, media_type=kind)
+
+    async def _contracts(self, _request: HttpRequest) -> Response:
+        return JSONResponse(await asyncio.to_thread(list_contracts))
+
+    async def _contract(self, request: HttpRequest) -> Response:
+        text = contract_text(request.path_params["name"])
+        return Response(text, media_type="text/plain") if text is not None else _not_found()
+
+    async def _lessons(self, _request: HttpRequest) -> Response:
+        return JSONResponse([each.summary() for each in self._shared.lessons.values()])
+
+    async def _lesson(self, request: HttpRequest) -> Response:
+        lesson = self._shared.lessons.get(request.path_params["name"])
+        return JSONResponse(lesson.page()) if lesson is not None else _not_found()
+
+    async def _class_page(self, request: HttpRequest) -> Response:
+        return FileResponse(_STATIC / "class.html") if self._is_teacher(request) else _not_found()
+
+    async def _students(self, request: HttpRequest) -> Response:
+        classroom = self._options.classroom
+        if classroom is None or not self._is_teacher(request):
+            return _not_found()
+        students = [
+            each.summary() | {"open": self._pages.get(each.number, 0) > 0} for each in classroom.students
+        ]
+        lessons = [each.summary() for each in self._shared.lessons.values()]
+        return JSONResponse({"students": students, "lessons": lessons, "address": self.address})
+
+    async def _student(self, request: HttpRequest) -> Response:
+        classroom = self._options.classroom
+        if classroom is None or not self._is_teacher(request):
+            return _not_found()
+        number = request.path_params["number"]
+        found = next((each for each in classroom.students if each.number == number), None)
+        if found is None:
+            return _not_found()
+        return JSONResponse(found.summary() | {"work": msgspec.to_builtins(found.work)})
+
+    def _is_teacher(self, request: HttpRequest) -> bool:
+        return self._options.classroom is not None and not isinstance(request.scope["visitor"], Student)
 
     async def _socket(self, websocket: WebSocket) -> None:
+        visitor = websocket.scope["visitor"]
+        student = visitor if isinstance(visitor, Student) else None
+        key = student.number if student is not None else 0
         await websocket.accept()
-        if self._pages >= _MAX_PAGES:
+        if self._pages[key] >= (_MAX_PAGES if student is None else 2):
             await websocket.close(_TRY_AGAIN_LATER, "too many pages are open")
             return
-        self._pages += 1
+        self._pages[key] += 1
         try:
-            await _Session(websocket, self._pool).serve()
+            await Session(websocket, self._shared, student).serve()
         finally:
-            self._pages -= 1
+            self._pages[key] -= 1
 
 
-class _Session:
-    """One page and its runs, one at a time."""
-
-    def __init__(self, websocket: WebSocket, pool: RunPool) -> None:
-        self._websocket = websocket
-        self._pool = pool
-        self._run: RunProcess | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None  # ends the process of the previous run
-        self._received: list[float] = []
-
-    async def serve(self) -> None:
-        """Handle requests until the page is closed."""
-        try:
-            while True:
-                text = await self._websocket.receive_text()
-                if self._is_too_fast() or len(text) > MAX_REQUEST:
-                    await self._websocket.close(_POLICY_VIOLATION, "too many requests")
-                    return
-                await self._handle(text)
-        except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
-            return
-        finally:
-            await self._end()
-
-    def _is_too_fast(self) -> bool:
-        now = time.monotonic()
-        self._received = [each for each in self._received if now - each < _RATE_WINDOW]
-        self._received.append(now)
-        return len(self._received) > _MAX_REQUESTS
-
-    async def _handle(self, text: str) -> None:
-        try:
-            request = decode_request(text)
-        except msgspec.DecodeError as error:
-            await self._reply(encode(Failed(str(error))))
-            return
-        if isinstance(request, Start):
-            if self._task is not None and not self._task.done():
-                await self._reply(encode(Failed("a run is going on; stop it first")))
-                return
-            self._task = asyncio.create_task(self._relay(request))
-        elif self._run is not None:
-            self._run.send(request)
-
-    async def _relay(self, request: Start) -> None:
-        """Run programs, and pass the replies on to the page."""
-        if self._closing is not None:
-            await self._closing
-        try:
-            run = self._run = await self._pool.take()
-        except Unavailable as error:
-            await self._reply(encode(Failed(str(error))))
-            return
-        has_ended = False
-        try:
-            run.send(request)
-            async with asyncio.timeout(run.max_seconds):
-                while not has_ended and (line := await run.read()):
-                    has_ended = line.startswith(_LAST_REPLIES)
-                    await self._reply(line)
-        except TimeoutError:
-            pass
-        finally:
-            self._run = None
-            self._closing = asyncio.create_task(run.close())  # the page need not wait for it
-        if not has_ended:
-            await self._reply(encode(Failed("the run was broken off")))
-
-    async def _reply(self, message: bytes) -> None:
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the page is being closed
-            await self._websocket.send_text(message.decode())
-
-    async def _end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._closing is not None:
-            await self._closing
+def _not_found() -> Response:
+    return PlainTextResponse("not found\n", HTTPStatus.NOT_FOUND)
 
 
 class _Server(uvicorn.Server):
@@ -194,30 +265,40 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(port: int = 0) -> socket.socket:
-    """Return a listening socket on the loopback address. Raises SystemCallFailed."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def listen(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
+    """Return a listening socket. `host`: an address or a name; "": every address. Raises SystemCallFailed."""
+    shown = f"{host or '*'}:{port}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise SystemCallFailed("listen on", shown, error.errno or 0) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
-        listener.listen(64)
+        listener.bind(address)
+        listener.listen(256)
     except OSError as error:
         listener.close()
-        raise SystemCallFailed("listen on", f"{HOST}:{port}", error.errno or 0) from error
+        raise SystemCallFailed("listen on", shown, error.errno or 0) from error
     return listener
 
 
 async def serve(
-    listener: socket.socket, on_ready: Callable[[str, str], None], stop: Callable[[Callable[[], None]], None]
+    listener: socket.socket,
+    on_ready: Callable[[Lab, str], None],
+    stop: Callable[[Callable[[], None]], None],
+    options: LabOptions = LabOptions(),
 ) -> None:
     """Serve the lab until it is stopped.
 
     Args:
-        on_ready: called with the address and a description of the sandbox.
+        on_ready: called with the lab and a description of the sandbox.
         stop: called with a function that stops the server.
 
     Raises:
         Unavailable: there is no sandbox.
+        BothendsError: the lessons, or the files for TLS, are not valid.
     """
     failure: list[Unavailable] = []
 
@@ -225,7 +306,9 @@ async def serve(
         failure.append(error)
         server.should_exit = True
 
-    lab = Lab(listener.getsockname()[1], lambda sandbox: on_ready(lab.address, sandbox), fail)
+    if options.certificate:  # uvicorn's errors do not name the file
+        TlsSettings(options.certificate, options.key or None).context()
+    lab = Lab(listener.getsockname()[1], lambda sandbox: on_ready(lab, sandbox), fail, options)
     config = uvicorn.Config(
         lab.guard,
         ws="websockets-sansio",
@@ -235,7 +318,9 @@ async def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=64,
+        limit_concurrency=64 if options.classroom is None else 16 * MAX_STUDENTS,
+        ssl_certfile=options.certificate or None,
+        ssl_keyfile=options.key or None,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=32 << 10,
     )

@@ -143,6 +143,17 @@ class ObserverFile:
         self.write_collected()
         return self._write_now(text, records)
 
+    def restart(self, size: int) -> None:
+        """Remove what a regular file has after its first `size` bytes: other data takes its place.
+
+        What was missing in it counts no longer. No other process writes to it.
+        """
+        with self.locked(), contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, size)
+            os.lseek(self._descriptor, size, os.SEEK_SET)
+            self._missing = self._unreported = self._errno = self._note_lines = self._note_start = 0
+            self._start, self._end = 0, size
+
     def collect(self, on_first: Callable[[], object] | None = None) -> None:
         """Keep the lines that this thread writes, until `write_collected`. Has no effect for a terminal.
 

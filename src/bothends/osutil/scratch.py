@@ -13,7 +13,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,14 @@ def make_scratch_folder(purpose: str) -> Path:
                 _locks[folder] = lock
                 return folder
             os.close(lock)
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write texts to files of a folder, by their names, which may have folders of their own."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def remove_scratch_folder(folder: Path) -> None:

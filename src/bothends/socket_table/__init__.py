@@ -7,6 +7,7 @@
                   cannot be entered
     owners.py     which process owns which socket, and by which descriptor
     options.py    the options that differ from those of a new socket
+    rows.py       a socket as a row of text
 
 This is the only reader of sock_diag(7) and /proc/net; `check` and `wire` use it too.
 

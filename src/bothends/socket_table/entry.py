@@ -156,6 +156,7 @@ class SocketEntry:
     memory: SocketMemory | None = None
     v6only: bool | None = None
     netns: int = 0  # inode of its network namespace, 0 if unknown
+    namespace: str = ""  # the name of that namespace, if it is another one than ours
 
     @property
     def kind(self) -> str:

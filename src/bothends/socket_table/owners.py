@@ -6,15 +6,19 @@ other processes only the existence is visible.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from bothends.errors import SystemCallFailed
-from bothends.escaping import escape
+from bothends.escaping import escape, escape_text
 from bothends.osutil.process_info import all_pids
 from bothends.socket_table.entry import SocketOwner
+
+NAMED_NAMESPACES: Final = Path("/run/netns")  # ip-netns(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +102,13 @@ def netns_inode(pid: int | str) -> int:
         return os.stat(f"/proc/{pid}/ns/net").st_ino  # noqa: PTH116
     except OSError:
         return 0
+
+
+def netns_name(inode: int) -> str:
+    """Return the name of a network namespace: that of ip-netns(8), or its inode as in "net:[4026532456]"."""
+    with contextlib.suppress(OSError):
+        for path in sorted(NAMED_NAMESPACES.iterdir()):
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == inode:
+                    return escape_text(path.name)
+    return f"net:[{inode}]"

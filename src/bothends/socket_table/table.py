@@ -17,7 +17,7 @@ from bothends.errors import SystemCallFailed
 from bothends.socket_table import proc_net, sock_diag
 from bothends.socket_table.entry import SocketEntry
 from bothends.socket_table.options import OptionReader
-from bothends.socket_table.owners import SocketOwners, find_owners, netns_inode
+from bothends.socket_table.owners import SocketOwners, find_owners, netns_inode, netns_name
 
 _FAMILY_ORDER: Final = ("inet", "inet6", "unix")
 
@@ -36,12 +36,16 @@ def read_table(
     predicate: Callable[[SocketEntry], bool] = lambda entry: True,
     *,
     with_options: bool = True,
+    with_ownerless: bool = False,
 ) -> SocketTable:
     """Read the sockets of these processes, or of all processes, that satisfy `predicate`.
 
     `reader`: pass the same one for each call if the table is read repeatedly, because it caches defaults.
     `with_options`: False reads the kernel's tables only. No descriptor is duplicated, so there are neither
     options nor the sockets that are in no table, such as unbound ones.
+
+    `with_ownerless`: with `pids`, also the sockets of our network namespace that no process has open, such as
+    those in TIME-WAIT.
 
     Raises SystemCallFailed if one of `pids` is not accessible.
     """
@@ -54,7 +58,11 @@ def read_table(
         entry.owners = owners.by_inode.get(entry.inode, [])
         if entry.peer_inode and (other := by_inode.get(entry.peer_inode)):
             entry.peer = other.local
-    table.sockets = [entry for entry in entries if entry.owners] if pids else entries
+    here = netns_inode("self") if with_ownerless else None
+    table.sockets = [
+        entry for entry in entries
+        if not pids or entry.owners or (entry.netns == here and not entry.inode)
+    ]  # fmt: skip
     if with_options:
         table.sockets += _unlisted(owners, by_inode, reader, table.notes)
     table.sockets = sorted(filter(predicate, table.sockets), key=_sort_key)
@@ -82,10 +90,11 @@ def _read_entries(owners: SocketOwners, notes: list[str]) -> list[SocketEntry]:
             found = sock_diag.dump_namespace(pid)
         except OSError:
             found, incomplete = list(proc_net.read(Path(f"/proc/{pid}/net"))), True
+        name = netns_name(netns)
         for entry in found:
             # UNIX sockets are listed by the namespace they were created in, but belong to none.
             if entry.inode not in known:
-                entry.netns = netns
+                entry.netns, entry.namespace = netns, name
                 entries.append(entry)
     if incomplete:
         notes.append("sockets in other network namespaces are shown without RTT (read from /proc)")

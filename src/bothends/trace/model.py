@@ -29,7 +29,7 @@ PRUNE_SLACK: Final = 20_000  # sockets and processes kept although no kept event
 MAX_DESCRIPTOR_CHANGES: Final = 4_000  # kept for each socket; older ones are merged into one state
 DATA_LIMIT: Final = 4096  # bytes of data kept for each event: more than a picture can show
 
-SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "other"]
+SocketFamily: TypeAlias = Literal["inet", "inet6", "unix", "netlink", "pipe", "other"]
 ProcessEventKind: TypeAlias = Literal["began", "exec", "signal", "ended", "note"]
 Relation: TypeAlias = Literal["carries", "feeds", "reaches", "opens", "ends", "resets", "starts", "repeats"]
 KernelEventKind: TypeAlias = Literal["drop", "reset-sent", "reset-received", "retransmit", "error"]
@@ -58,7 +58,8 @@ class TracedProcess:
     """A process with all its threads.
 
     `role` is the name of its lane, empty until it uses a socket. `status` is as in Popen.returncode: the exit
-    status, a negated signal number, or None while the process runs.
+    status, a negated signal number, or None while the process runs. `namespace` is the name of its network
+    namespace, empty for that of bothends.
     """
 
     number: int
@@ -71,11 +72,12 @@ class TracedProcess:
     uses_io_uring: bool = False
     ignores_children: bool = False  # SIGCHLD is ignored: the kernel reaps its children
     ended: int | None = None  # when it exited
+    namespace: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Socket:
-    """A socket of the kernel, which descriptors refer to. dup() and child processes share it.
+    """A socket of the kernel, or an end of a pipe, which descriptors refer to. dup() and fork() share it.
 
     Only the methods below set `local` and `peer` once the socket exists, because several sources report
     addresses: system calls and strace's labels are exact, packets allow guesses.
@@ -342,6 +344,9 @@ class Trace:
         self.blocked: list[Call] = []
         self.thread_exits: dict[int, int] = {}  # when the threads exited that had made calls, by their ids
         self.counters: dict[str, int] = {}
+        # NAT: the two ends of a connection as the server's namespace has them, and as the client's has them.
+        self.translations: dict[tuple[SocketAddress, SocketAddress], tuple[SocketAddress, SocketAddress]] = {}
+        self.tls_secrets: list[str] = []  # lines of a key log (RFC 9850): they decrypt the packets
         self.dropped = 0
         self.pruned = 0
         self._max_points = max_points
@@ -376,6 +381,16 @@ class Trace:
         else:
             effects.append(link)
         return True
+
+    def ends_of(self, socket: Socket) -> tuple[SocketAddress, SocketAddress] | None:
+        """Return the local and the remote address of a socket, as the client's namespace has them (NAT)."""
+        if socket.local is None or socket.peer is None:
+            return None
+        ends = socket.local, socket.peer
+        if not self.translations:
+            return ends
+        back = self.translations.get(ends[::-1])
+        return self.translations.get(ends, ends) if back is None else back[::-1]
 
     def freeze(self) -> None:
         """Undo what became known of calls and processes after `frozen_at`. Call it when nothing follows."""

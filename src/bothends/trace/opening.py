@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 from bothends.errors import SystemCallFailed
 from bothends.trace import trace_blocks, trace_file
 from bothends.trace.model import Point, Trace
+from bothends.trace.source_blocks import SourceReader
 from bothends.trace.trace_blocks import Period
 
 _FIRST: Final = 4096  # bytes of the first line, which holds the version
@@ -22,18 +23,32 @@ class OpenedTrace:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
 
-    def read(self, on_point: Callable[[Point], None], trace: Trace, period: Period | None = None) -> None:
+    def read(
+        self,
+        on_point: Callable[[Point], None],
+        trace: Trace,
+        period: Period | None = None,
+        *,
+        goes_on: bool = False,
+    ) -> SourceReader | None:
         """Read it, or a period of it, into `trace`. `on_point` is called for each point, once it is added.
+
+        `goes_on`: the run that writes the file does; so what may come next is not emitted yet. Returns what
+        has read the recording, if the file is one.
 
         Raises:
             TraceFileError: the file is not a trace.
         """
         first = self._file.readline(_FIRST)
         if first == trace_blocks.FIRST_LINE:
-            trace_blocks.TraceReader(self._file, self._name, on_point, trace, period).read()
-            return
+            source = SourceReader(trace, on_point, period)
+            source.goes_on = goes_on
+            reader = trace_blocks.TraceReader(self._file, self._name, on_point, trace, period, source)
+            reader.read()
+            return source if reader.is_recording else None
         with io.TextIOWrapper(self._file, encoding="utf-8", errors="replace") as rest:
             trace_file.read(_lines(first, rest), self._name, on_point, trace, period)
+            return None
 
     def __enter__(self) -> OpenedTrace:
         return self

@@ -1,4 +1,4 @@
-"""Answer questions about a trace as rows: connections, calls, packets, causes, waits and findings. Pure.
+"""Answer questions about a trace as rows: connections, calls, packets, causes, findings and so on. Pure.
 
 Each question is a function from a trace and a selection to rows, and an entry of `QUESTIONS`. A row is a
 dictionary of what JSON can hold, so the same rows are a table for people and JSON for programs. The keys are
@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from bothends.errors import UsageError
+from bothends.trace.capture.tls_source import TLS_CALLS
 from bothends.trace.findings import run_rules
 from bothends.trace.findings.base import Finding
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
+from bothends.trace.protocols.table import said
 from bothends.trace.rendering.formatting import call_text, duration, packet_text
 from bothends.trace.rendering.kernel_text import kernel_text
+from bothends.trace.socket_states import SocketStateTracker
 from bothends.trace.summary import PURPOSES, TraceSummary, percentile
 
 Row: TypeAlias = dict[str, Any]
@@ -188,11 +191,13 @@ def _event_row(view: TraceView, event: TraceEvent) -> Row:
         case Call():
             text = call_text(event, ended=event.until is not None)
             row |= {"kind": "call", "process": view.process_name(event.process), "text": text}
+            row["said"] = said(event.data, event.size or len(event.data)).text
         case Packet():
             row |= {
                 "kind": "packet",
                 "process": "",
                 "text": f"{event.source} → {event.destination} {packet_text(event)}",
+                "said": said(event.data, event.size).text,
             }
         case ProcessEvent():
             row |= {"kind": "process", "process": view.process_name(event.process), "text": event.text}
@@ -236,7 +241,7 @@ def _packets(view: TraceView, chosen: Selection) -> Iterator[Row]:
 def _waits(view: TraceView, chosen: Selection) -> Iterator[Row]:
     """Return calls, the longest first. One that has not ended lasts up to the end of the trace."""
     end = view.trace.frozen_at or max((event.at for event in view.trace.events()), default=0)
-    found = [*view.events(Call, chosen)]
+    found = [call for call in view.events(Call, chosen) if call.name not in TLS_CALLS]
     if chosen == Selection():
         found += view.trace.blocked
     found.sort(key=lambda call: call.at - (call.until if call.until is not None else end))
@@ -270,6 +275,28 @@ def _causes(view: TraceView, chosen: Selection) -> Iterator[Row]:
 
 def _effects(view: TraceView, chosen: Selection) -> Iterator[Row]:
     return _chain(view, chosen, backwards=False)
+
+
+def _sockets(view: TraceView, _chosen: Selection) -> Iterator[Row]:
+    tracker = SocketStateTracker(view.trace)
+    for point in view.trace.points:
+        tracker.add(point)
+    for each in tracker.states():
+        socket = view.trace.sockets[each.socket]
+        yield {
+            "socket": each.socket,
+            "process": "" if each.process is None else view.process_name(each.process),
+            "kind": socket.kind,
+            "local": "" if socket.local is None else str(socket.local),
+            "peer": "" if socket.peer is None else str(socket.peer),
+            "state": each.tcp,
+            "sent": each.sent,
+            "received": each.received,
+            "unacknowledged": each.unacknowledged,
+            "unread": each.unread,
+            "accept_queue": each.queued,
+            "closed": each.is_closed,
+        }
 
 
 def _findings(view: TraceView, chosen: Selection) -> Iterator[Row]:
@@ -372,6 +399,21 @@ QUESTIONS: Final[dict[str, Question]] = {
     "calls": Question("system calls, in order", _CALL, _calls, selects=_FILTERS),
     "packets": Question("packets, in order", (*_PLACE, _TEXT), _packets, selects=("connection",)),
     "waits": Question("the calls that took longest", _CALL, _waits, selects=_FILTERS),
+    "sockets": Question(
+        "the TCP states and buffers of all sockets, at the end or at --to",
+        (
+            Column("process", "process"),
+            Column("local", "local"),
+            Column("peer", "peer"),
+            Column("state", "state"),
+            Column("sent", "sent", _number),
+            Column("unacknowledged", "unacknowledged", _number),
+            Column("received", "received", _number),
+            Column("unread", "unread", _number),
+            Column("accept_queue", "accept queue", _number),
+        ),
+        _sockets,
+    ),
     "causes": Question("what caused an event, and what caused that", _LINKED, _causes, needs_event=True),
     "effects": Question("what an event caused, and what that caused", _LINKED, _effects, needs_event=True),
     "findings": Question(

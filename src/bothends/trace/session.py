@@ -1,7 +1,7 @@
 """Run a trace: observe programs and packets at the same time, and emit their events in one order.
 
     strace of each program ──> CallDecoder ─┐
-                                            ├─> Correlator ──> Timeline ──> on_point(point)
+                                            ├─> TraceAnalysis ──> on_point(point)
     AF_PACKET ───────────────> Capture ─────┤
     tracefs ────────────> KernelTracer ─────┘
 
@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import shlex
 import signal
 import time
 from collections import deque
@@ -31,18 +31,15 @@ from typing import Final
 
 from bothends.osutil.event_loop import IN, EventLoop
 from bothends.osutil.reaper import Reaper
+from bothends.trace.analysis import MAX_KERNEL_EVENTS, TraceAnalysis
 from bothends.trace.capture.blocked_threads import MAX_THREADS, ThreadSnapshot, read_thread
 from bothends.trace.capture.bpf import BpfProgram, BpfSource, FollowedProcesses
-from bothends.trace.capture.calls import CallDecoder
-from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.kernel_counters import CounterDifference
 from bothends.trace.capture.kernel_events import KernelEventSource
 from bothends.trace.capture.packets import READ_BATCH, PacketSource, RawPacket
-from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProgramLauncher, TracedProgram
-from bothends.trace.correlation.correlator import Correlator
-from bothends.trace.correlation.kernel_reasons import KernelEventMatcher
-from bothends.trace.correlation.timeline import FOREVER, Timeline
-from bothends.trace.correlation.transit import TransitTracker
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, LocalLauncher, ProgramLauncher, TracedProgram
+from bothends.trace.correlation.timeline import FOREVER
+from bothends.trace.load import AnalysisLoad
 from bothends.trace.model import (
     Call,
     KernelEvent,
@@ -51,8 +48,10 @@ from bothends.trace.model import (
     ProcessEvent,
     SocketAddress,
     Trace,
-    referenced_ids,
 )
+from bothends.trace.run_file import MAX_SOURCE
+from bothends.trace.source_blocks import ProgramRecorder, SourceReader, SourceRecorder
+from bothends.trace.tls_observer import TlsObserver
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
 QUIET_PERIOD: Final = (
@@ -62,18 +61,17 @@ LINGER_TIMEOUT: Final = 2.0  # seconds after the last client's exit, even if the
 EXIT_TIMEOUT: Final = 2.0  # seconds between SIGTERM and SIGKILL
 INTERRUPT_TIMEOUT: Final = 0.5  # seconds for a program that ^C has reached too, before SIGTERM
 DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
-MAX_KERNEL_EVENTS: Final = 20_000  # drops, resets and so on in one run; more are not kept
 OTHER_KERNEL_EVENTS: Final = 2_000  # of other programs, after which the kernel filters by port
 MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
 SERVER_TIMEOUT: Final = (
     10.0  # seconds without an event, after which clients start though a server does not listen
 )
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
+_SNAPSHOT_ATTEMPTS: Final = 3  # a thread that sleeps in a loop may be awake just then
+_SNAPSHOT_PAUSE: Final = 0.01  # seconds
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
-_ENDING_SIGNALS: Final = frozenset({"SIGINT", "SIGTERM"})
-_MAX_INTERRUPTS: Final = 100
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
-_INTERRUPT_WINDOW: Final = 1_000_000_000  # nanoseconds before the handler in which a SIGINT belongs to it
+_RECORD_INTERVAL: Final = 0.005  # seconds between two reads, while the programs are only recorded
 _POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
 
 
@@ -105,7 +103,7 @@ class TraceSession:
         time_limit: float | None = None,
     ) -> None:
         self.trace = trace if trace is not None else Trace()
-        self._assign_sockets = assign_sockets if assign_sockets is not None else self._assign_sockets_by_calls
+        self.analysis = TraceAnalysis(self.trace, on_point, assign_sockets)
         self.stopped_by: signal.Signals | None = None
         self.reached_time_limit = False
         self._on_stall = on_stall
@@ -117,23 +115,25 @@ class TraceSession:
         self._undrawn: dict[int, Call] = {}  # calls that were blocked and are not on the timeline, by thread
         self._snapshot_at = 0
         self._snapshot_event = 0.0  # `_last_event` when the snapshot was taken
-        self._last_ends: dict[int, Call] = {}  # by thread
-        self._interrupts: list[int] = []  # when a signal that ends programs interrupted one
-        self._event_numbers = itertools.count(1)
-        self._on_point = on_point
         self._on_idle = on_idle
         self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
         self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
+        self.recorder: SourceRecorder | None = None  # records what the sources report; None: nothing does
+        self.records_only = False  # the programs are too fast: the rest of the run is recorded, not analysed
+        self.on_record_only: Callable[[], None] = lambda: None  # called when it becomes True
+        # Called when it may become False again, with the number of recorded lines and packets. Returns what
+        # has analysed all of them, or None.
+        self.on_calm: Callable[[int], SourceReader | None] = lambda _: None
+        self.on_much_recorded: Callable[[], None] = lambda: None  # called when recording ends: it kept up
+        self._load = AnalysisLoad()
+        self._recorded = 0  # lines and packets
+        self._notes: list[str] = []  # about the run, which a recording has, too
+        self.tls: TlsObserver | None = None  # of TLS in plain text, set before programs are added
         self._launcher = launcher
         self._bpf = bpf
+        self._started: list[int] = []  # processes that have started another program since the last look
         self._packets_since = 0
         self._held_packets: deque[RawPacket] = deque()  # later than the calls that are known
-        self._transit = TransitTracker()
-        self._sockets = SocketRegistry()
-        self._timeline = Timeline()
-        self._correlator = Correlator(self.trace, self._timeline)
-        self._kernel_matcher = KernelEventMatcher(self._correlator.sockets_of, self._correlator.is_relevant)
-        self._kernel_events = self._other_kernel_events = 0
         self._programs: list[TracedProgram] = []
         self._servers: list[TracedProgram] = []
         self._clients: list[TracedProgram] = []
@@ -175,7 +175,7 @@ class TraceSession:
 
     def watch(self, address: SocketAddress) -> None:
         """Trace all packets from and to an address."""
-        self._correlator.watch(address)
+        self.analysis.correlator.watch(address)
 
     def _add_program(
         self,
@@ -187,9 +187,8 @@ class TraceSession:
         output: int | None = None,
         followed: FollowedProcesses | None = None,
     ) -> TracedProgram:
-        import shlex
-
-        decoder = CallDecoder(self.trace, self._sockets, self._event_numbers, role, shlex.join(argv))
+        decoder = self.analysis.add_decoder(role, shlex.join(argv))
+        variables = self.tls.variables if self.tls is not None else {}
         if self._bpf is not None:
             program: TracedProgram = BpfProgram(
                 self._bpf,
@@ -200,6 +199,7 @@ class TraceSession:
                 inherit_stdin=inherit_stdin,
                 output=output,
                 followed=followed,
+                variables=variables,
             )
         else:
             program = TracedProgram(
@@ -209,7 +209,7 @@ class TraceSession:
                 pid=pid,
                 inherit_stdin=inherit_stdin,
                 output=output,
-                launcher=self._launcher,
+                launcher=LocalLauncher(variables) if variables else self._launcher,
             )
         self._programs.append(program)
         return program
@@ -263,13 +263,18 @@ class TraceSession:
         Raises:
             Unavailable: strace cannot be run.
         """
-        self._correlator.has_packets = self.capture is not None
+        self.analysis.correlator.has_packets = self.capture is not None
         with contextlib.ExitStack() as stack:
+            self._begin_recording()
             stack.enter_context(self._reaper)
             stack.callback(self._close)
             stack.enter_context(self._handle_signals())
             if self.capture is not None:
                 self._loop.watch(self.capture.fileno(), IN, self._on_input)
+            if self.tls is not None:
+                self.tls.begin(self.trace)
+                if self.tls.has_source:
+                    self._loop.watch(self.tls.fileno(), IN, self._on_input)
             for server in self._servers:
                 self._start(server)
             self._waiting_for_servers = bool(self._servers)
@@ -292,8 +297,11 @@ class TraceSession:
             self._shut_down()
             if self.stopped_by is not None:
                 self.trace.ended_by = "time limit" if self.reached_time_limit else self.stopped_by.name
+            if self.recorder is not None:
+                self.recorder.end_batch(FOREVER, FOREVER)
             self.trace.freeze()
-            self._record_blocked_calls()
+            self._note_missing_packets()
+            self.analysis.record_blocked_calls(self._snapshot, self._undrawn, self._snapshot_at)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the run; if called again, kill all programs. Safe in a signal handler."""
@@ -302,12 +310,69 @@ class TraceSession:
                 program.signal(signal.SIGKILL)
         elif self.trace.frozen_at is None:
             now = time.time_ns()
-            self.trace.frozen_at = now - _FREEZE_MARGIN if number == signal.SIGINT else now
-            if number != signal.SIGINT:
-                self._interrupts = []
+            is_interrupt = number == signal.SIGINT
+            self._freeze(now - _FREEZE_MARGIN if is_interrupt else now, by_interrupt=is_interrupt)
         self.stopped_by = number
         self._waiting_for_servers = False
         self._loop.post(lambda: None)  # make the current iteration return at once
+
+    def _freeze(self, at: int, *, by_interrupt: bool) -> None:
+        self.analysis.freeze(at, by_interrupt=by_interrupt)
+        if self.recorder is not None:
+            self.recorder.add_freeze(at, by_interrupt=by_interrupt)
+
+    def _begin_recording(self) -> None:
+        if self.recorder is None:
+            return
+        self.recorder.begin(has_packets=self.capture is not None)
+        for number, each in enumerate(self._programs):
+            self.recorder.add_program(each.role, shlex.join(each.argv), from_exec=each.from_exec)
+            each.recorder = ProgramRecorder(self.recorder, number)
+
+    def end_recording(self) -> int:
+        """Write the end of the recording. Returns how many lines and packets it has."""
+        assert self.recorder is not None
+        self.recorder.end(self.trace.counters, self.trace.ended_by, self._notes)
+        return self.recorder.items
+
+    def _stop_recording(self) -> None:
+        """Record no more: the points take the place of the recording."""
+        self.recorder = None
+        for each in self._programs:
+            each.recorder = None
+        self.on_much_recorded()
+
+    def _analyse_recorded(self) -> None:
+        """Analyse what has been recorded, and all that follows: the programs are slower now."""
+        assert self.recorder is not None
+        self.recorder.flush()
+        reader = self.on_calm(self.recorder.items)
+        if reader is None:
+            return
+        self.records_only = False
+        self.analysis, self.trace = reader.analysis, reader.analysis.trace
+        self._held_packets = reader.held
+        for program, (decoder, parser) in zip(self._programs, reader.programs, strict=True):
+            program.select_all_lines(decoder, parser)
+
+    def _may_record_only(self) -> bool:
+        """Return whether the rest can be analysed later: the servers listen, and a client is running."""
+        return (
+            self.tls is None
+            and not self._waiting_for_servers
+            and any(each.is_running for each in self._clients)
+        )
+
+    def _record_only(self) -> None:
+        """From now on, record what the sources report, and analyse it later: the programs are too fast."""
+        self.records_only = True
+        self._on_idle()
+        self.on_record_only()
+        ports = sorted(self.analysis.correlator.ports)
+        if self.capture is not None and 0 < len(ports) <= MAX_FILTER_PORTS:
+            self.capture.filter_ports(ports)
+        for each in self._programs:
+            each.select_lines()
 
     def _should_continue(self) -> bool:
         if self.stopped_by is not None:
@@ -326,8 +391,14 @@ class TraceSession:
             self._start(client)
 
     def _start(self, program: TracedProgram) -> None:
-        for point in program.start():
-            self._correlator.add(point)
+        if self.capture is not None:
+            self.capture.prepare(program.argv)
+        with self.tls.starting(program.argv) if self.tls is not None else contextlib.nullcontext():
+            points = list(program.start())
+        for point in points:
+            if self.tls is not None:
+                self.tls.observe(point, self.analysis.correlator)
+            self.analysis.correlator.add(point)
         self._loop.watch(program.fileno(), IN, self._on_input)
         program.guard(self._reaper)
 
@@ -335,30 +406,46 @@ class TraceSession:
         """Wait for input, process it, and emit points."""
         running = [each for each in self._programs if each.is_running]
         self._has_input = False
+        before = time.monotonic()
+        if self.records_only:
+            time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
+            timeout = 0.0
+        timeout = min(timeout, self._look_at_processes(running))
         self._loop.run_once(timeout)
+        waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
         raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1
         if len(raws) >= READ_BATCH:
             until = min(until, raws[-1].at)  # there are more packets
+        if self.tls is not None:
+            self.tls.read()
         for program in running:
             for point in program.read():
+                events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
-                self._note_interrupt(point)
-                self._correlator.add(point)
+                if type(point.event) is ProcessEvent and point.event.kind == "exec":
+                    self._started.append(self.trace.processes[point.event.process].pid)
+                if not self.records_only:
+                    self.analysis.add_point(point)
+                if self.tls is not None:
+                    self.tls.observe(point, self.analysis.correlator)
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
-        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
-        while self._held_packets and self._held_packets[0].at <= horizon:
-            self._on_packet(self._held_packets.popleft())
         until = min(until, horizon)
-        self._read_kernel_events()
-        self._emit_until(until)
+        self._load.add(waited, events + len(raws))
+        if self.records_only:
+            self._record_batch(raws, horizon, until)
+        else:
+            self._analyse_batch(raws, horizon, until)
         self._filter_ports_if_dropping()
         if not self._has_input and not self._idle_reported:
             self._idle_reported = True
-            self._on_idle()
+            if not self.records_only:
+                self._on_idle()
+            if self.recorder is not None:
+                self.recorder.flush()
         if self._waiting_for_servers and all(each.is_ready for each in self._servers):
             self._waiting_for_servers = False
             self._start_clients()
@@ -366,10 +453,91 @@ class TraceSession:
             self._waiting_for_servers = False
             seconds = f"{self._server_timeout:.0f} s"
             late = " and ".join(each.role for each in self._servers if not each.is_ready)
-            self.trace.notes.append(
-                f"{late} called neither listen() nor bind() for {seconds}: the clients started then"
-            )
+            self._note(f"{late} called neither listen() nor bind() for {seconds}: the clients started then")
             self._start_clients()
+
+    def _analyse_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
+        """Analyse what has been read, and emit points up to `until`."""
+        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
+        packets = []
+        while self._held_packets and self._held_packets[0].at <= horizon:
+            packets.append(self._held_packets.popleft())
+        if self.recorder is not None:
+            self.recorder.add_packets(filter(self._may_be_relevant, packets))
+        for raw in packets:
+            self._on_packet(raw)
+        if self.tls is not None and self.tls.add_to(
+            self.analysis.correlator, self.analysis.event_numbers, horizon
+        ):
+            self._last_event = time.monotonic()
+        self._read_kernel_events()
+        if self.recorder is not None:
+            self.recorder.end_batch(FOREVER, until)
+        self._emit_until(until)
+        if self._load.is_too_high() and self.recorder is not None and self._may_record_only():
+            self._record_only()
+        elif self.recorder is not None and self.recorder.size > MAX_SOURCE:
+            self._stop_recording()
+
+    def _record_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
+        """Record what has been read."""
+        assert self.recorder is not None
+        self.recorder.add_packets(filter(self._may_be_relevant, [*self._held_packets, *raws]))
+        self._held_packets.clear()
+        if self.kernel is not None:
+            self.recorder.add_kernel_events(self.kernel.read())
+        count = self.recorder.end_batch(horizon, until)
+        if count > self._recorded:
+            self._recorded, self._last_event, self._idle_reported = count, time.monotonic(), False
+
+    def _may_be_relevant(self, raw: RawPacket) -> bool:
+        ports = raw.ports
+        return ports is None or self.analysis.correlator.may_be_relevant(*ports)
+
+    def _look_at_processes(self, programs: Sequence[TracedProgram]) -> float:
+        """Look where the processes are and what they map. Returns seconds until the next look."""
+        sources = [each for each in (self.capture, self.tls) if each is not None]
+        if not sources:
+            return _POLL_INTERVAL
+        pids = [pid for each in programs if each.has_local_pids for pid in each.decoder.live_pids]
+        started, self._started = self._started, []
+        return min(each.look(pids, started) for each in sources)
+
+    def on_namespace(self, pid: int, name: str) -> None:
+        """Note that a process is in another network namespace."""
+        for process in reversed(self.trace.processes.values()):
+            if process.pid == pid:
+                process.namespace = name
+                return
+
+    def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:
+        """Note that no packets are captured where a process is."""
+        of_process = f", the network namespace of process {pid}," if pid else ""
+        self._note(f"packets in {name}{of_process} are not captured: {reason}")
+
+    def _note_missing_packets(self) -> None:
+        """Note the processes in other network namespaces none of whose packets were captured."""
+        trace = self.trace
+        if self.capture is None or not any(each.namespace for each in trace.processes.values()):
+            return
+        users, seen = dict[int, int](), set[int | None]()
+        for event in trace.events():
+            if isinstance(event, Packet):
+                seen |= {event.sender, event.receiver}
+            elif isinstance(event, Call) and event.size and event.socket is not None:
+                users[event.socket] = event.process
+        missing = {
+            process
+            for number, process in users.items()
+            if number not in seen and trace.sockets[number].family in ("inet", "inet6")
+        }
+        for number in sorted(missing):
+            process = trace.processes[number]
+            if process.namespace:
+                self._note(
+                    f"packets of {process.role} {process.pid} are missing: it had sent them before it was "
+                    f"found in its network namespace, {process.namespace}"
+                )
 
     def _on_input(self, _ready: int) -> None:
         self._has_input = True  # `_poll_once` reads all sources, in the order of rule 1
@@ -379,79 +547,30 @@ class TraceSession:
         if self.capture is None or time.monotonic() < self._next_drop_check:
             return
         self._next_drop_check = time.monotonic() + DROP_CHECK_INTERVAL
-        ports = self._correlator.ports
+        ports = self.analysis.correlator.ports
         if self._filtered_ports is None and not self.capture.count_dropped():
             return
         if 0 < len(ports) <= MAX_FILTER_PORTS and ports != self._filtered_ports:
             self._filtered_ports = ports
             self.capture.filter_ports(sorted(ports))
 
-    def _on_packet(self, raw: RawPacket) -> None:
-        ports = raw.ports
-        if ports is not None and not self._correlator.may_be_relevant(*ports):
-            return
-        packet = raw.packet(0)
-        if packet is None or not self._correlator.is_relevant(packet):
-            return
-        packet.number = next(self._event_numbers)
-        self._last_event = time.monotonic()
-        if raw.transit is None:
-            self._correlator.add(Point(packet))
-            return
-        self._correlator.has_transit_times = True
-        for point in self._transit.track(raw, raw.transit, packet):
-            self._correlator.add(point)
-
-    def _emit_until(self, until: int) -> None:
-        trace, observe, on_point = self.trace, self._kernel_matcher.observe, self._on_point
-        for point in self._timeline.pop_ready(until):
-            if trace.frozen_at is not None and point.at > trace.frozen_at:
-                continue  # what this session causes when it ends the programs is not part of the trace
-            self._idle_reported = False
-            event = point.event
-            if isinstance(event, Packet):
-                self._assign_sockets(event)
-            elif isinstance(event, KernelEvent) and not self._kernel_matcher.match(event):
-                self._other_kernel_events += 1
-                continue
-            observe(point)
-            trace.add(point)
-            on_point(point)
-        if self.trace.needs_pruning:
-            self._prune()
-
     def _read_kernel_events(self) -> None:
-        """Add the events of the kernel whose ports are known. Called when the calls have been read."""
         if self.kernel is None:
             return
-        for event in self.kernel.read():
-            ends = event.source, event.destination
-            ports = [each.port or 0 for each in ends if each is not None]
-            if len(ports) == len(ends) and not self._correlator.may_be_relevant(ports[0], ports[1]):
-                self._other_kernel_events += 1
-                continue
-            self._kernel_events += 1
-            if self._kernel_events <= MAX_KERNEL_EVENTS:
-                event.number = next(self._event_numbers)
-                self._correlator.add(Point(event))
-        if self._other_kernel_events > OTHER_KERNEL_EVENTS:
-            self.kernel.filter_ports(sorted(self._correlator.ports))
+        events = self.kernel.read()
+        if self.recorder is not None:
+            self.recorder.add_kernel_events(events)
+        self.analysis.add_kernel_events(events)
+        if self.analysis.other_kernel_events > OTHER_KERNEL_EVENTS:
+            self.kernel.filter_ports(sorted(self.analysis.correlator.ports))
 
-    def _prune(self) -> None:
-        """Forget closed sockets and ended processes that no kept event refers to."""
-        decoders = [each.decoder for each in self._programs]
-        sockets, processes = referenced_ids(self._timeline.pending())
-        self.trace.prune(
-            sockets.union(*(each.referenced_sockets for each in decoders)),
-            processes.union(*(each.live_processes for each in decoders)),
-        )
-        self._sockets.retain(self.trace.sockets)
-        self._correlator.prune()
+    def _emit_until(self, until: int) -> None:
+        if self.analysis.emit_until(until):
+            self._idle_reported = False
 
-    def _assign_sockets_by_calls(self, packet: Packet) -> None:
-        sender, receiver = self._correlator.sockets_of(packet)
-        packet.sender = sender.number if sender else None
-        packet.receiver = receiver.number if receiver else None
+    def _on_packet(self, raw: RawPacket) -> None:
+        if self.analysis.add_packet(raw):
+            self._last_event = time.monotonic()
 
     def _update_readiness(self, program: TracedProgram, point: Point) -> None:
         call = point.event
@@ -481,35 +600,12 @@ class TraceSession:
                 self._clients if is_interrupt else self._programs, None if is_interrupt else signal.SIGTERM
             )
         if self.stopped_by is None and any(each.is_running for each in self._servers):
-            self.trace.frozen_at = time.time_ns()
-            self._interrupts.clear()
+            self._freeze(time.time_ns(), by_interrupt=False)
         self._terminate(self._servers, signal.SIGTERM)
         self._drain_capture()
         self._poll_until_quiet(QUIET_PERIOD)
         self._emit_until(FOREVER)
         self._on_idle()
-
-    def _note_interrupt(self, point: Point) -> None:
-        """Set the time at which the trace is frozen to the first call that our ending interrupted: rule 4.
-
-        The end of a call is its start on the wall clock plus a duration on another clock, which may differ.
-        """
-        event = point.event
-        if isinstance(event, Call) and point.is_end:
-            if event.error.startswith(("ERESTART", "EINTR")):
-                self._last_ends[event.thread] = event
-        elif isinstance(event, ProcessEvent) and event.kind == "signal" and event.text in _ENDING_SIGNALS:
-            interrupted = self._last_ends.pop(event.thread, None)
-            until = interrupted.until if interrupted is not None and interrupted.until else event.at
-            self._interrupts = [*self._interrupts[-_MAX_INTERRUPTS:], min(until, event.at) - 1]
-            if self.trace.frozen_at is None and event.text != "SIGINT":
-                self._interrupts.pop()  # a program sent it
-        if self._interrupts and self.trace.frozen_at is not None:
-            earliest = self.trace.frozen_at - _INTERRUPT_WINDOW
-            self.trace.frozen_at = min(
-                [self.trace.frozen_at, *(each for each in self._interrupts if each >= earliest)]
-            )
-            self._interrupts.clear()
 
     def _watch_for_stall(self) -> None:
         """Take a snapshot when nothing moves, and report a stall or the answer to SIGQUIT."""
@@ -520,24 +616,28 @@ class TraceSession:
         if quiet < _SNAPSHOT_DELAY:
             self._stall_reported = False
             return
+        if self.records_only:
+            self._analyse_recorded()
+            if self.records_only:
+                return  # what the programs wait for is not known
         if self._snapshot_event != self._last_event:
             self._take_snapshot(self._programs)
         if quiet >= STALL_SECONDS and not self._stall_reported and self._programs:
             self._stall_reported = True
-            if any(
-                call.until is None and (call.socket or call.sockets) for call in self._unfinished().values()
-            ):
+            unfinished = self.analysis.unfinished().values()
+            if any(call.until is None and (call.socket or call.sockets) for call in unfinished):
                 self._report_stall(requested=False)
 
     def _report_stall(self, *, requested: bool) -> None:
         self._take_snapshot(self._programs)
         self._emit_until(time.time_ns() - ORDER_MARGIN)
-        self._record_blocked_calls()
+        self.analysis.record_blocked_calls(self._snapshot, self._undrawn, self._snapshot_at)
         self._on_stall(requested)
 
     def _take_snapshot(self, programs: Sequence[TracedProgram]) -> None:
         """Read what the threads of these programs are blocked in."""
         self._snapshot_at, self._snapshot_event = time.time_ns(), self._last_event
+        found: list[tuple[int, ThreadSnapshot]] = []
         for program in programs:
             if not program.is_running:
                 continue
@@ -545,52 +645,27 @@ class TraceSession:
                 self._undrawn[call.thread] = call
             if not program.has_local_pids:
                 continue
-            for process, pid, thread in islice(program.decoder.running_threads(), MAX_THREADS):
-                snapshot = read_thread(process, pid, thread)
-                if snapshot is not None:
-                    self._snapshot[thread] = snapshot
-                else:
-                    self._snapshot.pop(thread, None)
+            threads = list(islice(program.decoder.running_threads(), MAX_THREADS))
+            for attempt in range(_SNAPSHOT_ATTEMPTS):
+                if attempt:
+                    time.sleep(_SNAPSHOT_PAUSE)
+                read = {each: self._read_thread(*each) for each in threads}
+                found += [(pid, snapshot) for (_, pid, _), snapshot in read.items() if snapshot is not None]
+                threads = [each for each, snapshot in read.items() if snapshot is None]
+                if not threads:
+                    break
+        if self.recorder is not None:
+            numbers = [at for at, each in enumerate(self._programs) if each in programs and each.is_running]
+            self.recorder.add_blocked(self._snapshot_at, found, numbers)
 
-    def _unfinished(self) -> dict[int, Call]:
-        """Return the last call of each thread on the timeline; it is blocked if its `until` is None."""
-        found: dict[int, Call] = {}
-        for event in self.trace.events():
-            if isinstance(event, Call) and (event.thread not in found or event.at >= found[event.thread].at):
-                found[event.thread] = event
-        return found
-
-    def _record_blocked_calls(self) -> None:
-        """Complete the unfinished calls of the trace, and set `trace.blocked`."""
-        self.trace.blocked.clear()
-        last_calls = self._unfinished()
-        for thread in {**self._snapshot, **self._undrawn}:
-            snapshot, undrawn, last = (
-                self._snapshot.get(thread),
-                self._undrawn.get(thread),
-                last_calls.get(thread),
-            )
-            number = (
-                snapshot.process if snapshot is not None else undrawn.process if undrawn is not None else 0
-            )
-            process = self.trace.processes.get(number)
-            if process is None or process.ended is not None:
-                continue
-            if last is not None and last.until is None:
-                if snapshot is not None and last.at < self._snapshot_at:
-                    snapshot.complete(last)
-                continue
-            since = 0 if last is None or last.until is None else last.until
-            if undrawn is not None and undrawn.at >= since:
-                call = undrawn
-            elif snapshot is not None and snapshot.name and since < self._snapshot_at:
-                call = Call(next(self._event_numbers), number, thread, snapshot.name, self._snapshot_at)
-                call.descriptor = snapshot.call.waits[0].fd if snapshot.call.direct else None
-            else:
-                continue
-            if snapshot is not None:
-                snapshot.complete(call)
-            self.trace.blocked.append(call)
+    def _read_thread(self, process: int, pid: int, thread: int) -> ThreadSnapshot | None:
+        """Read what a thread is blocked in; None if it runs, or has exited."""
+        snapshot = read_thread(process, pid, thread)
+        if snapshot is None:
+            self._snapshot.pop(thread, None)
+        else:
+            self._snapshot[thread] = snapshot
+        return snapshot
 
     def _drain_capture(self) -> None:
         """Read the captured packets: those of the programs may be queued behind many others."""
@@ -637,10 +712,15 @@ class TraceSession:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _note(self, text: str) -> None:
+        """Add a note about the run."""
+        self._notes.append(text)
+        self.trace.notes.append(text)
+
     def _close(self) -> None:
         for program in self._programs:
             if program.was_strace_killed:
-                self.trace.notes.append(f"strace of {program.role} was killed, so the program was killed too")
+                self._note(f"strace of {program.role} was killed, so the program was killed too")
             self._loop.unwatch(program.fileno())
             program.close()
         if self.capture is not None:
@@ -648,21 +728,25 @@ class TraceSession:
             dropped = self.capture.count_dropped()
             self.capture.close()
             if dropped:
-                self.trace.notes.append(
-                    f"{dropped:,} packets were dropped: they arrived faster than they were read"
-                )
+                self._note(f"{dropped:,} packets were dropped: they arrived faster than they were read")
+        if self.tls is not None:
+            if self.tls.has_source:
+                self._loop.unwatch(self.tls.fileno())
+            for note in self.tls.notes():
+                self._note(note)
         if self.kernel is not None:
             self.kernel.close()
             # The tracepoints see all packets: if no event concerned this run, those lost did not either.
             has_lost = self.kernel.has_lost() and any(
                 isinstance(point.event, KernelEvent) for point in self.trace.points
             )
-            if has_lost or self._kernel_events > MAX_KERNEL_EVENTS:
-                self.trace.notes.append("the kernel's reasons are not complete: there were too many drops")
+            if has_lost or self.analysis.kernel_events > MAX_KERNEL_EVENTS:
+                self._note("the kernel's reasons are not complete: there were too many drops")
         if self._bpf is not None:
-            self.trace.notes += self._bpf.describe_lost()
+            for text in self._bpf.describe_lost():
+                self._note(text)
         unparsed = sum(each.parser.unparsed_count for each in self._programs)
-        if unparsed:
+        if unparsed and not self.records_only:
             lines = "1 line" if unparsed == 1 else f"{unparsed} lines"
             self.trace.notes.append(f"{lines} of strace could not be parsed")
         self._loop.close()

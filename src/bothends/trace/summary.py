@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
+from bothends.trace.capture.tls_source import TLS_CALLS
 from bothends.trace.model import Call, Packet, Socket, Trace, TraceEvent
 from bothends.trace.rendering.formatting import duration
 
@@ -88,14 +89,15 @@ class TraceSummary:
         self._threads: dict[int, set[int]] = defaultdict(set)
         users = {event.socket for event in trace.events() if isinstance(event, Call)}
         self._clients = {  # the ends of connections whose client is traced
-            (each.local, each.peer)
+            trace.ends_of(each)
             for each in trace.sockets.values()
             if each.number in users and each.accepted_from is None and each.peer is not None
         }
         for event in trace.events():
             if shows(event):
                 if isinstance(event, Call):
-                    self._add_call(event)
+                    if event.name not in TLS_CALLS:  # system calls only
+                        self._add_call(event)
                 elif isinstance(event, Packet):
                     self._add_packet(event)
         for connection in self._connections.values():
@@ -133,7 +135,7 @@ class TraceSummary:
         purpose = _PURPOSE_OF.get(call.name, "other")
         process.waits[purpose] += duration_ns
         socket = self._trace.sockets.get(call.socket) if call.socket is not None else None
-        if socket is None:
+        if socket is None or socket.family == "pipe":
             return
         connection = self._connection(socket)
         self._touch(connection, call.at)
@@ -156,7 +158,8 @@ class TraceSummary:
     ) -> None:
         """Count the bytes of a connection at one end, and its round trips."""
         is_accepted = socket.accepted_from is not None
-        if is_accepted and (socket.peer, socket.local) in self._clients:
+        ends = self._trace.ends_of(socket) if is_accepted else None
+        if ends is not None and ends[::-1] in self._clients:
             return  # the client's socket counts them
         if is_send != is_accepted:
             connection.sent += call.size
@@ -183,25 +186,25 @@ class TraceSummary:
     def _connection(self, socket: Socket) -> ConnectionSummary:
         name = self._names.get(socket.number)
         if name is None:
-            name = self._names[socket.number] = _name(socket)
+            name = self._names[socket.number] = self._name(socket)
         found = self._connections.get(name)
         if found is None:
             found = self._connections[name] = ConnectionSummary(name)
         return found
+
+    def _name(self, socket: Socket) -> str:
+        """Return a connection's name: the client's address first."""
+        ends = self._trace.ends_of(socket)
+        if ends is None:
+            return str(socket.local or socket.peer or f"socket {socket.number}")
+        first, second = reversed(ends) if socket.accepted_from is not None else ends
+        return f"{first} → {second}"
 
     def _touch(self, connection: ConnectionSummary, at: int) -> None:
         if not connection.began:
             connection.began = connection.ended = at
         connection.longest_idle = max(connection.longest_idle, at - connection.ended)
         connection.ended = max(connection.ended, at)
-
-
-def _name(socket: Socket) -> str:
-    """Return a connection's name: the client's address first."""
-    if socket.local is None or socket.peer is None:
-        return str(socket.local or socket.peer or f"socket {socket.number}")
-    ends = (socket.peer, socket.local) if socket.accepted_from is not None else (socket.local, socket.peer)
-    return f"{ends[0]} → {ends[1]}"
 
 
 def percentile(values: Sequence[int], share: float) -> int:

@@ -43,6 +43,7 @@ from bothends.trace.model import (
 VERSION: Final = 2
 FIRST_LINE: Final = b'{"bothends-trace": 2}\n'
 MAGIC: Final = b"BEtr"
+SOURCE_MAGIC: Final = b"BEsr"  # of a block of what the sources report: `source_blocks.py`
 # Magic, points, bytes of the state, of the rows and of the data; compressed bytes of the state and of the
 # events; times of the first and of the last point, in nanoseconds. Little-endian.
 HEADER: Final = struct.Struct("<4sIIIIIIQQ")
@@ -334,6 +335,19 @@ class BlockHeader(NamedTuple):
     last_at: int
 
 
+class SourceBlocks(Protocol):
+    """Makes points of blocks of what the sources report: a `SourceReader`."""
+
+    def read(self, rows: bytes, data: memoryview) -> None:
+        """Read the content of a block. Raises ValueError, KeyError, TypeError and so on."""
+
+    def is_after_period(self, at: int) -> bool:
+        """Return whether blocks that begin at a time, in nanoseconds, need not be read."""
+
+    def end(self, *, is_part: bool = False) -> None:
+        """Emit what is left: the file has ended. `is_part`: not all was read."""
+
+
 class TraceReader:
     """Reads a compact trace file, whose first line has been read, into `trace`.
 
@@ -343,6 +357,7 @@ class TraceReader:
         on_point: called for each point, after it has been added.
         trace: where everything is added.
         period: the points to read; all by default.
+        source: reads blocks of what the sources report; without it there must be none.
 
     Raises:
         TraceFileError: the file is not a trace.
@@ -355,18 +370,25 @@ class TraceReader:
         on_point: Callable[[Point], None],
         trace: Trace,
         period: Period | None = None,
+        source: SourceBlocks | None = None,
     ) -> None:
         self._file, self._name, self._on_point, self._trace = file, name, on_point, trace
         self._period = period
+        self._source = source
+        self.is_recording = False  # whether there was a block of what the sources report
+        self._is_part = False  # of a recording: later blocks are not read
         self._block = 0
 
     def read(self) -> None:
         """Read all blocks, or the ones of the period."""
         try:
-            while self._read_block():
-                pass
-        except _CutOff:
-            self._trace.notes.append("the trace ends within a block: its writer was interrupted")
+            try:
+                while self._read_block():
+                    pass
+            except _CutOff:
+                self._trace.notes.append("the trace ends within a block: its writer was interrupted")
+            if self._source is not None and self.is_recording:
+                self._source.end(is_part=self._is_part)
         except (
             ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, IndexError,
             zlib.error, struct.error,
@@ -379,7 +401,8 @@ class TraceReader:
         if not head:
             return False
         self._block += 1
-        if not MAGIC.startswith(head[:4]) and head[:4] != MAGIC:
+        marks = MAGIC, SOURCE_MAGIC
+        if not any(each.startswith(head[:4]) for each in marks):
             raise ValueError("a block does not begin with its mark")
         if len(head) < HEADER.size:
             raise _CutOff
@@ -390,6 +413,9 @@ class TraceReader:
             or header.points > MAX_ROWS
         ):
             raise ValueError("a section is too large")
+        if header.magic == SOURCE_MAGIC:
+            self._read_source(header)
+            return True
         packed_state = self._file.read(header.packed_state)
         if len(packed_state) < header.packed_state:
             raise _CutOff
@@ -406,6 +432,20 @@ class TraceReader:
         if header.points:
             self._read_events(_unpack(packed, header.rows + header.data), header)
         return True
+
+    def _read_source(self, header: BlockHeader) -> None:
+        if self._source is None or (self._trace.points and not self.is_recording):
+            raise ValueError("a recording where there can be none")
+        self.is_recording = True
+        if self._source.is_after_period(header.first_at):
+            self._is_part = True
+            self._skip(header.packed)
+            return
+        packed = self._file.read(header.packed)
+        if len(packed) < header.packed:
+            raise _CutOff
+        unpacked = _unpack(packed, header.rows + header.data)
+        self._source.read(unpacked[: header.rows], memoryview(unpacked)[header.rows :])
 
     def _is_wanted(self, header: BlockHeader) -> bool:
         if self._period is None or self._trace.began_at is None or not header.points:

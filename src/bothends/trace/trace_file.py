@@ -185,6 +185,7 @@ _FIELDS: Final[dict[type[Any], dict[str, _Field]]] = {
         "uses_io_uring": _Field("uses_io_uring", _boolean),
         "ignores_children": _Field("ignores_children", _boolean),
         "ended": _Field("ended", _integer),
+        "namespace": _Field("namespace", _text),
     },
     Socket: {
         "number": _Field("number", _integer),
@@ -390,6 +391,10 @@ class TraceFileWriter:
             self._write_line({"thread_exit": [thread, at]})
         if self._trace.counters:
             self._write_line({"counters": self._trace.counters})
+        for seen, original in self._trace.translations.items():
+            self._write_line({"translation": [_encode(each) for each in (*seen, *original)]})
+        if self._trace.tls_secrets:
+            self._write_line({"tls_secrets": self._trace.tls_secrets})
         if self._trace.frozen_at is not None:
             self._write_line({"frozen_at": self._trace.frozen_at})
         if self._trace.ended_by:
@@ -561,6 +566,13 @@ def _read_value(trace: Trace, value: dict[str, Any]) -> Point | None:
         return None
     if kind == "counters":
         trace.counters |= {escape_text(str(name)): int(value) for name, value in inner.items()}
+        return None
+    if kind == "translation":
+        first, second, third, fourth = (_address(each) or SocketAddress("") for each in inner)
+        trace.translations[first, second] = third, fourth
+        return None
+    if kind == "tls_secrets":
+        trace.tls_secrets += [escape_text(str(each)) for each in inner]
         return None
     if kind == "descriptor":
         trace.add_descriptor_change(_descriptor_change(inner))

@@ -23,7 +23,7 @@ import os
 import re
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,13 +43,16 @@ _MAX_AWAITED: Final = 8  # children of a shell that are followed: a forking serv
 _PROCESSOR_FIELD: Final = 37  # of read_stat(): field 39 of proc_pid_stat(5)
 
 
-def take_snapshot(skipped: Iterable[int] = (), also: Iterable[int] = ()) -> Snapshot:
+def take_snapshot(
+    skipped: Iterable[int] = (), also: Iterable[int] = (), only: Sequence[int] = ()
+) -> Snapshot:
     """Read every socket of this machine, and the threads of each process that has one.
 
     `skipped`: processes that are left out, such as the caller. `also`: processes that are read even if they
-    have no socket.
+    have no socket. `only`: if there are any, no other processes are read, nor their sockets.
     """
-    table = read_table(with_options=False)
+    table = read_table(only, with_options=False, with_ownerless=True)
+    also = [*also, *only]
     own = set(skipped)
     snapshot = Snapshot(table.sockets, limits=_read_limits(), notes=list(table.notes))
     by_pid: dict[int, dict[int, int]] = {pid: {} for pid in also}

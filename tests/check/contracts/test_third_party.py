@@ -51,6 +51,7 @@ SERVERS: Final = (
             ("-m", "http.server", "--protocol", "HTTP/1.1", "-d", "{dir}", "-b", "127.0.0.1", "{port}"),
         ),
     ),
+    ("chunks", ThirdPartyServer("node", "http-body", (str(PROGRAMS / "http_body.js"), "{port}"))),
     (
         "a-message",
         ThirdPartyServer(

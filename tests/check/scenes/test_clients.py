@@ -9,7 +9,8 @@ import pytest
 
 from bothends.check.case import Verdict
 from bothends.check.contract import parse
-from tests.check.helpers import format_failures, judge_client
+from bothends.check.results import CaseOutcome
+from tests.check.helpers import format_failures, judge, judge_client
 from tests.check.scenes.test_servers import PROGRAMS, outcome
 
 LOGIN = r"""
@@ -124,3 +125,91 @@ ann< UNO
     assert outcome(result, "scene-echo").verdict is Verdict.PASS, format_failures(result)
     wrong = outcome(result, "scene-wrong")
     assert (wrong.expected, wrong.happened) == ("line 1: ann> uno", 'the client sent "one" (3 bytes)')
+
+
+OPTIONAL = r"""
+transport = "TRANSPORT"
+framing = "lines"
+[[scene]]
+name = "pings"
+role = "client"
+input = ""
+output = "20 ms\nbye"
+talk = '''
+(optional)
+ann> HELP
+ann< ask me
+(end)
+(optional)
+ann> VERSION {=\d}
+ann< 3
+(end)
+ann> (eventually) PING 7 {time=\d+\.\d+}
+ann< PONG {time}
+(optional)
+ann> QUIT
+(end)
+ann> (closes)
+'''
+"""
+TALKER = """
+import socket, sys
+sock = socket.socket(type=KIND)
+sock.settimeout(1)
+sock.connect(("127.0.0.1", int(sys.argv[1])))
+for line in SAYS:
+    sock.send(line.encode() + b"\\n")
+    if line == "QUIT":
+        break
+    reply = sock.recv(100).decode().strip()
+    assert not line.startswith("PING") or reply == line.replace("PING 7", "PONG"), reply
+print("20 ms")
+print("bye")
+"""
+
+
+def play_pings(folder: Path, transport: str, says: list[str], program: str = TALKER) -> CaseOutcome:
+    kind = "socket.SOCK_STREAM" if transport == "tcp" else "socket.SOCK_DGRAM"
+    (folder / "client.py").write_text(program.replace("KIND", kind).replace("SAYS", repr(says)))
+    text = OPTIONAL.replace("TRANSPORT", transport)
+    if transport == "udp":
+        ending = "(optional)\nann> QUIT\n(end)\nann> (closes)\n"
+        text = text.replace(ending, "").replace('framing = "lines"\n', "")
+    command = [sys.executable, str(folder / "client.py"), "{port}"]
+    result = judge_client(command, parse(text, "own.toml", "own", Path()), "scene-pings")
+    return outcome(result, "scene-pings")
+
+
+@pytest.mark.spread("transport", "says", "happened", one_in=4)
+@pytest.mark.parametrize(
+    ("transport", "says", "happened"),
+    [
+        ("tcp", ["PING 7 1.5"], ""),
+        ("udp", ["PING 7 1.5"], ""),
+        ("tcp", ["HELP", "VERSION 3", "PING 7 1.5", "QUIT"], ""),
+        ("udp", ["HELP", "VERSION 3", "PING 7 1.5"], ""),
+        ("tcp", ["VERSION 3", "PING 7 1.5"], ""),
+        ("tcp", ["PING 7 now"], 'the client closed the connection; the client sent only "PING 7 now'),
+        ("udp", ["PING 7 now"], 'the client sent only "PING 7 now'),
+        ("tcp", ["PING 7 1.5", "LEAVE"], 'the client sent "LEAVE'),
+    ],
+)
+def test_client_may_leave_out_what_is_optional(
+    transport: str, says: list[str], happened: str, tmp_path: Path
+) -> None:
+    found = play_pings(tmp_path, transport, says)
+    assert found.verdict is (Verdict.FAIL if happened else Verdict.PASS), found
+    assert happened in found.happened
+
+
+def test_output_of_a_client_is_compared(tmp_path: Path) -> None:
+    found = play_pings(tmp_path, "tcp", ["PING 7 1.5"], TALKER.replace("20 ms", "2 s"))
+    assert (found.verdict, found.expected) == (Verdict.FAIL, '"20 ms" (5 bytes) on standard output')
+
+
+def test_server_is_not_asked_what_is_optional() -> None:
+    talk = "(optional)\nann> HELP\nann< ask me\n(end)\nann> one\nann< one"
+    text = f'transport="tcp"\nframing="lines"\n[[scene]]\nname="echo"\ntalk="""\n{talk}"""'
+    command = [sys.executable, "-m", "bothends", "serve", "echo", "tcp://127.0.0.1:{port}"]
+    result = judge(command, parse(text, "own.toml", "own", Path()), "scene-echo")
+    assert outcome(result, "scene-echo").verdict is Verdict.PASS, format_failures(result)

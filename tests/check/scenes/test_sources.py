@@ -80,8 +80,12 @@ a< (within 2 s) (eventually) LAST
     ("talk", "verdict", "text"),
     [
         ("a> 123\na< {word=.*}\na> 1\na< (checked by even)", "FAIL", '"1" (1 byte): 1 is odd'),
-        ("a> 1\na< {word=.*}\na> {number()}\na< 7", "SKIP", "number: it returned int; a text must be bytes"),
-        ("a> 1\na< (checked by fails)", "SKIP", "it raised ValueError('oops')"),
+        (
+            "a> 1\na< {word=.*}\na> {number()}\na< 7",
+            "SKIP",
+            "function number() returned int; a text must be bytes",
+        ),
+        ("a> 1\na< (checked by fails)", "SKIP", "the contract's function fails() raised ValueError('oops')"),
         ("a> 1\na> 2\na< (eventually) 3", "FAIL", r'a received only "1\n2" (3 bytes) within'),
     ],
 )

@@ -16,6 +16,7 @@ from bothends.check.scenes.steps import (
     ExpectInAnyOrder,
     ExpectNothing,
     ExpectText,
+    Optional,
     Pause,
     SendTexts,
 )
@@ -108,6 +109,17 @@ bob/2> (reset)
     assert (last.ending, str(last)) == (Ending.RESET, "line 22: bob/2> (reset)")
 
 
+def test_optional_lines_are_for_clients_only() -> None:
+    talk = "(optional)\na> HELP\na< {text=.+}\na< {text2=.+}\n(end)\na> {n=\\d+}\na< {n}\n"
+    scene = read_scene(talk, table="role = 'client'")
+    assert [type(step) for step in scene.steps] == [SendTexts, ExpectText]
+    [optional, *rest] = scene.all_steps
+    assert isinstance(optional, Optional)
+    assert tuple(rest) == scene.steps
+    assert [type(step) for step in optional.steps] == [SendTexts, ExpectText, ExpectText]
+    assert (optional.line, optional.client, optional.first.line) == (1, "a", 2)
+
+
 UDP = 'transport = "udp"\n'
 
 
@@ -118,6 +130,21 @@ UDP = 'transport = "udp"\n'
         (HEAD, "\n\nalice: hi", "line 3: 'alice: hi' is not a line"),
         (HEAD, "# only this", "line 1: the talk is empty"),
         (HEAD, "a> x {=\\d}", "line 1: a pattern cannot be sent; write {NAME}"),
+        (HEAD, "a> (eventually) x", "line 1: (eventually) is for texts that are received; write role"),
+        (HEAD, "(optional)\na> x", "line 1: (optional) has no end; write (end)"),
+        (HEAD, "(optional)\n(end)", "line 2: nothing is between (optional) and (end)"),
+        (HEAD, "(optional)\na< x\n(end)", "line 2: (optional) has a text that a client sends, and texts"),
+        (HEAD, "(optional)\na> x\na> (closes)", "line 3: (optional) has a text that a client sends, and"),
+        (HEAD, "(optional)\na> x\nb< y", "line 3: (optional) is for one client, here a"),
+        (HEAD, "(optional)\n(any order)", "line 2: (any order) inside (optional); end the first with"),
+        (HEAD, "(optional)\na> x\n(end)", "line 1: what follows (optional) must show that it is over"),
+        (HEAD, "(optional)\na> x\n(end)\na< y", "line 4: what follows (optional) must show that it is"),
+        (HEAD, "(optional)\na> x\n(end)\nb> y", "a must send a text next, or close: write a> TEXT or a> ("),
+        (
+            HEAD,
+            "(optional)\na> x\na< {n=.+}\n(end)\na> {n}",
+            "line 5: no line before this one remembers {n}",
+        ),
         (HEAD, "a> {tokn}", r"line 1: no line before this one remembers {tokn}; write \{tokn} for this text"),
         (
             HEAD,
@@ -161,13 +188,16 @@ UDP = 'transport = "udp"\n'
             "a> x\na< (half-closes)\na< y",
             "line 3: a has received the end of the stream, so it cannot receive",
         ),
+        (HEAD, "a> (connects to {p})", "line 1: no line before this one remembers {p}"),
+        (HEAD, "a> (connects to {=x})", "line 1: a port cannot be a pattern; write a> (connects to {NAME})"),
+        (HEAD, "a< (connects)", "(connects) does not follow NAME<; write NAME> (connects)"),
         (HEAD, "a> x\na> (connects)", "line 2: a is connected already; write a/2> for a second connection"),
         (HEAD, "a| x", "line 1: a| gives an alternative to the line before it; write it right below a< TEXT"),
         (HEAD, "a< x\nb| y", "line 2: b| gives an alternative"),
         (HEAD, "(any order)\na< x", "line 1: (any order) has no end; write (end)"),
         (HEAD, "(any order)\na> x\n(end)", "line 2: only texts that are received can be in any order"),
         (HEAD, "(any order)\n(end)", "line 2: nothing is between (any order) and (end)"),
-        (HEAD, "a> x\n(end)", "line 2: (end) without (any order)"),
+        (HEAD, "a> x\n(end)", "line 2: (end) without (any order) or (optional)"),
         (HEAD, "(any order)\n(any order)", "line 2: (any order) inside (any order)"),
         (HEAD, "a> x\\ny", r"line 1: a line cannot contain \n; its end is sent by itself"),
         ('transport = "tcp"\n', "a> ", "line 1: without framing, nothing would be sent"),
@@ -207,6 +237,12 @@ def test_invalid_line_is_reported_with_its_number(head: str, talk: str, message:
         ("[[scene]]\nname='x'\ntalk='a> x'\nrepeat='often'", "use no, after, beside"),
         ("[[scene]]\nname='x'\ntalk='a> x'\nclients={b='udp'}", "'b' has no line in the talk; there is a"),
         ("[[scene]]\nname='x'\ntalk='a> x'\nclients={a='sctp'}", "use tcp, udp"),
+        ("[[scene]]\nname='x'\ntalk='a> x'\nupstreams=['b']", "'b' has no line in the talk; there is a"),
+        (
+            '[[scene]]\nname="x"\nupstreams=["b"]\ntalk="""\na> x\nb> (connects)"""',
+            "b does not connect: the program does; write b< (connects)",
+        ),
+        ("message_padding=' '\n[[scene]]\nname='x'\ntalk='a> x'", "it needs framing = 'fixed'"),
         ('[[scene]]\nname="x"\ntalk="""\na< {x=\\w+}"""', "inside ''' ''' a backslash is itself"),
         ("line_end='\\r'\n[[scene]]\nname='x'\ntalk='a> x'", r'use "\n", "\r\n"'),
         ("[answer]\nnothing=true\nmatches='a'\n[[scene]]\nname='x'\ntalk='a> x'", "matches and nothing"),

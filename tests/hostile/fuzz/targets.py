@@ -51,6 +51,7 @@ from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.strace import StraceParser
 from bothends.trace.model import Call, Trace
 from bothends.trace.rendering import explain
+from tests.hostile.fuzz.blocks import pack
 from tests.hostile.fuzz.fuzzer import Target
 from tests.hostile.fuzz.mutators import mutate_json, mutate_json_lines
 
@@ -221,6 +222,11 @@ def run(*words: str) -> str:
 
 PICTURES: Final = ("--svg", "--html", "--pcapng")
 OUTPUTS: Final = (*PICTURES, "--json", "--explain", "--all-calls")
+
+
+def blocks(data: bytes) -> None:
+    """Blocks of a trace file, of points or of a recording, as lines of JSON: `blocks.py`."""
+    traces(pack(data))
 
 
 def traces(data: bytes) -> None:
@@ -443,6 +449,7 @@ TARGETS: Final = [
     Target("proxy", proxy, (ProxyHeaderError,), max_size=20 << 10),
     Target("strace", strace, runs=20),
     Target("traces", traces, mutate=mutate_json_lines, max_size=256 << 10, runs=8),
+    Target("blocks", blocks, mutate=mutate_json_lines, max_size=256 << 10, runs=12),
     Target("results", results, mutate=mutate_json, max_size=256 << 10, runs=30),
     Target("contracts", contracts, (*INVALID_FILE, ServiceError, UnknownName)),
     Target("manifests", manifests, INVALID_FILE),

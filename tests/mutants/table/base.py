@@ -162,6 +162,14 @@ MUTATIONS: Final = (
         tests="tests/test_framing.py",
     ),
     Mutation(
+        name="install-hints-pipx-as-pip",
+        file="src/bothends/install_hints.py",
+        old='if (prefix / "pipx_metadata.json").is_file():',
+        new='if (prefix / "pipx.json").is_file():',
+        breaks="who installed with pipx is told to use pip, which changes nothing there",
+        tests="tests/test_install_hints.py",
+    ),
+    Mutation(
         name="hexdump-offset-in-messages",
         file="src/bothends/hexdump.py",
         old="        if not self._message_oriented:\n            self._offsets",

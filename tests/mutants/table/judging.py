@@ -280,8 +280,8 @@ MUTATIONS: Final = (
     Mutation(
         name="lab-any-cookie",
         file="src/bothends/lab/guard.py",
-        old="if morsel is not None and hmac.compare_digest(morsel.value.encode(), self._secret.encode()):",
-        new="if morsel is not None:",
+        old="return True if hmac.compare_digest(secret.encode(), self._secret.encode()) else None",
+        new="return True",
         breaks="a guessed cookie opens the lab",
         tests="tests/lab/test_guard.py",
     ),
@@ -296,7 +296,7 @@ MUTATIONS: Final = (
     Mutation(
         name="lab-token-opens-files",
         file="src/bothends/lab/guard.py",
-        old='        is_page = scope["type"] == "http" and scope["path"] == "/"',
+        old='        is_page = scope["type"] == "http" and scope["path"] in _PAGES',
         new='        is_page = scope["type"] == "http"',
         breaks="the token in an address opens more than the page",
         tests="tests/lab/test_guard.py",

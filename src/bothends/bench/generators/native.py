@@ -32,6 +32,7 @@ from bothends.bench.http_response import MALFORMED
 from bothends.bench.http_target import HttpExchange
 from bothends.bench.results import Faults
 from bothends.bench.schedule import SECOND, Schedule
+from bothends.install_hints import rebuild_command
 
 # In the order of `enum fault` in native/generator/generator.h.
 _FAULTS: Final = Faults.__struct_fields__
@@ -42,7 +43,7 @@ def unavailable_reason() -> str:
     try:
         import bothends.bench._generator  # noqa: F401
     except ImportError as error:
-        return f"the C extension was not built: {error}"
+        return f"the C extension was not built ({error}): {rebuild_command()}"
     return ""
 
 

@@ -196,6 +196,17 @@ def _launch(plan: dict[str, Any]) -> tuple[list[str], int]:
     return [sys.executable, "-I", "-S", "-c", _LOADER, str(descriptor)], descriptor
 
 
+def preload() -> None:
+    """Find out what all sandboxes share, so that processes that are forked later need not."""
+    _toolchain()
+    _init_code()
+
+
+@functools.cache
+def _toolchain() -> Toolchain:
+    return find_toolchain()
+
+
 @functools.cache
 def _init_code() -> CodeType:
     return compile(Path(init.__file__).read_text(encoding="utf-8"), "init.py", "exec")
@@ -259,7 +270,7 @@ def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sa
     _unshare()
     rules = seccomp.build_filter(memory_is_counted=groups is not None)
     sandbox = Sandbox(
-        find_toolchain(), limits or SandboxLimits(), groups, folder and folder.resolve(), rules, users
+        _toolchain(), limits or SandboxLimits(), groups, folder and folder.resolve(), rules, users
     )
     if error := _probe_error(sandbox):
         raise Unavailable("create", "a sandbox", reason=error, hint=_HINT)

@@ -1,7 +1,7 @@
 """The cases that a client suite gets from the scenes of a contract: each that has one client, and variations.
 
 The client reads the texts that it is to send, or the scene's `input`, and must send them; the checker sends
-what the client is to receive, and looks for it in the client's output.
+what the client is to receive, and looks for it, or for the scene's `output`, in what the client prints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bothends.check.scenes.samples import MissingExample, find_values
 from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentation
 from bothends.check.scenes.server_side import ServerSidePlayer
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
-from bothends.check.scenes.steps import EndConnection, Ending, ExpectSame, ExpectText, SendTexts
+from bothends.check.scenes.steps import Connect, EndConnection, Ending, ExpectSame, ExpectText, SendTexts
 from bothends.check.subjects.client_under_test import ClientContext
 
 GATE: Final = f"{CASE_PREFIX}client-starts"
@@ -30,6 +30,10 @@ _EXPECTATION: Final = "the client sends what the scene says, shows what it recei
 
 def _skip_reason(contract: Contract, scene: Scene) -> str:
     """Return why a scene cannot be played with a client under test, or an empty string."""
+    if scene.spec.upstreams:
+        return "it is for a program between clients and a server"
+    if any(isinstance(step, Connect) and step.port is not None for step in scene.steps):
+        return "its client connects to another port, at which the checker does not listen"
     if len(scene.clients) > 1:
         return f"it has several clients or connections: {', '.join(scene.clients)}"
     if scene.is_datagram(scene.clients[0]) != contract.is_datagram:
@@ -54,7 +58,10 @@ def _find_input(scene: Scene, values: dict[str, bytes]) -> list[bytes] | str:
     """Return the lines that the client reads, or why there are none."""
     if scene.spec.input is not None:
         return [line.encode() for line in scene.spec.input.splitlines()]
-    texts = [step.texts[0].render(values) for step in scene.steps if isinstance(step, SendTexts)]
+    sent = [step.texts[0] for step in scene.steps if isinstance(step, SendTexts)]
+    if any(text.captures for text in sent):
+        return "what it sends has a pattern: write the input in the scene"
+    texts = [text.render(values) for text in sent]
     lines = [text.removesuffix(b"\n").removesuffix(b"\r") for text in texts]
     if any(b"\n" in line or b"\0" in line for line in lines):
         return "a text that it sends is not a line: write the input in the scene"
@@ -81,7 +88,10 @@ async def play(
     except MissingExample as error:
         return Note(Verdict.SKIP, str(error))
     await player.finish()
-    await ctx.expect_output(*filter(None, player.sent))
+    if scene.spec.output is None:
+        await ctx.expect_output(*filter(None, player.sent))
+    else:
+        await ctx.expect_printed(*filter(None, scene.spec.output.encode().splitlines()))
     await ctx.expect_success()
     return None
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from bothends.check.case import FunctionError
 from bothends.check.header_framing import HeaderDecoder, HeaderFraming, HeaderMessage, comparable_text
 from bothends.check.scenes.template import TextError, TextTemplate
 from bothends.check.transcript import MAX_QUOTED_BYTES, quote_bytes
-from bothends.errors import MessageTooLong, ServiceError
+from bothends.errors import MessageTooLong
 from bothends.escaping import escape, escape_text
 from bothends.framing import FixedSize, Framing
 
@@ -68,7 +69,7 @@ def _check(text: TextTemplate, message: bytes, values: Mapping[str, bytes]) -> s
     try:
         found = text.checker(message, dict(values))
     except Exception as error:
-        raise ServiceError("a function of the scene", f"it raised {error!r}") from error
+        raise FunctionError(getattr(text.checker, "__name__", "checker"), f"raised {error!r}") from error
     return (
         "" if found is None or found is True else "it is wrong" if found is False else escape_text(str(found))
     )
@@ -269,7 +270,7 @@ class MessageInbox(_QueuedInbox[bytes]):
         self._repeats = repeats
         self._last: bytes | None = None  # the message that was expected last
         self._decoder = framing.decoder() if framing else None
-        self._padded = isinstance(framing, FixedSize)
+        self._padding = framing.padding if isinstance(framing, FixedSize) else b""
         self._unfinished = bytearray()
         self._too_long = False
 
@@ -287,7 +288,8 @@ class MessageInbox(_QueuedInbox[bytes]):
                 self._too_long = True
                 return
             if completed:
-                self._messages.extend(each.rstrip(b"\0") if self._padded else each for each in completed)
+                pad = self._padding
+                self._messages.extend(each.rstrip(pad) if pad else each for each in completed)
                 self._unfinished.clear()
 
     def take_any(self) -> bytes | None:

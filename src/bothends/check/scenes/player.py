@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ _SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends 
 _CLOSED: Final = "the server closed the connection"
 _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
+_ORDER_WAIT: Final = 0.3  # seconds: more than a waiting server needs to take a text
 _FLOOD: Final = 16 << 20  # bytes: more than the buffers of a connection hold
 _FLOOD_STALL: Final = 0.5  # seconds
 
@@ -57,7 +59,8 @@ class _Participant:
     `end`: how the server ended its connection, or empty; `unanswered`: the datagrams since the last reply;
     `resends`: how often they were sent again; `repeated`: replies of which more may arrive, because their
     requests were sent again; `lost`: a reply to them was discarded; `earlier`: the datagrams of its last two
-    lines.
+    lines;
+    `refused`: the server replied and closed before it had a whole text.
     """
 
     name: str
@@ -68,6 +71,7 @@ class _Participant:
     resends: int = 0
     repeated: Counter[bytes] = field(default_factory=Counter)
     lost: bool = False
+    refused: bool = False
     earlier: deque[list[bytes]] = field(default_factory=lambda: deque(maxlen=2))
 
 
@@ -112,7 +116,17 @@ class ScenePlayer:
         self._unsent = b""  # the rest of a text of which only the first half was sent
         self._participants: dict[str, _Participant] = {}
         self._values: dict[str, bytes] = {}
+        self._ports: dict[str, int] = {}  # of clients that connect to another port
+        self._listeners: dict[str, socket.socket] = {}  # of upstreams
+        for name in scene.spec.upstreams:
+            listener, where = ctx.listen()
+            self._listeners[name] = listener
+            self._values |= {
+                name: f"{where.host}:{where.port}".encode(),
+                f"{name}_port": str(where.port).encode(),
+            }
         self._last_line = 0
+        self._acted_last = ""  # the client that did the last step, if it sent something or ended
         self._loop = asyncio.get_running_loop()
         # Plays the same steps with the reference server.
         self._reference = ScenePlayer(ctx.reference, scene) if ctx.reference else None
@@ -134,6 +148,7 @@ class ScenePlayer:
             ServiceError: the reference server does not do what the step says.
         """
         self._last_line = step.line
+        await self._keep_order(step)
         if isinstance(step, ExpectSame):
             await self._expect_same(step)
             return
@@ -155,6 +170,8 @@ class ScenePlayer:
                 await self._expect_ending(step)
             case Connect():
                 self._participants.pop(step.client, None)
+                if step.port is not None:
+                    self._ports[step.client] = self._find_port(step, step.port)
                 await self._participant(step)
             case EndConnection():
                 await self._end_connection(step)
@@ -163,6 +180,16 @@ class ScenePlayer:
             case Restart():
                 await self._restart(step)
 
+    async def _keep_order(self, step: Step) -> None:
+        """Before a client acts after another one, wait until the server has taken what that one sent.
+
+        Otherwise a server may take the two in either order, because they come on different connections.
+        """
+        acting = step.client if isinstance(step, SendTexts | EndConnection) else ""
+        if acting and self._acted_last not in ("", acting) and self._timeout_factor == 1:
+            await self._ctx.wait_until(self._ctx.is_idle, _ORDER_WAIT * self._ctx.load_factor)
+        self._acted_last = acting
+
     # The clients' part ---------------------------------------------------------------------------
 
     async def _participant(self, step: Step) -> _Participant:
@@ -170,14 +197,18 @@ class ScenePlayer:
         name = step.client
         if name not in self._participants:
             datagrams = self._scene.is_datagram(name)
+            timeout = self._ctx.timeout * self._timeout_factor
             try:
-                sock = await self._ctx.connect(
-                    name + self._suffix,
-                    small_rcvbuf=self._small_rcvbuf,
-                    timeout=self._ctx.timeout * self._timeout_factor,
-                    endpoint=await self._endpoint(name),
-                    follows=datagrams and self._ctx.contract.new_port,
-                )
+                if listener := self._listeners.get(name.partition("/")[0]):
+                    sock = await self._ctx.accept(listener, name + self._suffix, timeout)
+                else:
+                    sock = await self._ctx.connect(
+                        name + self._suffix,
+                        small_rcvbuf=self._small_rcvbuf,
+                        timeout=timeout,
+                        endpoint=await self._endpoint(name),
+                        follows=datagrams and self._ctx.contract.new_port,
+                    )
             except CheckFailed as failure:
                 self._fail([step], failure.happened, timed_out=failure.timed_out)
             sock.set_nodelay()
@@ -191,10 +222,19 @@ class ScenePlayer:
             self._participants[name] = _Participant(name, inbox, sock)
         return self._participants[name]
 
+    def _find_port(self, step: Connect, text: TextTemplate) -> int:
+        """Return the port that a text says."""
+        port = text.render(self._values)
+        if not (port.isdigit() and 0 < int(port) < 65_536):
+            self._fail([step], f"{quote_bytes(port)} is not a port")
+        return int(port)
+
     async def _endpoint(self, client: str) -> Endpoint:
         """Return the endpoint for a client: the server's, or one of the other transport."""
         own = self._ctx.server.endpoint
         transport = self._scene.spec.clients.get(client.partition("/")[0], own.scheme)
+        if client in self._ports:
+            return Endpoint(transport, host=own.host, port=self._ports[client])
         if transport == own.scheme:
             return own
         same_port = Endpoint(transport, host=own.host, port=own.port)
@@ -215,6 +255,7 @@ class ScenePlayer:
     async def _send(self, step: SendTexts) -> None:
         client = await self._participant(step)
         texts = [text.render(self._values) for text in step.texts]
+        pieces: list[bytes] = []
         try:
             if self._scene.is_datagram(step.client):
                 await self._send_datagrams(client, texts)
@@ -223,6 +264,9 @@ class ScenePlayer:
                 pieces = self._segmentation.cut(data)
                 await client.socket.send_pieces(pieces, self._segmentation.interval(len(data)))
         except CheckFailed as failure:
+            if len(pieces) > 1 and client.socket.has_input:
+                client.refused = True  # the next lines say whether it may
+                return
             self._fail([step], failure.happened, timed_out=failure.timed_out)
 
     def _encode(self, client: _Participant, texts: list[bytes]) -> bytes:
@@ -480,7 +524,7 @@ class ScenePlayer:
         if not client.end:
             self._fail([step], f"the connection was still open after {limit:g} s", timed_out=True)
         was_closed = client.end == _CLOSED
-        if was_closed == (step.ending is Ending.RESET):
+        if was_closed == (step.ending is Ending.RESET) and not client.refused:
             self._fail([step], client.end)
 
     async def expect_nothing_more(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Final, NoReturn
 
 from bothends.check.case import CheckFailed
@@ -21,11 +22,11 @@ from bothends.check.scenes.steps import (
     ExpectInAnyOrder,
     ExpectNothing,
     ExpectText,
+    Optional,
     Pause,
     SendTexts,
     Step,
 )
-from bothends.check.scenes.template import TextTemplate
 from bothends.check.subjects.client_under_test import ClientContext
 from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.transcript import quote_bytes
@@ -56,7 +57,7 @@ class ServerSidePlayer:
     ) -> None:
         self._ctx = ctx
         self._scene = scene
-        self._values = values
+        self._values = dict(values)
         self._segmentation = segmentation
         self._joined = joined
         self._disturbance = disturbance
@@ -86,26 +87,59 @@ class ServerSidePlayer:
         Raises:
             CheckFailed: the client did not do what a line says.
         """
-        steps = self._scene.steps
-        for step, following in zip(steps, (*steps[1:], None), strict=True):
-            match step:
-                case SendTexts():
-                    await self._expect_text(step, step.texts[0])
-                case ExpectText():
-                    await self._send(step, more=self._joined and isinstance(following, ExpectText))
-                case ExpectInAnyOrder():
-                    for each in step.expected:
-                        await self._send(each)
-                case ExpectNothing():
-                    await asyncio.sleep(step.seconds)
-                case ExpectEnding():
-                    await self._end_connection(step)
-                case EndConnection():
-                    await self._expect_ending(step)
-                case Connect():
-                    await self._accept_again(step)
-                case Pause() if self._scene.spec.role == "client":
-                    await self._expect_silence(step)
+        steps = self._scene.all_steps
+        at = 0
+        while at < len(steps):
+            step = steps[at]
+            if isinstance(step, Optional):
+                at = await self._play_optional(at)
+            else:
+                await self._play_step(step, steps[at + 1] if at + 1 < len(steps) else None)
+                at += 1
+
+    async def _play_optional(self, at: int) -> int:
+        """Receive what is optional from step `at` on, or what follows it. Returns: where to continue."""
+        steps = self._scene.all_steps
+        blocks = list(takewhile(lambda step: isinstance(step, Optional), steps[at:]))
+        following = steps[at + len(blocks)]
+        texts = [block.first for block in blocks if isinstance(block, Optional)]
+        if isinstance(following, SendTexts):
+            texts.append(following)
+        found = await self._expect_text(*texts, may_end=isinstance(following, EndConnection))
+        if found is None:
+            return at + len(blocks)
+        chosen = steps[at + found]
+        if isinstance(chosen, Optional):
+            rest = chosen.steps[1:]
+            for number, step in enumerate(rest, start=1):
+                try:
+                    await self._play_step(step, rest[number] if number < len(rest) else None)
+                except CheckFailed as failure:
+                    # A client that says goodbye may close without reading the reply.
+                    if number < len(rest) or failure.timed_out or not isinstance(following, EndConnection):
+                        raise
+                    self._end = "the client closed the connection"
+        return at + found + 1
+
+    async def _play_step(self, step: Step, following: Step | None) -> None:
+        match step:
+            case SendTexts():
+                await self._expect_text(step)
+            case ExpectText():
+                await self._send(step, more=self._joined and isinstance(following, ExpectText))
+            case ExpectInAnyOrder():
+                for each in step.expected:
+                    await self._send(each)
+            case ExpectNothing():
+                await asyncio.sleep(step.seconds)
+            case ExpectEnding():
+                await self._end_connection(step)
+            case EndConnection():
+                await self._expect_ending(step)
+            case Connect():
+                await self._accept_again(step)
+            case Pause() if self._scene.spec.role == "client":
+                await self._expect_silence(step)
 
     async def finish(self) -> None:
         """Close the connection as the contract says, at once or after the client."""
@@ -121,7 +155,7 @@ class ServerSidePlayer:
             try:
                 self._conn = await self._ctx.accept(self._listener)
             except CheckFailed as failure:
-                self._fail(step, f"the client did not connect: {failure.happened}", failure.timed_out)
+                self._fail([step], f"the client did not connect: {failure.happened}", failure.timed_out)
         return self._conn
 
     async def _accept_again(self, step: Connect) -> None:
@@ -139,7 +173,7 @@ class ServerSidePlayer:
         self.sent.append(body_of(text) if self._ctx.contract.framing == "headers" else text)
         if self._ctx.contract.is_datagram:
             if self._peer is None:
-                self._fail(step, "the client has sent no datagram, so its address is unknown")
+                self._fail([step], "the client has sent no datagram, so its address is unknown")
             if self._disturbance in (Disturbance.DUPLICATES, Disturbance.DELAY):
                 await self._expect_no_datagram(step)
             self._send_datagram(text)
@@ -152,13 +186,13 @@ class ServerSidePlayer:
         try:
             await conn.send_pieces(self._segmentation.cut(data), self._segmentation.interval(len(data)))
         except CheckFailed as failure:
-            self._fail(step, failure.happened, failure.timed_out)
+            self._fail([step], failure.happened, failure.timed_out)
 
     async def _expect_no_datagram(self, step: Step) -> None:
         """Expect that a reply which the client got twice, or an old one, is not taken for this one."""
         await self._read(step, _SETTLE)
         if not self._inbox.is_empty:
-            self._fail(step, f"before this reply, the client sent {quote_bytes(self._inbox.pending)}")
+            self._fail([step], f"before this reply, the client sent {quote_bytes(self._inbox.pending)}")
 
     def _send_datagram(self, text: bytes) -> None:
         late = self._sent_before if self._disturbance is Disturbance.DELAY else b""
@@ -180,34 +214,47 @@ class ServerSidePlayer:
 
     # The client's part ---------------------------------------------------------------------------
 
-    async def _expect_text(self, step: SendTexts, text: TextTemplate) -> None:
-        """Receive a text of the client; if datagrams are lost, twice, because the first one is."""
-        await self._receive_text(step, text)
-        if self._disturbance is Disturbance.LOSS:
+    async def _expect_text(self, *steps: SendTexts, may_end: bool = False) -> int | None:
+        """Receive the text of one of the steps; if datagrams are lost, twice, because the first one is.
+
+        Returns: the index of the step, or None if the connection has ended instead, with `may_end`.
+        """
+        found = await self._receive_text(steps, may_end=may_end)
+        if found is not None and self._disturbance is Disturbance.LOSS:
             self._ctx.transcript.add("server", "this datagram is lost: the client must send it again")
             self._received_before = None
-            await self._receive_text(step, text)
+            await self._receive_text(steps[found : found + 1])
+        return found
 
-    async def _receive_text(self, step: SendTexts, text: TextTemplate) -> None:
+    async def _receive_text(self, steps: Sequence[SendTexts], *, may_end: bool = False) -> int | None:
         deadline = asyncio.get_running_loop().time() + self._ctx.timeout
+        texts = [step.texts[0] for step in steps]
         final = False
         while True:
-            taken = self._inbox.take([text], self._values, final=final or bool(self._end))
+            taken = self._inbox.take(
+                texts,
+                self._values,
+                final=final or bool(self._end),
+                eventually=any(step.eventually for step in steps),
+            )
             if isinstance(taken, TextMatch):
+                self._values.update(taken.values)
                 await self._skip_newline()
-                return
+                return taken.index
             if isinstance(taken, WrongMessage):
-                self._fail(step, f"the client sent {taken}")
+                self._fail(steps, f"the client sent {taken}")
             if self._end:
-                self._fail(step, f"{self._end}; {self._describe_pending()}")
+                if may_end and self._inbox.is_empty:
+                    return None
+                self._fail(steps, f"{self._end}; {self._describe_pending()}")
             remaining = max(0.01, deadline - asyncio.get_running_loop().time())
             settling = not final and not self._inbox.is_empty
-            if await self._read(step, min(_SETTLE, remaining) if settling else remaining):
+            if await self._read(steps[0], min(_SETTLE, remaining) if settling else remaining):
                 final = False
             elif settling:
                 final = True
             elif not self._end:
-                self._fail(step, self._describe_pending(), timed_out=True)
+                self._fail(steps, self._describe_pending(), timed_out=True)
 
     async def _skip_newline(self) -> None:
         """Skip the end of a line that the client may send after a text, although there is no framing."""
@@ -249,14 +296,14 @@ class ServerSidePlayer:
     async def _expect_silence(self, step: Pause) -> None:
         """Expect that the client sends nothing, in a scene that was written for clients."""
         if not self._inbox.is_empty or await self._read(step, step.seconds):
-            self._fail(step, f"the client sent {quote_bytes(self._inbox.pending)}")
+            self._fail([step], f"the client sent {quote_bytes(self._inbox.pending)}")
 
     async def _expect_ending(self, step: EndConnection) -> None:
         while self._inbox.is_empty and not self._end:
             if not await self._read(step, self._ctx.timeout) and not self._end:
-                self._fail(step, "the client left the connection open", timed_out=True)
+                self._fail([step], "the client left the connection open", timed_out=True)
         if not self._inbox.is_empty:
-            self._fail(step, f"the client sent {quote_bytes(self._inbox.pending)}")
+            self._fail([step], f"the client sent {quote_bytes(self._inbox.pending)}")
 
     def _describe_pending(self) -> str:
         if self._inbox.is_empty:
@@ -264,5 +311,5 @@ class ServerSidePlayer:
         missing = self._inbox.missing
         return f"the client sent only {quote_bytes(self._inbox.pending)}{f', {missing}' if missing else ''}"
 
-    def _fail(self, step: Step, happened: str, timed_out: bool = False) -> NoReturn:
-        raise CheckFailed(str(step), happened, timed_out=timed_out)
+    def _fail(self, steps: Sequence[Step], happened: str, timed_out: bool = False) -> NoReturn:
+        raise CheckFailed(" or ".join(map(str, steps)), happened, timed_out=timed_out)

@@ -10,7 +10,14 @@ from typing import Final, Literal
 import msgspec
 
 from bothends.check.scenes.datagram_path import Disturbance
-from bothends.check.scenes.steps import ExpectInAnyOrder, ExpectText, Restart, SendTexts, Step
+from bothends.check.scenes.steps import (
+    ExpectInAnyOrder,
+    ExpectText,
+    Optional,
+    Restart,
+    SendTexts,
+    Step,
+)
 from bothends.check.scenes.talk import TalkError, parse_talk
 from bothends.check.scenes.template import NO_SOURCES, TextSources
 from bothends.errors import ConfigurationError
@@ -36,6 +43,9 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     clients: dict[str, Literal["tcp", "udp"]] = {}
     """The transport of each client by name, if not the contract's."""
 
+    upstreams: tuple[str, ...] = ()
+    """The names in the talk that are servers of the checker's, to which the program connects."""
+
     repeat: Literal["no", "after", "beside"] = "no"
     """Whether it can be played again on the same server: after an interrupted one, or beside another, too."""
 
@@ -44,6 +54,9 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     input: str | None = None
     """The lines that a client under test reads, if not the texts that it sends."""
+
+    output: str | None = None
+    """The lines that a client under test prints, in this order, if not the texts that it receives."""
 
     bears: tuple[Literal["loss", "duplicates", "reordering", "delay"], ...] = ()
     """What may happen to its datagrams without another outcome. Each is a case."""
@@ -54,11 +67,16 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A parsed scene. `datagram_clients`: the clients whose messages are datagrams."""
+    """A parsed scene. `all_steps`: with the optional ones; `datagram_clients`: those that send datagrams."""
 
     spec: SceneSpec
-    steps: tuple[Step, ...]
+    all_steps: tuple[Step, ...]
     datagram_clients: frozenset[str] = frozenset()
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that are always played: a client need not say what is optional."""
+        return tuple(step for step in self.all_steps if not isinstance(step, Optional))
 
     @property
     def case_id(self) -> str:
@@ -86,13 +104,15 @@ class Scene:
 
     def texts(self) -> Iterator[SendTexts | ExpectText]:
         """Return the steps that send or receive texts."""
-        return (step for step in _all_steps(self.steps) if isinstance(step, SendTexts | ExpectText))
+        return (step for step in _all_steps(self.all_steps) if isinstance(step, SendTexts | ExpectText))
 
 
 def _all_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
     for step in steps:
         if isinstance(step, ExpectInAnyOrder):
             yield from step.expected
+        elif isinstance(step, Optional):
+            yield from step.steps
         else:
             yield step
 
@@ -123,21 +143,29 @@ def parse_scene(
 
     def is_datagram(client: str) -> bool:
         name = client.partition("/")[0]
+        if name in spec.upstreams:
+            return False
         return name in datagrams if name in spec.clients else transport in ("udp", "unix+dgram")
 
     try:
-        steps = parse_talk(spec.talk, is_datagram, sources)
+        of_client = spec.role == "client"
+        steps = parse_talk(spec.talk, is_datagram, sources, of_client=of_client, upstreams=spec.upstreams)
     except TalkError as error:
         where = f"{file}:{first_line + error.line - 1}" if first_line else file
         reason = f"line {error.line}: {error.reason}"
         raise ConfigurationError(where, table, "", reason, error.hint) from error
     names = {name.partition("/")[0] for name in Scene(spec, steps).clients}
-    for name in spec.clients:
+    if spec.upstreams and transport.startswith("unix"):
+        raise ConfigurationError(file, table, "upstreams", "a program on a UNIX socket has none")
+    for key, name in (
+        *(("clients", name) for name in spec.clients),
+        *(("upstreams", name) for name in spec.upstreams),
+    ):
         if name not in names:
             raise ConfigurationError(
                 file,
                 table,
-                "clients",
+                key,
                 f"{name!r} has no line in the talk",
                 f"there is {', '.join(sorted(names))}",
             )

@@ -30,9 +30,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTexts(Step):
-    """The client sends texts, in one write."""
+    """The client sends texts, in one write. `eventually`: a client under test may send others before."""
 
     texts: tuple[TextTemplate, ...]
+    eventually: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,20 @@ class ExpectInAnyOrder(Step):
     """The clients must receive these texts, in any order."""
 
     expected: tuple[ExpectText, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optional(Step):
+    """What a client may say before its next line, and the replies to it. The first step is a SendTexts."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def first(self) -> SendTexts:
+        """The text that begins it."""
+        first = self.steps[0]
+        assert isinstance(first, SendTexts)
+        return first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +92,12 @@ class ExpectEnding(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connect(Step):
-    """The client connects; otherwise it connects at its first line."""
+    """The client connects; otherwise it connects at its first line.
+
+    `port`: another port than the server's. If the client is an upstream, the program connects to it.
+    """
+
+    port: TextTemplate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,18 @@
     bob< alice: hello
     bob< carol: hello
     (end)
+    (optional)                      a client may send the first of the lines until (end), or not
+    alice> HELP
+    alice< {=.*}
+    (end)
     (the server restarts)           by SIGTERM; all connections have ended
+    alice/2> (connects to {port})   to another port of the server
+
+An upstream is a server of the checker's, to which the program connects:
+
+    origin< GET / HTTP/1.0          the upstream must receive
+    origin> HTTP/1.0 200 OK         the upstream sends
+    origin< (connects)              the program must connect to it again
 
 `alice/2` is a second connection of alice. One space after the sign and the spaces at the end of a line do not
 belong to a text.
@@ -35,6 +46,7 @@ from bothends.check.scenes.steps import (
     ExpectNothing,
     ExpectSame,
     ExpectText,
+    Optional,
     Pause,
     Restart,
     SendTexts,
@@ -44,10 +56,10 @@ from bothends.check.scenes.template import NO_SOURCES, TextError, TextSources, T
 
 MAX_WAIT: Final = 30.0  # seconds of one step; a case ends after 60
 _LINE: Final = re.compile(r"(?P<client>[A-Za-z]\w*(?:/\d+)?)(?P<sign>[<>|]) ?(?P<text>.*)", re.DOTALL)
-_EVENT: Final = re.compile(r"\((?P<words>[^()]*)\)(?: (?P<rest>.*))?", re.DOTALL)
+_EVENT: Final = re.compile(r"\((?P<words>[^()]*(?:\(\)[^()]*)*)\)(?: (?P<rest>.*))?", re.DOTALL)
 _DURATION: Final = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>s|ms)")
 _ENDINGS: Final = {ending.value: ending for ending in Ending}
-_CLIENT_EVENTS: Final = ("connects", "closes", "half-closes", "reset", "waits 0.1 s")
+_CLIENT_EVENTS: Final = ("connects", "connects to PORT", "closes", "half-closes", "reset", "waits 0.1 s")
 _SERVER_EVENTS: Final = (
     "nothing for 0.3 s",
     "anything for 0.3 s",
@@ -59,8 +71,10 @@ _SERVER_EVENTS: Final = (
     "half-closes",
     "reset",
 )
+_CONNECTS_TO: Final = "connects to "
 _CHECKED: Final = "checked by "
-_BLOCK: Final = "(any order)"
+_ANY_ORDER: Final = "(any order)"
+_OPTIONAL: Final = "(optional)"
 _BLOCK_END: Final = "(end)"
 _RESTART: Final = "(the server restarts)"
 
@@ -91,22 +105,30 @@ _CAN_RECEIVE: Final = {_State.NEW, _State.OPEN, _State.WRITE_SHUT}
 
 @dataclass
 class _Parser:
-    """The state after the lines so far. `is_datagram`: whether a client's messages are datagrams."""
+    """The state after the lines so far. `is_datagram`: whether a client's messages are datagrams.
+
+    `of_client`: it judges clients only, so what they send may have patterns; `upstreams`: the names of those.
+    """
 
     is_datagram: Callable[[str], bool]
     sources: TextSources = NO_SOURCES
+    of_client: bool = False
+    upstreams: tuple[str, ...] = ()
     steps: list[Step] = field(default_factory=list)
     states: dict[str, _State] = field(default_factory=dict)
     remembered: set[str] = field(default_factory=set)
-    block: list[ExpectText] | None = None
+    block: list[Step] | None = None
+    block_kind: str = ""
     block_line: int = 0
+    remembered_before: set[str] = field(default_factory=set)
 
     def add(self, number: int, source: str) -> None:
         """Parse a line."""
-        if source == _BLOCK:
+        if source in (_ANY_ORDER, _OPTIONAL):
             if self.block is not None:
-                raise TextError("(any order) inside (any order)", "end the first with (end)")
-            self.block, self.block_line = [], number
+                raise TextError(f"{source} inside {self.block_kind}", "end the first with (end)")
+            self.block, self.block_kind, self.block_line = [], source, number
+            self.remembered_before = set(self.remembered)
             return
         if source == _BLOCK_END:
             self._end_block()
@@ -130,54 +152,107 @@ class _Parser:
             raise TextError(f"{text!r} is not an event", r"write \( if the text begins with a parenthesis")
         step: Step
         if event is not None:
-            make = self._client_event if sign == ">" else self._server_event
-            step = make(number, source, client, event["words"].strip(), event["rest"])
+            words, rest = event["words"].strip(), event["rest"]
+            if sign == ">" and words == "eventually" and rest:
+                step = self._send(number, source, client, rest, eventually=True)
+            else:
+                make = self._client_event if sign == ">" else self._server_event
+                step = make(number, source, client, words, rest)
         elif sign == ">":
             step = self._send(number, source, client, text)
         else:
             step = self._expect(number, source, client, self._received_text(text))
         if self.block is not None:
+            self._check_in_block(step, self.block)
+            self.block.append(step)
+        else:
+            self._check_after_optional(step)
+            self.steps.append(step)
+
+    def _check_in_block(self, step: Step, block: list[Step]) -> None:
+        """Check that a step may stand in the block."""
+        if self.block_kind == _ANY_ORDER:
             if not isinstance(step, ExpectText):
                 raise TextError(
                     "only texts that are received can be in any order", "put (end) before this line"
                 )
-            self.block.append(step)
-        else:
-            self.steps.append(step)
+        elif not isinstance(step, SendTexts if not block else SendTexts | ExpectText):
+            raise TextError(
+                "(optional) has a text that a client sends, and texts after it",
+                f"put (end) before this line, or write {step.client}> TEXT",
+            )
+        elif block and step.client != block[0].client:
+            raise TextError(f"(optional) is for one client, here {block[0].client}")
+
+    def _check_after_optional(self, step: Step | None) -> None:
+        """Check that what follows (optional) shows whether the client left it out."""
+        last = self.steps[-1] if self.steps else None
+        if not isinstance(last, Optional):
+            return
+        client = last.first.client
+        shown = isinstance(step, SendTexts) or (
+            isinstance(step, EndConnection) and step.ending is not Ending.RESET
+        )
+        if step is None or not shown or step.client != client:
+            raise TextError(
+                "what follows (optional) must show that it is over",
+                f"{client} must send a text next, or close: write {client}> TEXT or {client}> (closes)",
+            )
 
     def end(self) -> None:
         """Check the end of the talk."""
         if self.block is not None:
             raise TalkError(
-                self.block_line, "(any order) has no end", "write (end) after the last of its lines"
+                self.block_line, f"{self.block_kind} has no end", "write (end) after the last of its lines"
             )
+        try:
+            self._check_after_optional(None)
+        except TextError as error:
+            raise TalkError(self.block_line, error.reason, error.hint) from error
 
     def _end_block(self) -> None:
         if self.block is None:
-            raise TextError("(end) without (any order)")
+            raise TextError(f"(end) without {_ANY_ORDER} or {_OPTIONAL}")
         if not self.block:
-            raise TextError("nothing is between (any order) and (end)")
-        self.steps.append(
-            ExpectInAnyOrder(line=self.block_line, source=_BLOCK, client="", expected=tuple(self.block))
-        )
+            raise TextError(f"nothing is between {self.block_kind} and (end)")
+        line, source = self.block_line, self.block_kind
+        if source == _OPTIONAL:
+            steps = tuple(self.block)
+            self.steps.append(Optional(line=line, source=source, client=steps[0].client, steps=steps))
+            self.remembered = self.remembered_before  # it may have been left out
+        else:
+            expected = tuple(step for step in self.block if isinstance(step, ExpectText))
+            self._check_after_optional(expected[0])
+            self.steps.append(ExpectInAnyOrder(line=line, source=source, client="", expected=expected))
         self.block = None
 
     def _restart(self, number: int) -> None:
         if self.block is not None:
-            raise TextError(f"{_RESTART} inside (any order)", "put (end) before this line")
+            raise TextError(f"{_RESTART} inside {self.block_kind}", "put (end) before this line")
+        self._check_after_optional(None)
         self.steps.append(Restart(line=number, source=_RESTART, client=""))
         self.states.clear()
 
-    def _send(self, number: int, source: str, client: str, text: str) -> SendTexts:
+    def _send(
+        self, number: int, source: str, client: str, text: str, *, eventually: bool = False
+    ) -> SendTexts:
         template = parse_text(text, self.sources)
-        if template.captures:
+        if eventually and not self.of_client:
             raise TextError(
-                "a pattern cannot be sent", r"write {NAME} for a remembered value, or \{ for the text {"
+                "(eventually) is for texts that are received",
+                'write role = "client" for a scene that judges clients only',
+            )
+        if template.captures and not self.of_client:
+            raise TextError(
+                "a pattern cannot be sent",
+                r"write {NAME} for a remembered value, \{ for the text {, or"
+                ' role = "client" for a scene that judges clients only',
             )
         self._check_remembered(template)
         self._require(client, _CAN_SEND, "send")
         self._open(client)
-        return SendTexts(line=number, source=source, client=client, texts=(template,))
+        self._remember(template)
+        return SendTexts(line=number, source=source, client=client, texts=(template,), eventually=eventually)
 
     def _received_text(self, text: str) -> TextTemplate:
         """Parse a text that is received, or `(checked by NAME)`."""
@@ -212,7 +287,7 @@ class _Parser:
 
     def _add_choice(self, client: str, text: str) -> None:
         """Add an alternative to the line before."""
-        steps: list[Step] | list[ExpectText] = self.steps if self.block is None else self.block
+        steps = self.steps if self.block is None else self.block
         last = steps[-1] if steps else None
         if not isinstance(last, ExpectText) or last.client != client:
             raise TextError(
@@ -243,13 +318,11 @@ class _Parser:
         if rest:
             raise TextError(f"{rest!r} follows an event", "write it on a line of its own")
         place = {"line": number, "source": source, "client": client}
-        if words == "connects":
-            if self.states.get(client, _State.NEW) not in (_State.NEW, _State.ENDED):
-                raise TextError(
-                    f"{client} is connected already", f"write {client}/2> for a second connection"
-                )
-            self.states[client] = _State.OPEN
-            return Connect(**place)  # type: ignore[arg-type]
+        if words == "connects" or words.startswith(_CONNECTS_TO):
+            if self._is_upstream(client):
+                raise TextError(f"{client} does not connect: the program does", f"write {client}< (connects)")
+            port = None if words == "connects" else parse_text(words.removeprefix(_CONNECTS_TO), self.sources)
+            return self._connect(Connect(line=number, source=source, client=client, port=port))
         if words.startswith("waits "):
             return Pause(**place, seconds=_seconds(words, "waits"))  # type: ignore[arg-type]
         ending = _ENDINGS.get(words)
@@ -291,6 +364,8 @@ class _Parser:
             return self._expect(number, source, client, template)
         if rest:
             raise TextError(f"{rest!r} follows an event", "write it on a line of its own")
+        if words == "connects" and self._is_upstream(client):
+            return self._connect(Connect(line=number, source=source, client=client))
         self._require(client, _CAN_RECEIVE, "receive")
         self._open(client)
         if words == "as the reference":
@@ -306,6 +381,21 @@ class _Parser:
         half = ending is Ending.HALF_CLOSE and self.states[client] is _State.OPEN
         self.states[client] = _State.READ_SHUT if half else _State.ENDED
         return ExpectEnding(**place, ending=ending, within=within)  # type: ignore[arg-type]
+
+    def _is_upstream(self, client: str) -> bool:
+        return client.partition("/")[0] in self.upstreams
+
+    def _connect(self, step: Connect) -> Connect:
+        """Note that a client, or the program with an upstream, has connected."""
+        client = step.client
+        if self.states.get(client, _State.NEW) not in (_State.NEW, _State.ENDED):
+            raise TextError(f"{client} is connected already", f"write {client}/2> for a second connection")
+        if step.port is not None:
+            if step.port.captures:
+                raise TextError("a port cannot be a pattern", f"write {client}> (connects to {{NAME}})")
+            self._check_remembered(step.port)
+        self.states[client] = _State.OPEN
+        return step
 
     def _check_ending(self, client: str, ending: Ending) -> None:
         if self.is_datagram(client):
@@ -360,18 +450,27 @@ def _numbered_lines(talk: str) -> Iterator[tuple[int, str]]:
 
 
 def parse_talk(
-    talk: str, is_datagram: Callable[[str], bool], sources: TextSources = NO_SOURCES
+    talk: str,
+    is_datagram: Callable[[str], bool],
+    sources: TextSources = NO_SOURCES,
+    *,
+    of_client: bool = False,
+    upstreams: tuple[str, ...] = (),
 ) -> tuple[Step, ...]:
     """Parse a talk.
 
     Args:
         is_datagram: whether the messages of a client are datagrams, by its name.
         sources: the files and functions that texts may name.
+        of_client: it judges clients only, so the texts that they send may have patterns.
+        upstreams: the names that are servers of the checker's. Their addresses are values: {NAME} is
+            HOST:PORT, and {NAME_port} the port.
 
     Raises:
         TalkError: a line is invalid, or the talk has no line.
     """
-    parser = _Parser(is_datagram, sources)
+    parser = _Parser(is_datagram, sources, of_client, upstreams)
+    parser.remembered |= {value for name in upstreams for value in (name, f"{name}_port")}
     for number, source in _numbered_lines(talk):
         try:
             parser.add(number, source)

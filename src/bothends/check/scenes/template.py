@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from bothends.check import patterns
-from bothends.errors import ServiceError
+from bothends.check.case import FunctionError
 
 MAX_FILLER: Final = 1 << 24  # bytes of {bytes:N}: the largest text of a scene
 _PLACEHOLDER: Final = re.compile(
@@ -69,14 +69,14 @@ class ComputedText:
         """Call the function.
 
         Raises:
-            ServiceError: it raised an exception, or did not return bytes.
+            FunctionError: it raised an exception, or did not return bytes.
         """
         try:
             found = self.function(dict(values))
         except Exception as error:
-            raise ServiceError(self.name, f"it raised {error!r}") from error
+            raise FunctionError(self.name, f"raised {error!r}") from error
         if not isinstance(found, bytes):
-            raise ServiceError(self.name, f"it returned {type(found).__name__}", "a text must be bytes")
+            raise FunctionError(self.name, f"returned {type(found).__name__}", "a text must be bytes")
         return found
 
 
@@ -139,7 +139,7 @@ class TextTemplate:
 
         Raises:
             PatternTooSlow: a pattern takes too long.
-            ServiceError: a function failed.
+            FunctionError: a function failed.
         """
         start, pattern, end = self._split(values)
         if pattern is None:
@@ -154,7 +154,7 @@ class TextTemplate:
 
         Raises:
             PatternTooSlow: a pattern takes too long.
-            ServiceError: a function failed.
+            FunctionError: a function failed.
         """
         start, pattern, end = self._split(values)
         if not data.startswith(start):

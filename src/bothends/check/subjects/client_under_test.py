@@ -31,7 +31,7 @@ from bothends.check.subjects.recorded_socket import RecordedSocket
 from bothends.check.transcript import Transcript, quote_bytes
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import BothendsError, SystemCallFailed, UsageError
-from bothends.osutil.scratch import make_scratch_folder, remove_scratch_folder
+from bothends.osutil.scratch import make_scratch_folder, remove_scratch_folder, write_files
 from bothends.sockets.free_port import free_port
 
 _TRACEBACK_PATTERNS: Final = (
@@ -222,6 +222,7 @@ class ClientContext:
         self._client = client
         self._network = network
         self._scratch_dir = make_scratch_folder("check")
+        write_files(self._scratch_dir, self.contract.files)
         self._sockets: list[socket.socket] = []
         self._hosts_file: Path | None = None
         self._exit_recorded = False
@@ -527,10 +528,13 @@ class ClientContext:
             raise CheckFailed(f"a one-line error message after {cause}", "the client printed a traceback")
 
     async def expect_output(self, *texts: bytes) -> None:
+        """Check that the client prints these texts in this order, if it shows what it receives."""
+        if self.contract.client.shows:
+            await self.expect_printed(*texts)
+
+    async def expect_printed(self, *texts: bytes) -> None:
         """Check that the client prints these texts in this order, until it exits or the timeout passes."""
         assert self.program is not None
-        if not self.contract.client.shows:
-            return
         await self.program.stdout.wait_for(lambda printed: _contains_in_order(printed, texts), self.timeout)
         printed = self.program.stdout.data
         if not _contains_in_order(printed, texts):

@@ -150,7 +150,7 @@ class RecordedSocket:
     async def _describe_send_error(self, error: OSError) -> CheckFailed:
         """Return the failure for an error of send(), with the data that the peer sent before it closed.
 
-        That data shows what the peer made of the part that it read.
+        That data shows what the peer made of the part that it read; `receive` returns it next.
         """
         number = error.errno or errno.EIO
         received = bytearray()
@@ -159,6 +159,7 @@ class RecordedSocket:
                 received += data
         if received:
             self.note(f"receives {quote_bytes(bytes(received))}")
+            self.push_back(bytes(received))
         self.note(f"send() fails: {errno_text(number)}")
         replied = f"replied {quote_bytes(bytes(received))} and " if received else ""
         return CheckFailed(
@@ -217,6 +218,11 @@ class RecordedSocket:
         if self.read_interval:
             await asyncio.sleep(self.read_interval)
         return await asyncio.wait_for(self._loop.sock_recv(self.socket, size), timeout)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether data was returned to the front of the input."""
+        return bool(self._pushed_back)
 
     def push_back(self, data: bytes) -> None:
         """Return data to the front of the input: `receive` returns it next."""

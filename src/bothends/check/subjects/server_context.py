@@ -36,6 +36,8 @@ _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this m
 _SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
 _CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
 SIGTERM_TIMEOUT: Final = 2.0  # seconds from SIGTERM until the exit
+_UPSTREAM_HOST: Final = "127.0.0.1"
+_UPSTREAM_BACKLOG: Final = 512  # connections: more than a program opens at once
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -99,6 +101,7 @@ class ServerContext:
         self.killed_by_case = False
         self._terminated = False  # by SIGTERM
         self._sockets: list[RecordedSocket] = []
+        self._listeners: list[socket.socket] = []
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -186,6 +189,34 @@ class ServerContext:
             sock = socket.socket(family, kind)
         sock.setblocking(False)
         return sock
+
+    def listen(self) -> tuple[socket.socket, Endpoint]:
+        """Return a TCP socket that listens where the server can connect to it, and its endpoint."""
+        listener = self.new_socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listeners.append(listener)
+        listener.bind((_UPSTREAM_HOST, 0))
+        listener.listen(_UPSTREAM_BACKLOG)
+        return listener, Endpoint("tcp", host=_UPSTREAM_HOST, port=listener.getsockname()[1])
+
+    async def accept(self, listener: socket.socket, name: str, timeout: float) -> RecordedSocket:
+        """Return the server's next connection to a listener. It is closed when the case ends.
+
+        Raises:
+            CheckFailed: the server does not connect within `timeout` seconds.
+        """
+        try:
+            sock, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), timeout)
+        except TimeoutError:
+            raise CheckFailed(
+                f"a connection to {name}",
+                f"the server did not connect to {name} within {timeout:g} s",
+                timed_out=True,
+            ) from None
+        sock.setblocking(False)
+        upstream = RecordedSocket(sock, name, self.transcript, timeout)
+        upstream.note("accepts a connection")
+        self._sockets.append(upstream)
+        return upstream
 
     async def exchange(self, conn: RecordedSocket, *messages: bytes) -> None:
         """Send messages, on a stream in one write, and receive their replies."""
@@ -476,6 +507,8 @@ class ServerContext:
         Args:
             with_reset: send RST, which leaves no connection in TIME-WAIT (RFC 9293, 3.10.7.4).
         """
+        for listener in self._listeners:
+            listener.close()
         for client in self._sockets:
             with suppress(OSError):
                 if with_reset and client.socket.type == socket.SOCK_STREAM:

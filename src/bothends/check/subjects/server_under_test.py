@@ -35,6 +35,7 @@ from bothends.check.subjects.server_context import RunningServer, ServerContext
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, EndpointError, SystemCallFailed, UsageError
+from bothends.osutil.scratch import write_files
 from bothends.sockets.free_port import free_port
 
 _POLL_INTERVAL: Final = 0.01  # seconds between looks at the socket table
@@ -383,12 +384,12 @@ class ServerUnderTest:
     ) -> RunningServer:
         if folder is None:
             folder = make_scratch_dir(self.sandbox, writable=self.contract.transport.startswith("unix"))
-            _write_files(folder, self.contract.files)
+            write_files(folder, self.contract.files)
         port = endpoint.port if endpoint is not None and endpoint.port else free_port()
         path = endpoint.path if endpoint is not None and endpoint.path else str(folder / "socket")
         values = {"host": "127.0.0.1", "port": str(port), "path": path, "dir": str(folder)}
         templates = {name: fill_placeholders(text, values) for name, text in self.templates.items()}
-        _write_files(folder, templates)
+        write_files(folder, templates)
         command = [fill_placeholders(word, values) for word in self.command]
         try:
             with own_network.entered(network):
@@ -482,13 +483,6 @@ class ServerUnderTest:
                 remove_scratch_dir(server.scratch_dir)
             if server.network is not None:
                 server.network.close()
-
-
-def _write_files(folder: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
 
 
 def _is_running(server: RunningServer) -> bool:

@@ -11,21 +11,11 @@ from bothends.cli import terminal
 from bothends.cli.bench import output
 from bothends.cli.termination import raise_exit_on_signals
 from bothends.errors import UsageError
-from bothends.osutil.reexec import self_command
 
 if TYPE_CHECKING:
     from bothends.bench.generators.base import ProgressCallback
     from bothends.bench.targets import BenchTarget
 
-# Engine -> limit of concurrent connections, if it is below a load's number of connections.
-_MAX_CONNECTIONS: Final = {"iterative": 1, "fork": 200, "threads": 2000, "select": 900}
-# Suffix of a target's name -> options of `serve`. A log goes to a file: reading it would cost the generator.
-_AS_RUN: Final = {
-    "": ("--quiet",),
-    ", metrics": ("--quiet", "--metrics", "tcp://127.0.0.1:0"),
-    ", log": ("--log", "json", "--log-level", "connections"),
-}
-_INTO_FILE: Final = ("sh", "-c", 'exec "$@" 2>&1 >"{folder}/log"', "sh")
 _LOADS: Final = ("one", "fifty", "thousand", "deep", "reconnect", "udp", "idle")
 
 
@@ -110,51 +100,21 @@ def _targets(
     names: tuple[str, ...], specs: tuple[str, ...], *, rivals: bool, as_run: bool
 ) -> list[BenchTarget]:
     from bothends.bench import targets
+    from bothends.bench.engine_targets import AS_RUN, engine_target
     from bothends.engines import registry
 
-    found = []
-    for name in names or registry.names():
-        engine = registry.load(name)
-        transports = ("tcp", "udp") if engine.datagrams else ("tcp",)
-        for suffix, options in _AS_RUN.items():
-            if suffix and not as_run:
-                continue
-            command = (
-                *(_INTO_FILE if "--log" in options else ()),
-                *self_command(),
-                "serve",
-                *options,
-                "upper",
-            )
-            commands = tuple(
-                (each, (*command, f"{each}://127.0.0.1:0", "--engine", name)) for each in transports
-            )
-            found.append(
-                targets.BenchTarget(
-                    name + suffix,
-                    commands,
-                    max_connections=_max_connections(name),
-                    unavailable_reason=engine.unavailable_reason() or "",
-                )
-            )
+    found = [
+        engine_target(registry.load(name), registry.default_size(name), suffix)
+        for name in names or registry.names()
+        for suffix in AS_RUN
+        if as_run or not suffix
+    ]
     found += [targets.parse_target(text) for text in specs]
     found += targets.reference_servers() if rivals else []
     duplicates = {each.name for each in found if [other.name for other in found].count(each.name) > 1}
     if duplicates:
         raise UsageError(f"two targets are named {min(duplicates)!r}")
     return found
-
-
-def _max_connections(name: str) -> int | None:
-    if name == "prefork":
-        from bothends.engines.prefork import DEFAULT_SIZE as PROCESSES
-
-        return PROCESSES
-    if name == "pool":
-        from bothends.engines.pool import DEFAULT_SIZE as THREADS
-
-        return THREADS
-    return _MAX_CONNECTIONS.get(name)
 
 
 def _processors() -> tuple[int, int]:

@@ -24,6 +24,7 @@ from bothends.cli.trace.output import (
     open_call_source,
     open_capture,
     open_kernel_tracer,
+    open_tls,
 )
 from bothends.cli.trace.programs import ProgramBuilder, Programs
 
@@ -102,6 +103,11 @@ class _TraceCommand(click.Command):
     help="What sees the calls: bpf (eBPF), the default where it is allowed, or strace.",
 )
 @click.option("--calls-only", is_flag=True, help="Capture no packets.")
+@click.option(
+    "--tls",
+    is_flag=True,
+    help="Draw what is said inside TLS (OpenSSL, as root). It shows secrets: passwords, cookies, keys.",
+)
 @click.option(
     "--open",
     "opened",
@@ -190,6 +196,7 @@ def trace(
     time_limit: float | None,
     source: str | None,
     calls_only: bool,
+    tls: bool,
     opened: tuple[Path, ...],
     begin: float | None,
     end: float | None,
@@ -271,6 +278,8 @@ def trace(
         raise click.UsageError("--port, --cgroup and --container need eBPF: leave out --with strace")
     if path is not None and (pids or programs.follows or calls_only or not programs):
         raise click.UsageError("--wire needs programs that bothends starts, and excludes --calls-only")
+    if tls and (path is not None or not programs):
+        raise click.UsageError("--tls needs programs, and excludes --wire")
     if sum(map(bool, (programs, endpoint, opened))) != 1:
         choices = "SERVER CLIENT, -- COMMAND, --attach PID, --port PORT, --endpoint URL, or --open FILE"
         raise click.UsageError(f"nothing to trace, or too much: give one of {choices}")
@@ -289,6 +298,7 @@ def trace(
                 wire_path=path,
                 time_limit=time_limit,
                 source=source,
+                tls=tls,
             )
         )
 
@@ -314,11 +324,13 @@ def _parse_calls(text: str) -> frozenset[str]:
     """Return the names in a comma-separated list of calls. Raises UnknownName."""
     from bothends.errors import UnknownName
     from bothends.trace.capture.calls import DRAWN_CALLS
+    from bothends.trace.capture.tls_source import TLS_CALLS
 
+    known = DRAWN_CALLS | TLS_CALLS
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in DRAWN_CALLS:
-            nearest = suggest.nearest(name, sorted(DRAWN_CALLS))
+        if name not in known:
+            nearest = suggest.nearest(name, sorted(known))
             raise UnknownName(
                 "call", name, nearest, "--only takes calls that the diagram shows, such as sendto,recvfrom"
             )
@@ -333,16 +345,21 @@ def run(
     wire_path: str | None = None,
     time_limit: float | None = None,
     source: str | None = None,
+    tls: bool = False,
 ) -> int:
     """Run programs and draw their calls and packets. `wire_path` is the value of --wire, `source` of --with.
 
+    `tls`: what is said inside TLS as well.
+
     Returns: the exit status.
     """
+    from bothends.trace.capture.network_namespaces import NamespaceCapture
     from bothends.trace.model import Trace
     from bothends.trace.session import TraceSession
 
     trace_model = Trace()
-    writer = TraceWriter(outputs, trace_model, programs_run=True)
+    records = wire_path is None and not outputs.as_json and outputs.pcapng != STDOUT
+    writer = TraceWriter(outputs, trace_model, programs_run=True, records=records)
     with contextlib.ExitStack() as stack:
         stack.enter_context(raise_exit_on_signals())
         wanted = "bpf" if programs.follows else source
@@ -371,17 +388,28 @@ def run(
                 time_limit=time_limit,
             )
             session.capture = wire
+        if tls:
+            session.tls = stack.enter_context(open_tls())
         output = 2 if outputs.takes_stdout else None  # a pipe carries results only
         programs.add_to(session, builder, output)
         if wire_path is None and not calls_only:
-            session.capture = open_capture(wire_hint=not programs.pids and not programs.follows)
+            capture = open_capture(wire_hint=not programs.pids and not programs.follows)
+            if capture is not None:
+                session.capture = NamespaceCapture(
+                    capture, session.on_namespace, session.on_missing_namespace
+                )
         if not calls_only:
             has_packets = wire_path is None and session.capture is not None
             session.kernel = stack.enter_context(open_kernel_tracer(has_packets=has_packets))
         writer.roles, writer.end_line = session.roles, session.take_unfinished_line
         with writer:
+            session.recorder, session.on_record_only = writer.recorder, writer.on_record_only
+            session.on_calm, session.on_much_recorded = writer.on_calm, writer.settle
             session.run()
-            writer.end()
+            if session.records_only:
+                writer.end_recording(session.end_recording())
+            else:
+                writer.end()
         check_attachments(session)
         for line in describe_missing_sockets(session):
             terminal.note(line, "warning")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import click
 from bothends.cli import terminal
 from bothends.cli.output_files import OutputFiles, output_files
 from bothends.errors import SystemCallFailed, Unavailable
+from bothends.osutil.child_result import ChildResult
 from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
     from bothends.trace.capture.packets import Capture
     from bothends.trace.findings import Finding
     from bothends.trace.model import Point, Trace
+    from bothends.trace.rendering.html import Page
     from bothends.trace.rendering.layout import Filter, Row, WaitArrow
     from bothends.trace.rendering.pcapng import PcapngWriter
+    from bothends.trace.run_file import RunFile
     from bothends.trace.session import TraceSession
+    from bothends.trace.source_blocks import SourceReader, SourceRecorder
+    from bothends.trace.tls_observer import TlsObserver
     from bothends.trace.trace_file import TraceFileWriter
 
 
@@ -40,6 +46,10 @@ STDOUT: Final = Path("-")
 HANG_NS: Final = 1_000_000_000  # nanoseconds: a call that is blocked for longer is explained at the end
 TIME_LIMIT_STATUS: Final = 124  # as timeout(1)
 STALL_NS: Final = 2_000_000_000  # the same, when nothing moves for three seconds
+MAX_ANALYSED: Final = (
+    60_000  # recorded calls and packets that are analysed at the end of a run, in about two seconds
+)
+MANY_POINTS: Final = 50_000  # of a saved trace, above which a second process looks for mistakes
 _QUEUE_BYTES: Final = 64 << 20  # of an output whose reader is slow, while programs run
 _CAST_WIDTH: Final = 120  # columns of a recording, unless --width is given
 _PAGER_TIMEOUT: Final = 3600.0  # seconds
@@ -80,6 +90,8 @@ class TraceWriter:
     Then each output that cannot be written is reported once, and what is missing is counted, as always in
     the trace file (`save`).
 
+    `records`: what the sources report is recorded in the trace file until its points are complete.
+
     `is_part`: the trace is a part of a saved one, so the rules for findings would be wrong about it.
 
     Raises:
@@ -92,6 +104,7 @@ class TraceWriter:
     end_line: Callable[[], bool] = lambda: False  # whether the cursor is behind a program's prompt
     programs_run: bool = False
     is_part: bool = False
+    records: bool = False
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _observed: OutputFiles = field(default_factory=OutputFiles)
     _writers: list[Any] = field(default_factory=list)
@@ -100,6 +113,10 @@ class TraceWriter:
     _layout: Any = None
     _folded: Any = None  # the events that the diagram has folded, if it was drawn from a whole trace
     _painter: Any = None
+    _run_file: RunFile | None = None
+    _recorder: SourceRecorder | None = None
+    _written: int = 0  # points
+    _drawn: int = 0  # points that have been drawn before: the run is analysed again, from its start
 
     def __enter__(self) -> TraceWriter:
 
@@ -130,12 +147,76 @@ class TraceWriter:
 
     def write(self, point: Point) -> None:
         """Draw and write the next point."""
+        self._written += 1
         for writer in self._writers:
             writer.write(point)
         if self._packets is not None and isinstance(point.event, Packet):
             self._packets.write(point.event, arrives=point.is_end)
         if self._layout is not None:
-            self._draw(self._layout.rows(point))
+            rows = self._layout.rows(point)
+            if self._written <= self._drawn:
+                deque(rows, maxlen=0)
+                if self._written == self._drawn:  # what is folded has been drawn, too
+                    deque(self._layout.pending(), maxlen=0)
+            else:
+                self._draw(rows)
+
+    @property
+    def recorder(self) -> SourceRecorder | None:
+        """Records what the sources report into the trace file; None if that is not wanted."""
+        return self._recorder
+
+    def on_record_only(self) -> None:
+        """Say that the programs are too fast to be drawn: the rest of the run is recorded."""
+        assert self._run_file is not None
+        self._run_file.keep_source()
+        if self._layout is not None:
+            terminal.show("┊ too fast to be drawn meanwhile: what follows is saved ┊", flush=True)
+
+    def settle(self) -> None:
+        """Let the points take the place of the recording: so far all has been drawn in time."""
+        if self._run_file is not None:
+            self._run_file.settle()
+
+    def end_recording(self, count: int) -> None:
+        """End a run of which the rest is recorded only: `count` calls and packets in all.
+
+        They are analysed now if that takes a moment, or if a picture needs them.
+        """
+        outputs = self.outputs
+        if count <= MAX_ANALYSED or outputs.svg or outputs.html or outputs.pcapng or outputs.summary:
+            self._analyse_again(goes_on=False)
+            self.end()
+            return
+        self._layout = None
+        terminal.note(
+            f"{count:,} calls and packets are saved, more than can be drawn meanwhile; "
+            f"to draw them and to look for mistakes: bothends trace --open {outputs.save}"
+        )
+
+    def on_calm(self, count: int) -> SourceReader | None:
+        """Analyse what has been recorded so far, `count` calls and packets, if that takes a moment."""
+        return self._analyse_again(goes_on=True) if count <= MAX_ANALYSED else None
+
+    def _analyse_again(self, *, goes_on: bool) -> SourceReader | None:
+        """Analyse all that has been recorded, draw what has not been drawn, and save the points.
+
+        `goes_on`: the run does. Returns what has read the recording.
+        """
+        from bothends.trace.model import Trace
+        from bothends.trace.opening import open_trace
+        from bothends.trace.trace_blocks import BlockWriter
+
+        assert self._run_file is not None
+        assert self.outputs.save is not None
+        self._run_file.begin_again()
+        self.trace = Trace()
+        self._writers = [BlockWriter(self._run_file, self.trace)]
+        self._written, self._drawn = 0, self._written
+        if self._layout is not None:
+            self._start_diagram()
+        with open_trace(self.outputs.save) as recorded:
+            return recorded.read(self.write, self.trace, goes_on=goes_on)
 
     def idle(self) -> None:
         """Draw the calls that are still blocked, and flush the files. Called when no event is pending."""
@@ -176,9 +257,8 @@ class TraceWriter:
 
     def end(self) -> None:
         """Print findings and notes, and write the files. Called once at the end of a run."""
-        from bothends.trace.findings import run_rules
-
         self.idle()
+        self.settle()
         if self.trace.dropped:
             more = f" and {pruned} sockets and processes" if (pruned := self.trace.pruned) else ""
             self.trace.notes.append(
@@ -186,7 +266,18 @@ class TraceWriter:
             )
         for writer in self._writers:
             writer.write_end()
-        found = [] if self.is_part else run_rules(self.trace, self._note_failed_rule)
+        waits: list[str] = []
+        arrows: list[WaitArrow] = []
+        if self.trace.ended_by:
+            waits, arrows = self._describe_waits(None, HANG_NS)
+        with contextlib.ExitStack() as stack:
+            page, child = None, None
+            if self.outputs.html is not None:
+                if not self.is_part and not self.programs_run and len(self.trace.points) > MANY_POINTS:
+                    child = stack.enter_context(ChildResult(self._find_mistakes))
+                page = self._page(arrows)
+            found, failures = child.get() if child is not None else self._find_mistakes()
+        self.trace.notes += failures
         if self.is_part:
             terminal.note("findings need the whole trace: without --from and --to")
         for note in self.trace.notes:
@@ -195,10 +286,6 @@ class TraceWriter:
                 writer.write_note(note)
         for writer in self._writers:
             writer.flush()
-        waits: list[str] = []
-        arrows: list[WaitArrow] = []
-        if self.trace.ended_by:
-            waits, arrows = self._describe_waits(None, HANG_NS)
         if self.outputs.as_json:
             self._writers[0].write_waits(waits)
             self._writers[0].write_findings(found)
@@ -209,7 +296,32 @@ class TraceWriter:
                 self._show_summary()
             self._show_waits(waits, arrows, self.trace.frozen_at or 0)
             show_findings(found, self.trace, sys.stderr if self.outputs.takes_stdout else sys.stdout)
-        self._write_files(found, waits, arrows)
+        self._write_files(found, waits, arrows, page)
+
+    def _find_mistakes(self) -> tuple[list[Finding], list[str]]:
+        """Return the findings, and a note for each rule that failed."""
+        from bothends.trace.findings import run_rules
+
+        if self.is_part:
+            return [], []
+        failures: list[str] = []
+
+        def note(name: str, error: Exception) -> None:
+            reason = f"{type(error).__name__}: {error}"
+            failures.append(f"internal error in the rule {name} (please report): {reason}")
+
+        return run_rules(self.trace, note), failures
+
+    def _page(self, arrows: Sequence[WaitArrow]) -> Page:
+        """Return the page with its rows."""
+        from bothends.trace.rendering.html import Page
+        from bothends.trace.rendering.layout import folded_events, rows_of
+
+        event_filter, folded = self.outputs.event_filter, self._folded
+        rows = rows_of(self.trace, event_filter, waits=arrows)
+        if folded is None:
+            folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
+        return Page(self.trace, rows, folded)
 
     def _show_summary(self) -> None:
         from bothends.trace.rendering.layout import Filter
@@ -231,26 +343,17 @@ class TraceWriter:
             terminal.table(headers, rows)
             terminal.show()
 
-    def _note_failed_rule(self, name: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        self.trace.notes.append(f"internal error in the rule {name} (please report): {reason}")
-
     def _write_files(
-        self, found: Sequence[Finding], waits: Sequence[str], arrows: Sequence[WaitArrow]
+        self,
+        found: Sequence[Finding],
+        waits: Sequence[str],
+        arrows: Sequence[WaitArrow],
+        page: Page | None,
     ) -> None:
-        from bothends.trace.rendering.layout import folded_events, rows_of
-
         self._write_pictures(found, waits, arrows)
-        if self.outputs.html is not None:
-            from bothends.trace.rendering.html import render_page
-
-            event_filter = self.outputs.event_filter
-            rows = rows_of(self.trace, event_filter, waits=arrows)
-            folded = self._folded
-            if folded is None:
-                folded = folded_events(self.trace, event_filter) if self.outputs.fold else {}
-            page = render_page(self.trace, rows, found, self._title(), waits, folded)
-            self._files[self.outputs.html].write(page, records=1)
+        if self.outputs.html is not None and page is not None:
+            text = page.render(found, self._title(), waits)
+            self._files[self.outputs.html].write(text, records=1)
         if self.outputs.pcapng is not None and self._packets is None:
             writer = self._start_packets(self.outputs.pcapng)
             for point in self.trace.points:
@@ -341,6 +444,13 @@ class TraceWriter:
 
             first_line = trace_blocks.FIRST_LINE.decode()
             blocks = self._observe(path, trace_blocks.missing_block, first_line=first_line, is_binary=True)
+            if self.records and _is_regular(path):
+                from bothends.trace.run_file import RecordingFile, RunFile
+                from bothends.trace.source_blocks import SourceRecorder
+
+                self._run_file = RunFile(blocks)
+                self._recorder = SourceRecorder(RecordingFile(self._run_file))
+                return trace_blocks.BlockWriter(self._run_file, self.trace)
             return trace_blocks.BlockWriter(blocks, self.trace)
         if path == STDOUT and not (self.programs_run and _has_descriptor(sys.stdout)):
             return TraceFileWriter(sys.stdout, self.trace)
@@ -548,6 +658,23 @@ def open_call_source(wanted: str | None, *, has_wire: bool = False) -> Iterator[
         if wanted is None and terminal.is_terminal(sys.stderr):
             terminal.note("calls are seen with eBPF, which root may use; --with strace chooses strace")
         yield source
+
+
+@contextlib.contextmanager
+def open_tls() -> Iterator[TlsObserver]:
+    """Observe TLS in plain text, or print why that is not seen: then the secrets are collected only."""
+    from bothends.trace.capture.tls_secrets import secrets_file
+    from bothends.trace.capture.tls_source import TlsSource
+    from bothends.trace.tls_observer import TlsObserver
+
+    with contextlib.ExitStack() as stack:
+        secrets = stack.enter_context(secrets_file())
+        source: TlsSource | None = None
+        try:
+            source = stack.enter_context(TlsSource())
+        except Unavailable as error:
+            terminal.note(f"TLS is drawn encrypted: {error}; --pcapng has its keys", "warning")
+        yield TlsObserver(source, secrets)
 
 
 @contextlib.contextmanager

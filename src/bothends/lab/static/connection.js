@@ -5,13 +5,14 @@ export class Connection {
     this.onMessage = onMessage;
     this.onState = onState;
     this.socket = null;
+    this.job = "start";  // the type of the last request of which replies come
   }
 
   // Return a promise of an open connection.
   open() {
     if (this.socket && this.socket.readyState === WebSocket.OPEN) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const socket = this.socket = new WebSocket(`ws://${location.host}/socket`);
+      const socket = this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`);
       socket.addEventListener("open", () => { this.onState(true); resolve(); });
       socket.addEventListener("message", (event) => this.onMessage(JSON.parse(event.data)));
       socket.addEventListener("close", () => { this.onState(false); reject(new Error("closed")); });
@@ -19,6 +20,7 @@ export class Connection {
   }
 
   send(message) {
+    if (["start", "judge", "measure"].includes(message.type)) this.job = message.type;
     if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 }

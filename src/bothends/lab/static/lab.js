@@ -2,10 +2,14 @@
 
 import { Connection } from "./connection.js";
 import { append, byId } from "./dom.js";
-import { explain, showFindings, showWaits } from "./explanation.js";
-import { check, fromFragment, toFragment } from "./link.js";
+import { Keeper } from "./keep.js";
+import { check, fromFragment } from "./link.js";
+import { closeMenus, isImpaired, PathPanel } from "./path.js";
 import { ProgramView } from "./programs.js";
+import { addSplitter } from "./splitter.js";
+import { joinClass } from "./student.js";
 import { Timeline } from "./timeline.js";
+import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
 
 const DRAFT = "programs";
@@ -14,14 +18,18 @@ let limits = { programs: 6, seconds: 120, default_seconds: 30 };
 let isRunning = false;
 let beganAt = 0;
 let problem = "";
-let calls = 0;
-let packets = 0;
+let lesson = "";  // that the programs are of
+let record = null;  // of the run: what its replies have said
 
-const timeline = new Timeline(byId("scroll"), (number, event) => {
-  explain(event);
-  for (const view of views)
-    view.mark("line-selected", event && event.program === view.number ? event.line : null, true);
+const viewer = new RunViewer(byId("picture"), {
+  empty: "Press Run. The calls of all programs and the packets between them appear here as they happen.",
+  onSelect(event) {
+    for (const view of views)
+      view.mark("line-selected", event && event.program === view.number ? event.line : null, true);
+  },
 });
+
+addSplitter(byId("programs"), byId("picture"), byId("view-run"));
 
 // The state ------------------------------------------------------------------------------------------
 
@@ -34,7 +42,8 @@ function setRunning(runs) {
   isRunning = runs;
   byId("run").disabled = runs;
   byId("stop").disabled = !runs;
-  for (const each of ["begin", "add-server", "add-client", "delay", "loss", "seed"]) byId(each).disabled = runs;
+  for (const each of ["begin", "add-server", "add-client", "open"]) byId(each).disabled = runs;
+  path.setDisabled(runs);
   for (const view of views) {
     view.setRunning(runs);
     view.remove.disabled = runs || views.length < 2;
@@ -43,7 +52,7 @@ function setRunning(runs) {
 
 setInterval(() => {
   if (!isRunning || !beganAt) return;
-  const waits = !byId("waits").hidden;
+  const waits = !viewer.waits.hidden;
   const seconds = ((performance.now() - beganAt) / 1000).toFixed(1);
   setState(waits ? `nothing moves, ${seconds} s` : `running, ${seconds} s`, waits ? "waiting" : "running");
 }, 100);
@@ -54,18 +63,14 @@ function setPrograms(programs) {
   byId("programs").replaceChildren();
   views = [];
   for (const each of programs) addProgram(each);
-  timeline.clear(views.map((view) => view.role));
-  showWaits([]);
-  showFindings([], [], () => {});
-  explain(null);
-  byId("counts").textContent = "";
-  byId("nothing").hidden = false;
+  record = null;
+  viewer.clear(views.map((view) => view.role));
 }
 
 function addProgram(program) {
   const view = new ProgramView(program, {
     onInput: (from, text, ends) => connection.send({ type: "input", program: from.number, text, ends }),
-    onCursor: (from) => timeline.markLine(from.number, from.editor.getCursor().line + 1),
+    onCursor: (from) => viewer.timeline.markLine(from.number, from.editor.getCursor().line + 1),
     onRemove: (which) => {
       views = views.filter((each) => each !== which);
       which.root.remove();
@@ -77,6 +82,7 @@ function addProgram(program) {
   byId("programs").append(view.root);
   view.editor.refresh();
   nameViews();
+  return view;
 }
 
 function nameViews() {
@@ -86,56 +92,44 @@ function nameViews() {
     view.setRole(counts[view.kind] === 1 ? view.kind : `${view.kind} ${counts[view.kind]}`, number);
     view.remove.disabled = views.length < 2;
   });
+  for (const each of ["add-server", "add-client"]) byId(each).disabled = views.length >= limits.programs;
   saveDraft();
 }
 
 function currentState() {
-  return { programs: views.map((view) => view.program), seconds: Number(byId("seconds").value), path: currentPath() };
-}
-
-function currentPath() {
-  const number = (id) => Math.max(0, Number(byId(id).value) || 0);
-  return { delay: number("delay"), loss: number("loss"), seed: Math.min(Math.floor(number("seed")), 4294967295) };
-}
-
-function setPath({ delay, loss, seed }) {
-  byId("delay").value = delay;
-  byId("loss").value = loss;
-  byId("seed").value = seed;
-  showPath();
-}
-
-function showPath() {
-  document.querySelector("output[for=delay]").textContent = `${byId("delay").value} ms`;
-  document.querySelector("output[for=loss]").textContent = `${byId("loss").value} %`;
+  return { programs: views.map((view) => view.program), seconds: Number(byId("seconds").value), path: path.get() };
 }
 
 function saveDraft() {
   try { sessionStorage.setItem(DRAFT, JSON.stringify(currentState())); } catch { /* it is full */ }
 }
 
+const path = new PathPanel(byId("path"), saveDraft);
+
 for (const kind of ["server", "client"]) {
   byId(`add-${kind}`).addEventListener("click", () => {
     const model = views.find((view) => view.kind === kind) || views[0];
-    if (views.length < limits.programs) addProgram({ ...model.program, kind });
+    if (views.length >= limits.programs) return;
+    addProgram({ ...model.program, kind }).root.scrollIntoView({ block: "nearest", inline: "end" });
   });
 }
 
 // A run ----------------------------------------------------------------------------------------------
 
+function clearRun() {
+  problem = "";
+  beganAt = 0;
+  record = { roles: views.map((view) => view.role), rows: [], events: {}, sockets: {}, began: 0, output: [], ended: null };
+  for (const view of views) view.clear();
+  viewer.clear(record.roles);
+}
+
 async function run() {
   if (isRunning) return;
   setRunning(true);
   setState("starting", "running");
-  problem = "";
-  beganAt = calls = packets = 0;
-  for (const view of views) view.clear();
-  timeline.clear(views.map((view) => view.role));
-  showWaits([]);
-  showFindings([], [], () => {});
-  explain(null);
-  byId("counts").textContent = "";
-  byId("nothing").hidden = true;
+  clearRun();
+  viewer.empty.hidden = true;
   try {
     await connection.open();
   } catch {
@@ -144,10 +138,10 @@ async function run() {
     return;
   }
   const seconds = Math.min(limits.seconds, Math.max(1, Number(byId("seconds").value) || limits.default_seconds));
-  const path = currentPath();
+  const chosen = path.get();
   connection.send({
     type: "start", programs: views.map((view) => view.program), time_limit: seconds,
-    path: path.delay || path.loss ? path : null,
+    path: isImpaired(chosen) ? chosen : null, lesson,
   });
 }
 
@@ -156,100 +150,139 @@ function end(text, kind = "") {
   setState(text, kind);
 }
 
+// Show and record what a program has printed, or how it ended.
+function print(number, text, kind, at) {
+  const view = views[number];
+  if (!view) return;
+  view.print(text, kind);
+  if (record) record.output.push([number, at, text, kind]);
+}
+
 const handlers = {
   started() { beganAt = performance.now(); setState("running", "running"); },
   built({ program, succeeded, output, problems }) {
     const view = views[program];
     if (!view) return;
-    view.print(`${output.trimEnd()}\n`, succeeded ? "how" : "compiler");
+    print(program, `${output.trimEnd()}\n`, succeeded ? "how" : "compiler", 0);
     view.showProblems(problems);
     if (!succeeded) problem = `${view.role}: it could not be built`;
   },
-  output({ program, text }) { views[program]?.print(text); },
-  rows({ rows, events }) {
-    timeline.add(rows, events);
+  output({ program, text, at }) { print(program, text, "", at); },
+  rows({ rows, events, sockets, began }) {
+    viewer.add({ rows, events, sockets });
+    if (record) {
+      record.rows.push(...rows);
+      Object.assign(record.events, events);
+      Object.assign(record.sockets, sockets);
+      record.began = began;
+    }
     for (const row of rows) {
       const event = events[row.event];
       if (event && event.line && views[event.program]) views[event.program].mark("line-current", event.line);
     }
-    for (const number of Object.keys(events)) {
-      if (events[number].c !== undefined) calls += 1;
-      else if (events[number].arguments) packets += 1;
-    }
-    byId("counts").textContent = `${timeline.rows.length} rows`;
   },
-  waits({ sentences }) { showWaits(sentences); },
-  exited({ program, how }) {
+  queued({ ahead }) {
+    setState(ahead ? `waits for its turn: ${ahead} before it` : "waits for its turn: it is the next", "waiting");
+  },
+  waits({ sentences }) { viewer.showWaits(sentences); },
+  exited({ program, how, at }) {
     const view = views[program];
     if (!view) return;
-    view.print(`${how}\n`, how === "exit status 0" || how.startsWith("ended") ? "how" : "how bad");
+    print(program, `${how}\n`, how === "exit status 0" || how.startsWith("ended") ? "how" : "how bad", at || 0);
     view.setRunning(false);
     view.mark("line-current", null);
   },
   ended({ reason, findings, waits, notes, seconds }) {
-    showWaits(waits);
-    showFindings(findings, notes, (event) => timeline.selectEvent(event));
+    viewer.showWaits(waits);
+    viewer.showFindings(findings, notes);
+    if (record) record.ended = { reason, findings, waits, notes, seconds };
+    if (record && !record.rows.length) record = null;
     const count = findings.length ? `, ${findings.length} finding${findings.length > 1 ? "s" : ""}` : "";
     if (problem) end(problem, "failed");
     else if (reason) end(`ended by ${reason} after ${seconds.toFixed(1)} s${count}`, "waiting");
-    else end(`ended after ${seconds.toFixed(1)} s${count}`, findings.length ? "waiting" : "");
+    else end(`ended after ${seconds.toFixed(1)} s${count}`, findings.length ? "waiting" : "done");
   },
   failed({ text }) {
     end("failed", "failed");
-    showFindings([], [text], () => {});
+    record = null;
+    viewer.showFindings([], [text]);
   },
 };
 
 const connection = new Connection(
   (message) => {
-    handlers[message.type]?.(message);
+    if (connection.job === "start") handlers[message.type]?.(message);
     for (const each of listeners[message.type] || []) each(message);
   },
   (isOpen) => {
     if (!isOpen) end("the lab has ended", "failed");
     else if (!isRunning) setState("ready");
+    for (const each of listeners.connected || []) each({ isOpen });
   },
 );
 
-// Other views ------------------------------------------------------------------------------------------
+// Show a run that was recorded, as it was when it ended.
+function showRun(run) {
+  clearRun();
+  const roles = views.map((view) => view.role);
+  record = { ...record, ...run, roles };
+  viewer.add({ rows: run.rows, events: run.events, sockets: run.sockets });
+  for (const [number, , text, kind] of run.output) views[number]?.print(text, kind);
+  handlers.ended(run.ended);
+}
+
+// Other views ----------------------------------------------------------------------------------------
 
 // What a module of views.js gets. All it shows of programs it must show as text (dom.js does).
 const listeners = {};
 const lab = {
   connection,  // send(message): to the server, as messages.py describes
   on(type, handler) { (listeners[type] || (listeners[type] = [])).push(handler); },  // replies of a type
+  // Announce a job of another view, which has sent its request: no run can start meanwhile.
+  beginJob(text) { setRunning(true); beganAt = 0; setState(text, "running"); },
+  endJob(text, kind) { end(text, kind); },
+  openState: (state) => openState(state),
+  setLesson(id) { lesson = id; },
+  passed: [],  // lessons that the student has done, as the lab of a class knows them
   programs: () => views.map((view) => view.program),
   state: () => currentState(),  // programs, seconds, path
+  record: () => (record && record.ended ? record : null),  // the last run: roles, rows, events, sockets, output, ended
   setPrograms: (programs) => setPrograms(programs),
   show: (name) => show(name),  // another view
+  run: () => run(),
   isRunning: () => isRunning,
+  limits: () => limits,
   timeline: (place, onSelect, label) => new Timeline(place, onSelect, label),
+  viewer: (place, options) => new RunViewer(place, options),  // a timeline with all that stands beside it
 };
 const show = makeViews(byId("views"), byId("panels"), lab);
 
 // The bar --------------------------------------------------------------------------------------------
 
-byId("run").addEventListener("click", run);
+byId("run").addEventListener("click", () => { show("run"); run(); });
 byId("stop").addEventListener("click", () => connection.send({ type: "stop" }));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.defaultPrevented) run();
 });
-byId("first").addEventListener("click", () => timeline.goTo(0));
-byId("back").addEventListener("click", () => timeline.step(-1));
-byId("on").addEventListener("click", () => timeline.step(1));
-byId("last").addEventListener("click", () => timeline.goTo(timeline.rows.length - 1));
-for (const id of ["seconds", "delay", "loss", "seed"]) byId(id).addEventListener("change", saveDraft);
-for (const id of ["delay", "loss"]) byId(id).addEventListener("input", showPath);
-byId("link").addEventListener("click", async () => {
-  history.replaceState(null, "", `#${await toFragment(currentState())}`);
-  const copy = byId("link");
-  try {
-    await navigator.clipboard.writeText(location.href);
-    copy.textContent = "Copied";
-  } catch {
-    copy.textContent = "In the address";
-  }
-  setTimeout(() => { copy.textContent = "Copy link"; }, 2000);
+byId("seconds").addEventListener("change", saveDraft);
+closeMenus();
+
+function say(text) { viewer.showFindings([], [text]); }
+
+function openState(state) {
+  path.set(state.path);
+  setPrograms(state.programs);
+  if (state.seconds) byId("seconds").value = Math.min(state.seconds, limits.seconds);
+  if (!state.run) return;
+  try { showRun(state.run); } catch { viewer.clear([]); say("The recorded run in it is damaged; the programs are not."); }
+}
+
+new Keeper({
+  state: currentState,
+  run: () => lab.record(),
+  onOpen: openState,
+  onPrograms: setPrograms,
+  say,
 });
 
 // The beginning --------------------------------------------------------------------------------------
@@ -277,13 +310,15 @@ async function begin() {
   let given = null;
   let isDamaged = false;
   try { given = await fromFragment(location.hash.slice(1)); } catch { isDamaged = true; }
+  if (answer.class) lab.passed = answer.class.passed;
+  if (answer.class) joinClass(answer.class, lab, () => (lesson ? `lesson ${lesson}` : show.current()));
+  if (!given && answer.class && answer.class.work) given = answer.class.work;
+  if (!given && answer.opened) given = { ...check(answer.opened), run: answer.opened.run || null };
   if (!given) {
     try { given = check(JSON.parse(sessionStorage.getItem(DRAFT))); } catch { /* there is none */ }
   }
-  if (given) setPath(given.path);
-  setPrograms(given ? given.programs : sets[0]);
-  if (isDamaged) showFindings([], ["The link is damaged: it holds no programs."], () => {});
-  if (given && given.seconds) byId("seconds").value = Math.min(given.seconds, limits.seconds);
+  openState(given || { programs: sets[0], path: path.get() });
+  if (isDamaged) say("The link is damaged: it holds no programs.");
   try { await connection.open(); } catch { /* the state says so */ }
 }
 

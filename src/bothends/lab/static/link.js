@@ -1,7 +1,11 @@
-// Programs as a link: the fragment of the address holds them, so no server keeps them.
+// Programs as text: a link whose fragment holds them, so that no server keeps them, and a file.
+
+import { checkPath } from "./path.js";
 
 const VERSION = "1.";
-const MAX_TEXT = 700000;  // characters: six programs of the largest size
+const MAX_TEXT = 700000;  // characters of a link: six programs of the largest size
+export const FILE_FORMAT = "bothends-lab";
+const FILE_VERSION = 1;
 
 async function pass(bytes, stream) {
   const reader = new Blob([bytes]).stream().pipeThrough(stream).getReader();
@@ -33,19 +37,26 @@ export async function fromFragment(fragment) {
   return check(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
+// Return the content of a file: the programs and the path, and the run, if there is one.
+export function toFile(state, run = null) {
+  return { [FILE_FORMAT]: FILE_VERSION, ...state, ...(run ? { run } : {}) };
+}
+
+// Return what the text of a file holds. Throws an error that says what is wrong.
+export function fromFile(text) {
+  let value = null;
+  try { value = JSON.parse(text); } catch { /* it is null */ }
+  if (!value || typeof value !== "object" || !(FILE_FORMAT in value)) throw new Error("it is not a file of the lab");
+  if (value[FILE_FORMAT] !== FILE_VERSION) throw new Error("another version of the lab has written it");
+  return { ...check(value), run: value.run && typeof value.run === "object" ? value.run : null };
+}
+
 export function check(value) {
   const programs = value && Array.isArray(value.programs) ? value.programs.slice(0, 6) : [];
   const isText = (each, limit) => typeof each === "string" && each.length <= limit;
   const valid = programs.filter((each) => each && ["server", "client"].includes(each.kind)
-    && isText(each.file, 50) && isText(each.text, 100000) && isText(each.arguments || "", 500));
+    && isText(each.file, 50) && isText(each.text, 100000) && isText(each.arguments || "", 500))
+    .map(({ kind, file, text, arguments: words }) => ({ kind, file, text, arguments: words || "" }));
   if (!valid.length) throw new Error("no programs in it");
-  const path = value.path || {};
-  const number = (each, limit, otherwise) => Number.isFinite(each) && each >= 0 && each <= limit ? each : otherwise;
-  return {
-    programs: valid, seconds: Number(value.seconds) || 0,
-    path: {
-      delay: number(path.delay, 500, 0), loss: number(path.loss, 50, 0),
-      seed: Math.floor(number(path.seed, 4294967295, 1)),
-    },
-  };
+  return { programs: valid, seconds: Number(value.seconds) || 0, path: checkPath(value.path) };
 }

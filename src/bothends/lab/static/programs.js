@@ -12,7 +12,7 @@ export class ProgramView {
     this.kind = program.kind;
     this.number = 0;
     this.problems = [];
-    this.root = element("article", "", "program");
+    this.root = element("article", "", `program ${program.kind}`);
     const head = append(this.root, "div", "", "head");
     this.title = append(head, "h2");
     this.file = this.field(head, "file", program.file, "File name; its suffix is the language");

@@ -27,6 +27,7 @@ export class Timeline {
   clear(roles) {
     this.events = new Map();
     this.rows = [];  // those of an event
+    this.times = [];  // of each of them, nanoseconds
     this.rowsOf = new Map();  // by event
     this.effects = new Map();
     this.selected = null;
@@ -38,7 +39,10 @@ export class Timeline {
     this.scroll.style.setProperty("--lanes", count);
     this.lanes.replaceChildren(element("span", "", "time"));
     for (const [lane, text] of cells) {
-      const cell = append(this.lanes, "span", text, "cell");
+      // "server 2 1234": a role, and the number of its process.
+      const [, role, pid] = /^(.*?)(?: (\d{3,}))?$/.exec(text);
+      const cell = append(this.lanes, "span", role, role.startsWith("server") ? "cell server" : "cell");
+      if (pid) append(cell, "small", `process ${pid}`);
       cell.style.gridColumn = lane + 2;
     }
   }
@@ -70,6 +74,7 @@ export class Timeline {
       made.dataset.event = row.event;
       made.tabIndex = -1;
       this.rows.push(made);
+      this.times.push(row.at === null ? this.times.at(-1) || 0 : row.at);
       if (!this.rowsOf.has(row.event)) this.rowsOf.set(row.event, []);
       this.rowsOf.get(row.event).push(made);
     }
@@ -97,10 +102,14 @@ export class Timeline {
 
   // Select a row, or nothing, and mark its causes and effects.
   select(row, { focus = true } = {}) {
-    for (const each of this.list.querySelectorAll(".related, .selected"))
-      each.classList.remove("related", "selected");
+    for (const each of this.list.querySelectorAll(".related, .selected, .now")) {
+      each.classList.remove("related", "selected", "now");
+      each.removeAttribute("aria-current");
+    }
     this.selected = row;
     if (row === null) { this.onSelect(null, null); return; }
+    row.classList.add("now");
+    row.setAttribute("aria-current", "true");
     const number = Number(row.dataset.event);
     for (const each of [...this.reach(number, (event) => this.events.get(event)?.causes || []),
       ...this.reach(number, (event) => this.effects.get(event) || [])])
@@ -127,14 +136,22 @@ export class Timeline {
     if (row) this.select(row);
   }
 
-  step(by) {
-    const at = this.selected === null ? (by > 0 ? -1 : this.rows.length) : this.rows.indexOf(this.selected);
-    this.goTo(at + by);
+  // The place of the selected row among the rows of events; -1 if none is selected.
+  get index() {
+    return this.selected === null ? -1 : this.rows.indexOf(this.selected);
   }
 
-  goTo(index) {
+  timeOf(index) {
+    return this.times[Math.max(0, Math.min(index, this.times.length - 1))] || 0;
+  }
+
+  step(by) {
+    this.goTo((this.selected === null ? (by > 0 ? -1 : this.rows.length) : this.index) + by);
+  }
+
+  goTo(index, options) {
     const row = this.rows[Math.max(0, Math.min(index, this.rows.length - 1))];
-    if (row) this.select(row);
+    if (row) this.select(row, options);
   }
 
   onKey(event) {
@@ -157,5 +174,14 @@ export class Timeline {
       for (const row of this.rowsOf.get(number) || []) { row.classList.add("of-line"); first = first || row; }
     }
     if (first) first.scrollIntoView({ block: "nearest" });
+  }
+
+  // Give the rows of an event the line that has become known of it.
+  setLine(number, event) {
+    this.events.set(number, event);
+    for (const row of this.rowsOf.get(number) || []) {
+      const cell = row.querySelector(".cell");
+      if (cell && !cell.querySelector(".source")) append(cell, "span", `line ${event.line}`, "source");
+    }
   }
 }

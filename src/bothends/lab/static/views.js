@@ -10,10 +10,10 @@ import { append, button } from "./dom.js";
 export const VIEWS = [
   { name: "run", label: "Run" },
   { name: "compare", label: "Compare", module: "" },
-  { name: "judge", label: "Judge", module: "" },
-  { name: "measure", label: "Measure", module: "" },
-  { name: "sockets", label: "Sockets", module: "" },
-  { name: "lessons", label: "Lessons", module: "" },
+  { name: "judge", label: "Judge", module: "judge.js", style: "tools.css" },
+  { name: "measure", label: "Measure", module: "measure.js", style: "tools.css" },
+  { name: "sockets", label: "Sockets", module: "sockets.js", style: "tools.css" },
+  { name: "lessons", label: "Lessons", module: "lessons.js", style: "tools.css" },
 ];
 
 const built = new Map();  // by name: what build() has returned, a promise
@@ -65,6 +65,7 @@ export function makeViews(tabs, panels, lab) {
     show(names[(next + names.length) % names.length], true);
   });
   show("run");
+  show.current = () => current;
   return show;
 }
 

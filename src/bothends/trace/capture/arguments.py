@@ -37,6 +37,8 @@ _INET: Final = re.compile(r'sin_port=htons\((\d+)\), sin_addr=inet_addr\("([^"]*
 _INET6: Final = re.compile(r'sin6_port=htons\((\d+)\),.*?inet_pton\(AF_INET6, "([^"]*)"')
 _UNIX: Final = re.compile(r'sa_family=AF_UNIX(?:, sun_path=(@?)"([^"]*)")?')
 _DESCRIPTOR: Final = re.compile(r"(-?\d+)(?:<(.*)>)?$", re.DOTALL)
+_IN_SET: Final = re.compile(r"(\d+)<([^<>]*)>")
+_PIPE: Final = re.compile(rb"pipe:\[(\d+)\]")
 _SOCKET_IN_SET: Final = re.compile(r"(?<![\w.])(\d+)<([A-Z][\w-]*:\[.*?\])>")
 _POLLFD: Final = re.compile(r"\{fd=(\d+)(?:<([^{}]*?)>)?, r?events=([\w|]*)")
 _MEMBER: Final = re.compile(r"(?<![\w.])(\d+)(?:<([A-Z][\w-]*:\[.*?\]|[^<>]*(?:<[^<>]*>)?)>)?(?=[\s\]]|$)")
@@ -134,6 +136,17 @@ def descriptor(argument: str) -> tuple[int | None, str]:
 def descriptors_in_set(argument: str) -> list[tuple[int, str]]:
     """Return number and label of each socket in an array of descriptors."""
     return [(int(found[1]), found[2]) for found in _SOCKET_IN_SET.finditer(argument)]
+
+
+def labelled_set(argument: str) -> list[tuple[int, str]]:
+    """Return number and label of each descriptor in an array, as of pipe2()."""
+    return [(int(found[1]), found[2]) for found in _IN_SET.finditer(argument)]
+
+
+def pipe_inode(label: str) -> int:
+    """Return the inode in the label of a pipe, "pipe:[4711]"; 0 if it is none."""
+    found = _PIPE.fullmatch(unhex(label))
+    return int(found[1]) if found is not None else 0
 
 
 class WaitedDescriptor(NamedTuple):

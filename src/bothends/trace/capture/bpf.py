@@ -24,7 +24,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -52,13 +52,15 @@ def _open_source() -> Any:
     """Return a `_bpf.Source`. Raises OSError, Unavailable."""
     try:
         module = importlib.import_module("bothends.trace.capture._bpf")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise Unavailable(
             "trace",
             "with bpf",
             reason="bothends was built without eBPF",
             hint="install clang, libbpf-dev, libelf-dev and zlib1g-dev, and install bothends again",
         ) from error
+    except ImportError as error:  # a shared library is missing
+        raise Unavailable("trace", "with bpf", reason=str(error), hint="apt install libbpf1") from error
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return module.Source(min(MAX_WAITING, memory // 4))
 
@@ -121,7 +123,8 @@ class BpfSource:
     def horizon(self) -> int:
         """Return the time up to which all lines have been read, in nanoseconds."""
         horizon = int(self._source.horizon())
-        self._yield_processors(time.time_ns() - horizon > LAG)
+        is_busy = not all(map(self.has_ended, range(self._programs)))
+        self._yield_processors(is_busy and time.time_ns() - horizon > LAG)
         return horizon
 
     def add_program(self) -> int:
@@ -184,6 +187,7 @@ class BpfProgram(TracedProgram):
         source: sees the calls.
         role, argv, decoder, pid, inherit_stdin, output: as of `TracedProgram`.
         followed: processes that run already, in place of `argv` and `pid`.
+        variables: what the program's environment has in addition.
     """
 
     def __init__(
@@ -197,8 +201,9 @@ class BpfProgram(TracedProgram):
         inherit_stdin: bool = False,
         output: int | None = None,
         followed: FollowedProcesses | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno()))})
+        launcher = LocalLauncher({_TAG: process_tag(str(source.fileno())), **(variables or {})})
         super().__init__(
             role, argv, decoder, pid=pid, inherit_stdin=inherit_stdin, output=output, launcher=launcher
         )
@@ -290,8 +295,12 @@ class BpfProgram(TracedProgram):
         self._known.add(pid)
         if self.pid is None:
             self.decoder.names[pid] = self._role_of(pid)
-        yield from self.decoder.add_attached(pid, threads, time.time_ns())
-        self.decoder.add_open_files(pid, read_open_files(pid))
+        at = time.time_ns()
+        yield from self.decoder.add_attached(pid, threads, at)
+        files = read_open_files(pid)
+        self.decoder.add_open_files(pid, files)
+        if self.recorder is not None:
+            self.recorder.add_process(pid, threads, at, self.decoder.names.get(pid, ""), files)
 
     def _role_of(self, pid: int) -> str:
         name, taken = process_name(pid) or self.role, set(self.decoder.names.values())
@@ -310,11 +319,10 @@ class BpfProgram(TracedProgram):
             if not data:
                 if self._is_over():
                     self._on_eof()
-                    yield from self.decoder.decode(self.parser.feed_eof())
-                    yield from self.decoder.finish()
+                    yield from self._decode_end()
                 return
             max_bytes -= len(data)
-            yield from self.decoder.decode(self.parser.feed(data))
+            yield from self._decode(data)
 
     def _is_over(self) -> bool:
         """Return whether nothing more can come, when all lines have been read."""

@@ -28,10 +28,14 @@ from bothends.trace.capture.descriptors import (
     OnChange,
     OpenFile,
     SocketRegistry,
+    interest_of,
+    open_interests,
 )
+from bothends.trace.capture.pipes import CREATING, PipeTracker
 from bothends.trace.capture.running_processes import OpenFiles
 from bothends.trace.capture.strace import (
     CallEnded,
+    CallsLost,
     CallStarted,
     DataMoved,
     Line,
@@ -149,6 +153,7 @@ class CallDecoder:
         self._opened = 0  # sockets that the program itself opened, or failed to open
         self._uses_inherited = False
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
+        self._pipes = PipeTracker(trace, sockets, self._holders)
         self.names: dict[int, str] = {}  # roles of processes that ran before the trace, by pid
 
     @property
@@ -245,6 +250,9 @@ class CallDecoder:
     def live_processes(self) -> set[int]:
         """The numbers of the processes that are running, as far as known."""
         return {each.number for each in self._processes.values()}
+
+    def _holders(self) -> Iterator[tuple[TracedProcess, DescriptorTable]]:
+        return ((self._processes[thread], table) for thread, table in self._tables.items())
 
     def table(self, pid: int) -> DescriptorTable:
         """Return the descriptor table of a process."""
@@ -355,6 +363,10 @@ class CallDecoder:
                 yield from self._on_call_ended(line, process)
             case SignalDelivered():
                 yield from self._on_signal(line, process)
+            case CallsLost():
+                what = "call is" if line.count == 1 else "calls are"
+                text = f"{line.count:,} {what} missing here"
+                yield Point(self._process_event(line.at, process, "note", text, thread=line.pid))
             case ThreadExited():
                 yield from self._on_thread_exited(line, process)
 
@@ -460,6 +472,7 @@ class CallDecoder:
             self._trace.notes.append(f"process {process.pid} {warning}: calls made that way are missing")
             yield Point(self._process_event(line.at, process, "note", warning, thread=line.pid))
         if call is None:
+            yield from self._on_pipe(line, process, table)
             self._update_descriptors(line, table, None)
             return
         if not known:
@@ -493,6 +506,14 @@ class CallDecoder:
         for waiting in self._orphans.pop(child, []):
             if child in self._processes:
                 yield from self._decode_line(waiting)
+
+    def _on_pipe(self, line: CallEnded, process: TracedProcess, table: DescriptorTable) -> Iterator[Point]:
+        if line.name in CREATING:
+            self._pipes.add(line, table)
+        elif (call := self._pipes.transfer(line, process, table)) is not None:
+            call.number = next(self._numbers)
+            self._assign_role(process)
+            yield from (Point(call), Point(call, is_end=True))
 
     def _note_ignored_children(self, line: CallEnded, process: TracedProcess) -> None:
         words = arguments.split_arguments(line.text)
@@ -545,11 +566,11 @@ class CallDecoder:
             open_file = table[arguments.descriptor(words[0])[0] or -1] if words else None
             if open_file is None or open_file.interest_list is None:
                 return False
-            wanted = _open_interests(open_file.interest_list, table)
+            wanted = open_interests(open_file.interest_list, table)
             ready = [
                 (each, events)
                 for events, data in arguments.epoll_events(words[1] if len(words) > 1 else "")
-                if (each := _interest_of(wanted, data)) is not None
+                if (each := interest_of(wanted, data)) is not None
             ]
             if not call.sockets and not call.descriptors_waited:
                 found = [(each, wanted[each].socket, wanted[each].events) for each in wanted]
@@ -769,21 +790,3 @@ class CallDecoder:
         thread: int = 0,
     ) -> ProcessEvent:
         return ProcessEvent(next(self._numbers), at, process.number, kind, text, status, thread)
-
-
-def _open_interests(
-    interest_list: dict[int, EpollInterest], table: DescriptorTable
-) -> dict[int, EpollInterest]:
-    """Return the interest list without closed descriptors: the kernel removes them on close()."""
-    return {
-        number: each
-        for number, each in interest_list.items()
-        if each.socket is None or table.refers_to(number, each.socket)
-    }
-
-
-def _interest_of(interest_list: dict[int, EpollInterest], data: int) -> int | None:
-    """Return the descriptor that has this data, which most programs set to its number."""
-    if data in interest_list and interest_list[data].data == data:
-        return data
-    return next((number for number, each in interest_list.items() if each.data == data), None)

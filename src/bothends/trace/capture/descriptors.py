@@ -11,7 +11,7 @@ tables:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -39,13 +39,18 @@ class EpollInterest:
 class OpenFile:
     """What a descriptor refers to: a socket, or an epoll instance and its interest list.
 
-    `label` is strace's last label, if nothing more can be learnt from it.
+    `label` is strace's last label, if nothing more can be learnt from it. `pipe` is an end of a pipe.
     """
 
     socket: Socket | None = None
     close_on_exec: bool = False
     interest_list: dict[int, EpollInterest] | None = None  # epoll: by descriptor
     label: str = ""
+    pipe: Socket | None = None
+
+    def copy(self, *, close_on_exec: bool) -> OpenFile:
+        """Return the entry of a copied descriptor."""
+        return OpenFile(self.socket, close_on_exec, self.interest_list, pipe=self.pipe)
 
 
 # Called with a socket, a descriptor, and whether the descriptor refers to the socket from now on.
@@ -115,13 +120,13 @@ class DescriptorTable:
         if open_file is None:
             self.drop(new)
         else:
-            self.put(new, OpenFile(open_file.socket, close_on_exec, open_file.interest_list))
+            self.put(new, open_file.copy(close_on_exec=close_on_exec))
 
     def copy_for_child(self, on_change: OnChange = lambda *_: None) -> DescriptorTable:
         """Return the table of a child process after fork()."""
         child = DescriptorTable(on_change)
         for number, each in self._open_files.items():
-            child.put(number, OpenFile(each.socket, each.close_on_exec, each.interest_list))
+            child.put(number, each.copy(close_on_exec=each.close_on_exec))
         return child
 
     def close_on_exec(self) -> None:
@@ -133,6 +138,10 @@ class DescriptorTable:
         """Return whether a descriptor refers to a socket."""
         open_file = self._open_files.get(number)
         return open_file is not None and open_file.socket is socket
+
+    def pipes(self) -> Iterator[Socket]:
+        """Iterate over the ends of pipes that are open."""
+        return (each.pipe for each in self._open_files.values() if each.pipe is not None)
 
     def sockets(self) -> dict[int, Socket]:
         """Return the sockets by descriptor."""
@@ -184,3 +193,21 @@ class SocketRegistry:
             socket.complete(label.local, label.peer)
         if socket.kind == "stream" and label.local is not None and socket.family in ("inet", "inet6"):
             self._by_addresses.setdefault((label.local, label.peer), socket)
+
+
+def open_interests(
+    interest_list: dict[int, EpollInterest], table: DescriptorTable
+) -> dict[int, EpollInterest]:
+    """Return the interest list without closed descriptors: the kernel removes them on close()."""
+    return {
+        number: each
+        for number, each in interest_list.items()
+        if each.socket is None or table.refers_to(number, each.socket)
+    }
+
+
+def interest_of(interest_list: dict[int, EpollInterest], data: int) -> int | None:
+    """Return the descriptor that has this data, which most programs set to its number."""
+    if data in interest_list and interest_list[data].data == data:
+        return data
+    return next((number for number, each in interest_list.items() if each.data == data), None)

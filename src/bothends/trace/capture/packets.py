@@ -22,10 +22,11 @@ import contextlib
 import ctypes
 import functools
 import ipaddress
+import math
 import socket
 import struct
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, Literal, NamedTuple, Protocol
 
 from bothends.errors import Unavailable
@@ -182,6 +183,7 @@ class TransitEvent(NamedTuple):
     """An event of a packet on a wire: it was sent to the host `reaches`, it arrived, or `toxic` dropped it.
 
     `direction` and `number` identify the packet. A number of 0 means that the wire synthesized it.
+    `arrived_as`: the IP packet, if it arrived with other addresses (NAT).
     """
 
     event: Literal["sent", "lost", "arrived"]
@@ -189,6 +191,7 @@ class TransitEvent(NamedTuple):
     number: int
     reaches: str
     toxic: str = ""
+    arrived_as: bytes = b""
 
 
 class RawPacket(NamedTuple):
@@ -231,6 +234,15 @@ class PacketSource(Protocol):
     def has_more(self) -> bool:
         """Return whether more packets will come. Called after the clients, and the servers, have exited."""
 
+    def prepare(self, words: Iterable[str], /) -> None:
+        """Prepare for a program that is about to start, by its command line."""
+
+    def look(self, pids: Iterable[int], started: Iterable[int], /) -> float:
+        """Look in which network namespaces these processes are; `started` have started another program.
+
+        Returns: seconds until the next look.
+        """
+
     def close(self) -> None:
         """Release the source."""
 
@@ -240,13 +252,17 @@ class Capture:
 
     Args:
         interface: the name of one interface; all by default.
+        namespace: the name of this thread's network namespace, if it is not that of the process. Then there
+            is another capture already.
 
     Raises:
         Unavailable: missing privilege (CAP_NET_RAW), or no such interface.
     """
 
-    def __init__(self, interface: str = "") -> None:
+    def __init__(self, interface: str = "", *, namespace: str = "") -> None:
         self.dropped = 0
+        self._suffix = f" in {namespace}" if namespace else ""
+        self._loopback = socket.if_nametoindex("lo")
         self._read_up_to = _CAUGHT_UP  # the timestamp of the last packet read, if more wait to be read
         self._checkpoint = 0
         try:
@@ -261,7 +277,8 @@ class Capture:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECV_BUFFER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self.filter_ports(None)
-            self._wait_for_kernel_timestamps()
+            if not namespace:  # they are enabled for all at once
+                self._wait_for_kernel_timestamps()
             if interface:
                 self._socket.bind((interface, _ETH_P_ALL))
         except OSError as error:
@@ -276,8 +293,7 @@ class Capture:
         With `ports` it also drops packets from and to other ports, except SYNs: on a busy machine, nearly
         all.
         """
-        loopback = socket.if_nametoindex("lo")
-        program = b"".join(_INSTRUCTION.pack(*each) for each in _bpf_program(loopback, ports))
+        program = b"".join(_INSTRUCTION.pack(*each) for each in _bpf_program(self._loopback, ports))
         memory = ctypes.create_string_buffer(program)
         length = len(program) // _INSTRUCTION.size
         self._socket.setsockopt(
@@ -318,7 +334,8 @@ class Capture:
             for level, kind, stamp in ancillary:
                 if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(stamp) >= _TIMESPEC.size:
                     seconds, nanoseconds = _TIMESPEC.unpack_from(stamp)
-                    found.append(RawPacket(seconds * 1_000_000_000 + nanoseconds, address[0], data))
+                    interface = address[0] + self._suffix if self._suffix else address[0]
+                    found.append(RawPacket(seconds * 1_000_000_000 + nanoseconds, interface, data))
         self._read_up_to = found[-1].at if len(found) >= READ_BATCH else _CAUGHT_UP
         return found
 
@@ -338,6 +355,13 @@ class Capture:
         is_behind = self._read_up_to < self._checkpoint
         self._checkpoint = self._checkpoint if is_behind else 0
         return is_behind
+
+    def prepare(self, _words: Iterable[str], /) -> None:
+        """Do nothing."""
+
+    def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
+        """Return infinity: a capture stays in its namespace."""
+        return math.inf
 
     def close(self) -> None:
         """Close the socket."""

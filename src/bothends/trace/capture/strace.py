@@ -13,7 +13,7 @@ What strace does, measured on strace 6.1, and what follows:
    and paths are in hexadecimal, too.
 4. With `--pidns-translation`, a process id of another PID namespace has a comment with its id in strace's:
    `3 /* 5823 in strace's PID NS */`. Lines begin with the latter, so it replaces the former. wait4() and
-   siginfo have no comment.
+   siginfo have no comment: the children that a process has created are known from its clone().
 5. `name(...) = ?` is a call that never returned; `<detached ...>` ends the line of a call during which strace
    detached from the process. `<unavailable>` is an unknown duration.
 """
@@ -21,7 +21,7 @@ What strace does, measured on strace 6.1, and what follows:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -32,11 +32,11 @@ TRACED_CALLS: Final = (
     "%network,read,write,readv,writev,?sendfile,splice,close,?close_range,dup,?dup2,dup3,fcntl,ioctl,"
     "?poll,ppoll,?select,pselect6,?epoll_create,epoll_create1,?epoll_wait,epoll_pwait,?epoll_pwait2,epoll_ctl,"
     "nanosleep,clock_nanosleep,?restart_syscall,"
-    "clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
+    "?pipe,pipe2,clone,clone3,?fork,?vfork,execve,?execveat,wait4,waitid,rt_sigaction,exit_group,?io_uring_setup,?io_uring_enter"
 )
 OPTIONS: Final = (
-    "-f", "-q", "--timestamps=format:unix,precision:ns", "--syscall-times=ns", "-yy", "-xx",
-    "-s", str(DATA_LIMIT), "-a", "1", "-e", f"trace={TRACED_CALLS}",
+    "-f", "-q", "--pidns-translation", "--timestamps=format:unix,precision:ns", "--syscall-times=ns",
+    "-yy", "-xx", "-s", str(DATA_LIMIT), "-a", "1", "-e", f"trace={TRACED_CALLS}",
 )  # fmt: skip
 
 MAX_LINE: Final = 64 << 20  # bytes: a vector of a thousand strings of DATA_LIMIT bytes is shorter
@@ -118,7 +118,16 @@ class ThreadExited:
     signal: str = ""
 
 
-Line: TypeAlias = CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
+@dataclass(slots=True)
+class CallsLost:
+    """Calls of any program are missing before this: the source was read too slowly. strace loses none."""
+
+    pid: int
+    at: int
+    count: int
+
+
+Line: TypeAlias = CallsLost | CallStarted | CallEnded | DataMoved | SignalDelivered | ThreadExited
 
 _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 # A line of `DataMoved`. A label has no quotes and no blanks; nor has the data, which is in hexadecimal.
@@ -144,15 +153,17 @@ _NEVER_RETURNED: Final = re.compile(
 _EXITED: Final = re.compile(
     r"\+\+\+ (?:exited with (\d+)|killed by (\w+)(?: \(core dumped\))?|superseded .*) \+\+\+$"
 )
+_LOST: Final = re.compile(r"\+\+\+ (\d+) calls lost \+\+\+$")
 _TRANSLATED: Final = re.compile(r"(\d+) /\* (\d+) in strace's PID NS \*/")
 _SIGNAL: Final = re.compile(r"--- (SIG\w+) (\{.*\}) ---$|--- stopped by (SIG\w+) ---$", re.DOTALL)
 
-_NAMES: Final = {name.encode(): name for name in ("sendto", "recvfrom", "read", "write")}
+_CALL_NAMES: Final = ("sendto", "recvfrom", "read", "write")  # in the order of native/trace/lines.c
+_NAMES: Final = {name.encode(): name for name in _CALL_NAMES}
 
 # Calls on files, which are most calls of a starting program: recognized by the label, before anything else is
-# parsed. A path is in hexadecimal (fact 3), a socket's label is not.
+# parsed. A path is in hexadecimal (fact 3), a socket's label is not. `socket:` and `pipe:` are no paths.
 _FILE_CALL: Final = re.compile(
-    r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a)"
+    r"(?:read|write|readv|writev|close|ioctl|fcntl)\((?:[3-9]|\d\d+)<\\x(?!73\\x6f\\x63\\x6b\\x65\\x74\\x3a|70\\x69\\x70\\x65\\x3a)"
 )
 
 
@@ -169,7 +180,9 @@ class StraceParser:
 
     def __init__(self, *, from_exec: bool = False) -> None:
         self.inner_ids: dict[int, int] = {}
-        self._outer_ids: dict[int, int] = {}
+        # By the process that created it, 0 for any, and the id in its own namespace.
+        self._outer_ids: dict[tuple[int, int], int] = {}
+        self._translated: set[int] = set()  # processes that have created others in their namespace
         self._waits_for_exec = from_exec
         self._buffer = b""
         self._unfinished: dict[int, CallStarted] = {}
@@ -179,17 +192,24 @@ class StraceParser:
 
     def feed(self, data: bytes) -> Iterator[Line]:
         """Return the lines that these bytes complete."""
-        lines = (self._buffer + data).split(b"\n") if self._buffer else data.split(b"\n")
-        self._buffer = lines.pop()
+        data = self._buffer + data if self._buffer else data
+        end = data.rfind(b"\n") + 1
+        self._buffer = data[end:]
+        data = data[: max(end - 1, 0)]
         if len(self._buffer) > MAX_LINE:
             self._record_unparsed(self._buffer)
             self._buffer = b""
-        return self._parse_lines(lines)
+        return self._parse_lines(_split_lines(data)) if end else iter(())
 
     def feed_eof(self) -> Iterator[Line]:
         """Return the incomplete last line, if any: the stream has ended."""
         rest, self._buffer = self._buffer, b""
-        return self._parse_lines([rest] if rest else [])
+        return self._parse_lines(_split_lines(rest) if rest else [])
+
+    def take_rest(self) -> bytes:
+        """Return the start of a line that is not complete, and forget it."""
+        rest, self._buffer = self._buffer, b""
+        return rest
 
     def unfinished_call(self) -> CallStarted | None:
         """Return the unfinished call at the end of the stream, or None. Each call is returned once."""
@@ -207,21 +227,13 @@ class StraceParser:
         self._last_unfinished = (started.pid, started.at)
         return started
 
-    def _parse_lines(self, lines: Iterable[bytes]) -> Iterator[Line]:
-        match = _DATA_MOVED.fullmatch
+    def _parse_lines(self, lines: Iterable[bytes | DataMoved]) -> Iterator[Line]:
         for each in lines:
-            found = match(each)
-            if found is not None:
-                if self._waits_for_exec:
-                    continue
-                pid, seconds, fraction, name, number, label, data, rest, result, whole, part = found.groups()
-                at = int(seconds + fraction)
-                yield DataMoved(
-                    int(pid), at, _NAMES[name], int(number), label.decode(),
-                    bytes.fromhex(data.replace(b"\\x", b"").decode()), rest.decode(), int(result),
-                    at + int(whole + part),
-                )  # fmt: skip
+            if type(each) is DataMoved:
+                if not self._waits_for_exec:
+                    yield each
                 continue
+            assert isinstance(each, bytes)
             line = self._parse_line(each.decode("ascii", "replace"))
             if self._waits_for_exec and isinstance(line, CallEnded):
                 self._waits_for_exec = line.name not in ("execve", "execveat") or line.result != 0
@@ -236,7 +248,7 @@ class StraceParser:
             return None
         pid, at, rest = int(head[1]), _timestamp(head), head[4]
         if "PID NS" in rest:
-            rest = _TRANSLATED.sub(self._translate, rest)
+            rest = _TRANSLATED.sub(lambda found: self._translate(pid, found), rest)
         if _FILE_CALL.match(rest) and not rest.endswith("<unfinished ...>"):
             return None
         if rest.startswith("<..."):
@@ -250,11 +262,20 @@ class StraceParser:
             return self._parse_ended(pid, at, name, inner, None)
         return self._parse_exit_or_signal(pid, at, rest)
 
-    def _translate(self, found: re.Match[str]) -> str:
+    def _translate(self, pid: int, found: re.Match[str]) -> str:
         if len(self.inner_ids) < _MAX_TRANSLATED:
-            self.inner_ids[int(found[2])] = int(found[1])
-            self._outer_ids[int(found[1])] = int(found[2])
+            inner, outer = int(found[1]), int(found[2])
+            self.inner_ids[outer] = inner
+            self._outer_ids[pid, inner] = self._outer_ids[0, inner] = outer
+            self._translated.add(pid)
         return found[2]
+
+    def _outer_id(self, pid: int, inner: int) -> int:
+        """Return the id of a child process that a process has waited for, in strace's namespace."""
+        found = self._outer_ids.get((pid, inner))
+        if found is None and (pid in self._translated or pid in self.inner_ids):
+            found = self._outer_ids.get((0, inner))  # another thread has created it
+        return inner if found is None else found
 
     def _parse_resumed(self, pid: int, at: int, rest: str) -> Line | None:
         found, started = _RESUMED.match(rest), self._unfinished.pop(pid, None)
@@ -277,8 +298,8 @@ class StraceParser:
             seconds, _, fraction = duration.partition(".")
             until = at + int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
         value = None if result == "?" else int(result, _base_of(result))
-        if name == "wait4" and value in self._outer_ids:
-            value = self._outer_ids[value]
+        if name == "wait4" and value is not None and value > 0 and self._outer_ids:
+            value = self._outer_id(pid, value)
         return CallEnded(
             pid, at, name, found["text"], until, value,
             (found["label"] or "")[1:-1], found["error"] or "", found["result_text"] or "",
@@ -290,6 +311,8 @@ class StraceParser:
             return ThreadExited(pid, at, int(found[1]) if found[1] else None, found[2] or "")
         if found := _SIGNAL.match(rest):
             return SignalDelivered(pid, at, found[1] or found[3], found[2] or "")
+        if found := _LOST.match(rest):
+            return CallsLost(pid, at, int(found[1]))
         self._record_unparsed(rest.encode())
         return None
 
@@ -308,3 +331,32 @@ def _base_of(result: str) -> int:
     if result.startswith("0x"):
         return 16
     return 8 if result.startswith("0") else 10
+
+
+def split_lines_in_python(data: bytes) -> Iterator[bytes | DataMoved]:
+    """Return each line, parsed if it is a usual send or receive. native/trace/lines.c does the same."""
+    match = _DATA_MOVED.fullmatch
+    for each in data.split(b"\n"):
+        found = match(each)
+        if found is None:
+            yield each
+            continue
+        pid, seconds, fraction, name, number, label, moved, rest, result, whole, part = found.groups()
+        at = int(seconds + fraction)
+        yield DataMoved(
+            int(pid), at, _NAMES[name], int(number), label.decode(),
+            bytes.fromhex(moved.replace(b"\\x", b"").decode()), rest.decode(), int(result),
+            at + int(whole + part),
+        )  # fmt: skip
+
+
+def _split_lines_in_c(data: bytes) -> list[bytes | DataMoved]:
+    return _pipeline.parse_lines(data, DataMoved, _CALL_NAMES)
+
+
+try:
+    from bothends.trace import _pipeline
+except ImportError:
+    _split_lines: Callable[[bytes], Iterable[bytes | DataMoved]] = split_lines_in_python
+else:
+    _split_lines = _split_lines_in_c

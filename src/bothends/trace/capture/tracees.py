@@ -31,6 +31,7 @@ from bothends.errors import SystemCallFailed, Unavailable, UsageError
 from bothends.osutil.reaper import Reaper
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.calls import CallDecoder
+from bothends.trace.capture.running_processes import OpenFiles
 from bothends.trace.capture.strace import OPTIONS, StraceParser
 from bothends.trace.model import Point, Socket
 
@@ -143,6 +144,30 @@ class ProgramLauncher(Protocol):
         """Send a signal to the processes that are still running."""
 
 
+class LineRecorder(Protocol):
+    """Records what is read about a program, and selects what is decoded: `ProgramRecorder`."""
+
+    def select(self, rest: bytes) -> None:
+        """From now on, select lines about processes only. `rest` is the start of the next line."""
+
+    def select_all(self) -> None:
+        """From now on, select all lines again."""
+
+    def add_lines(self, data: bytes) -> bytes:
+        """Add bytes that have been read. Returns those to be decoded."""
+
+    def add_unfinished(self) -> None:
+        """Note that the start of a call, at the end of what has been read, is decoded already."""
+
+    def add_end(self) -> None:
+        """Note that all has been read."""
+
+    def add_process(
+        self, pid: int, threads: Sequence[int], at: int, role: str, files: OpenFiles | None
+    ) -> None:
+        """Add a process that ran before the trace, and its open files if they are known."""
+
+
 def traced_command(strace: Sequence[str], argv: Sequence[str]) -> list[str]:
     """Return the command line of an strace that starts a program, if there is one.
 
@@ -233,6 +258,8 @@ class TracedProgram:
         self.pid = pid
         self.decoder = decoder
         self.parser = StraceParser(from_exec=launcher.attaches)
+        self.from_exec = launcher.attaches
+        self.recorder: LineRecorder | None = None
         self.is_ready = False
         self.listener: Socket | None = None
         self.has_ended = False
@@ -325,7 +352,10 @@ class TracedProgram:
             # strace opens the pipe before it starts the program. After that, the pipe's name can be removed.
             self._wait_for_strace()
         if self.pid is not None:
-            yield from self.decoder.add_attached(self.pid, threads, time.time_ns())
+            at = time.time_ns()
+            if self.recorder is not None:
+                self.recorder.add_process(self.pid, threads, at, "", None)
+            yield from self.decoder.add_attached(self.pid, threads, at)
 
     def _wait_for_strace(self) -> None:
         import select
@@ -345,15 +375,38 @@ class TracedProgram:
                 break
             if not data:
                 self._on_eof()
-                yield from self.decoder.decode(self.parser.feed_eof())
-                yield from self.decoder.finish()
+                yield from self._decode_end()
                 return
             self._has_output = True
             max_bytes -= len(data)
-            yield from self.decoder.decode(self.parser.feed(data))
+            yield from self._decode(data)
         started = self.parser.unfinished_call()
         if started is not None:
+            if self.recorder is not None:
+                self.recorder.add_unfinished()
             yield from self.decoder.decode([started])
+
+    def select_lines(self) -> None:
+        """From now on, decode lines about processes only: the others are recorded."""
+        if self.recorder is not None:
+            self.recorder.select(self.parser.take_rest())
+
+    def select_all_lines(self, decoder: CallDecoder, parser: StraceParser) -> None:
+        """From now on, decode all lines again, with a decoder and a parser that have seen all so far."""
+        self.decoder, self.parser = decoder, parser
+        if self.recorder is not None:
+            self.recorder.select_all()
+
+    def _decode(self, data: bytes) -> Iterator[Point]:
+        if self.recorder is not None:
+            data = self.recorder.add_lines(data)
+        return self.decoder.decode(self.parser.feed(data))
+
+    def _decode_end(self) -> Iterator[Point]:
+        if self.recorder is not None:
+            self.recorder.add_end()
+        yield from self.decoder.decode(self.parser.feed_eof())
+        yield from self.decoder.finish()
 
     def _on_eof(self) -> None:
         self.has_ended = True

@@ -19,7 +19,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.correlation.datagrams import CLOCK_SKEW, END_TIME_SLACK, DatagramCorrelator
@@ -50,7 +51,10 @@ from bothends.trace.model import (
 
 MAX_STREAMS: Final = 20_000  # two for each connection
 MAX_UNMATCHED: Final = 2_000  # connects, or SYNs, to one address that wait for their counterpart
+MAX_IN_TRANSIT: Final = 100_000  # packets whose arrival is another point than their sending
 MAX_END_CALLS: Final = 16  # of each socket that get a link: a program may read EOF for ever
+
+Ends: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 _RESET_ERRORS: Final = frozenset({"ECONNRESET", "EPIPE", "ECONNREFUSED", "ECONNABORTED"})
 
@@ -71,7 +75,6 @@ class Correlator:
         self._unmatched_connects: dict[SocketAddress, deque[Call]] = {}
         self._unmatched_syns: dict[SocketAddress, dict[Packet, None]] = {}
         self._datagrams = DatagramCorrelator(trace, self.link)
-        self.has_transit_times = False  # whether packets are sent and arrive at different times
         self._by_inode: dict[int, Socket] = {}
         self._paired: set[int] = set()
         self._used: dict[int, tuple[object, ...]] = {}  # what `_update_socket` has used, by socket
@@ -82,6 +85,10 @@ class Correlator:
         self._bound_by_port: dict[int, dict[int, None]] = {}  # listeners and datagram sockets, by port
         self._watched_addresses: dict[SocketAddress, None] = {}
         self._remote_ports: set[int] = set()  # the ports of connect() and sendto()
+        # NAT: the ends of a connection as they are seen later on the way, and the ends where it begins.
+        self._translated: dict[Ends, Ends] = {}
+        self._translations: dict[Ends, Ends] = {}  # the other way round
+        self._in_transit: dict[int, None] = {}  # packets that arrive later than they are sent
 
     @property
     def has_packets(self) -> bool:
@@ -113,7 +120,8 @@ class Correlator:
 
     def is_relevant(self, packet: Packet) -> bool:
         """Return whether a packet belongs to a known socket: the packets of all processes are captured."""
-        if (packet.source, packet.destination) in self._streams:
+        ends = packet.source, packet.destination
+        if ends in self._streams or ends in self._translations or ends in self._translated:
             return True
         return any(
             address in self._watched_addresses
@@ -131,6 +139,10 @@ class Correlator:
             stream = self._stream((packet.source, packet.destination))
             back = self._stream((packet.destination, packet.source))
             sender, receiver = stream.sender or back.receiver, stream.receiver or back.sender
+            translated = self._translations.get((packet.source, packet.destination))
+            if translated is not None:
+                sender = sender or self._bound_socket(packet, translated[0])
+                receiver = receiver or self._bound_socket(packet, translated[1])
         else:
             sender = receiver = None
         return sender or self._bound_socket(packet, packet.source), receiver or self._bound_socket(
@@ -154,6 +166,25 @@ class Correlator:
             if socket.local.is_wildcard:
                 found = socket
         return found
+
+    def add_translation(self, begins: Ends, arrives: Ends) -> None:
+        """Note that NAT translates the ends of a connection: they are those of one connection."""
+        if begins in self._translated or self._translations.get(begins) == arrives:
+            return  # known: a packet of the connection, or one in the other direction
+        for known in (self._translated, self._translations):
+            trim_oldest(known, MAX_STREAMS)
+        for original, seen in ((begins, arrives), (begins[::-1], arrives[::-1])):
+            self._translated[seen], self._translations[original] = original, seen
+            self._streams.pop(seen, None)
+        self._trace.translations[arrives] = begins
+        trim_oldest(self._trace.translations, MAX_STREAMS)
+        self._remote_ports |= {each.port or 0 for each in begins}
+        for number, ends in list(self._address_pairs.items()):
+            original = self._translated.get(ends, ends)
+            socket = self._trace.sockets.get(number)
+            if original != ends and socket is not None:
+                self._address_pairs[number] = original
+                self._attach_stream(socket, original)
 
     def prune(self) -> None:
         """Drop the sockets that the trace has pruned. Those of connections are dropped with their streams."""
@@ -182,6 +213,8 @@ class Correlator:
             case Packet() as packet:
                 self._timeline.add(point)
                 if packet.reaches and not point.is_end:
+                    trim_oldest(self._in_transit, MAX_IN_TRANSIT)
+                    self._in_transit[packet.number] = None
                     self._timeline.add_constraint(key(packet.number), key(packet.number, True))
                 if not point.is_end:
                     self._on_packet_sent(packet)
@@ -193,6 +226,23 @@ class Correlator:
                 self._timeline.add(point)
                 if process_event.kind == "began" and (fork := self._creators.pop(process_event.thread, None)):
                     self.link(fork, process_event.number, "starts", key_of(point))
+
+    def add_library_call(self, call: Call, links: Iterable[CausalLink]) -> None:
+        """Add a call of a library, such as SSL_write(), when the system calls that it made are known.
+
+        Its bytes are those before encryption, so only its `links` connect it.
+        """
+        self._timeline.add_unordered(Point(call))
+        self._timeline.add_unordered(Point(call, is_end=True))
+        self._timeline.add_constraint(key(call.number), key(call.number, True))
+        for link in links:
+            self.link_library_call(link)
+
+    def link_library_call(self, link: CausalLink) -> None:
+        """Link a call of a library to a system call, or a system call to it."""
+        is_end = link.kind == "feeds"  # what a call has received is there when it has ended
+        self._trace.link(link)
+        self._timeline.add_constraint(key(link.cause, is_end), key(link.effect, is_end))
 
     # Calls
 
@@ -230,7 +280,7 @@ class Correlator:
         if self._used.get(socket.number) == known:
             return
         self._used[socket.number] = known
-        if socket.inode and socket.family == "unix":
+        if socket.inode and socket.family in ("unix", "pipe"):
             self._join_unix_pair(socket)
         if socket.family not in ("inet", "inet6"):
             return
@@ -244,6 +294,7 @@ class Correlator:
             self._remote_ports.add(socket.peer.port or 0)
             if socket.kind == "stream" and socket.local.port and not socket.local.is_wildcard:
                 ends = socket.local, socket.peer
+                ends = self._translated.get(ends, ends)
                 before = self._address_pairs.get(socket.number)
                 if before != ends:
                     if before is not None:
@@ -287,7 +338,9 @@ class Correlator:
         out.sender = None if out.sender is socket else out.sender
         back.receiver = None if back.receiver is socket else back.receiver
 
-    def _stream(self, ends: tuple[SocketAddress, SocketAddress]) -> Stream:
+    def _stream(self, ends: Ends) -> Stream:
+        if self._translated:
+            ends = self._translated.get(ends, ends)
         if ends not in self._streams:
             if len(self._streams) >= MAX_STREAMS:
                 self._discard_oldest_streams()
@@ -349,7 +402,7 @@ class Correlator:
 
     def _peer_socket(self, socket: Socket) -> Socket | None:
         """Return the socket at the other end, if it belongs to a traced process."""
-        if socket.family == "unix":
+        if socket.family in ("unix", "pipe"):
             return self._by_inode.get(socket.peer_inode) if socket.peer_inode else None
         ends = self._address_pairs.get(socket.number)
         return self._stream(ends).receiver if ends else None
@@ -479,6 +532,9 @@ class Correlator:
                 self._update_socket(socket)
 
     def _on_accept(self, call: Call, accepted: Socket) -> None:
+        if accepted.family != "unix":
+            trim_oldest(self._creators, 2 * MAX_STREAMS)
+            self._creators[-accepted.number] = call
         ends = self._address_pairs.get(accepted.number)
         if ends is not None:
             back = self._stream(ends[::-1])
@@ -487,7 +543,6 @@ class Correlator:
                 self.link(back.arrived.syn, call.number, "opens", key(call.number, True))
             if back.arrived.first_ack is not None:
                 self._timeline.add_constraint(_arrival_key(back.arrived.first_ack), key(call.number, True))
-            self._creators[-accepted.number] = call
 
     def _on_close(self, call: Call, socket: Socket) -> None:
         if call.failed or (call.name == "shutdown" and call.arguments[1:2] == ("SHUT_RD",)):
@@ -670,7 +725,7 @@ class Correlator:
 
     def _link_numbers(self, cause: int, effect: int, kind: Relation, effect_key: int) -> None:
         self._trace.link(CausalLink(cause, effect, kind))
-        self._timeline.add_constraint(key(cause, kind == "feeds" and self.has_transit_times), effect_key)
+        self._timeline.add_constraint(key(cause, kind == "feeds" and cause in self._in_transit), effect_key)
 
 
 def _arrival_key(packet: Packet) -> int:

@@ -97,6 +97,8 @@ def _renumber_trace(trace: Trace, offset: int, into: Trace) -> Iterator[CausalLi
     if trace.frozen_at is not None:
         into.frozen_at = max(into.frozen_at or 0, trace.frozen_at)
     into.ended_by = into.ended_by or trace.ended_by
+    into.tls_secrets += trace.tls_secrets
+    into.translations |= trace.translations
     for name, count in trace.counters.items():
         into.counters[name] = into.counters.get(name, 0) + count
     into.notes += trace.notes

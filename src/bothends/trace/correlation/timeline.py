@@ -10,13 +10,16 @@ decide only between points that nothing else orders:
 
 The order is topological (Kahn's algorithm), with the earliest of the unconstrained points first. It is
 emitted incrementally, up to a time for which no source will add points any more.
+
+`Timeline` is in C (native/trace/timeline.c) where the extension is built, and otherwise `PythonTimeline`,
+which does the same.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
 
 from bothends.trace.model import Call, KernelEvent, Packet, Point, TraceEvent
 
@@ -34,7 +37,7 @@ def key_of(point: Point) -> int:
     return key(point.event.number, point.is_end)
 
 
-class Timeline:
+class PythonTimeline:
     """Collects points and constraints, and emits the points in order.
 
     `violations` counts ignored constraints: the effect had been emitted before the cause was known, or
@@ -60,12 +63,19 @@ class Timeline:
 
     def add(self, point: Point) -> None:
         """Add a point. Add the points of one thread, and of one interface, in order."""
+        self._add(point, in_order=True)
+
+    def add_unordered(self, point: Point) -> None:
+        """Add a point that need not follow the points of its thread that were added before."""
+        self._add(point, in_order=False)
+
+    def _add(self, point: Point, *, in_order: bool) -> None:
         event, is_end = point
         number = 2 * event.number + is_end
         self._pending[number] = point
         source: object
         if type(event) is Call:
-            source = event.thread
+            source = event.thread if in_order else None
             at = event.until if is_end and event.until is not None else event.at
         else:
             source, at = _source_of(point), point.at
@@ -104,7 +114,7 @@ class Timeline:
         else:
             effects.append(effect)
 
-    def pop_ready(self, until: int = FOREVER) -> Iterator[Point]:
+    def pop_ready(self, until: int = FOREVER) -> Iterable[Point]:
         """Emit the next points, while the earliest unconstrained one is not later than `until`.
 
         With `FOREVER` all points are emitted; a cycle of constraints is broken at its earliest point.
@@ -160,3 +170,20 @@ def _source_of(point: Point) -> object:
             return None  # of whatever thread or interrupt
         case process_event:
             return process_event.thread
+
+
+if TYPE_CHECKING:
+    Timeline = PythonTimeline
+else:
+    try:
+        from bothends.trace._pipeline import Timeline as _CompiledTimeline
+    except ImportError:
+        Timeline = PythonTimeline
+    else:
+
+        class Timeline(_CompiledTimeline):
+            """As `PythonTimeline`."""
+
+            def __new__(cls) -> Timeline:
+                """Return an empty timeline."""
+                return super().__new__(cls, Call, _source_of, MAX_EMITTED)

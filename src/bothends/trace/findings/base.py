@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.tls_source import TLS_CALLS
 from bothends.trace.correlation.kernel_reasons import KernelReasons
 from bothends.trace.correlation.retransmissions import Retransmission, find_retransmissions
 from bothends.trace.model import (
@@ -80,6 +81,7 @@ class TraceIndex:
         self.bytes_sent_by: dict[int, int] = defaultdict(int)
         self.shared: dict[tuple[str, int], Any] = {}  # what several rules derive from one socket, by a name
         self.end = 0
+        self._pipes = {each.number for each in trace.sockets.values() if each.family == "pipe"}
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
         for event in trace.events():
@@ -101,6 +103,8 @@ class TraceIndex:
             self.end = trace.frozen_at
 
     def _index_call(self, call: Call) -> None:
+        if call.name in TLS_CALLS or call.socket in self._pipes:
+            return  # rules are about system calls on sockets
         self.end = max(self.end, call.until or 0)
         self.calls.append(call)
         self.calls_by_process[call.process].append(call)
@@ -120,15 +124,16 @@ class TraceIndex:
     def _peers(self) -> dict[int, int]:
         by_addresses, by_inode, found = {}, {}, {}
         for each in self.trace.sockets.values():
-            if each.local is not None and each.peer is not None and each.family != "unix":
-                by_addresses[each.kind, each.local, each.peer] = each.number
+            ends = self.trace.ends_of(each)
+            if ends is not None and each.family != "unix":
+                by_addresses[each.kind, *ends] = each.number
             if each.inode and each.family == "unix":
                 by_inode[each.inode] = each.number
         for each in self.trace.sockets.values():
             if each.family == "unix":
                 other = by_inode.get(each.peer_inode)
-            elif each.local is not None and each.peer is not None:
-                other = by_addresses.get((each.kind, each.peer, each.local))
+            elif (ends := self.trace.ends_of(each)) is not None:
+                other = by_addresses.get((each.kind, *ends[::-1]))
             else:
                 other = None
             if other is not None and other != each.number:

@@ -111,7 +111,8 @@ def _explain(trace_index: TraceIndex, attempt: Attempt, listening: list[Binding]
         if each.is_open_at(at) and each.is_open_at(until + _RACE_NS):
             if target.port is None:
                 return _other_folder(trace_index, attempt, each)
-            return _other_namespace(trace_index, attempt, each)
+            if not _has_served(trace_index, each):
+                return _other_namespace(trace_index, attempt, each)
     for each in reversed(reached):
         if each.until is not None and each.until <= until + _RACE_NS:
             return _listener_gone(trace_index, attempt, each)
@@ -129,6 +130,17 @@ def _explain(trace_index: TraceIndex, attempt: Attempt, listening: list[Binding]
             if each.address.port == target.port and each.is_open_at(at):
                 return _tcp_to_udp(trace_index, attempt, each)
     return _no_listener(trace_index, attempt, listening)
+
+
+def _has_served(trace_index: TraceIndex, binding: Binding) -> bool:
+    """Return whether a listener accepted a traced client: then both are in one network namespace.
+
+    A refusal while it listens means that its process was about to exit.
+    """
+    return any(
+        socket.accepted_from == binding.socket.number and trace_index.peer_of(socket.number) is not None
+        for socket in trace_index.trace.sockets.values()
+    )
 
 
 def _finding(

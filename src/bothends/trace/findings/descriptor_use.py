@@ -290,7 +290,10 @@ def closed_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
                     f"{call.thread} went on with {use.name}() on that one."
                 )
             else:
-                what += "close() does not end that call: it waits still."
+                what += (
+                    "close() does not end that call: it waits still, and meanwhile the kernel keeps "
+                    "the connection open and sends no FIN to the peer."
+                )
             yield Finding(
                 "closed-in-use",
                 "A thread closes a descriptor that another thread uses",

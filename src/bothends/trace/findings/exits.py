@@ -139,6 +139,7 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
 
 def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that closed a connection after a request, and a client that failed because of it."""
+    yield from _closed_before_request(trace_index)
     for socket in trace_index.sockets("stream"):
         peer = trace_index.peer_of(socket.number)
         spoken = turns(trace_index, socket)
@@ -192,6 +193,68 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
         return
 
 
+def _closed_before_request(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a server that closed a connection without reading from it, and a client that failed with it."""
+    for socket in trace_index.sockets("stream"):
+        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        if peer is None or socket.accepted_from is None or socket.is_wrapped:
+            continue
+        calls = trace_index.calls_by_socket[socket.number]
+        if any(call.name in SENDING | RECEIVING | WAITING for call in calls):
+            continue
+        close = next((call for call in calls if call.name in ("close", "shutdown") and not call.failed), None)
+        request = next(iter(trace_index.sends(peer)), None)
+        outcome = next(
+            (
+                call
+                for call in trace_index.calls_by_socket[peer.number]
+                if call.name in RECEIVING and call.until is not None and not call.size and call.requested
+            ),
+            None,
+        )
+        if (
+            close is None
+            or request is None
+            or outcome is None
+            or any(
+                call.socket == socket.number or socket.number in call.sockets
+                for call in trace_index.calls_by_process[close.process]
+                if call.name in WAITING
+            )
+        ):
+            continue
+        ended, status = trace_index.ended_at(outcome.process), trace_index.process(outcome.process).status
+        if not status or status < 0 or ended is None or ended - (outcome.until or 0) > PROMPT_EXIT_NS:
+            continue
+        server_ended = trace_index.ended_at(close.process)
+        if server_ended is not None and server_ended - close.at < PROMPT_EXIT_NS:
+            continue  # it failed, and that is the cause
+        server, client = name_of(trace_index, close.process), name_of(trace_index, outcome.process)
+        since = close.at - (calls[0].until or calls[0].at)
+        when = (
+            f"{formatting.duration(request.at - close.at)} later"
+            if request.at > close.at
+            else f"{formatting.duration(close.at - request.at)} before"
+        )
+        yield Finding(
+            "closed-without-answer",
+            "The server closed the connection before it had read a request",
+            f"{capitalized(server)} closed the connection {formatting.duration(max(0, since))} after it had "
+            f"accepted it, and called no read on it. {capitalized(client)} sent "
+            f"{formatting.quoted(request.data, request.size, 24)} {when}: its {call_name(outcome)} "
+            f"{'failed with ' + outcome.error if outcome.failed else 'returned EOF'}, and it exited with "
+            f"status {status}.",
+            "Wait for the request: a blocking read does, or poll() with a time limit. That nothing has "
+            "arrived yet (available() == 0, FIONREAD) does not mean that nothing will come.",
+            (close.number, request.number, outcome.number),
+            process=close.process,
+            sockets=(socket.number, peer.number),
+            in_c="n = recv(c, buf, sizeof buf, 0);   /* waits; without asking FIONREAD first */",
+            in_python="line = connection.makefile().readline()   # Java: in.readLine(), not in.available()",
+        )
+        return
+
+
 def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a client whose time limit ended before the server sent its answer."""
     for socket in trace_index.sockets("stream"):
@@ -217,6 +280,8 @@ def timeout_too_short(trace_index: TraceIndex) -> Iterator[Finding]:
         is_seen = last.name in SENDING
         if not is_seen and not trace_index.process(limited.process).status:
             continue  # it may give up on purpose
+        if _is_answered_later(trace_index, socket, limited.process, gave_up):
+            continue
         yield Finding(
             "timeout-too-short",
             "The client's time limit is shorter than the server takes",
@@ -268,6 +333,19 @@ def _late_answer(
         f"{capitalized(name_of(trace_index, reads[-1].process))} had read the request {took} before and had "
         f"sent no answer{doing}."
     ), reads[-1]
+
+
+def _is_answered_later(trace_index: TraceIndex, socket: Socket, process: int, since: int) -> bool:
+    """Return whether a program connected to the same place again, got an answer, and exited without error."""
+    if trace_index.process(process).status != 0:
+        return False
+    return any(
+        other.peer == socket.peer and other.number != socket.number and other.accepted_from is None
+        for call in trace_index.calls_by_process[process]
+        if call.at > since and call.name in RECEIVING and call.size and call.socket is not None
+        for other in [trace_index.trace.sockets[call.socket]]
+        if other.peer is not None
+    )
 
 
 def _has_timer(state: ThreadState) -> bool:

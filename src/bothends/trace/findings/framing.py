@@ -219,6 +219,7 @@ def next_read(trace_index: TraceIndex, call: Call) -> Call | None:
 def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a reader that takes the first bytes of a text for a binary length, or the other way round."""
     yield from _length_as_digits(trace_index)
+    yield from _text_through_buffer(trace_index)
     for writer in trace_index.sockets("stream"):
         reader = peer_socket(trace_index, writer)
         if reader is None:
@@ -265,20 +266,70 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
                 evidence = (sent.calls[0].number, header.number)
             else:
                 continue
-            yield Finding(
-                "text-as-length",
-                "One end sends text where the other end reads a binary length",
-                what,
-                "Agree on one format: a binary length in network byte order, or a line of digits.",
-                evidence,
-                certainty=certainty,
-                basis=basis,
-                process=header.process,
-                sockets=(writer.number, reader.number),
-                in_c="n = htonl(length); send_all(s, &n, 4); send_all(s, text, length);",
-                in_python='s.sendall(struct.pack("!I", len(data)) + data)',
+            yield _text_finding(
+                what, evidence, header.process, (writer.number, reader.number), certainty, basis
             )
             break
+
+
+def _text_through_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a reader whose buffer took the text as a whole, and that then asks for the rest of a length."""
+    for writer in trace_index.sockets("stream"):
+        reader = peer_socket(trace_index, writer)
+        sent = stream_of(trace_index, writer, "sent") if reader is not None else None
+        if reader is None or sent is None or not _is_text(sent.data):
+            continue
+        consumed = 0
+        for call in trace_index.calls_by_socket[reader.number]:
+            if call.name not in RECEIVING or call.failed or "MSG_PEEK" in call.flags:
+                continue
+            width = next(
+                (
+                    each
+                    for each in (2, 4, 8)
+                    if consumed > each
+                    and (call.requested or 0) + consumed - each
+                    in (int.from_bytes(sent.data[:each], "big"), int.from_bytes(sent.data[:each], "little"))
+                ),
+                0,
+            )
+            if width:
+                length = (call.requested or 0) + consumed - width
+                name, shown = name_of(trace_index, call.process), formatting.quoted(sent.data, width, width)
+                yield _text_finding(
+                    f"{capitalized(name)} took {shown}, the first {width} bytes of the text "
+                    f"{formatting.quoted(sent.data, sent.total, 24)}, for a binary length of {length:,}. It "
+                    f"had read {consumed:,} bytes into its buffer, and asked for the other "
+                    f"{call.requested:,}.",
+                    (sent.calls[0].number, call.number),
+                    call.process,
+                    (writer.number, reader.number),
+                )
+                break
+            consumed += call.size
+
+
+def _text_finding(
+    text: str,
+    evidence: tuple[int, ...],
+    process: int,
+    sockets: tuple[int, ...],
+    certainty: Literal["seen", "inferred"] = "seen",
+    basis: str = "",
+) -> Finding:
+    return Finding(
+        "text-as-length",
+        "One end sends text where the other end reads a binary length",
+        text,
+        "Agree on one format: a binary length in network byte order, or a line of digits.",
+        evidence,
+        certainty=certainty,
+        basis=basis,
+        process=process,
+        sockets=sockets,
+        in_c="n = htonl(length); send_all(s, &n, 4); send_all(s, text, length);",
+        in_python='s.sendall(struct.pack("!I", len(data)) + data)',
+    )
 
 
 def _length_as_digits(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -33,7 +33,9 @@ from bothends.trace.findings.http_messages import (
 )
 from bothends.trace.findings.java_objects import awaits_stream_header, stream_header_awaited
 from bothends.trace.findings.reading import (
+    buffered_read,
     fixed_read,
+    has_read_last,
     is_alone,
     others_may_act,
     reads_lines,
@@ -50,9 +52,9 @@ from bothends.trace.findings.standstill import (
     evidence,
     standstills,
 )
-from bothends.trace.findings.tls_records import HEADER_SIZE
 from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call, Socket
+from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
 
 # The arguments of execve(), as strace shows them, of programs that are not compiled.
@@ -189,21 +191,37 @@ def _waits_for_all(trace_index: TraceIndex, each: Standstill) -> Finding | None:
 
 
 def _too_long(
-    each: Standstill, reader: ThreadState, sender: ThreadState, sends: list[Call], text: str
+    each: Standstill, reader: ThreadState, sender: ThreadState, sends: list[Call], text: str, basis: str = ""
 ) -> Finding:
     assert each.peer is not None
     return Finding(
         "read-too-long",
         "A read waits for more bytes than the peer sends",
         text,
-        "Read the length that the peer announces, or up to a delimiter; without MSG_WAITALL recv() returns "
-        "what is there. Or send all the bytes that the reader expects.",
+        "Read the length that the peer announces, or up to a delimiter; "
+        + ("read1() of a stream and recv() return " if basis else "without MSG_WAITALL recv() returns ")
+        + "what is there. Or send all the bytes that the reader expects.",
         evidence(*sends, reader, sender),
+        "inferred" if basis else "seen",
+        basis,
         process=reader.process,
         sockets=(each.socket.number, each.peer.number),
         in_c="n = recv(fd, buf, sizeof buf, 0);  /* returns what has arrived */",
-        in_python="data = s.recv(4096)  # or first read the length: struct.unpack('!I', header)",
+        in_python="line = stream.readline()  # or stream.read1(1024)"
+        if basis
+        else "data = s.recv(4096)  # or first read the length: struct.unpack('!I', header)",
     )
+
+
+def _hint_of_length(data: bytes, size: int, wanted: int) -> str:
+    """Say that a binary length in front of the message announces what the reader waits for, if it does."""
+    for width in (4, 2, 8):
+        prefix = data[:width]
+        values = {int.from_bytes(prefix, order) for order in ("big", "little")}
+        if size > width and values & {wanted, wanted - width}:
+            value = wanted if wanted in values else wanted - width
+            return f" The length in front of it, {prefix.hex(' ')}, announces {value:,}."
+    return ""
 
 
 def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState) -> Finding | None:
@@ -218,6 +236,10 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     unflushed = compressed_unflushed(each, peer, spoken) if is_server and not wait.has_limit else None
     if unflushed is not None:
         return unflushed
+    # What the other end sent before it read the request may arrive after it: a rest of an earlier answer.
+    has_crossed = not is_server and has_read_last(trace_index, each, peer, spoken)
+    if has_crossed:
+        spoken = spoken[:-1]
     if spoken[-1].kind != "sent" or wait.has_limit or others_may_act(trace_index, each):
         return None
     data, size = spoken[-1].data, spoken[-1].total
@@ -283,7 +305,18 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     if wanted:
         return _too_long(
             each, read, wait, spoken[-1].calls[-1:],
-            f"{state}: it reads {bytes_text(wanted)} in all, and {size:,} came.",
+            f"{state}: it reads {bytes_text(wanted)} in all, and {size:,} came."
+            + _hint_of_length(data, size, wanted),
+        )  # fmt: skip
+    if has_crossed:
+        return None  # the ends do not take turns, so the rest would be a guess
+    from_buffer = buffered_read(trace_index, each, peer, read, size)
+    if from_buffer:
+        return _too_long(
+            each, read, wait, spoken[-1].calls[-1:],
+            f"{state}: it fills a buffer of {bytes_text(from_buffer)} and goes on, so probably it asks its "
+            f"stream for more than the {size:,} that came, as read(n) of a buffered stream does.",
+            "of a buffered stream asks again for the room that is left only if it needs so much",
         )  # fmt: skip
     if not is_server and _lacks_carriage_return(spoken):
         return Finding(
@@ -303,19 +336,37 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
         return None
     if not is_server and _answered_before(spoken):
+        pieces = _pieces(trace_index, peer)
         return Finding(
             "request-ignored",
-            "The server has not answered a request, and waits for the next one",
-            f"{state}. It answered the requests before this one, and sent no answer to it.",
-            "Look at what the server does with this request: one that it does not know, or that fails, needs "
-            "an answer too. If it is not complete, send the rest.",
+            "A request came in pieces, and the server has not answered it"
+            if pieces
+            else "The server has not answered a request, and waits for the next one",
+            f"{state}. It answered the requests before this one, and sent no answer to it."
+            + (
+                f" It came in {pieces} reads, and each request before in one: probably {other} takes every "
+                "read for a whole message, and none of the pieces is one."
+                if pieces
+                else ""
+            ),
+            "Collect what is read until the message is complete, by its length or its end: TCP keeps no "
+            "borders of messages."
+            if pieces
+            else "Look at what the server does with this request: one that it does not know, or that fails, "
+            "needs an answer too. If it is not complete, send the rest.",
             events,
             "inferred",
-            "earlier requests on this connection were answered",
+            "earlier requests, each read at once, were answered"
+            if pieces
+            else "earlier requests on this connection were answered",
             process=read.process,
             sockets=sockets,
-            in_c='else send(c, "ERR unknown command\\n", 20, 0);',
-            in_python='else: connection.sendall(b"ERR unknown command\\n")',
+            in_c="have += n; while ((end = message_end(buf, have))) { handle(buf, end); have -= end; }"
+            if pieces
+            else 'else send(c, "ERR unknown command\\n", 20, 0);',
+            in_python="buffer += data   # and handle what is complete; in Node.js: rest = rest + chunk"
+            if pieces
+            else 'else: connection.sendall(b"ERR unknown command\\n")',
         )
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
@@ -385,7 +436,10 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
 
 def _lacks_carriage_return(spoken: list[Turn]) -> bool:
     """Return whether the last line ends in \\n alone, and all that were answered before in \\r\\n."""
-    *earlier, last = [turn for turn in spoken if turn.kind == "sent" and len(turn.data) == turn.total]
+    whole = [turn for turn in spoken if turn.kind == "sent" and len(turn.data) == turn.total]
+    if not whole or whole[-1] is not spoken[-1]:
+        return False
+    *earlier, last = whole
     is_bare = last.data.endswith(b"\n") and not last.data.endswith(b"\r\n")
     return is_bare and bool(earlier) and all(turn.data.endswith(b"\r\n") for turn in earlier)
 
@@ -405,6 +459,13 @@ def _answered_before(spoken: list[Turn]) -> bool:
         turn.kind == "sent" and after.kind == "received" and turn.data.endswith(b"\n") == ends_line
         for turn, after in itertools.pairwise(earlier)
     )
+
+
+def _pieces(trace_index: TraceIndex, peer: Socket) -> int:
+    """Return in how many reads the last request came, if each one before came in one; otherwise 0."""
+    *earlier, last = [turn for turn in turns(trace_index, peer) if turn.kind == "received"]
+    count = len(last.calls)
+    return count if count > 1 and all(len(turn.calls) == 1 for turn in earlier) else 0
 
 
 def _end_not_sent(
@@ -484,18 +545,15 @@ def _nothing_sent(
         return _client_hello_awaited(each, peer, reader, name, other)
     if awaits_stream_header(trace_index, each.waiter) and awaits_stream_header(trace_index, reader):
         return stream_header_awaited(each, peer, reader, name, other)
-    buffered = reads_lines(trace_index, each, peer, reader)
-    cause = (
-        f"the request is still in a buffer of {name} that was never flushed"
-        if buffered
-        else f"each expects the other one to begin, or the request of {name} is in an unflushed buffer"
-    )
     return Finding(
         "unflushed",
         "Neither end has sent anything, and both wait",
         f"{capitalized(name)} waits in {call_name(each.waiter)} for {age(each, each.waiter)}, and {other} "
-        f"waits in {call_name(reader)}, but no send() was called at either end: probably {cause}.",
-        "Flush the stream after each message. If each end expects the other one to begin, let one begin.",
+        f"waits in {call_name(reader)}, but no send() was called at either end. Either each expects the "
+        f"other one to begin ({name} a greeting, {other} a request), or the request of {name} is in a "
+        "buffer that was never flushed.",
+        "If each end expects the other one to begin, let one begin: the protocol says which. Flush a "
+        "buffered stream after each message.",
         evidence(each.waiter, reader),
         "inferred",
         "no byte was sent on the connection",

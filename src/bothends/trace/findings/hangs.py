@@ -40,18 +40,20 @@ def both_send(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a connection whose ends are both blocked in a send, because neither reads."""
     done = set[int]()
     for each in standstills(trace_index):
-        other = next((peer for peer in each.peers if peer.activity == "send"), None)
-        if each.waiter.activity != "send" or other is None or each.peer is None or each.socket.number in done:
+        other = next((peer for peer in each.peers if each.peer and _is_sending(peer, each.peer)), None)
+        if other is None or each.peer is None or each.socket.number in done:
             continue
-        if each.peer.number not in other.sockets:
+        if not _is_sending(each.waiter, each.socket) or each.peer.number not in other.sockets:
+            continue
+        if not (each.unread and each.unread_here) and "send" not in (each.waiter.activity, other.activity):
             continue
         done |= {each.socket.number, each.peer.number}
         one, two = name_of(trace_index, each.waiter.process), name_of(trace_index, other.process)
         yield Finding(
             "both-send",
             "Both ends send and neither reads: a deadlock",
-            f"{capitalized(one)} is blocked in {call_name(each.waiter)} for {age(each, each.waiter)} with "
-            f"{bytes_text(each.unread)} that {two} has not read, and {two} is blocked in {call_name(other)} "
+            f"{capitalized(one)} {_sending(each.waiter)} for {age(each, each.waiter)} with "
+            f"{bytes_text(each.unread)} that {two} has not read, and {two} {_sending(other)} "
             f"for {age(each, other)} with {bytes_text(each.unread_here)} that {one} has not read: all "
             "buffers are full.",
             f"Read while you send: in {one}, send in one thread and read in another, or send only when the "
@@ -64,6 +66,17 @@ def both_send(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
     yield from _send_without_reading(trace_index, done)
+
+
+def _is_sending(state: ThreadState, socket: Socket) -> bool:
+    """Return whether a thread is blocked in a send, or its event loop waits for room in a socket alone."""
+    return state.activity == "send" or state.awaits_room(socket.number)
+
+
+def _sending(state: ThreadState) -> str:
+    if state.activity == "send":
+        return f"is blocked in {call_name(state)}"
+    return f"waits in {call_name(state)} for room in its send buffer, and not for data,"
 
 
 def _send_without_reading(trace_index: TraceIndex, done: set[int]) -> Iterator[Finding]:
@@ -116,6 +129,8 @@ def edge_not_drained(trace_index: TraceIndex) -> Iterator[Finding]:
         for state in each.peers:
             if state.call is None or not state.waits_for(each.peer.number) or state.activity != "events":
                 continue
+            if state.awaits_room(each.peer.number):
+                continue  # `not_read`
             wanted = dict(zip(state.call.sockets, state.call.wanted_events, strict=False))
             reads = each.receives(each.peer)
             if "EPOLLONESHOT" in wanted.get(each.peer.number, "") and reads:

@@ -16,9 +16,8 @@ from bothends.trace.rendering import formatting
 
 # strace shows what the kernel returns before it delivers the signal: the program gets EINTR for all of these.
 INTERRUPTED: Final = frozenset({"EINTR", "ERESTARTSYS", "ERESTARTNOHAND", "ERESTART_RESTARTBLOCK"})
-# Signals by which a program ends or limits a wait on purpose.
-_INTENDED: Final = frozenset({"SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGALRM", "SIGKILL", "SIGPIPE"})
-_ENDING: Final = _INTENDED - {"SIGALRM"}
+# Signals by which a program is ended on purpose.
+_ENDING: Final = frozenset({"SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGKILL", "SIGPIPE"})
 _PROMPTLY_NS: Final = 100_000_000  # nanoseconds from the interrupted read to the close
 
 # What a signal handler calls, or a program before it exits.
@@ -48,7 +47,10 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
                 for event in trace_index.process_events
                 if event.process == process and event.kind == "signal" and call.at <= event.at <= ended
             ]
-            if any(event.text in _INTENDED for event in signals):
+            if any(event.text in _ENDING for event in signals):
+                continue
+            is_alarm = any(event.text == "SIGALRM" for event in signals)
+            if is_alarm and (call.name not in RECEIVING or _has_peer_ended(trace_index, call)):
                 continue
             signal = signals[0].text if signals else "A signal, probably SIGCHLD,"
             yield Finding(
@@ -56,12 +58,18 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
                 "The program takes an interrupted call for a failure",
                 f"{signal} interrupted {call.name}, which returned EINTR. "
                 f"{capitalized(name_of(trace_index, process))} did not call it again and exited with status "
-                f"{status}.",
+                f"{status}."
+                + (" The peer had not closed the connection, and had not answered yet." if is_alarm else ""),
                 "EINTR is not an error: call again. With the flag SA_RESTART of sigaction() the kernel does "
-                "that for most calls.",
+                "that for most calls."
+                + (
+                    " If SIGALRM is meant as a time limit, it is too short for this peer." if is_alarm else ""
+                ),
                 (call.number, *(event.number for event in signals[:1])),
-                certainty="seen" if signals else "inferred",
-                basis=""
+                certainty="seen" if signals and not is_alarm else "inferred",
+                basis="the program failed right after SIGALRM"
+                if is_alarm
+                else ""
                 if signals
                 else "the call was interrupted, and signals that are ignored are not shown",
                 process=process,
@@ -74,6 +82,12 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def _is_final(call: Call) -> bool:
     return call.name in _FINAL or (call.name in SENDING and call.socket is None)
+
+
+def _has_peer_ended(trace_index: TraceIndex, call: Call) -> bool:
+    """Return whether the other end of the socket of a call is not traced, or was closed by then."""
+    peer = trace_index.peer_of(call.socket or 0)
+    return peer is None or not trace_index.holders_at(peer, call.until or call.at)
 
 
 def _closed_connection(trace_index: TraceIndex) -> Iterator[Finding]:

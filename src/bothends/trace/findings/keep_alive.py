@@ -19,9 +19,9 @@ from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.reading import has_timed_out
-from bothends.trace.findings.tls_records import last_record
 from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
+from bothends.trace.protocols.tls_records import last_record
 from bothends.trace.rendering import formatting
 
 IDLE_NS: Final = 200_000_000  # nanoseconds without a byte after which a connection counts as idle

@@ -156,6 +156,10 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
     for each in standstills(trace_index):
         if each.peer is None or not each.unread:
             continue
+        for_output = next((state for state in each.peers if state.awaits_room(each.peer.number)), None)
+        if for_output is not None and not each.unread_here:
+            yield _watched_for_output(trace_index, each, each.peer, for_output)
+            continue
         selecting = next((state for state in each.peers if beyond_nfds(trace_index, each.peer, state)), None)
         state = selecting or _idle_holder(each) or _listens_only(trace_index, each, each.peer)
         reads = each.receives(each.peer)
@@ -191,6 +195,27 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="int c = accept(listener, NULL, NULL); pthread_create(&t, NULL, serve, (void *)(long)c);",
             in_python="threading.Thread(target=serve, args=(connection,)).start()",
         )
+
+
+def _watched_for_output(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, state: ThreadState
+) -> Finding:
+    client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+    changes = [call for call in trace_index.calls_by_socket[peer.number] if call.name == "epoll_ctl"]
+    return Finding(
+        "not-read",
+        "A socket is watched for output alone, and its data lies unread",
+        f"{capitalized(server)} waits in {call_name(state)} until the connection is writable, and not for "
+        f"its data: the {bytes_text(each.unread)} that {client} sent are unread, and {client} waits in "
+        f"{call_name(each.waiter)} for {age(each, each.waiter)}.",
+        "When the output is sent, watch the socket for input again (EPOLLIN, POLLIN). Watch it for output "
+        "only as long as there is some.",
+        evidence(*changes[-1:], *each.sends(each.socket)[-1:], state, each.waiter),
+        process=state.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="ev.events = EPOLLIN | (left ? EPOLLOUT : 0); epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev);",
+        in_python="selector.modify(s, EVENT_READ | (EVENT_WRITE if rest else 0))",
+    )
 
 
 def _listens_only(

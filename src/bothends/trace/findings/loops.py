@@ -330,7 +330,12 @@ def peek_not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             "MSG_PEEK is never followed by a read",
             f"{capitalized(name)} received the same {last.size} bytes "
             f"{formatting.quoted(last.data, last.size, 12)} {len(same):,} times within {took}, each "
-            "time with MSG_PEEK, and never read them: they stay in the receive buffer.",
+            "time with MSG_PEEK, and never read them: they stay in the receive buffer."
+            + (
+                f" It asked for {last.requested:,}, and probably waits until all of them are there."
+                if (last.requested or 0) > last.size
+                else ""
+            ),
             "MSG_PEEK leaves the data in the buffer. Call recv() without it to take the data out.",
             (*(each.number for each in same[:3]), last.number),
             process=last.process,

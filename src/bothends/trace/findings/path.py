@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.correlation.retransmissions import NEARBY_PACKETS, Retransmission, sequence_range
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import name_of
 from bothends.trace.findings.streams import DELAYED_ACK_NS
 from bothends.trace.model import Call, Packet, Socket, SocketAddress
 from bothends.trace.rendering import formatting
@@ -36,7 +37,7 @@ def retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "retransmission",
             "The path loses segments, and TCP retransmits them",
-            f"{len(resent)} of {count[direction]} segments from {direction[0]} to {direction[1]} are "
+            f"{len(resent)} of {count[direction]} segments from {_ends(trace_index, direction, resent)} are "
             f"retransmissions of lost segments ({_count_names(each.reason for each in resent)}).{longest}",
             "No data is lost, but it is late. TCP detects the loss of the last segment only by its timeout, "
             "which is 200 ms at least and doubles each time. Choose timeouts that allow for it.",
@@ -51,7 +52,7 @@ def spurious_retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "spurious-retransmission",
             "TCP retransmits segments that were not lost",
-            f"{len(resent)} from {direction[0]} to {direction[1]}. State of the acknowledgement: "
+            f"{len(resent)} from {_ends(trace_index, direction, resent)}. State of the acknowledgement: "
             f"{_count_names(each.reason for each in resent)}.",
             "Look for losses in the other direction, and for a delay that varies: the sender assumed that a "
             "late segment was lost (RFC 6298, RFC 5681). Timestamps and RACK (net.ipv4.tcp_timestamps, "
@@ -66,6 +67,18 @@ def _by_direction(found: Iterable[Retransmission]) -> Iterator[tuple[tuple[str, 
     for each in found:
         by_direction.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
     yield from by_direction.items()
+
+
+def _ends(trace_index: TraceIndex, direction: tuple[str, str], resent: list[Retransmission]) -> str:
+    """Name both ends of a direction: by their interfaces, or by their programs if those have one name."""
+    if direction[0] != direction[1]:
+        return f"{direction[0]} to {direction[1]}"
+    packet = resent[0].packet
+    names = []
+    for socket, address in ((packet.sender, packet.source), (packet.receiver, packet.destination)):
+        holders = trace_index.holders_at(socket, packet.at) if socket is not None else {}
+        names.append(name_of(trace_index, min(holders)) if holders else str(address))
+    return f"{names[0]} to {names[1]}"
 
 
 def _evidence(retransmissions: Iterable[Retransmission]) -> tuple[int, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.findings.standstill import Standstill, ThreadState
-from bothends.trace.findings.turns import turns
+from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call, Socket
 
 # The sizes of the reads of buffers that programs read lines from: stdio and Java's 8192, Python's, Node.js's.
@@ -17,6 +18,9 @@ _LINE_BUFFERS: Final = {
     "recvfrom": frozenset({1, 8192, 131072, 262144}),
 }
 _DEFAULT_BUFFERS: Final = frozenset({8192, 16384})
+_PYTHON_BUFFERS: Final = frozenset({8192, 131072})  # io.DEFAULT_BUFFER_SIZE; the second one since 3.14
+# The arguments of execve(), as strace shows them, or the command line.
+_PYTHON: Final = re.compile(r'(\["|")?([^"\s]*/)?python')
 
 
 def has_timed_out(call: Call, socket: Socket) -> bool:
@@ -41,6 +45,37 @@ def fixed_read(each: Standstill, peer: Socket, reader: ThreadState, size: int) -
     if call.requested + size in _DEFAULT_BUFFERS:
         return 0  # Java's readAllBytes() fills such a buffer, and reads on
     return call.requested + size if 0 < call.requested == rest < (last.requested or 0) else 0
+
+
+def buffered_read(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState, size: int
+) -> int:
+    """Return the size of a buffer that read(n) of a Python stream fills, if that is what a reader waits in.
+
+    `BufferedReader.read(n)` asks for the room that is left in its buffer, until n bytes are there; a reader
+    of lines, or up to EOF, asks for the whole buffer each time. Otherwise 0.
+    """
+    call = reader.call
+    if call is None or call.name != "recvfrom" or not call.requested:
+        return 0
+    if _PYTHON.match(trace_index.process(reader.process).command) is None:
+        return 0
+    whole, filled = call.requested + size, 0
+    for read in reversed(each.receives(peer)):
+        filled += read.size
+        if read.thread != reader.thread or read.requested != whole - max(0, size - filled):
+            return 0
+        if filled >= size:
+            break
+    return whole if filled == size and whole in _PYTHON_BUFFERS else 0
+
+
+def has_read_last(trace_index: TraceIndex, each: Standstill, peer: Socket, spoken: list[Turn]) -> bool:
+    """Return whether the last bytes that an end received were sent before its own last ones were read."""
+    if len(spoken) < 2 or spoken[-1].kind != "received":
+        return False
+    of_peer = turns(trace_index, peer)
+    return bool(of_peer) and of_peer[-1].kind == "received" and of_peer[-1].total == spoken[-2].total
 
 
 def size_of_reads(each: Standstill, peer: Socket, reader: ThreadState) -> int | None:

@@ -60,6 +60,13 @@ class ThreadState:
         """Return whether it waits for data of a socket, alone or among others."""
         return self.activity in ("read", "events") and socket in self.sockets
 
+    def awaits_room(self, socket: int) -> bool:
+        """Return whether it waits until a socket is writable, and not for its data, among other things."""
+        if self.activity not in ("read", "events") or self.call is None:
+            return False
+        events = dict(zip(self.call.sockets, self.call.wanted_events, strict=False)).get(socket, "")
+        return "OUT" in events and "IN" not in events
+
     @property
     def call_waits_for_files(self) -> bool:
         """Whether it also waits for descriptors that are no sockets, such as pipes and timers."""

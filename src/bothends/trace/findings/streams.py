@@ -7,6 +7,7 @@ no mistake if the program handles it.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,8 +15,8 @@ from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.after_eof import neither_answers_nor_closes
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.resets import lost_bytes
-from bothends.trace.findings.tls_records import is_client_hello
 from bothends.trace.model import Call, Packet, Socket
+from bothends.trace.protocols.tls_records import is_client_hello
 from bothends.trace.rendering import formatting
 
 IGNORED_EOFS: Final = 4  # libraries read EOF again two or three times
@@ -26,6 +27,7 @@ SMALL_SEND: Final = 1400  # bytes: less than a segment on any path
 READS_PER_MESSAGE: Final = 2  # a header and a body; a program that reads more often reads in a loop
 IDLE_NS: Final = 1_000_000_000  # nanoseconds: a server that serves clients in turn may make one wait a little
 CRASH_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
+_COMMAND: Final = re.compile(rb"[A-Z]{3,10}[ \r\n]")  # of a protocol, such as POST: not the bytes of a file
 REPEATED_FAILURES: Final = 4  # a program that handles EPIPE stops before
 
 
@@ -92,7 +94,7 @@ def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
         has_failed = bool(trace_index.process(ended.process).status)
         if not 0 < read < total or read != receives[0].size or not has_failed:
             continue
-        if answer.data.startswith(b"HTTP/") or uploads[0].data[:5].isupper():
+        if answer.data.startswith(b"HTTP/") or _COMMAND.match(uploads[0].data):
             continue  # an error of HTTP may be sent before the whole body is read
         yield Finding(
             "one-recv-per-message",
@@ -331,27 +333,32 @@ def _is_sending(trace_index: TraceIndex, socket: Socket, reset: Packet) -> bool:
 def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a thread that reads EOF repeatedly, or that sleeps after it."""
     yield from neither_answers_nor_closes(trace_index)
+    found: dict[int, list[list[Call]]] = {}  # by process: the reads of EOF of each socket
     for socket in trace_index.sockets("stream"):
         eofs: dict[int, list[Call]] = {}
         for call in trace_index.receives(socket):
             if call.size == 0 and call.requested != 0:
                 eofs.setdefault(call.thread, []).append(call)
-        for calls in eofs.values():
-            if len(calls) >= IGNORED_EOFS:
-                within = formatting.duration((calls[-1].until or calls[-1].at) - calls[0].at)
-                yield Finding(
-                    "eof-ignored",
-                    "The program ignores EOF",
-                    f"recv() on descriptor {calls[0].descriptor} returned 0 bytes {len(calls):,} times "
-                    f"within {within}. The peer had finished before the first: EOF stays readable.",
-                    "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
-                    tuple(call.number for call in (*calls[:3], calls[-1])),
-                    process=calls[0].process,
-                    sockets=(socket.number,),
-                    in_c="if (n == 0) { close(fd); break; }",
-                    in_python="if not data: break",
-                )
-                break
+        often = [calls for calls in eofs.values() if len(calls) >= IGNORED_EOFS]
+        for calls in often[:1]:
+            found.setdefault(calls[0].process, []).append(calls)
+    for process, each in found.items():
+        calls = max(each, key=len)
+        within = formatting.duration((calls[-1].until or calls[-1].at) - calls[0].at)
+        others = sorted({other[0].descriptor or 0 for other in each} - {calls[0].descriptor})
+        as_well = f" So did the one on descriptor {', '.join(map(str, others))}." if others else ""
+        yield Finding(
+            "eof-ignored",
+            "The program ignores EOF",
+            f"recv() on descriptor {calls[0].descriptor} returned 0 bytes {len(calls):,} times "
+            f"within {within}.{as_well} The peer had finished before the first: EOF stays readable.",
+            "0 bytes mean EOF, not an empty message: stop reading, and close the socket.",
+            tuple(call.number for call in (*calls[:3], calls[-1])),
+            process=process,
+            sockets=tuple(other[0].socket or 0 for other in each),
+            in_c="if (n == 0) { close(fd); break; }",
+            in_python="if not data: break",
+        )
 
 
 def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -13,7 +13,9 @@ from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.hanging_reads import waits_for_client_hello
 from bothends.trace.findings.standstill import STANDSTILL_NS, bytes_text, call_name
-from bothends.trace.findings.tls_records import (
+from bothends.trace.findings.turns import Turn, stream_of
+from bothends.trace.model import Call, Socket
+from bothends.trace.protocols.tls_records import (
     HEADER_SIZE,
     Record,
     alert_text,
@@ -21,8 +23,6 @@ from bothends.trace.findings.tls_records import (
     is_record,
     last_record,
 )
-from bothends.trace.findings.turns import Turn, stream_of
-from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 CRASH_NS: Final = 1_000_000_000  # nanoseconds between an EOF that is an error and the exit

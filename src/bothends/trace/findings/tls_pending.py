@@ -22,9 +22,9 @@ from bothends.trace.findings.standstill import (
     evidence,
     standstills,
 )
-from bothends.trace.findings.tls_records import HEADER_SIZE, is_client_hello, last_record
 from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
+from bothends.trace.protocols.tls_records import HEADER_SIZE, is_client_hello, last_record
 
 _OVERHEAD: Final = 17  # bytes of a record of TLS 1.3 that are no data: the hidden type and the tag
 _MIN_RECORD: Final = 100  # bytes of data: a smaller record fits any read

@@ -6,6 +6,7 @@ from typing import Any
 
 from bothends.escaping import escape_controls
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace, TraceEvent
+from bothends.trace.protocols.table import said
 from bothends.trace.rendering import explain, formatting
 from bothends.trace.rendering.kernel_text import kernel_text
 
@@ -39,6 +40,7 @@ def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
                 "data": formatting.quoted(event.data, event.size or len(event.data), 1000)
                 if event.data
                 else "",
+                "said": said(event.data, event.size or len(event.data)).text,
                 "duration": formatting.duration(event.duration) if event.until is not None else "not ended",
             }
         case Packet():
@@ -47,6 +49,7 @@ def _describe(trace: Trace, event: TraceEvent) -> dict[str, Any]:
                 "subject": f"{event.source} → {event.destination}",
                 "explanation": explain.explain_packet(event),
                 "arguments": _packet_fields(event),
+                "said": said(event.data, event.size).text,
                 "data": formatting.quoted(event.data, event.size, 1000) if event.data else "",
             }
         case ProcessEvent():

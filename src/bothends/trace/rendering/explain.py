@@ -125,6 +125,26 @@ CALLS: Final[dict[str, SyscallDoc]] = {
         "no equivalent: s.recvmsg() for each",
         "Receives several messages with one call.",
     ),
+    "SSL_write": SyscallDoc(
+        "int SSL_write(SSL *ssl, const void *buf, int num);",
+        "s.send(data), where s is an ssl.SSLSocket",
+        "OpenSSL encrypts bytes, which a system call then sends: this is what was said inside TLS.",
+    ),
+    "SSL_write_ex": SyscallDoc(
+        "int SSL_write_ex(SSL *ssl, const void *buf, size_t num, size_t *written);",
+        "s.send(data), where s is an ssl.SSLSocket",
+        "OpenSSL encrypts bytes, which a system call then sends: this is what was said inside TLS.",
+    ),
+    "SSL_read": SyscallDoc(
+        "int SSL_read(SSL *ssl, void *buf, int num);",
+        "s.recv(size), where s is an ssl.SSLSocket",
+        "OpenSSL decrypts bytes that a system call has received: this is what was said inside TLS.",
+    ),
+    "SSL_read_ex": SyscallDoc(
+        "int SSL_read_ex(SSL *ssl, void *buf, size_t num, size_t *readbytes);",
+        "s.recv(size), where s is an ssl.SSLSocket",
+        "OpenSSL decrypts bytes that a system call has received: this is what was said inside TLS.",
+    ),
     "shutdown": SyscallDoc(
         "int shutdown(int sockfd, int how);",
         "s.shutdown(socket.SHUT_WR)",

@@ -9,7 +9,9 @@
 2. A connection is folded while all its sequences repeat. A call or a packet that differs ends that: what was
    folded of the current round trip is drawn as well, so the difference is seen in its context.
 3. A call or a round trip that takes far longer than those before it differs, too.
-4. A decision may come later than the point: what is folded of a round trip is kept until the round trip has
+4. Where programs ask on a connection of its own each time, connections repeat (`visits.py`). They are folded
+   while each part of a connection to an address is as in those before it.
+5. A decision may come later than the point: what is folded of a round trip is kept until the round trip has
    ended. It is bounded (`MAX_HELD`).
 """
 
@@ -20,9 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, SLEEPING
 from bothends.trace.model import Call, Packet, Point, Socket, Trace, trim_oldest
 from bothends.trace.rendering import formatting
+from bothends.trace.rendering.visits import Token, VisitedAddress, Visits
 
 DRAWN_REPEATS: Final = 12  # equal periods that are drawn before the next one is folded
 RESUMED_REPEATS: Final = 3  # the same, after a pause or a slow call
@@ -33,8 +36,7 @@ SLOW_NS: Final = 10_000_000  # nanoseconds: a shorter call is never slow
 SLOW_FACTOR: Final = 10  # times the slowest so far: a call that takes longer is slow
 _ACTIVE: Final = 64  # events of a connection, after which a sequence that had none of them has ended
 
-Kind: TypeAlias = Literal["round trips", "requests", "calls", "packets"]
-Token: TypeAlias = tuple[object, ...]
+Kind: TypeAlias = Literal["round trips", "requests", "connections", "calls", "packets"]
 
 
 class Unit(NamedTuple):
@@ -113,6 +115,7 @@ class _Group:
     number: int
     sequences: dict[object, _Sequence] = field(default_factory=dict)
     leader: _Sequence | None = None  # counts the round trips while it is folded
+    folds_visits: bool = False  # the group is that of an address, whose connections are folded
     held: deque[Point] = field(default_factory=deque)
     events: int = 0
     folded_starts: set[int] = field(default_factory=set)  # calls and packets whose start is folded or held
@@ -138,16 +141,25 @@ class Folder:
         self._groups: dict[object, _Group] = {}
         self._by_socket: dict[int, tuple[object, object, _Group]] = {}
         self._by_ends: dict[tuple[object, object], _Group] = {}
+        self._visits = Visits(trace)
         self._count = 0
 
     def add(self, point: Point) -> Iterable[Decision]:
         """Take the next point. Returns decisions about it and about earlier ones that were held."""
         event = point.event
         if type(event) is Call:
-            if event.socket is None:
+            address = self._visits.of_call(event)
+            if point.is_end and not self._visits.count(event, address) and address is not None:
+                return [*self._release(self._group(address)), Decision(point)]
+            if address is not None:
+                return self._add_visiting_call(point, event, address)
+            if event.socket is None and event.name not in SLEEPING:
                 return (Decision(point),)
             return self._add_call(point, event)
         if isinstance(event, Packet):
+            address = self._visits.of_packet(event)
+            if address is not None and not event.reaches:
+                return self._add_visiting_packet(point, event, address)
             return self._add_packet(point, event)
         return (Decision(point),)
 
@@ -155,7 +167,7 @@ class Folder:
         """Draw what is held, and the next periods: nothing happens for now, or the trace has ended."""
         found: list[Decision] = []
         for group in self._groups.values():
-            if group.leader is not None:
+            if group.leader is not None or group.folds_visits:
                 found += self._release(group)
                 for each in group.sequences.values():
                     each.repeats = min(each.repeats, DRAWN_REPEATS - RESUMED_REPEATS)
@@ -195,7 +207,7 @@ class Folder:
             return (Decision(point),)
         if not is_expected:
             return [*self._release(group), Decision(point)]
-        if call.number not in group.folded_starts:
+        if call.number not in group.folded_starts and call.name not in SLEEPING:
             return (Decision(point),)  # its start has been drawn
         found = self._hold(group, point)
         if sequence is group.leader and is_end_of_unit:
@@ -247,6 +259,66 @@ class Folder:
             sequence.began = at
         return found
 
+    def _add_visiting_call(self, point: Point, call: Call, address: VisitedAddress) -> Iterable[Decision]:
+        """Take a call on a short connection."""
+        group = self._group(address)
+        if not point.is_end:
+            return self._hold(group, point) if group.folds_visits else (Decision(point),)
+        key = self._visits.key_of(call)
+        is_last = call.name == "close" or call.name in ACCEPTING
+        token = call.name, call.error, call.result is not None and call.result > 0, call.flags
+        connection = call.number if call.name in ACCEPTING else call.socket
+        is_held = call.number in group.folded_starts
+        return self._add_visit(
+            point, group, address, key, connection, token, is_last=is_last, is_held=is_held
+        )
+
+    def _add_visiting_packet(
+        self, point: Point, packet: Packet, address: VisitedAddress
+    ) -> Iterable[Decision]:
+        """Take a packet of a short connection."""
+        group, flags = self._group(address), packet.flags
+        if not packet.size and flags == ("ACK",):
+            return self._hold(group, point) if group.folds_visits else (Decision(point),)
+        is_special = "SYN" in flags or "FIN" in flags or "RST" in flags
+        token = is_special and flags, packet.size > 0, packet.resent
+        key = "packets", packet.destination == address.address
+        is_last = "FIN" in flags or "RST" in flags
+        ends = frozenset((packet.source, packet.destination))
+        return self._add_visit(point, group, address, key, ends, token, is_last=is_last, is_held=True)
+
+    def _add_visit(
+        self,
+        point: Point,
+        group: _Group,
+        address: VisitedAddress,
+        key: object,
+        connection: object,
+        token: Token,
+        *,
+        is_last: bool,
+        is_held: bool,
+    ) -> Iterable[Decision]:
+        """Take what happens next in a part of a connection. `is_held`: its start is held, or it has none."""
+        part = address.part(key)
+        event = point.event
+        is_expected, began = part.take(connection, event.at, token, is_last=is_last)
+        if not group.folds_visits:
+            group.folds_visits = is_last and address.repeats_itself(DRAWN_REPEATS)
+            return (Decision(point),)
+        if not is_expected:
+            return [*self._release(group), Decision(point)]
+        if not is_held:
+            return (Decision(point),)
+        found = self._hold(group, point)
+        if is_last and key == address.leader:
+            taken = point.at - began
+            if taken > SLOW_NS and taken > SLOW_FACTOR * part.slowest:
+                return [*found, *self._release(group)]
+            part.slowest = max(part.slowest, taken)
+            found = [*found, *self._fold(group, Unit("connections", max(taken, 0), group.number, ""))]
+        return found
+
     def _hold(self, group: _Group, point: Point) -> list[Decision]:
         if not point.is_end:
             group.folded_starts.add(point.event.number)
@@ -274,7 +346,7 @@ class Folder:
         found = [Decision(each) for each in group.held]
         group.held.clear()
         group.folded_starts.clear()
-        group.leader = None
+        group.leader, group.folds_visits = None, False
         return found
 
     # Groups
@@ -289,6 +361,8 @@ class Folder:
         return socket is not None and socket.accepted_from is None and socket.peer is not None
 
     def _group_of_call(self, call: Call) -> _Group:
+        if call.name in SLEEPING:  # the start of one is not known to be shown: its duration isn't known
+            return self._group(("sleep", call.thread))
         number = call.socket or 0
         socket = self._trace.sockets.get(number)
         if socket is None:
@@ -316,7 +390,7 @@ class Folder:
         if group is None:
             if len(self._groups) > MAX_GROUPS:
                 for each in list(self._groups)[: MAX_GROUPS // 4]:
-                    if self._groups[each].leader is None:
+                    if self._groups[each].leader is None and not self._groups[each].folds_visits:
                         del self._groups[each]
             self._count += 1
             group = self._groups[key] = _Group(self._count)
@@ -330,7 +404,7 @@ class Folder:
 def _group_key(socket: Socket) -> object:
     if socket.family in ("inet", "inet6") and socket.local is not None and socket.peer is not None:
         return frozenset((socket.local, socket.peer))
-    if socket.family == "unix" and socket.inode and socket.peer_inode:
+    if socket.family in ("unix", "pipe") and socket.inode and socket.peer_inode:
         return frozenset((socket.inode, socket.peer_inode))
     return "socket", socket.number
 
@@ -375,6 +449,8 @@ class FoldedRows:
             what = what if count > 1 else what.replace("round trips", "round trip").replace("calls", "call")
             if kind == "requests":
                 what, time = ("requests" if count > 1 else "request"), f"answered in {time}"
+            elif kind == "connections":
+                what = "connections" if count > 1 else "connection"
             elif kind == "packets":
                 what, time = ("packets" if count > 1 else "packet"), f"{time} apart"
             elif kind == "calls":

@@ -13,9 +13,12 @@ from typing import Final
 
 from bothends.escaping import escape, escape_text
 from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING, SLEEPING
+from bothends.trace.capture.tls_source import TLS_CALLS, TLS_WRITES
 from bothends.trace.model import Call, Packet
+from bothends.trace.protocols.table import said
 
 PREVIEW_BYTES: Final = 40  # bytes of data in a line
+SPELLED_BYTES: Final = 8  # the same, behind what they say
 RESENT_MARK: Final = "(resent)"  # a retransmission
 # Results inside the kernel, which no program sees: restart the call, or return EINTR (signal(7)).
 INTERRUPTED: Final = {
@@ -24,6 +27,14 @@ INTERRUPTED: Final = {
     "ERESTART_RESTARTBLOCK": "interrupted by a signal",
     "ERESTARTNOINTR": "interrupted by a signal, and restarted",
 }
+
+
+def spelled(data: bytes, size: int) -> str:
+    """Return data quoted, after what it says in a well-known protocol if the bytes do not show that."""
+    found = said(data, size)
+    if found.is_text:
+        return quoted(data, size)
+    return f"[{found.text}] {quoted(data, size, SPELLED_BYTES)}"
 
 
 def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
@@ -38,7 +49,12 @@ _escaped = functools.lru_cache(maxsize=8192)(escape)
 
 
 def call_text(call: Call, *, ended: bool = True) -> str:
-    """Return a call, with its result if `ended`."""
+    """Return a call, with its result if `ended`. One of libssl is told as what was said in it."""
+    if call.name in TLS_CALLS:
+        verb = "write" if call.name in TLS_WRITES else "read"
+        size = call.requested or call.size
+        bytes_moved = "1 byte" if size == 1 else f"{size} bytes"
+        return f"TLS {verb} {bytes_moved}: {spelled(call.data, size)}"
     text = f"{call.name}({', '.join(_arguments(call))})"
     if not ended:
         return text
@@ -62,7 +78,7 @@ def _arguments(call: Call) -> tuple[str, ...]:
     if name in SENDING and not call.messages and name not in ("sendfile", "splice"):
         size = call.requested if call.requested is not None else len(call.data)
         to = (f"to {call.address}",) if call.address is not None else ()
-        return descriptor, quoted(call.data, size), str(size), *_flags(call), *to
+        return descriptor, spelled(call.data, size), str(size), *_flags(call), *to
     if name in RECEIVING and not call.messages:
         return descriptor, *((str(call.requested),) if call.requested is not None else ()), *_flags(call)
     if call.messages:
@@ -95,7 +111,7 @@ def _result(call: Call) -> str:
         if call.size == 0 and call.requested != 0:
             return " = 0 (EOF)" if call.address is None else " = 0"
         source = f" from {call.address}" if call.address is not None else ""
-        return f" = {call.result} {quoted(call.data, call.size)}{source}"
+        return f" = {call.result} {spelled(call.data, call.size)}{source}"
     if call.name in ACCEPTING:
         return f" = {call.result}" + (
             f" from {call.address}" if call.address is not None and call.address.host else ""
@@ -126,11 +142,11 @@ def has_trivial_result(call: Call) -> bool:
 def packet_text(packet: Packet) -> str:
     """Return a packet: its flags, its offsets, and the start of its data."""
     if packet.protocol == "udp":
-        return f"UDP {packet.size} bytes {quoted(packet.data, packet.size)}"
+        return f"UDP {packet.size} bytes {spelled(packet.data, packet.size)}"
     text, resent = " ".join(packet.flags), f" {RESENT_MARK}" if packet.resent else ""
     if packet.size:
         offset = packet.offset or 0
-        text += f" {offset}-{offset + packet.size}{resent} {quoted(packet.data, packet.size)}"
+        text += f" {offset}-{offset + packet.size}{resent} {spelled(packet.data, packet.size)}"
     elif packet.flags == ("ACK",) and packet.acks is not None:
         text += f" {packet.acks}"
     else:

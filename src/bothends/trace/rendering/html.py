@@ -101,27 +101,47 @@ def render_page(
         waits: say what blocked calls wait for.
         folded: the events that are folded, by their numbers; see `folded_events`.
     """
-    iterator = iter(rows)
-    drawn = list(islice(iterator, MAX_ROWS))
-    omitted = sum(1 for _ in iterator)
-    columns = _Columns(trace, folded if folded is not None else {})
-    for row in drawn:
-        columns.add(row)
-    if omitted:
-        columns.add_text(f"{omitted:,} more rows are not shown")
-    lanes = max((len(row.bars) for row in drawn), default=1)
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return _PAGE.format(
-        hash=f"sha256-{digest}",
-        title=markup(title),
-        style=STYLE,
-        summary=markup(_summary(trace, columns.shown)),
-        findings=_waits(waits) + _findings(findings),
-        lanes=lanes,
-        wide=' class="wide"' if lanes > MAX_NARROW_LANES else "",
-        events=_packed(columns.content(findings)),
-        script=SCRIPT,
-    )
+    return Page(trace, rows, folded).render(findings, title, waits)
+
+
+class Page:
+    """The page of a trace: its rows, which take most of the time, and then the rest.
+
+    Args:
+        trace, rows, folded: as of `render_page`.
+    """
+
+    def __init__(
+        self, trace: Trace, rows: Iterable[Row], folded: Mapping[int, Unit | None] | None = None
+    ) -> None:
+        self._trace = trace
+        self._columns = _Columns(trace, folded if folded is not None else {})
+        self._lanes = 0
+        iterator = iter(rows)
+        for row in islice(iterator, MAX_ROWS):
+            self._columns.add(row)
+            self._lanes = max(self._lanes, len(row.bars))
+        omitted = sum(1 for _ in iterator)
+        if omitted:
+            self._columns.add_text(f"{omitted:,} more rows are not shown")
+
+    def render(
+        self, findings: Sequence[Finding] = (), title: str = "bothends trace", waits: Sequence[str] = ()
+    ) -> str:
+        """Return the page as HTML. The arguments are those of `render_page`."""
+        lanes = self._lanes or 1
+        digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+        return _PAGE.format(
+            hash=f"sha256-{digest}",
+            title=markup(title),
+            style=STYLE,
+            summary=markup(_summary(self._trace, self._columns.shown)),
+            findings=_waits(waits) + _findings(findings),
+            lanes=lanes,
+            wide=' class="wide"' if lanes > MAX_NARROW_LANES else "",
+            events=_packed(self._columns.content(findings)),
+            script=SCRIPT,
+        )
 
 
 def _packed(content: object) -> str:

@@ -276,6 +276,7 @@ function select(number) {
   addItem("in C", event.c, true);
   addItem("in Python", event.python, true);
   for (const [name, value] of event.arguments || []) addItem(name, value, true);
+  addItem("says", event.said || "", false);
   addItem("data", event.data, true);
   addItem("duration", event.duration, false);
   details.append(terms);

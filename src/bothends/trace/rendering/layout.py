@@ -9,7 +9,9 @@
 4. A packet on a wire has one row if nothing happened while it was in transit, otherwise two.
 5. A connection that has not been accepted is in the lane of its listener.
 6. Calls that transfer nothing (`QUIET_CALLS`) are left out if the filter says so, unless they fail or block
-   for `LONG_WAIT_NS`. While one blocks, the lane is dotted.
+   for `LONG_WAIT_NS`, or sleep for `MIN_SLEEP_NS`. While one blocks, the lane is dotted.
+7. The threads of a process share its lane. When a second one makes a call, each call begins with the number
+   of its thread: t1, t2 and so on, in the order of their first calls.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from bothends.trace.capture.calls import (
     SLEEPING,
     WAITING,
 )
+from bothends.trace.capture.tls_source import TLS_CALLS, TLS_READS
 from bothends.trace.model import (
     PRUNE_SLACK,
     Call,
@@ -38,6 +41,7 @@ from bothends.trace.model import (
     Trace,
     TracedProcess,
     TraceEvent,
+    trim_oldest,
 )
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.explain import explain_call
@@ -51,6 +55,8 @@ ArrowPart: TypeAlias = Literal["whole", "sent", "arrived", "lost"]
 
 SLOW_CALL_NS: Final = 1_000_000  # nanoseconds: the duration of a longer wait is shown
 LONG_WAIT_NS: Final = 1_000_000_000  # nanoseconds: a longer wait is drawn even if quiet calls are left out
+MIN_SLEEP_NS: Final = 1_000_000  # the same of a sleep
+MAX_THREADS: Final = 1_000  # of a process whose numbers are remembered
 BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
@@ -119,6 +125,23 @@ class Lane:
     role: str
     process: TracedProcess | None = None
     blocked_threads: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class ThreadNumbers:
+    """The threads of a process, numbered from 1 in the order of their first calls."""
+
+    count: int = 0
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def number_of(self, thread: int) -> int:
+        """Return the number of a thread; a new one gets the next number."""
+        number = self.numbers.get(thread)
+        if number is None:
+            self.count += 1
+            number = self.numbers[thread] = self.count
+            trim_oldest(self.numbers, MAX_THREADS)
+        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +230,7 @@ class Layout:
         self._start: int | None = None
         self._clock = 0
         self._has_packets = False
+        self._threads: dict[int, ThreadNumbers] = {}  # by process
         self._socket_users: set[int] = set()  # processes that have used a socket
         self._kernel_events: dict[tuple[str, str, int | None], int] = {}  # drawn or left out
         self._prune_threshold = PRUNE_SLACK
@@ -333,6 +357,9 @@ class Layout:
         if call.process not in self._socket_users:
             return  # a shell that starts the program, or the program before it creates a socket
         yield from self._assign_lane(call.process)
+        if call.name in TLS_CALLS:
+            yield from self._tls_rows(call, is_end=is_end)
+            return
         if not is_end:
             yield from self._pending_rows()
             self._pending_calls[call.thread] = call
@@ -351,6 +378,16 @@ class Layout:
                 None, (Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True),), call
             )
 
+    def _tls_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
+        """Draw what was written where it was written, and what was read when it had been."""
+        if is_end == (call.name in TLS_READS):
+            yield from self._pending_rows()
+            at = call.until if is_end and call.until is not None else call.at
+            yield self._text_row(at, call, formatting.call_text(call), "data")
+            if self._explain and (text := explain_call(call, self._trace)):
+                cell = Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True)
+                yield self._row(None, (cell,), call)
+
     def _start_row(self, call: Call) -> Row:
         text = formatting.call_text(call, ended=False) + (
             " waits" if call.name in BLOCKING_CALLS - {"connect"} else ""
@@ -363,7 +400,7 @@ class Layout:
 
     def _full_text(self, call: Call) -> str:
         waits = (
-            call.name in BLOCKING_CALLS
+            (call.name in BLOCKING_CALLS or call.name in SLEEPING)
             and call.duration >= SLOW_CALL_NS
             and call.error not in NONBLOCKING_ERRORS
         )
@@ -420,8 +457,11 @@ class Layout:
         yield self._row(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
 
     def _direct_arrow(self, call: Call) -> Iterator[Row]:
-        """Without packets, draw an arrow from the send to the receive."""
-        if self._has_packets or not call.size or call.name not in RECEIVING:
+        """Where there are no packets, draw an arrow from the send to the receive."""
+        if not call.size or call.name not in RECEIVING:
+            return
+        socket = self._trace.sockets.get(call.socket or 0)
+        if self._has_packets and (socket is None or socket.family not in ("unix", "pipe")):
             return
         for link in self._trace.causes_of(call.number):
             send = self._trace.event(link.cause)
@@ -443,6 +483,7 @@ class Layout:
             self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
             self._lane_numbers.pop(event.process, None)
+            self._threads.pop(event.process, None)
 
     def _kernel_event_rows(self, event: KernelEvent) -> Iterator[Row]:
         """Draw what the kernel did, in the lane where it did it, except what a packet shows too."""
@@ -513,7 +554,7 @@ class Layout:
         cells = tuple(
             Cell(
                 index,
-                lane.role + (f" {lane.process.pid}" if lane.process and lane.process.pid else ""),
+                _lane_name(lane),
                 "lane",
             )
             for index, lane in enumerate(self._lanes)
@@ -550,7 +591,16 @@ class Layout:
     # Rows
 
     def _text_row(self, at: int, call: Call, text: str, style: Style) -> Row:
+        text = self._thread_mark(call) + text
         return self._row(at, (Cell(self._lane_index(call.process) or 0, text, style),), call)
+
+    def _thread_mark(self, call: Call) -> str:
+        """Return what precedes a call of a process with several threads: rule 7."""
+        threads = self._threads.get(call.process)
+        if threads is None:
+            threads = self._threads[call.process] = ThreadNumbers()
+        number = threads.number_of(call.thread)
+        return f"t{number} " if threads.count > 1 else ""
 
     def _row(
         self,
@@ -620,6 +670,14 @@ def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
         units[number] = None
 
 
+def _lane_name(lane: Lane) -> str:
+    """Return the name of a lane: its role, the pid, and the network namespace if it is another one."""
+    process = lane.process
+    if process is None or not process.pid:
+        return lane.role
+    return f"{lane.role} {process.pid}" + (f" in {process.namespace}" if process.namespace else "")
+
+
 def is_undelivered(packet: Packet, trace: Trace) -> bool:
     """Return whether a packet is a datagram that no call has received."""
     return packet.protocol == "udp" and not any(
@@ -633,7 +691,7 @@ def _is_quiet(call: Call) -> bool:
         return False
     if call.name == "getsockopt" and call.arguments[2:3] == ("SO_ERROR",) and call.result == 0:
         return call.arguments[3:4] == ("[0]",)  # it may be the error of a connect that was in progress
-    return not _is_mistake(call) and call.duration < LONG_WAIT_NS
+    return not _is_mistake(call) and call.duration < (MIN_SLEEP_NS if call.name in SLEEPING else LONG_WAIT_NS)
 
 
 def _is_mistake(call: Call) -> bool:

@@ -1,13 +1,16 @@
 """Write packets as a pcapng file for Wireshark and tshark, each with a comment that names its calls. Pure.
 
-The format (draft-ietf-opsawg-pcapng): a section header block, an interface description block (on a wire, one
-for each host), and an enhanced packet block for each packet. The link type is RAW, because the packets start
-with the IP header. Packets that could not be written are counted in an interface statistics block.
+The format (draft-ietf-opsawg-pcapng): a section header block, interface description blocks (one for each host
+of a wire, and for each interface in another network namespace), and an enhanced packet block for each packet.
+Secrets of TLS sessions are in decryption secrets blocks before the packets that they decrypt. The link type
+is RAW, because the packets start with the IP header. Packets that could not be written are counted in an
+interface statistics block.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from bothends.trace.model import Call, Packet, Trace
@@ -17,6 +20,8 @@ _SECTION_HEADER_BLOCK: Final = 0x0A0D0D0A
 _INTERFACE_BLOCK: Final = 1
 _ENHANCED_PACKET_BLOCK: Final = 6
 _STATISTICS_BLOCK: Final = 5
+_SECRETS_BLOCK: Final = 10
+_TLS_KEY_LOG: Final = 0x544C534B
 _ISB_IFDROP: Final = 5
 _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _LINKTYPE_RAW: Final = 101
@@ -47,14 +52,19 @@ class PcapngWriter:
         self._trace = trace
         self._is_begun = self._file.write(_SECTION_HEADER) is not False
         self._interfaces: dict[str, int] = {}
+        self._secrets_written = 0  # lines
 
     def write(self, packet: Packet, *, arrives: bool = False) -> None:
         """Write a packet. On a wire it is written twice, once for each host: sent, and `arrives`."""
         if not packet.raw or (arrives and packet.lost) or (packet.synthesized and not arrives):
             return
         at = packet.until if arrives and packet.until is not None else packet.at
-        interface = (packet.reaches if arrives else packet.interface) if packet.reaches else "bothends"
+        seen_at = packet.reaches if arrives else packet.interface
+        interface = seen_at if packet.reaches or " in " in seen_at else "bothends"
         start = b"" if self._is_begun else _SECTION_HEADER
+        secrets = self._trace.tls_secrets[self._secrets_written :]
+        if secrets:
+            start += _secrets_block(secrets)
         if interface not in self._interfaces:
             start += _interface_block(interface)
         head = struct.pack(
@@ -70,6 +80,7 @@ class PcapngWriter:
         block = _block(_ENHANCED_PACKET_BLOCK, head + _padded(packet.raw) + options)
         if self._file.write(start + block) is not False:
             self._is_begun = True
+            self._secrets_written += len(secrets)
             self._interfaces.setdefault(interface, len(self._interfaces))
 
     def missing_block(self, count: int, reason: str) -> bytes:
@@ -89,6 +100,11 @@ class PcapngWriter:
 def _interface_block(name: str) -> bytes:
     options = _options((_IF_NAME, name.encode()), (_IF_TSRESOL, bytes([_NANOSECONDS])))
     return _block(_INTERFACE_BLOCK, struct.pack("<HHI", _LINKTYPE_RAW, 0, 0) + options)
+
+
+def _secrets_block(lines: Sequence[str]) -> bytes:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    return _block(_SECRETS_BLOCK, struct.pack("<II", _TLS_KEY_LOG, len(data)) + _padded(data))
 
 
 def _block(kind: int, body: bytes) -> bytes:

@@ -108,7 +108,7 @@ class Painter:
 
     def _name(self, lane: int) -> str:
         """Return the name of a lane without the pid."""
-        name, _, pid = self._names.get(lane, "").rpartition(" ")
+        name, _, pid = self._names.get(lane, "").partition(" in ")[0].rpartition(" ")
         return name if name and pid.isdigit() else self._names.get(lane, f"lane {lane + 1}")
 
     def _fold(self, row: Row) -> Iterator[StyledText]:

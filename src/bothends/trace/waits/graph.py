@@ -189,7 +189,11 @@ class WaitsAtEnd:
         if not sockets:
             need: Need = "input" if call.descriptors_waited else "time"
             return PendingWait(call, call.process, need, since=call.at)
-        connected = [each for each in sockets if not self._trace.sockets[each].is_listener]
+        connected = [
+            each
+            for each in sockets
+            if not self._trace.sockets[each].is_listener and not self._is_internal(each, call.process)
+        ]
         if not connected:
             return PendingWait(call, call.process, "connection", tuple(sockets), call.at)
         wanted = dict(zip(call.sockets, call.wanted_events, strict=False))

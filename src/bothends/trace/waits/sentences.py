@@ -19,6 +19,7 @@ from bothends.trace.rendering.layout import WaitArrow
 from bothends.trace.waits.graph import PendingWait, WaitsAtEnd
 
 MAX_SENTENCES: Final = 8
+_SHOWN: Final = 24  # bytes of what was sent last
 
 _NAMES: Final = {
     "recvfrom": "recv",
@@ -201,7 +202,9 @@ def _in_flight(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> st
                 f"{pending:,}{whole} bytes that {name} sends have reached {other}, which has not read them."
             )
         elif sent and peer is not None:
-            parts.append(f"{other} has read all {count(sent)} that {name} sent.")
+            parts.append(
+                f"{other} has read all {count(sent)} that {name} sent{_last_sent(waits, socket, sent)}."
+            )
         else:
             # A process that was attached to has no command.
             began = "" if waits.trace_index.process(sender.process).command else " since the trace began"
@@ -210,6 +213,15 @@ def _in_flight(waits: WaitsAtEnd, first: PendingWait, second: PendingWait) -> st
         if len(parts) == 2 and all(each.endswith(f" has sent nothing{ending}") for each in parts):
             return f"Neither has sent anything{ending}"
     return " ".join(map(capitalized, parts))
+
+
+def _last_sent(waits: WaitsAtEnd, socket: int, total: int) -> str:
+    """Show what a socket sent last, as the end of a sentence about all `total` bytes that it sent."""
+    sends = waits.trace_index.sends(waits.trace_index.trace.sockets[socket])
+    if not sends or not sends[-1].data:
+        return ""
+    shown = formatting.quoted(sends[-1].data, sends[-1].size, _SHOWN)
+    return f", {shown}" if sends[-1].size == total else f", {shown} last"
 
 
 def _shared_socket(waits: WaitsAtEnd, wait: PendingWait, other: PendingWait) -> int | None:
@@ -235,6 +247,7 @@ def chain_sentence(waits: WaitsAtEnd, wait: PendingWait) -> str:
     chain = waits.chain(wait)
     since = formatting.duration(max(0, waits.now - wait.since))
     text = f"{capitalized(_blocked(waits, wait))}{_limit(wait)} {_purpose(waits, wait)}, for {since}."
+    text += _asked(waits, wait)
     if wait.unaccepted:
         text += " The connection is in the accept queue: it has not been accepted."
     text += "".join(_lost(waits, wait)) + "".join(_copies(waits, wait))
@@ -245,6 +258,21 @@ def chain_sentence(waits: WaitsAtEnd, wait: PendingWait) -> str:
     if chain[-1].need in ("data", "space", "peer") and not waits.next_waits(chain[-1]):
         text += _no_waiting_peer(waits, chain[-1])
     return text
+
+
+def _asked(waits: WaitsAtEnd, wait: PendingWait) -> str:
+    """Show what the waiting end sent last, to which the answer may be due, and when."""
+    sends = [
+        call
+        for each in wait.sockets
+        for call in waits.trace_index.sends(waits.trace_index.trace.sockets[each])
+        if call.data
+    ]
+    if wait.need != "data" or not sends or any(map(waits.serves, wait.sockets)):
+        return ""
+    last = max(sends, key=lambda call: call.at)
+    ago = formatting.duration(max(0, waits.now - last.at))
+    return f" It sent {formatting.quoted(last.data, last.size, _SHOWN)} {ago} ago."
 
 
 def _limit(wait: PendingWait) -> str:

@@ -3,6 +3,7 @@ const crypto = require('crypto');
 const { Readable } = require('stream');
 
 const photo = crypto.randomBytes(180000);
+photo.write('RIFF\0\0\0\0WEBP');
 const sum = crypto.createHash('md5').update(photo).digest('hex');
 const pieces = [];
 for (let i = 0; i < photo.length; i += 16384) pieces.push(photo.subarray(i, i + 16384));

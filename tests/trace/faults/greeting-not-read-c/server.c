@@ -15,7 +15,7 @@ int main(int argc, char **argv) {
         const char *hi = "220 logger ready\r\n";
         send(c, hi, strlen(hi), 0);
         char buf[64]; ssize_t n; long total = 0;
-        while ((n = recv(c, buf, sizeof buf, 0)) > 0) { total += n; usleep(2000); /* store it */ }
+        while ((n = recv(c, buf, sizeof buf, 0)) > 0) { total += n; usleep(20000); /* store it */ }
         if (n < 0) perror("recv");
         printf("stored %ld bytes\n", total); fflush(stdout);
         close(c);

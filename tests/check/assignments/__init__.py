@@ -1,0 +1,1 @@
+"""Assignments of public courses: a contract, a solution, and a classic mistake for each."""

@@ -1,0 +1,10 @@
+import sys
+import socket, time
+w = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    c, _ = w.accept()
+    with c:
+        q = c.recv(100)
+        time.sleep(1.6)
+        try: c.sendall(b"result " + q)
+        except OSError: pass
