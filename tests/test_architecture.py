@@ -63,8 +63,9 @@ RANKS = {
     "attack": 5,
     "lab": 5,
     "pytest_plugin": 5,
-    "cli": 6,
-    "__main__": 6,
+    "assistant": 6,
+    "cli": 7,
+    "__main__": 7,
 }
 
 # The only imports within one rank, and `__main__`, which calls the command line.

@@ -1,1 +1,1 @@
-"""The command line: one thin file a verb, which parses, calls and renders. Rank 6."""
+"""The command line: one thin file a verb, which parses, calls and renders. Rank 7."""

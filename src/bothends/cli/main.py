@@ -67,6 +67,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "Attack a server of your own; an honest client is the judge.",
     ),
     "lab": ("bothends.cli.lab:lab", "Write, run and see both ends on a page in the browser."),
+    "mcp": ("bothends.cli.mcp:mcp", "Let an assistant run both ends, ask why they hang, and check."),
     "new": ("bothends.cli.new:new", "Write a starter client or server in Python, C or Java."),
     "services": (
         "bothends.cli.services:services",

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from bothends.escaping import escape_controls, escape_line
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Style -> parameter of Select Graphic Rendition (ECMA-48, 8.3.117).
 _STYLES: Final = {"error": "31", "quiet": "2", "strong": "1", "good": "32", "warning": "33"}
+
+# The same, in the words of rich.
+_RICH_STYLES: Final = {"error": "red", "quiet": "dim", "strong": "bold", "good": "green", "warning": "yellow"}
 
 # The parameters above, and those of diagrams (trace/rendering/terminal.py).
 _OWN_STYLE: Final = re.compile(r"(\x1b\[(?:[0127]|3[1-6]|1;31)m)")
@@ -203,8 +206,10 @@ def has_stdout_failed(error: OSError) -> bool:
     return False
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, with aligned columns.
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
+) -> None:
+    """Print a table on stdout, with aligned columns. `styles` are those of texts in the first column.
 
     The last column is wrapped to fit the terminal. Nothing is truncated: if the other columns are wider than
     the terminal, so are the lines.
@@ -219,7 +224,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for head in headers:
         rendered.add_column(head, no_wrap=head != headers[-1])
     for row in rows:
-        rendered.add_row(*map(cell, row))
+        cells = [cell(each) for each in row]
+        if styles and (style := styles.get(row[0])):
+            cells[0].stylize(_RICH_STYLES[style])
+        rendered.add_row(*cells)
     console = rich.console.Console(
         width=None if is_terminal(sys.stdout) else 1000,
         force_terminal=has_colour(sys.stdout),

@@ -42,6 +42,7 @@ from bothends.lab.picture import Picture, finding_to_json
 from bothends.lab.replies import ReplyWriter
 from bothends.lab.sandboxed import SandboxedProgram, SandboxLauncher, add_program, set_priority
 from bothends.lab.sources import Sources, roles_of
+from bothends.osutil.private_files import open_private
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.packets import Capture, PacketSource
 from bothends.trace.capture.tracees import TracedProgram
@@ -49,6 +50,7 @@ from bothends.trace.comparison import sequence
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
+from bothends.trace.trace_file import TraceFileWriter
 
 LIMITS: Final = SandboxLimits(memory=512 << 20, processes=128, disk=16 << 20, files=1024, cpu=30)
 """The limits of each program."""
@@ -65,8 +67,11 @@ _MAX_STEPS: Final = 4_000  # for a comparison
 class Run:
     """One run of programs."""
 
-    def __init__(self, sandbox: Sandbox, capture: PacketSource | None, replies: ReplyWriter) -> None:
+    def __init__(
+        self, sandbox: Sandbox, capture: PacketSource | None, replies: ReplyWriter, saved: Path | None = None
+    ) -> None:
         self._sandbox = sandbox
+        self._saved = saved
         self._capture = capture
         self._replies = replies
         self._trace = Trace(_MAX_POINTS)
@@ -95,12 +100,16 @@ class Run:
             is_over = session.stopped_by is not None or self._trace.frozen_at is not None
             self._report_exits(traced, attendant, is_over=is_over)
 
+        def on_stall(requested: bool) -> None:
+            self._save()
+            picture.on_stall(requested)
+
         session = TraceSession(
             picture.write,
             on_idle=on_idle,
             trace=self._trace,
             launcher=launcher,
-            on_stall=picture.on_stall,
+            on_stall=on_stall,
             time_limit=start.time_limit,
         )
         session.capture = self._capture
@@ -127,6 +136,7 @@ class Run:
             self._trace, lambda name, error: notes.append(f"the rule {name} failed: {error}")
         )
         waits = picture.waits_at_end() if self._trace.ended_by else []
+        self._save()
         reason = "the time limit" if session.reached_time_limit else "Stop" if session.stopped_by else ""
         self._replies.send(
             Ended(
@@ -138,6 +148,19 @@ class Run:
                 sequence(self._trace)[:_MAX_STEPS],
             )
         )
+
+    def _save(self) -> None:
+        """Write the trace as far as it is known, if a file was given: a new one, in place of the old."""
+        if self._saved is None:
+            return
+        partial = self._saved.with_suffix(".part")
+        with os.fdopen(open_private(partial), "w", encoding="utf-8") as file:
+            writer = TraceFileWriter(file, self._trace)
+            for point in self._trace.points:
+                writer.write(point)
+            writer.write_end()
+            writer.flush()
+        partial.rename(self._saved)
 
     def _report_exits(
         self, traced: list[TracedProgram], attendant: Attendant, *, is_over: bool, is_final: bool = False
@@ -171,6 +194,15 @@ def _open_capture() -> Capture | None:
         return Capture()
     except Unavailable:
         return None
+
+
+def _saved_trace() -> Path | None:
+    """Return the file for the trace, of --save-in FOLDER."""
+    from bothends.lab.runs import SAVE_IN, saved_trace
+
+    if SAVE_IN not in sys.argv[:-1]:
+        return None
+    return saved_trace(Path(sys.argv[sys.argv.index(SAVE_IN) + 1]), os.getpid())
 
 
 def _exit(_number: int, _frame: object) -> NoReturn:
@@ -217,7 +249,7 @@ def main() -> int:
             attendant = stack.enter_context(Attendant(limits, replies.send))
             match start:
                 case Start():
-                    Run(sandbox, packets, replies).run(start, attendant, folder)
+                    Run(sandbox, packets, replies, _saved_trace()).run(start, attendant, folder)
                 case Judge():
                     from bothends.lab.judging import judge
 

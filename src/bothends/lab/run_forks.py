@@ -1,9 +1,10 @@
 """The process that forks the processes of runs: it has imported everything, so that a run starts sooner.
 
-    python -m bothends.lab.run_forks [--class]      standard input: a UNIX socket of sequenced packets
+    python -m bothends.lab.run_forks [--class] [--save-in FOLDER]
 
-Each packet has the descriptor that becomes the standard input and output of a new process. The answer has a
-descriptor of the process (pidfd_open(2)), and its process id. It ends when the socket does.
+Standard input is a UNIX socket of sequenced packets. Each packet has the descriptor that becomes the standard
+input and output of a new process. The answer has a descriptor of the process (pidfd_open(2)), and its process
+id. It ends when the socket does.
 """
 
 from __future__ import annotations

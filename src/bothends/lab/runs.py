@@ -15,6 +15,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -42,14 +43,24 @@ _JOB_SECONDS: Final = 300.0  # for judging and measuring
 _COMMAND: Final = (sys.executable, "-P", "-m", "bothends.lab.run_forks")
 _PID: Final = struct.Struct("i")
 _IN_CLASS: Final = "--class"  # with the limits of a class
+SAVE_IN: Final = "--save-in"
 _first_reply: Final = msgspec.json.Decoder(Prepared | Failed)
 
 
-class RunForks:
-    """The process that forks those of runs (`run_forks.py`). `in_class`: with the limits of a class."""
+def saved_trace(folder: Path, pid: int) -> Path:
+    """Return the file in which the process of a run saves its trace."""
+    return folder / f"{pid}.trace"
 
-    def __init__(self, *, in_class: bool = False) -> None:
+
+class RunForks:
+    """The process that forks those of runs (`run_forks.py`). `in_class`: with the limits of a class.
+
+    `save_in`: the folder in which a run's process saves its trace, in the file of `saved_trace`.
+    """
+
+    def __init__(self, *, in_class: bool = False, save_in: Path | None = None) -> None:
         self._in_class = in_class
+        self._save_in = save_in
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -84,6 +95,7 @@ class RunForks:
                 self._process = await asyncio.create_subprocess_exec(
                     *_COMMAND,
                     *([_IN_CLASS] if self._in_class else []),
+                    *([SAVE_IN, str(self._save_in)] if self._save_in is not None else []),
                     stdin=inner.fileno(),
                     start_new_session=True,
                 )
@@ -110,7 +122,7 @@ class RunProcess:
     def __init__(
         self, pid: int, handle: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._pid = pid
+        self.pid = pid
         self._handle = handle
         self._reader = reader
         self._writer = writer
@@ -188,7 +200,7 @@ class RunProcess:
             await asyncio.wait_for(_readable(self._handle), _EXIT_TIMEOUT)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
             await _readable(self._handle)
         os.close(self._handle)
         drain.cancel()

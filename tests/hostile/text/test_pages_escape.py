@@ -59,6 +59,7 @@ INSERTED: Final = {
 
 # Functions that open a text file for writing, with the reason.
 FILES: Final = {
+    "assistant/checking.py": "the source text of a program",
     "trace/capture/kernel_events.py": "settings of the kernel",
     "osutil/namespaces.py": "the same",
     "wire/interfaces.py": "the same",

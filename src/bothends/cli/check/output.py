@@ -26,7 +26,7 @@ _MAX_CELL_WIDTH: Final = 90  # characters in the table; the details below it sho
 def show(result: SuiteResult, *, verbose: bool = False) -> None:
     """Print a result on stdout. `verbose` adds the transcript of every case that has one."""
     rows = [(each.verdict.value, each.case, _summary(each)) for each in result.outcomes]
-    table(("verdict", "case", "what happened"), rows)
+    table(("verdict", "case", "what happened"), rows, {each.value: _STYLE[each] for each in Verdict})
     for outcome in result.outcomes:
         if outcome.verdict is Verdict.FAIL or (verbose and outcome.transcript):
             _print_details(outcome)

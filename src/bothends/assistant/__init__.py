@@ -1,0 +1,1 @@
+"""Serve an assistant over the Model Context Protocol: run programs, read their timeline, ask why, check."""
