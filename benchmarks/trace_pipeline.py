@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import itertools
+import math
 import os
 import pstats
 import resource
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -181,6 +182,12 @@ class _NoCapture:
 
     def has_more(self) -> bool:
         return False
+
+    def prepare(self, _words: Iterable[str], /) -> None:
+        pass
+
+    def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
+        return math.inf
 
     def close(self) -> None:
         pass

@@ -8,15 +8,14 @@ import threading
 
 import pytest
 
-from bothends.osutil import child_result
 from bothends.osutil.child_result import ChildResult
 
 
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if nothing else ran here: pytest's own threads don't count."""
-    monkeypatch.setattr(child_result.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(child_result.threading, "active_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
 
 
 def test_result_comes_from_another_process() -> None:

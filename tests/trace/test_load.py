@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from bothends.trace import load
 from bothends.trace.load import MAX_LAG, WINDOW, AnalysisLoad
 
 
@@ -12,7 +13,7 @@ from bothends.trace.load import MAX_LAG, WINDOW, AnalysisLoad
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
     now = [100.0]
-    monkeypatch.setattr(load.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

@@ -125,12 +125,5 @@ class ImpairedPath:
                 self._runs = False
         return self._runs and not self._wire.is_drained
 
-    def prepare(self, _words: Iterable[str], /) -> None:
-        """Do nothing: all programs are on the wire."""
-
-    def look(self, _pids: Iterable[int], _started: Iterable[int], /) -> float:
-        """Return infinity: they stay there."""
-        return math.inf
-
     def close(self) -> None:
         """Do nothing: the context manager closes the wire."""
