@@ -4,12 +4,14 @@ Two measurements, interleaved in rounds, of which the median is printed:
 
 1. The rate of an echo server with 10 connections: untraced, and traced with its payload by strace and by
    eBPF, with the client untraced; and the server's processor time for a request.
-2. 20,000 round trips of one connection, traced and saved, to strace alone writing a file: wall clock.
+2. 20,000 round trips of one connection, traced and saved, to strace alone writing a file: wall clock, and
+   processor time with that of the programs.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -25,7 +27,8 @@ from bothends.trace.capture.strace import OPTIONS
 SOURCE: Final = Path(__file__).parent / "c" / "echo_rate.c"
 CONNECTIONS: Final = 10
 ROUND_TRIPS: Final = 20_000
-TRACE: Final = [sys.executable, "-m", "bothends", "trace", "--calls-only"]
+TRACE: Final = [sys.executable, "-m", "bothends", "trace"]
+CALLS_ONLY: Final = [*TRACE, "--calls-only"]
 
 
 def rate(program: Path, before: list[str], seconds: float) -> tuple[float, float]:
@@ -47,13 +50,13 @@ def rate(program: Path, before: list[str], seconds: float) -> tuple[float, float
     return float(client.stdout), float(found[1])
 
 
-def save_time(program: Path, trace: list[str], folder: Path) -> float:
-    """Return the seconds that a command takes to run 20,000 round trips. {program} is the pair."""
+def save_time(program: Path, trace: list[str], folder: Path) -> tuple[float, float]:
+    """Run 20,000 round trips. Returns the wall clock, and the processor time of all, in seconds."""
     script = (
         f"exec 3< <(exec {program} server 2>/dev/null); read port <&3; "
         f"exec {program} client $port 1 -{ROUND_TRIPS} >/dev/null"
     )
-    began = time.perf_counter()
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [*trace, "bash", "-c", script],
         stdout=subprocess.DEVNULL,
@@ -61,7 +64,8 @@ def save_time(program: Path, trace: list[str], folder: Path) -> float:
         check=True,
         cwd=folder,
     )
-    return time.perf_counter() - began
+    taken, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return taken, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main(rounds: int = 5, seconds: float = 0.5) -> None:
@@ -75,19 +79,23 @@ def main(rounds: int = 5, seconds: float = 0.5) -> None:
         ways = {
             "untraced": [],
             "strace alone": [*strace, "--"],
-            "trace --with strace": [*TRACE, "--with", "strace", *saving, "--"],
-            "trace --with bpf": [*TRACE, "--with", "bpf", *saving, "--"],
+            "trace --with strace": [*CALLS_ONLY, "--with", "strace", *saving, "--"],
+            "trace --with bpf": [*CALLS_ONLY, "--with", "bpf", *saving, "--"],
+        }
+        with_packets = {
+            "strace, and packets": [*TRACE, "--with", "strace", *saving, "--"],
+            "bpf, and packets": [*TRACE, "--with", "bpf", *saving, "--"],
         }
         rates: dict[str, list[float]] = defaultdict(list)
         costs: dict[str, list[float]] = defaultdict(list)
-        times: dict[str, list[float]] = defaultdict(list)
+        times: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for _ in range(rounds):
             for way, command in ways.items():
                 found, cost = rate(program, command, seconds)
                 rates[way].append(found)
                 costs[way].append(cost)
         for _ in range(max(rounds // 2, 1)):
-            for way, command in ways.items():
+            for way, command in {**ways, **with_packets}.items():
                 if command:
                     times[way].append(save_time(program, command, folder))
     base = statistics.median(rates["untraced"])
@@ -98,11 +106,14 @@ def main(rounds: int = 5, seconds: float = 0.5) -> None:
         print(
             f"  {way:20} {median:8,.0f}/s  {median / base:4.2f} of untraced  {cost:6.2f} us of processor time"
         )
-    alone = statistics.median(times["strace alone"])
+    alone = [statistics.median(each) for each in zip(*times["strace alone"], strict=True)]
     print(f"{ROUND_TRIPS:,} round trips of one connection, both ends traced and saved; medians")
-    for way, values in times.items():
-        median = statistics.median(values)
-        print(f"  {way:20} {median:6.2f} s  {median / alone:5.2f} of strace alone")
+    for way, pairs in times.items():
+        wall, processor = (statistics.median(each) for each in zip(*pairs, strict=True))
+        print(
+            f"  {way:20} {wall:6.2f} s  {wall / alone[0]:5.2f} of strace alone;  "
+            f"processor time {processor:6.2f} s  {processor / alone[1]:5.2f}"
+        )
 
 
 if __name__ == "__main__":

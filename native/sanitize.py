@@ -24,9 +24,14 @@ TESTED = [
         TESTS / "bench" / f"test_{name}.py"
         for name in ("faults", "histogram", "http", "request_tracker", "schedule", "transports")
     ),
+    *(TESTS / "trace" / f"test_{name}.py" for name in ("pipeline", "timeline", "strace", "usual_lines")),
 ]
 
-MODULES = {"bothends.engines._native": NATIVE, "bothends.bench._generator": NATIVE / "generator"}
+MODULES = {
+    "bothends.engines._native": NATIVE,
+    "bothends.bench._generator": NATIVE / "generator",
+    "bothends.trace._pipeline": NATIVE / "trace",
+}
 
 DEFAULTS = ["-n", "auto", "-m", "slow or not slow"]
 

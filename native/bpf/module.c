@@ -180,6 +180,12 @@ static PyObject *has_ended(PyObject *self, PyObject *argument)
     return PyBool_FromLong(source_has_ended(source, number));
 }
 
+static PyObject *is_alive(PyObject *self, PyObject *unused)
+{
+    struct source *source = source_of(self);
+    return source ? PyBool_FromLong(source_is_alive(source)) : NULL;
+}
+
 static PyObject *get_horizon(PyObject *self, PyObject *unused)
 {
     struct source *source = source_of(self);
@@ -212,6 +218,7 @@ static PyMethodDef methods[] = {
     {"read", read_lines, METH_VARARGS,
      "Return the next lines of (program, max_bytes), in the form of strace, and the pids that were added to it."},
     {"has_ended", has_ended, METH_O, "Return whether a program has exited and all its lines are read."},
+    {"is_alive", is_alive, METH_NOARGS, "Return whether a thread of any program is running."},
     {"horizon", get_horizon, METH_NOARGS, "Return the time in nanoseconds before which all lines are read."},
     {"skip", skip, METH_NOARGS, "Drop the records so far. Returns the time in nanoseconds."},
     {"count_lost", count_lost, METH_NOARGS,

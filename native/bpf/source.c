@@ -464,6 +464,14 @@ int source_descriptor(const struct source *source)
     return source->event;
 }
 
+int source_is_alive(const struct source *source)
+{
+    for (int number = 0; number < MAX_PROGRAMS; number++)
+        if (source->shared->live[number] > 0)
+            return 1;
+    return 0;
+}
+
 u64 source_lost(struct source *source)
 {
     return source->shared->lost + source->dropped;

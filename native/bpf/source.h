@@ -33,6 +33,8 @@ void source_update(struct source *source);
 void source_lines(struct source *source, int program, struct text *text, size_t max_bytes);
 /* Whether all threads of a program have exited and all its lines are read. */
 int source_has_ended(struct source *source, int program);
+/* Whether a thread of any program is running. */
+int source_is_alive(const struct source *source);
 /* The wall-clock time, in nanoseconds, before which all lines have been read. */
 u64 source_horizon(struct source *source);
 /* Records that are missing: the buffers were full. */

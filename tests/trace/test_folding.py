@@ -8,7 +8,18 @@ from typing import Final
 
 import pytest
 
-from bothends.trace.model import Call, CausalLink, Packet, Point, Socket, SocketAddress, Trace, TracedProcess
+from bothends.trace.findings import run_rules
+from bothends.trace.model import (
+    Call,
+    CausalLink,
+    Packet,
+    Point,
+    ProcessEvent,
+    Socket,
+    SocketAddress,
+    Trace,
+    TracedProcess,
+)
 from bothends.trace.rendering.folding import DRAWN_REPEATS, FoldedRows, Unit
 from bothends.trace.rendering.layout import Filter, Layout, folded_events, rows_of
 from bothends.trace.rendering.svg import render_svg
@@ -403,3 +414,32 @@ def test_a_long_connection_is_no_visit() -> None:
     texts = visitors.folds()
     assert texts[0].startswith("… 27 more connections")
     assert any("more round trips" in each for each in texts[1:])
+
+
+def test_dropped_events_are_no_mistake() -> None:
+    """A call whose start was dropped is missing, even if the send that it waited for is there."""
+    for kept in range(40, 60):
+        echo = Echo()
+        known = echo.trace
+        echo.trace = Trace(max_points=kept)
+        echo.trace.processes |= known.processes
+        echo.trace.sockets |= known.sockets
+        waiting = echo.call(1, 2, "recvfrom", b"", start_only=True)
+        for number in range(20):
+            data = b"%05d" % number
+            send = echo.call(2, 1, "sendto", data)
+            packet = echo.packet(1, 2, data)
+            waiting.until, waiting.result, waiting.size, waiting.data = echo.at, 5, 5, data
+            echo.trace.add(Point(waiting, True))
+            echo.trace.link(CausalLink(send.number, packet.number, "carries"))
+            echo.trace.link(CausalLink(packet.number, waiting.number, "feeds"))
+            answer = echo.call(1, 2, "sendto", data)
+            back = echo.packet(2, 1, data)
+            waiting = echo.call(1, 2, "recvfrom", b"", start_only=True)
+            received = echo.call(2, 1, "recvfrom", data)
+            echo.trace.link(CausalLink(answer.number, back.number, "carries"))
+            echo.trace.link(CausalLink(back.number, received.number, "feeds"))
+        echo.trace.add(Point(ProcessEvent(9999, echo.at, 1, "ended", "exit status 0", 0)))
+        echo.trace.freeze()
+        assert echo.trace.dropped
+        assert [each.rule for each in run_rules(echo.trace) if each.rule == "one-recv-per-message"] == []

@@ -20,7 +20,7 @@ from bothends.osutil.blocked_calls import BlockedCall, CallKind, DescriptorWait,
 from bothends.trace import load, trace_blocks, trace_file
 from bothends.trace.capture.arguments import SocketLabel
 from bothends.trace.capture.blocked_threads import ThreadSnapshot
-from bothends.trace.capture.packets import Capture, RawPacket
+from bothends.trace.capture.packets import Capture, RawPacket, TransitEvent
 from bothends.trace.capture.running_processes import OpenFiles
 from bothends.trace.correlation.timeline import FOREVER
 from bothends.trace.findings import run_rules
@@ -29,7 +29,7 @@ from bothends.trace.opening import OpenedTrace
 from bothends.trace.rendering.layout import Filter
 from bothends.trace.run_file import RecordingFile, RunFile
 from bothends.trace.session import TraceSession
-from bothends.trace.source_blocks import LinesOfProcesses, ProgramRecorder, SourceRecorder
+from bothends.trace.source_blocks import LinesOfProcesses, ProgramRecorder, SourceReader, SourceRecorder
 from bothends.trace.trace_blocks import HEADER, SOURCE_MAGIC, BlockHeader, BlockWriter
 from bothends.trace.trace_file import Period, TraceFileError
 from tests.tools import needs_tool
@@ -407,3 +407,36 @@ def test_findings_of_a_large_trace_come_from_a_second_process(
     assert "finding" in shown[0]
     assert shown[0] == shown[1]
     assert pages[0] == pages[1]
+
+
+def test_packets_of_other_namespaces_are_recorded() -> None:
+    here, there = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
+    data = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, 6, 0, here, there)
+    data += struct.pack("!HHIIBBHHH", 5000, 12000, 1, 1, 5 << 4, 0x10, 512, 0, 0)
+    transits = [
+        TransitEvent("sent", (1, 2), 7, "eth0", "", b""),
+        TransitEvent("arrived", (1, 2), 7, "eth0", "", b"changed"),
+        None,
+    ]
+    raws = [RawPacket(1_000 + at, "veth", data, each) for at, each in enumerate(transits)]
+    memory = Memory()
+    recorder = SourceRecorder(memory)
+    recorder.add_packets(raws)
+    recorder.end_batch(0, 0)
+    recorder.flush()
+    reader = SourceReader(Trace(), lambda _: None)
+    block = blocks_of(memory.data)[0]
+    header = BlockHeader(*HEADER.unpack_from(block))
+    content = zlib.decompress(block[HEADER.size :])
+    assert header.points == 3
+    reader.read(content[: header.rows], memoryview(content)[header.rows :])
+    assert list(reader.held) == raws
+
+
+def test_namespace_of_a_process_is_recorded() -> None:
+    memory = recorded_by_hand()
+    recorder = SourceRecorder(memory)
+    recorder.add_namespace(7, "blue")
+    recorder.end_batch(FOREVER, FOREVER)
+    recorder.flush()
+    assert [each.namespace for each in read(memory.data).processes.values()] == ["blue"]

@@ -71,6 +71,7 @@ _SNAPSHOT_ATTEMPTS: Final = 3  # a thread that sleeps in a loop may be awake jus
 _SNAPSHOT_PAUSE: Final = 0.01  # seconds
 _SNAPSHOT_DELAY: Final = 0.2  # seconds without an event, after which the blocked calls are read
 _FREEZE_MARGIN: Final = 20_000_000  # nanoseconds from ^C to its handler; less than ORDER_MARGIN
+_READ_BYTES: Final = 1 << 18  # of lines of each program at once: fewer calls than a stream remembers
 _RECORD_INTERVAL: Final = 0.005  # seconds between two reads, while the programs are only recorded
 _POLL_INTERVAL: Final = 0.05  # seconds after which points are emitted although there is no new data
 
@@ -420,7 +421,7 @@ class TraceSession:
         if self.tls is not None:
             self.tls.read()
         for program in running:
-            for point in program.read():
+            for point in program.read(_READ_BYTES):
                 events += 1
                 self._last_event = time.monotonic()
                 self._update_readiness(program, point)
@@ -434,7 +435,8 @@ class TraceSession:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
         until = min(until, horizon)
-        self._load.add(waited, events + len(raws))
+        lag = (time.time_ns() - horizon) / 1e9 if horizon < FOREVER else 0.0
+        self._load.add(waited, events + len(raws), lag)
         if self.records_only:
             self._record_batch(raws, horizon, until)
         else:
@@ -508,6 +510,8 @@ class TraceSession:
         for process in reversed(self.trace.processes.values()):
             if process.pid == pid:
                 process.namespace = name
+                if self.recorder is not None:
+                    self.recorder.add_namespace(pid, name)
                 return
 
     def on_missing_namespace(self, pid: int, name: str, reason: str) -> None:

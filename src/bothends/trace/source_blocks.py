@@ -15,6 +15,7 @@ Hostile files: what a block holds is checked, and lines of strace may be anythin
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import struct
@@ -31,7 +32,7 @@ from bothends.trace.analysis import TraceAnalysis
 from bothends.trace.capture.arguments import SocketLabel
 from bothends.trace.capture.blocked_threads import ThreadSnapshot
 from bothends.trace.capture.calls import CallDecoder
-from bothends.trace.capture.packets import RawPacket
+from bothends.trace.capture.packets import RawPacket, TransitEvent
 from bothends.trace.capture.running_processes import OpenFiles
 from bothends.trace.capture.strace import StraceParser
 from bothends.trace.correlation.timeline import FOREVER
@@ -102,10 +103,13 @@ class SourceRecorder:
 
     def add_packets(self, raws: Iterable[RawPacket]) -> None:
         """Add captured packets."""
-        pieces = []
-        for at, interface, data, transit in raws:
-            if transit is not None and transit.event != "sent":
-                continue  # the same packet where it arrived
+        pieces, raws = [], list(raws)
+        if any(each.transit is not None for each in raws):
+            self._parts.append(["sightings", [_encode_sighting(each) for each in raws]])
+            self._items += len(raws)
+            self.items += len(raws)
+            return
+        for at, interface, data, _ in raws:
             number = self._interfaces.setdefault(interface, len(self._interfaces))
             pieces += [PACKET.pack(at, number, len(data)), data]
         if pieces:
@@ -118,6 +122,10 @@ class SourceRecorder:
         found = [trace_file.to_json_object(each) for each in events]
         if found:
             self._parts.append(["kernel", found])
+
+    def add_namespace(self, pid: int, name: str) -> None:
+        """Note that a process is in another network namespace."""
+        self._parts.append(["namespace", pid, name])
 
     def add_freeze(self, at: int, *, by_interrupt: bool) -> None:
         """Note when bothends, or ^C, began to end the programs."""
@@ -284,6 +292,27 @@ def _decode_snapshot(process: int, value: list[Any]) -> ThreadSnapshot:
     )
 
 
+def _encode_sighting(raw: RawPacket) -> list[Any]:
+    transit = None
+    if raw.transit is not None:
+        event, direction, number, reaches, toxic, arrived_as = raw.transit
+        transit = [event, list(direction), number, reaches, toxic, base64.b64encode(arrived_as).decode()]
+    return [raw.at, raw.interface, base64.b64encode(raw.data).decode(), transit]
+
+
+def _decode_sighting(value: list[Any]) -> RawPacket:
+    at, interface, data, transit = value
+    if transit is None:
+        return RawPacket(_time(at), str(interface), base64.b64decode(data))
+    event, (start, end), number, reaches, toxic, arrived_as = transit
+    if event not in ("sent", "lost", "arrived"):
+        raise ValueError("an event that is none")
+    found = TransitEvent(
+        event, (int(start), int(end)), int(number), str(reaches), str(toxic), base64.b64decode(arrived_as)
+    )
+    return RawPacket(_time(at), str(interface), base64.b64decode(data), found)
+
+
 class SourceReader:
     """Makes points of what was recorded, in the order in which a session would have made them.
 
@@ -326,6 +355,8 @@ class SourceReader:
                         self._read_lines(number, bytes(found))
                     else:
                         self.held.extend(_packets_of(found, interfaces))
+                elif kind == "sightings":
+                    self.held.extend(map(_decode_sighting, values[0]))
                 elif kind == "kernel":
                     kernel_events += [trace_file.from_json_object(KernelEvent, each) for each in values[0]]
                 else:
@@ -401,6 +432,11 @@ class SourceReader:
                     analysis.add_point(point)
             case "process", [number, pid, threads, at, role, files]:
                 self._add_process(number, int(pid), threads, _time(at), str(role), files)
+            case "namespace", [pid, name]:
+                for process in reversed(self._trace.processes.values()):
+                    if process.pid == pid:
+                        process.namespace = escape_text(str(name))
+                        break
             case "freeze", [at, by_interrupt]:
                 analysis.freeze(_time(at), by_interrupt=bool(by_interrupt))
             case "blocked", [at, snapshots, programs]:

@@ -8,8 +8,8 @@
 2. Records come out as lines in the form of strace, so that both sources have one decoder, and a trace does
    not depend on its source. Forming a line costs a small part of decoding it.
 3. A slow reader does not stop a program. What waits is kept in memory, up to `MAX_WAITING`; what does not
-   fit is counted. When reading is late, it runs at the lowest priority: a program that is observed keeps its
-   speed, and the drawing comes later.
+   fit is counted. When reading is late, it runs at the lowest priority while programs run: a program that is
+   observed keeps its speed, and the drawing comes later.
 4. `BpfSource.horizon` is the time up to which all lines have been read. Later packets have to wait, because
    the calls that caused them are not known yet (`session.py`, rule 1).
 """
@@ -123,8 +123,7 @@ class BpfSource:
     def horizon(self) -> int:
         """Return the time up to which all lines have been read, in nanoseconds."""
         horizon = int(self._source.horizon())
-        is_busy = not all(map(self.has_ended, range(self._programs)))
-        self._yield_processors(is_busy and time.time_ns() - horizon > LAG)
+        self._yield_processors(time.time_ns() - horizon > LAG and bool(self._source.is_alive()))
         return horizon
 
     def add_program(self) -> int:

@@ -8,7 +8,7 @@ from typing import Final
 from bothends.trace.model import Call, Packet, Socket
 
 MAX_OUT_OF_ORDER: Final = 64  # spans: retransmissions are out of order, but not by more than this
-MAX_SPANS: Final = 2_000  # spans of each stream to remember; older ones have been matched
+MAX_SPANS: Final = 10_000  # spans of each stream to remember; older ones have been matched
 
 
 @dataclass(slots=True)

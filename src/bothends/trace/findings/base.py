@@ -111,7 +111,7 @@ class TraceIndex:
         if call.socket is not None:
             self._positions[call.number] = len(self.calls_by_socket[call.socket])
             self.calls_by_socket[call.socket].append(call)
-            if call.name in SENDING:
+            if call.name in SENDING and (not self.trace.dropped or self._has_receivers(call)):
                 self._totals[call.socket] += call.size
                 self.bytes_sent_by[call.number] = self._totals[call.socket]
 
@@ -183,16 +183,28 @@ class TraceIndex:
                 yield socket
 
     def sends(self, socket: Socket) -> list[Call]:
-        """Return the calls that sent data. All rules share the list: don't change it."""
+        """Return the calls that sent data. All rules share the list: don't change it.
+
+        In a trace whose oldest events were dropped, those are left out whose bytes a dropped call received.
+        """
         found: list[Call] | None = self.shared.get(("sends", socket.number))
         if found is None:
             calls = self.calls_by_socket[socket.number]
-            found = [call for call in calls if call.name in SENDING and call.size]
+            found = [
+                call
+                for call in calls
+                if call.name in SENDING
+                and call.size
+                and (not self.trace.dropped or self._has_receivers(call))
+            ]
             self.shared["sends", socket.number] = found
         return found
 
     def receives(self, socket: Socket) -> list[Call]:
-        """Return the calls that received data or EOF. All rules share the list: don't change it."""
+        """Return the calls that received data or EOF. All rules share the list: don't change it.
+
+        In a trace whose oldest events were dropped, those are left out whose bytes were sent before.
+        """
         found: list[Call] | None = self.shared.get(("receives", socket.number))
         if found is None:
             found = self.shared["receives", socket.number] = [
@@ -202,8 +214,36 @@ class TraceIndex:
                 and not call.failed
                 and call.result is not None
                 and "MSG_PEEK" not in call.flags
+                and (not self.trace.dropped or self._has_senders(call))
             ]
         return found
+
+    def _has_receivers(self, send: Call) -> bool:
+        """Return whether none of the calls that received the bytes of a send was dropped.
+
+        A call is dropped if its start is: a receive that waited may be, and the send that came meanwhile not.
+        """
+        for link in self.trace.effects_of(send.number):
+            effect = self.trace.event(link.effect)
+            if effect is None:
+                return False
+            if isinstance(effect, Packet):
+                numbers = (each.effect for each in self.trace.effects_of(effect.number))
+                if any(self.trace.event(each) is None for each in numbers):
+                    return False
+        return True
+
+    def _has_senders(self, receive: Call) -> bool:
+        """Return whether none of the calls that sent the bytes of a receive was dropped."""
+        for link in self.trace.causes_of(receive.number):
+            cause = self.trace.event(link.cause)
+            if cause is None:
+                return False
+            if isinstance(cause, Packet):
+                numbers = (each.cause for each in self.trace.causes_of(cause.number))
+                if any(self.trace.event(each) is None for each in numbers):
+                    return False
+        return True
 
     def senders_of(self, receive: Call) -> list[Call]:
         """Return the calls that sent the bytes of a receive, in order."""

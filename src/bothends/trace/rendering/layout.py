@@ -279,7 +279,8 @@ class Layout:
         transitions: list[tuple[int, str]] = []
         if not isinstance(event, Call) or event.name == "listen":
             transitions = list(self._states.transitions(point))
-        self._track_hidden_waits(point)
+        if self._hidden_waits or type(event) is not Call or event.name not in _MOVING:
+            self._track_hidden_waits(point)
         if self._filter.shows(event, self._trace.sockets):
             match event:
                 case Packet():
@@ -301,6 +302,12 @@ class Layout:
             if self._folded.points:
                 yield from self._fold_row()
         yield from self._pending_rows()
+
+    def _has_pending(self, except_thread: int | None = None) -> bool:
+        """Return whether `_pending_rows` may have something to do: most often it has not."""
+        calls = self._pending_calls
+        own = except_thread in calls
+        return bool(self._hidden_waits or self._pending_packets) or len(calls) > own
 
     def _pending_rows(self, except_thread: int | None = None) -> Iterator[Row]:
         """Draw the starts of unfinished calls and of packets in transit.
@@ -356,15 +363,18 @@ class Layout:
             self._socket_users.add(call.process)
         if call.process not in self._socket_users:
             return  # a shell that starts the program, or the program before it creates a socket
-        yield from self._assign_lane(call.process)
+        if call.process not in self._lane_numbers:
+            yield from self._assign_lane(call.process)
         if call.name in TLS_CALLS:
             yield from self._tls_rows(call, is_end=is_end)
             return
         if not is_end:
-            yield from self._pending_rows()
+            if self._has_pending():
+                yield from self._pending_rows()
             self._pending_calls[call.thread] = call
             return
-        yield from self._pending_rows(except_thread=call.thread)
+        if self._has_pending(call.thread):
+            yield from self._pending_rows(except_thread=call.thread)
         is_whole = self._pending_calls.pop(call.thread, None) is not None
         lane = self._lane(call.process)
         if lane is not None:
@@ -408,7 +418,8 @@ class Layout:
 
     def _packet_rows(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
         is_whole = self._pending_packets.pop(packet.number, None) is not None or not packet.reaches
-        yield from self._pending_rows()
+        if self._has_pending():
+            yield from self._pending_rows()
         self._has_packets = True
         if packet.reaches and not is_end:
             self._pending_packets[packet.number] = packet
