@@ -111,6 +111,18 @@ def test_different_packets_are_not_joined() -> None:
     assert [each.data for each in joiner.take(1 << 62)] == different
 
 
+def test_same_bytes_at_one_interface_are_two_packets() -> None:
+    joiner = SightingJoiner()
+    data = tcp_packet(CLIENT, SERVER)
+    joiner.add([(sighting(at, "eth0 in a", data), 1) for at in (1, 2)])
+    joiner.add([(sighting(at, "eth0 in b", data), 2) for at in (3, 4)])
+    found = joiner.take(1 << 62)
+    assert [each.at // 1_000_000 for each in found] == [1, 2, 3, 4]
+    numbers = [each.transit.number for each in found if each.transit]
+    assert numbers[:2] == numbers[2:]
+    assert len(set(numbers)) == 2
+
+
 def test_late_sighting_of_a_packet_that_was_passed_on_is_left_out() -> None:
     joiner = SightingJoiner()
     data = tcp_packet(CLIENT, SERVER)

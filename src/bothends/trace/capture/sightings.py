@@ -5,7 +5,7 @@
 1. A packet that passes through a virtual network is captured at each interface on its way. It is the same if
    what routers leave as it is, is the same: the IP identification, and of TCP all but the ports and the
    checksum. NAT changes addresses and ports (RFC 3022), not these. A retransmission has another
-   identification or another timestamp.
+   identification or another timestamp. Datagrams may have none: what is seen at one interface twice are two.
 2. The first sighting is where it was sent, the last one where it arrived, if that is another namespace. A
    packet with other addresses in the last one has been translated on its way.
 3. Sightings later than the first one by more than `HOLD` are left out: the packet has been passed on.
@@ -20,8 +20,11 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from bothends.trace.capture.packets import RawPacket, TransitEvent
+from bothends.trace.model import trim_oldest
 
 HOLD: Final = 10_000_000  # nanoseconds: far longer than a packet takes between namespaces of one machine
+FORGET: Final = 1_000_000_000  # nanoseconds, after which the same bytes are another packet
+MAX_SAME: Final = 64  # packets with the same bytes that are told apart
 MAX_KNOWN: Final = 50_000  # packets whose later sightings are recognized
 _TCP, _UDP = 6, 17
 
@@ -36,6 +39,7 @@ class _Sightings:
     first_namespace: int
     last: RawPacket
     last_namespace: int
+    interfaces: set[str]
     is_taken: bool = False
 
 
@@ -43,7 +47,7 @@ class SightingJoiner:
     """Joins sightings. Add them in the order of their times."""
 
     def __init__(self) -> None:
-        self._known: dict[Key, _Sightings] = {}
+        self._known: dict[Key, list[_Sightings]] = {}  # several if the same bytes were sent again
         self._waiting: list[_Sightings] = []
         self._ready: list[tuple[int, int, RawPacket]] = []
         self._numbers = itertools.count(1)
@@ -52,16 +56,18 @@ class SightingJoiner:
         """Add sightings, each with a number for its namespace."""
         for raw, namespace in sightings:
             key = key_of(raw.data)
-            known = self._known.get(key) if key is not None else None
+            same = self._known.get(key, []) if key is not None else []
+            same = [each for each in same if raw.at - each.first.at < FORGET]
+            known = next((each for each in same if raw.interface not in each.interfaces), None)
             if known is None:
-                found = _Sightings(raw, namespace, raw, namespace)
+                found = _Sightings(raw, namespace, raw, namespace, {raw.interface})
                 self._waiting.append(found)
                 if key is not None:
-                    self._known[key] = found
-                    if len(self._known) > MAX_KNOWN:
-                        for each in list(itertools.islice(self._known, MAX_KNOWN // 4)):
-                            del self._known[each]
-            elif not known.is_taken:
+                    self._known[key] = [*same[-MAX_SAME:], found]
+                    trim_oldest(self._known, MAX_KNOWN)
+                continue
+            known.interfaces.add(raw.interface)
+            if not known.is_taken:
                 known.last, known.last_namespace = raw, namespace
 
     def take(self, until: int) -> list[RawPacket]:
