@@ -77,6 +77,8 @@ def terminal(
         "XDG_STATE_HOME": str(state),
         "PROMPT_TOOLKIT_NO_CPR": "1",  # this terminal does not answer cursor position requests
     }
+    for name in ("COLUMNS", "LINES"):  # the terminal has a size of its own
+        environment.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "bothends", *arguments],
         stdin=slave,

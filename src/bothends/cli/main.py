@@ -153,7 +153,8 @@ def run(arguments: Sequence[str]) -> int:
         terminal.show(error.format_message(), stream=sys.stderr)
         return error.exit_code
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "bothends"
+        verb = f" {arguments[0]}" if arguments and arguments[0] in VERBS else ""
+        command = error.ctx.command_path if error.ctx is not None else f"bothends{verb}"
         terminal.error(f"{_lowered(error.format_message())}; see {command} --help")
         return error.exit_code
     except click.ClickException as error:

@@ -15,7 +15,9 @@ import errno
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
@@ -211,8 +213,8 @@ def table(
 ) -> None:
     """Print a table on stdout, with aligned columns. `styles` are those of texts in the first column.
 
-    The last column is wrapped to fit the terminal. Nothing is truncated: if the other columns are wider than
-    the terminal, so are the lines.
+    On a terminal, long columns are wrapped to fit, first the last one; if it is too narrow for that, each row
+    becomes a paragraph. Nothing is truncated.
     """
     import rich.box
     import rich.console
@@ -221,24 +223,75 @@ def table(
     rendered = rich.table.Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if has_colour(sys.stdout) else ""
     )
-    for head in headers:
-        rendered.add_column(head, no_wrap=head != headers[-1])
+    widths = [max(cell(each).cell_len for each in column) for column in zip(headers, *rows, strict=True)]
+    wrapped = _wrapped_columns(widths, columns()) if is_terminal(sys.stdout) else {len(widths) - 1}
+    if wrapped is None:
+        _show_paragraphs(headers, rows, styles or {})
+        return
+    for index, head in enumerate(headers):
+        rendered.add_column(head, no_wrap=index not in wrapped, overflow="fold")
     for row in rows:
         cells = [cell(each) for each in row]
         if styles and (style := styles.get(row[0])):
             cells[0].stylize(_RICH_STYLES[style])
         rendered.add_row(*cells)
     console = rich.console.Console(
-        width=None if is_terminal(sys.stdout) else 1000,
+        width=columns() if is_terminal(sys.stdout) else max(1000, sum(widths) + 2 * len(widths)),
         force_terminal=has_colour(sys.stdout),
         highlight=False,
     )
-    widths = [max(cell(each).cell_len for each in column) for column in zip(headers, *rows, strict=True)]
-    console.width = max(console.width, sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], _MIN_LAST_COLUMN))
     with console.capture() as captured:
         console.print(rendered)
     for line in captured.get().splitlines():
         show(line.rstrip())
+
+
+def show_item(heading: str, text: str, *, indent: int, heading_width: int) -> None:
+    """Print a heading and a text beside it, which is wrapped on a terminal."""
+    start = " " * indent + heading.ljust(heading_width) + " "
+    if not is_terminal(sys.stdout):
+        show(start + text)
+        return
+    rest = " " * len(start)
+    if columns() < len(start) + _MIN_LAST_COLUMN:
+        start, rest = f"{heading}: ".rjust(indent + len(heading) + 2), " " * (indent + 2)
+    width = max(columns(), _MIN_LAST_COLUMN)
+    show("\n".join(textwrap.wrap(text, width, initial_indent=start, subsequent_indent=rest)))
+
+
+def columns() -> int:
+    """Return the width of the terminal on stdout; 80 if it has none."""
+    return shutil.get_terminal_size().columns
+
+
+def _wrapped_columns(widths: Sequence[int], width: int) -> set[int] | None:
+    """Return the columns to wrap so that a table fits `width`: the last, and long ones; None if none do."""
+    wrapped = {len(widths) - 1}
+    others = sorted(range(len(widths) - 1), key=lambda index: -widths[index])
+    for index in [None, *(each for each in others if widths[each] > _MIN_LAST_COLUMN)]:
+        if index is not None:
+            wrapped.add(index)
+        needed = [min(size, _MIN_LAST_COLUMN) if i in wrapped else size for i, size in enumerate(widths)]
+        if sum(needed) + 2 * (len(widths) - 1) <= width:
+            return wrapped
+    return None
+
+
+def _show_paragraphs(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str]
+) -> None:
+    """Print each row as a paragraph: its first cell, and the others below it with their headings."""
+    for row in rows:
+        show(styled(escape_line(row[0]), styles.get(row[0], "strong"), sys.stdout))
+        for head, text in zip(headers[1:], row[1:], strict=True):
+            if text:
+                lines = textwrap.wrap(
+                    escape_line(f"{head}: {text}"),
+                    max(columns(), _MIN_LAST_COLUMN),
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                )
+                show("\n".join(lines))
 
 
 def yes_or_dash(value: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -294,26 +294,41 @@ def _judge(
         raise UsageError("--input needs a program that bothends starts: give its command after --")
     if folder is not None and not sandbox:
         raise UsageError("--folder needs --sandbox")
-    with raise_exit_on_signals(), subreaper(), ProgressLine(len(run.selected_cases())) as progress:
+    finished: list[CaseOutcome] = []
+    try:
+        with raise_exit_on_signals(), subreaper(), ProgressLine(len(run.selected_cases())) as progress:
 
-        def show(outcome: CaseOutcome) -> None:
-            progress.count()
-            progress.show(f"{outcome.verdict.value}  {outcome.case}")
+            def show(outcome: CaseOutcome) -> None:
+                finished.append(outcome)
+                progress.count()
+                progress.show(f"{outcome.verdict.value}  {outcome.case}")
 
-        if sandbox:
-            run.subject.sandbox = enter(folder=folder)
-            if (reference := getattr(run.subject, "reference", None)) is not None:
-                reference.apart = True  # a program in the sandbox must not hand on its replies
-        elif inside:
-            run.subject.own_network = False  # because every packet must pass the wire
-        elif run.subject.wants_own_network():
-            become_able(run.subject.can_start)
-        run.progress = show
-        result: SuiteResult = asyncio.run(run_until_signal(run.run()))
+            if sandbox:
+                run.subject.sandbox = enter(folder=folder)
+                if (reference := getattr(run.subject, "reference", None)) is not None:
+                    reference.apart = True  # a program in the sandbox must not hand on its replies
+            elif inside:
+                run.subject.own_network = False  # because every packet must pass the wire
+            elif run.subject.wants_own_network():
+                become_able(run.subject.can_start)
+            run.progress = show
+            result: SuiteResult = asyncio.run(run_until_signal(run.run()))
+    except (KeyboardInterrupt, SystemExit):
+        _show_finished(finished, len(run.selected_cases()))
+        raise
     for format_name, file in wanted:
         _write_report(result, format_name, file, verbose=verbose)
     if result.failed:
         raise click.exceptions.Exit(1)
+
+
+def _show_finished(outcomes: Sequence[CaseOutcome], total: int) -> None:
+    """Print the verdicts that an interrupted run has reached."""
+    from bothends.cli.check.output import show_verdicts
+
+    if outcomes:
+        show_verdicts(outcomes)
+        terminal.note(f"interrupted: {len(outcomes)} of {total} cases have a verdict", "warning")
 
 
 def _rerun_on_wire(toxics: str, run: Any, *, sandbox: bool) -> None:
@@ -400,7 +415,7 @@ def explain(case: str, contract: str | None, allow_code: bool) -> None:
         ("skipped if", "; ".join(REQUIREMENTS[name] for name in found.requires) or "-"),
         ("requires", ", ".join(found.after) or "-"),
     ):
-        terminal.show(f"  {head:<20} {text}")
+        terminal.show_item(head, text, indent=2, heading_width=20)
 
 
 check.add_command(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from bothends.check.case import Verdict
@@ -23,10 +24,15 @@ _STYLE: Final = {
 _MAX_CELL_WIDTH: Final = 90  # characters in the table; the details below it show the full text
 
 
+def show_verdicts(outcomes: Sequence[CaseOutcome]) -> None:
+    """Print a table of verdicts on stdout."""
+    rows = [(each.verdict.value, each.case, _summary(each)) for each in outcomes]
+    table(("verdict", "case", "what happened"), rows, {each.value: _STYLE[each] for each in Verdict})
+
+
 def show(result: SuiteResult, *, verbose: bool = False) -> None:
     """Print a result on stdout. `verbose` adds the transcript of every case that has one."""
-    rows = [(each.verdict.value, each.case, _summary(each)) for each in result.outcomes]
-    table(("verdict", "case", "what happened"), rows, {each.value: _STYLE[each] for each in Verdict})
+    show_verdicts(result.outcomes)
     for outcome in result.outcomes:
         if outcome.verdict is Verdict.FAIL or (verbose and outcome.transcript):
             _print_details(outcome)

@@ -587,6 +587,7 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
 
     from bothends.trace.findings import evidence_lines
 
+    width = min(110, max(terminal.columns(), 40)) if terminal.is_terminal(stream) else 110
     for finding in found:
         terminal.show(stream=stream)
         mark = "follows" if indent else "finding"
@@ -599,7 +600,7 @@ def show_findings(found: Sequence[Finding], trace: Trace, stream: TextIO, indent
         for text in texts:
             inner = f"{indent}  "
             lines = textwrap.wrap(
-                text, 110, initial_indent=inner, subsequent_indent=f"{inner}  ", break_on_hyphens=False
+                text, width, initial_indent=inner, subsequent_indent=f"{inner}  ", break_on_hyphens=False
             )
             terminal.show("\n".join(lines), stream=stream)
         show_findings(finding.consequences, trace, stream, f"{indent}    ")
