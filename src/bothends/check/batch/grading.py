@@ -387,7 +387,7 @@ def _build_first(
 
 
 def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str] | None:
-    """Build a submission. Returns: None, or what failed and the compiler's standard error."""
+    """Build a submission. Returns: None, or what failed and the compiler's messages."""
     caches = {  # by default in the home directory, which is an empty folder in the sandbox
         "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", f"{home_folder()}/.rustup"),
         "GOCACHE": str(folder / ".cache"),
@@ -399,13 +399,13 @@ def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str]
             return f"the build failed: its commands did not finish within {BUILD_TOTAL:g} s", ""
         wrapper = self_command("bothends.check.batch.build") if sandbox else []
         try:
-            status, _, stderr = _children.run([*wrapper, *command], folder, timeout, **caches)
+            status, stdout, stderr = _children.run([*wrapper, *command], folder, timeout, **caches)
         except OSError as error:
             return f"{command[0]}: {error.strerror}", ""
         if status is None:
             return f"the build failed: {command[0]} did not finish within {timeout:.3g} s", ""
         if status:
-            head = "\n".join(map(escape, stderr.strip().splitlines()[:12]))
+            head = "\n".join(map(escape, (stderr.strip() or stdout.strip()).splitlines()[:12]))
             return f"the build failed: {command[0]} exited with status {status}", head
     return None
 
