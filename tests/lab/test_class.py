@@ -56,7 +56,7 @@ def own_page(student: Lab) -> dict[str, Any]:
     return found
 
 
-def test_student_and_teacher_each_see_their_own_page(room: Lab) -> None:
+def test_student_sees_nothing_of_the_class_and_the_teacher_all(room: Lab) -> None:
     ann, teacher = join(room), join(room, room.teacher_address)
     number = own_page(ann)["number"]
     for path in ("/class", "/class/students", f"/class/students/{number}"):

@@ -39,7 +39,7 @@ def test_next_turn_is_for_the_key_that_waited_the_longest_since_its_last() -> No
     run(main)
 
 
-def test_places_are_bounded_and_positions_are_sent() -> None:
+def test_places_are_bounded_and_positions_are_reported() -> None:
     async def main() -> None:
         queue = FairQueue(2)
         positions: dict[str, list[int]] = {"c": [], "d": []}
