@@ -22,6 +22,7 @@ EXCEPTIONS = {
     "cli/trace/output.py:__init__": "packets as pcapng, which are binary",
     "engines/processes.py:_child_main": "an error in a child process, escaped; rank 2 imports no terminal",
     "engines/processes.py:flush_stdio": "flushes both in a loop",
+    "osutil/child_result.py:__init__": "flushes both in a loop",
     "wire/supervisor.py:_start": "an error in the first process of a host, escaped",
     "check/batch/build.py:build": "a process in the sandbox; its parent process reads and escapes its output",
     "check/sandbox/init.py": "the same",

@@ -278,6 +278,38 @@ MUTATIONS: Final = (
     ),
     # lab
     Mutation(
+        name="assistant-reads-contract-files",
+        file="src/bothends/assistant/checking.py",
+        old='if "/" in contract or contract.endswith((".toml", ".py")):',
+        new="if False:",
+        breaks="an assistant may have a file of the machine read as a contract",
+        tests="tests/assistant",
+    ),
+    Mutation(
+        name="assistant-runs-unbounded",
+        file="src/bothends/assistant/runs.py",
+        old="if sum(not each.is_over for each in self._runs.values()) >= MAX_RUNNING:",
+        new="if False:",
+        breaks="an assistant may start any number of programs at once",
+        tests="tests/assistant",
+    ),
+    Mutation(
+        name="pytest-plugin-keeps-no-trace",
+        file="src/bothends/pytest_plugin/traces.py",
+        old="        if source.stat().st_size:",
+        new="        if False:",
+        breaks="the trace of a failed test is gone",
+        tests="tests/pytest_plugin",
+    ),
+    Mutation(
+        name="pytest-plugin-path-never-heals",
+        file="src/bothends/pytest_plugin/bad_paths.py",
+        old="self._call(self._require_proxy().remove_all_toxics)",
+        new="pass",
+        breaks="a path stays bad after heal()",
+        tests="tests/pytest_plugin",
+    ),
+    Mutation(
         name="lab-any-cookie",
         file="src/bothends/lab/guard.py",
         old="return True if hmac.compare_digest(secret.encode(), self._secret.encode()) else None",
