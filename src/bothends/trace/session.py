@@ -127,7 +127,7 @@ class TraceSession:
         self.on_calm: Callable[[int], SourceReader | None] = lambda _: None
         self.on_much_recorded: Callable[[], None] = lambda: None  # called when recording ends: it kept up
         self._load = AnalysisLoad()
-        self._recorded = 0  # lines and packets
+        self._recorded = self._bytes_read = 0  # lines and packets, and their bytes, up to the last turn
         self._notes: list[str] = []  # about the run, which a recording has, too
         self.tls: TlsObserver | None = None  # of TLS in plain text, set before programs are added
         self._launcher = launcher
@@ -408,9 +408,11 @@ class TraceSession:
         running = [each for each in self._programs if each.is_running]
         self._has_input = False
         before = time.monotonic()
-        if self.records_only:
-            time.sleep(_RECORD_INTERVAL)  # to be woken up by each line would slow the programs
-            timeout = 0.0
+        if self.records_only and self.recorder is not None:
+            # To be woken up by each line would slow the programs, and so would a full pipe.
+            if self.recorder.bytes_read - self._bytes_read < _READ_BYTES:
+                time.sleep(_RECORD_INTERVAL)
+            self._bytes_read, timeout = self.recorder.bytes_read, 0.0
         timeout = min(timeout, self._look_at_processes(running))
         self._loop.run_once(timeout)
         waited, events = time.monotonic() - before, 0

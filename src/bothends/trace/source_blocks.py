@@ -73,6 +73,7 @@ class SourceRecorder:
         self._first_at = self._last_at = 0
         self.items = 0  # lines and packets so far
         self.size = 0  # bytes written so far
+        self.bytes_read = 0  # before compression
 
     def add_program(self, role: str, command: str, *, from_exec: bool) -> None:
         """Add a program. The first one has the number 0."""
@@ -177,6 +178,7 @@ class SourceRecorder:
     def _add(self, data: bytes, items: int) -> None:
         self._data.append(data)
         self._size += len(data)
+        self.bytes_read += len(data)
         self._items += items
         self.items += items
 
