@@ -146,9 +146,11 @@ class ObserverFile:
     def restart(self, size: int) -> None:
         """Remove what a regular file has after its first `size` bytes: other data takes its place.
 
-        What was missing in it counts no longer. No other process writes to it.
+        What was missing in it counts no longer, but is not reported twice. No other process writes to it.
         """
         with self.locked(), contextlib.suppress(OSError):
+            if self._missing:
+                self._report = None
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
             self._missing = self._unreported = self._errno = self._note_lines = self._note_start = 0

@@ -68,6 +68,7 @@ FILES: Final = {
     "cli/trace/output.py": "traces and recordings as JSON in ASCII; SVG, PDF and HTML of `markup`; pcapng",
     "cli/reporting.py": "reports: `markup`, `json_text`, or escaped lines",
     "cli/new.py": "a starter, from its template",
+    "lab/run.py": "the trace of a run as JSON in ASCII",
     "lab/sources.py": "the programs of a page, for their compilers and interpreters in the sandbox",
     "lab/sandboxed.py": "settings of the kernel",
     "cli/lab.py": "a page and a picture of `markup`",
