@@ -211,6 +211,20 @@ def test_reset_peer_resets_client() -> None:
                 client.recv(1)
 
 
+def test_input_is_discarded_after_a_toxic_has_closed_and_not_reset() -> None:
+    with (
+        tcp_server(lambda connection: connection.sendall(b"x" * 9000)) as server,
+        RunningProxies() as running,
+    ):
+        proxy = running.proxy("tcp://127.0.0.1:0", server, ("limit_data", "down:5000"))
+        with connect(proxy.listen) as client:
+            assert len(read_all(client)) == 5000
+            for _ in range(3):  # a reset would fail the second send
+                client.sendall(b"more")
+                running.run_on_loop(lambda: None)
+            assert proxy.flows
+
+
 def test_limit_data_closes_gracefully_after_exact_bytes() -> None:
     with tcp_server(echo) as server, RunningProxies() as running:
         proxy = running.proxy("tcp://127.0.0.1:0", server, ("limit_data", "down:5000"))

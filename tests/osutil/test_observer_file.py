@@ -69,6 +69,24 @@ def test_lines_that_fit_into_a_full_file_are_written(tmp_path: Path) -> None:
     assert done.stdout == "4 records are missing\n"
 
 
+TWO = """
+import os, resource, sys
+from bothends.osutil.observer_file import ObserverFile
+
+descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT, 0o600)
+file = ObserverFile(descriptor, "log", missing_line=lambda count, _reason: f"{count} missing\\n")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+assert not file.write("short\\n" + "x" * 50 + "\\n")
+file.close()
+"""
+
+
+def test_first_of_two_lines_is_written_if_only_it_fits(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", TWO, path], check=True)
+    assert path.read_text(encoding="utf-8") == "short\n1 missing\n"
+
+
 def test_lines_for_a_reader_are_written_in_parts_that_the_kernel_does_not_mix() -> None:
     writer, reader = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lines = "".join(f"line {number}\n" for number in range(2000))

@@ -111,6 +111,15 @@ def test_select() -> None:
     assert (call.name, call.waits, call.timeout) == ("select", waits, 2.5)
 
 
+@pytest.mark.parametrize("unread", [0x1000, 0x2000])
+def test_select_with_one_unreadable_set_is_incomplete(unread: int) -> None:
+    words = {0x1000: struct.pack("=Q", 1 << 3), 0x2000: struct.pack("=Q", 1 << 5)} | {unread: b""}
+    raw = parse_syscall(f"23 0x7 0x1000 0x2000 0x0 0x0 0x0 {STACK}")
+    assert raw is not None
+    call = decode(raw, "x86_64", lambda address, length: words[address][:length], no_interest)
+    assert (len(call.waits), call.complete) == (1, False)
+
+
 def test_epoll_wait() -> None:
     raw = parse_syscall(f"232 0x6 0x7ffc 0x40 0xffffffffffffffff 0x0 0x0 {STACK}")
     assert raw is not None
