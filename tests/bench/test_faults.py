@@ -166,6 +166,7 @@ def test_correct_server_has_no_faults(load_generator: Generator) -> None:
     with stream_server(corrupting_echo(1, lambda line: line)) as endpoint:
         found = run(load_generator, endpoint, connections=5, depth=4)
     assert found.faults == Faults()
+    assert 0 < found.own.cpu_share <= 1.05  # one thread of its own
     assert found.completed > 20
     assert found.uncorrected.n >= found.completed
     assert found.bytes_received == 16 * found.completed
