@@ -262,6 +262,21 @@ def test_lost_packets_are_named() -> None:
     assert "9 bytes were sent to it and lost on the way (loss)" in trace.text()
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_unanswered_syns_are_counted(answered: bool) -> None:
+    trace = WaitingTrace()
+    for at in (1, 2):
+        syn = Packet(next(trace.numbers), at, "tcp", CLIENT, SERVER, 0, b"", ("SYN",))
+        syn.sender = AT_CLIENT
+        trace.trace.add(Point(syn))
+    if answered:
+        answer = Packet(next(trace.numbers), 3, "tcp", SERVER, CLIENT, 0, b"", ("SYN", "ACK"))
+        answer.receiver = AT_CLIENT
+        trace.trace.add(Point(answer))
+    trace.call(2, "connect", 0.4, socket=AT_CLIENT, descriptor=3)
+    assert ("2 SYNs were sent, and no answer has arrived." in trace.text()) is not answered
+
+
 def test_frozen_trace_holds_no_later_results() -> None:
     trace = WaitingTrace()
     call = trace.call(1, "recvfrom", 0.4, 7, socket=AT_SERVER, descriptor=4, size=5)
