@@ -172,6 +172,8 @@ def _misread(
         if following is not None and following.requested is not None:
             asked, expected = following.requested, (misread, misread - framing.width)
             evidence = (sender, header.number, following.number)
+            if framing.before and (following.size >= asked or not is_stuck(trace_index, reader, following)):
+                return None  # it got what it asked for
             if asked in expected and asked != size:
                 return "seen", "", f": {name} read it and then asked for {asked} bytes.", evidence
             if framing.before or asked == size + framing.width * framing.includes_prefix:
