@@ -11,11 +11,11 @@ import pytest
 from tests.interop.bothends_servers import BOTHENDS
 from tests.trace import corpus
 
+pytestmark = [pytest.mark.usefixtures("call_source"), pytest.mark.spread("call_source", one_in=2)]
+
 ENGINES = ("iterative", "fork", "prefork", "threads", "pool", "select", "poll", "epoll", "asyncio", "native")
 CLIENT = """
 import socket, sys
-
-pytestmark = [pytest.mark.usefixtures("call_source"), pytest.mark.spread("call_source", one_in=2)]
 
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
     stream = s.makefile("rw")

@@ -50,19 +50,33 @@ _PYTHON_ORDER: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PrefixFormat:
-    """How a stream is divided: a prefix of `width` bytes holds the length, which may include the prefix."""
+    """How a stream is divided: a prefix of `width` bytes holds the length, which may include the prefix.
+
+    `before`: bytes of each header in front of the length, such as a type or a version.
+    """
 
     width: int
     order: ByteOrder
     includes_prefix: bool = False
+    before: int = 0
+
+    @property
+    def header(self) -> int:
+        """The bytes of a header, up to the end of the length."""
+        return self.before + self.width
+
+    def length(self, data: bytes) -> bytes:
+        """Return the bytes of the length."""
+        return data[self.before : self.header]
 
     def size(self, data: bytes) -> int:
         """Return the size of the payload after a prefix."""
-        return int.from_bytes(data[: self.width], self.order) - (self.width if self.includes_prefix else 0)
+        length = int.from_bytes(self.length(data), self.order)
+        return length - (self.width if self.includes_prefix else 0)
 
     def misread(self, data: bytes) -> int:
         """Return the length that a reader of the other byte order takes from a prefix."""
-        return int.from_bytes(data[: self.width], _OTHER[self.order])
+        return int.from_bytes(self.length(data), _OTHER[self.order])
 
     def sizes(self, data: bytes, total: int) -> list[int]:
         """Return the payload sizes of a stream that consists of whole messages; none if it does not.
@@ -73,10 +87,10 @@ class PrefixFormat:
         at = 0
         found: list[int] = []
         while at < total:
-            if at + self.width > len(data):
+            if at + self.header > len(data):
                 return found if len(data) < total and len(found) > AGREEING else []
-            size = self.size(data[at : at + self.width])
-            at += self.width + size
+            size = self.size(data[at : at + self.header])
+            at += self.header + size
             if size < 0 or at > total:
                 return []
             found.append(size)
@@ -91,6 +105,10 @@ FRAMINGS: Final = tuple(
     for width in (4, 2)
     for order in ("big", "little")
 )
+# The length after a type, a version or a magic number.
+_FRAMINGS_WITH_TYPE: Final = tuple(
+    PrefixFormat(width, order, before=before) for before in (1, 2, 4) for width in (4, 2) for order in _OTHER
+)
 
 
 def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -100,20 +118,20 @@ def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
         if reader is None:
             continue
         sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
-        for framing in FRAMINGS:
+        for framing in (*FRAMINGS, *_FRAMINGS_WITH_TYPE):
             sizes = framing.sizes(sent.data, sent.total)
             misread = framing.misread(sent.data) if sizes else 0
             if (
                 not sizes
                 or not sizes[0]
-                or misread == int.from_bytes(sent.data[: framing.width], framing.order)
+                or misread == int.from_bytes(framing.length(sent.data), framing.order)
             ):
                 continue
             found = _misread(trace_index, framing, sent, received, reader, sizes[0], misread)
             if found is None:
                 continue
             certainty, basis, what, evidence = found
-            prefix = " ".join(f"{byte:02x}" for byte in sent.data[: framing.width])
+            prefix = framing.length(sent.data).hex(" ")
             size = sizes[0] + (framing.width if framing.includes_prefix else 0)
             changes = writer if framing.order == "little" else reader
             yield Finding(
@@ -145,16 +163,20 @@ def _misread(
 ) -> Mismatch | None:
     """Return how the reader showed that it took another length from the first prefix, or None."""
     sender = sent.calls[0].number
-    header = read_of_header(received, framing.width)
+    header = read_of_header(received, framing.header)
+    if framing.before and (header is None or (header.requested or 0) > framing.header):
+        return None  # only the sizes of the reads show where the length is
     if header is not None:
         name = name_of(trace_index, header.process)
         following = next_read(trace_index, header)
         if following is not None and following.requested is not None:
             asked, expected = following.requested, (misread, misread - framing.width)
             evidence = (sender, header.number, following.number)
+            if framing.before and (following.size >= asked or not is_stuck(trace_index, reader, following)):
+                return None  # it got what it asked for
             if asked in expected and asked != size:
                 return "seen", "", f": {name} read it and then asked for {asked} bytes.", evidence
-            if asked == size + framing.width * framing.includes_prefix:
+            if framing.before or asked == size + framing.width * framing.includes_prefix:
                 return None  # it takes the length as it was written: it may not count the prefix
             is_chunk = size < asked <= misread and received.total <= framing.width + size
             if is_chunk and is_stuck(trace_index, reader, following):
@@ -162,7 +184,7 @@ def _misread(
                 text = f": {name} probably read the second, and waits for so much."
                 return "inferred", basis, text, evidence
             return None
-        if misread > sent.total and ended_without_reading(trace_index, reader, header):
+        if not framing.before and misread > sent.total and ended_without_reading(trace_index, reader, header):
             basis = (
                 f"{name} read the {framing.width} bytes of the length, and nothing of the {size} after them"
             )

@@ -18,7 +18,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.after_answers import compressed_unflushed, holds_lines, last_line_unended
@@ -59,6 +59,7 @@ from bothends.trace.rendering import formatting
 
 # The arguments of execve(), as strace shows them, of programs that are not compiled.
 _INTERPRETER: Final = re.compile(r'(\["|")?([^"]*/)?(python|node|java|ruby|perl|php|sh\b)')
+_BYTE_ORDERS: Final[tuple[Literal["big", "little"], ...]] = ("big", "little")
 UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds
 _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
 
@@ -217,11 +218,23 @@ def _hint_of_length(data: bytes, size: int, wanted: int) -> str:
     """Say that a binary length in front of the message announces what the reader waits for, if it does."""
     for width in (4, 2, 8):
         prefix = data[:width]
-        values = {int.from_bytes(prefix, order) for order in ("big", "little")}
+        values = {int.from_bytes(prefix, order) for order in _BYTE_ORDERS}
         if size > width and values & {wanted, wanted - width}:
             value = wanted if wanted in values else wanted - width
+            if _has_length_later(data, wanted):
+                return ""  # either may be the length
             return f" The length in front of it, {prefix.hex(' ')}, announces {value:,}."
     return ""
+
+
+def _has_length_later(data: bytes, wanted: int) -> bool:
+    """Return whether a length after a type or a version, too, announces what the reader waits for."""
+    return any(
+        int.from_bytes(data[before : before + width], order) == wanted - before - width
+        for before in (1, 2, 4)
+        for width in (2, 4)
+        for order in _BYTE_ORDERS
+    )
 
 
 def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: ThreadState) -> Finding | None:

@@ -47,6 +47,8 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
                 for event in trace_index.process_events
                 if event.process == process and event.kind == "signal" and call.at <= event.at <= ended
             ]
+            if signals and signals[-1].at < until - _PROMPTLY_NS:
+                continue  # the call went on after the signal, until another thread called exit()
             if any(event.text in _ENDING for event in signals):
                 continue
             is_alarm = any(event.text == "SIGALRM" for event in signals)

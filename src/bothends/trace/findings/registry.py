@@ -159,6 +159,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "pool-exhausted": thread_pools.pool_exhausted,
     "lock-held": locks.lock_held,
     "relay-one-way": relays.relay_one_way,
+    "half-close-not-relayed": relays.half_close_not_relayed,
     "loop-not-woken": relays.loop_not_woken,
     "send-not-resumed": unsent_output.send_not_resumed,
     "http-continue-awaited": http_bodies.http_continue_awaited,
@@ -191,6 +192,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "not-closed": kept_open.not_closed,
     "closed-with-unread-data": streams.closed_with_unread_data,
     "eof-ignored": streams.eof_ignored,
+    "answer-before-request-read": streams.answer_before_request_read,
     "write-after-close": streams.write_after_close,
     "nagle-delayed-ack": streams.nagle_delayed_ack,
     "http-response-read-to-eof": idle_http_clients.http_response_read_to_eof,
@@ -292,7 +294,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
     **dict.fromkeys(
-        ("pool-exhausted", "lock-held", "relay-one-way", "loop-not-woken"),
+        ("pool-exhausted", "lock-held", "relay-one-way", "half-close-not-relayed", "loop-not-woken"),
         _OF_A_HANG | {*_HANGS, "http-unanswered"},
     ),
     "http-response-read-to-eof": _OF_A_HANG,
@@ -369,6 +371,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "waitall-returned-early": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
     "eof-ignored": frozenset({"never-closed"}),
     "closed-with-unread-data": frozenset({"write-after-close"}),
+    "answer-before-request-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     **dict.fromkeys(
         ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),

@@ -1,7 +1,8 @@
 """Rules about a program that has what its peer waits for, and is not told so. Pure.
 
 A relay that copies one direction to its end before the other one leaves the answers unread meanwhile. An
-event loop that waits for sockets alone is not woken by a thread that has made an answer.
+event loop that waits for sockets alone is not woken by a thread that has made an answer. A relay that keeps
+the EOF of one side to itself leaves the other one waiting for it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bothends.trace.findings.standstill import (
     evidence,
     standstills,
 )
-from bothends.trace.findings.turns import turns
+from bothends.trace.findings.turns import close_of, peer_socket, stream_of, turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -81,6 +82,63 @@ def _far_end(trace_index: TraceIndex, each: Standstill, state: ThreadState) -> s
     peer = trace_index.peer_of(state.sockets[0])
     holders = trace_index.holders_at(peer, each.moment.now) if peer is not None else {}
     return name_of(trace_index, min(holders)) if holders else "one end"
+
+
+def half_close_not_relayed(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a relay that has read EOF of a client and keeps the connection onward open for writing."""
+    for each in standstills(trace_index):
+        onward = each.peer
+        if onward is None or onward.accepted_from is not None or each.unread_here:
+            continue
+        if not each.waiter.waits_for(each.socket.number) or close_of(trace_index, onward) is not None:
+            continue
+        source = _source(trace_index, onward, each.moment.now)
+        end = peer_socket(trace_index, source) if source is not None else None
+        if source is None or end is None:
+            continue
+        eof, sends = trace_index.receives(source)[-1], trace_index.sends(onward)
+        states = each.moment.states_at(end.number)
+        asker = next((state for state in states if state.waits_for(end.number)), None)
+        began = max(eof.until or eof.at, each.waiter.since)
+        if asker is None or each.moment.now - began < STANDSTILL_NS:
+            continue
+        relay, server = name_of(trace_index, eof.process), name_of(trace_index, each.waiter.process)
+        client = name_of(trace_index, asker.process)
+        yield Finding(
+            "half-close-not-relayed",
+            "A relay does not pass on that one side has finished",
+            f"{capitalized(client)} has finished its direction, and {relay} read EOF (0 bytes) on descriptor "
+            f"{eof.descriptor}. It had passed on all {bytes_text(sum(call.size for call in sends))}, but did "
+            f"not shut down that connection, descriptor {sends[-1].descriptor}. So {server} waits in "
+            f"{call_name(each.waiter)} for more, or for EOF, and {client} in {call_name(asker)} for the "
+            f"answer, for {formatting.duration(each.moment.now - began)}.",
+            "When a read returns 0 bytes, call shutdown(SHUT_WR) on the socket to which it copies. Close "
+            "both only when both directions have ended.",
+            evidence(sends[-1], eof, each.waiter, asker),
+            process=eof.process,
+            sockets=(each.socket.number, onward.number, source.number, end.number),
+            in_c="if (n == 0) shutdown(upstream, SHUT_WR);   /* and go on with the other direction */",
+            in_python="while data := client.recv(8192): upstream.sendall(data)\n"
+            "upstream.shutdown(socket.SHUT_WR)",
+        )
+        return
+
+
+def _source(trace_index: TraceIndex, onward: Socket, at: int) -> Socket | None:
+    """Return the accepted connection that was read to EOF, and whose bytes alone another one carries."""
+    sent = stream_of(trace_index, onward, "sent")
+    for process in trace_index.holders_at(onward.number, at):
+        numbers = {call.socket for call in trace_index.calls_by_process[process] if call.name in RECEIVING}
+        for number in sorted(each for each in numbers if each is not None):
+            source = trace_index.trace.sockets[number]
+            reads = trace_index.receives(source) if source.accepted_from is not None else []
+            if not reads or reads[-1].size or not reads[-1].requested:
+                continue
+            received = stream_of(trace_index, source, "received")
+            start = received.data[:_COMPARED_BYTES]
+            if sent.total and sent.total == received.total and sent.data[:_COMPARED_BYTES] == start:
+                return source
+    return None
 
 
 def loop_not_woken(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -14,7 +14,10 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.after_eof import neither_answers_nor_closes
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
+from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.resets import lost_bytes
+from bothends.trace.findings.standstill import bytes_text
+from bothends.trace.findings.turns import close_of, peer_socket, stream_of
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.protocols.tls_records import is_client_hello
 from bothends.trace.rendering import formatting
@@ -363,6 +366,10 @@ def eof_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a send to a peer that had closed the connection, if it ends the program or is repeated."""
+    return (each for each in _failed_sends(trace_index) if each.rule == "write-after-close")
+
+
+def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
     for socket in trace_index.sockets("stream"):
         failed = [
             call
@@ -381,6 +388,10 @@ def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
             text = f"The send failed with {error}, and {len(failed) - 1} more sends followed."
         else:
             text = f"The send failed with {error}, and the program exited with an error."
+        unread = _answer_not_read(trace_index, socket, failed[0])
+        if unread is not None:
+            yield unread
+            continue
         yield Finding(
             "write-after-close",
             "The program sends to a peer that has closed the connection",
@@ -393,6 +404,39 @@ def write_after_close(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="n = send(fd, buf, size, MSG_NOSIGNAL); if (n < 0 && errno == EPIPE) close(fd);",
             in_python="except (BrokenPipeError, ConnectionResetError): s.close()",
         )
+
+
+def _answer_not_read(trace_index: TraceIndex, socket: Socket, failed: Call) -> Finding | None:
+    """Return the finding about a server that answered and closed before it had read the whole request."""
+    peer = peer_socket(trace_index, socket)
+    close = close_of(trace_index, peer) if peer is not None else None
+    if peer is None or close is None or peer.accepted_from is None or close.name != "close":
+        return None
+    sent, got = stream_of(trace_index, peer, "sent"), stream_of(trace_index, socket, "received")
+    read = sum(call.size for call in trace_index.receives(peer))
+    if sent.total <= got.total or close.at > (failed.until or failed.at):
+        return None
+    server, client = name_of(trace_index, close.process), name_of(trace_index, failed.process)
+    return Finding(
+        "answer-before-request-read",
+        "The server answered and closed before it had read the request, and its answer was lost",
+        f"{capitalized(server)} had read {bytes_text(read)} when it sent an answer of "
+        f"{bytes_text(sent.total - got.total)}{lost_bytes(trace_index, peer, socket)}, and closed the "
+        f"connection. {capitalized(client)} was still sending: its send failed with {failed.error}, as "
+        "the kernel answers bytes for a closed socket with RST, and it never read the answer.",
+        "Read the rest of the request before you close, or shutdown(SHUT_WR) and read until EOF. "
+        "In the client, read what has come when a send fails, or send Expect: 100-continue first.",
+        (sent.calls[-1].number, close.number, failed.number),
+        process=close.process,
+        sockets=(socket.number, peer.number),
+        in_c="shutdown(fd, SHUT_WR); while (read(fd, buf, sizeof buf) > 0) {} close(fd);",
+        in_python="s.shutdown(socket.SHUT_WR); while s.recv(65536): pass",
+    )
+
+
+def answer_before_request_read(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an answer that was lost because the server closed while the client was still sending."""
+    return (each for each in _failed_sends(trace_index) if each.rule == "answer-before-request-read")
 
 
 def _crash_after(trace_index: TraceIndex, call: Call) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import (
@@ -16,9 +16,9 @@ from bothends.trace.findings.standstill import (
     bytes_text,
     call_name,
     evidence,
+    listener_of,
     standstills,
 )
-from bothends.trace.model import Socket
 
 _MIN_THREADS: Final = 2
 _MOVING: Final = SENDING | RECEIVING
@@ -27,12 +27,13 @@ _BLOCKED: Final = ("lock", "read", "sleep", "send", "other")
 
 def pool_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find an accepted connection that no thread has touched, while every worker is at another one."""
+    yield from _none_accepted(trace_index)
     for each in standstills(trace_index):
         if each.peer is None or not each.unread or each.peer.accepted_from is None:
             continue
         if any(call.name in _MOVING for call in trace_index.calls_by_socket[each.peer.number]):
             continue
-        workers = _workers(trace_index, each, each.peer)
+        workers = _workers(trace_index, each, each.peer.number)
         if len({socket for _, socket in workers}) < _MIN_THREADS:
             continue
         if any(each.peer.number in state.sockets for state in each.peers):
@@ -60,13 +61,63 @@ def pool_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
         return
 
 
-def _workers(trace_index: TraceIndex, each: Standstill, peer: Socket) -> list[tuple[ThreadState, int]]:
-    """Return the threads of the server that wait, each with the open connection that it used last; or none.
+def _none_accepted(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a connection in the accept queue, and a thread that waits for a lock instead of accepting it."""
+    for each in standstills(trace_index):
+        listener = listener_of(trace_index, each.socket) if each.peer is None else None
+        accepts = trace_index.calls_by_socket[listener.number] if listener is not None else []
+        accepts = [call for call in accepts if call.name in ACCEPTING and call.at <= each.moment.now]
+        if listener is None or not accepts:
+            continue
+        state = each.moment.threads.get(accepts[-1].thread)
+        if state is None or state.activity not in ("lock", "run") or accepts[-1].until is None:
+            continue
+        if each.moment.now - state.since < STANDSTILL_NS:
+            continue
+        workers = _workers(trace_index, each, listener.number)
+        if len({socket for _, socket in workers}) < _MIN_THREADS:
+            continue
+        client, process = name_of(trace_index, each.waiter.process), each.waiter.process
+        peers = [trace_index.peer_of(socket) for _, socket in workers]
+        own = [peer for peer in peers if peer is not None and process in trace_index.holders_at(peer)]
+        unused = [peer for peer in own if not each.moment.states_at(peer)] if len(own) > 1 else []
+        held = (
+            f" {capitalized(client)} itself holds {len(own)} of them, and has not closed them."
+            if unused == own and own
+            else ""
+        )
+        doing = f"is in {call_name(state)}" if state.activity == "lock" else "has not called accept() again"
+        by_client = bool(held) and len(own) == len(workers)
+        yield Finding(
+            "pool-exhausted",
+            "The server accepts no more connections, because those it has stay open",
+            f"{capitalized(client)} is connected to {listener.local} and waits in {call_name(each.waiter)} "
+            f"for {age(each, each.waiter)}: its connection is in the accept queue. The thread of "
+            f"{name_of(trace_index, state.process)} that accepts {doing}, and probably waits for "
+            f"one of {len(workers)} places: as many threads have a connection that is still open, and wait "
+            f"({call_name(workers[0][0])}).{held}",
+            "Close each connection when the conversation is over, after an error too. In the server set a "
+            "time limit for idle connections, or serve them in an event loop.",
+            evidence(state, *(worker for worker, _ in workers[:3]), each.waiter),
+            certainty="inferred",
+            basis="the thread that accepts waits for a lock, and every other one is at an open connection",
+            process=process if by_client else state.process,
+            sockets=(each.socket.number, listener.number, *own),
+            in_c="close(fd);   /* on every path, also after an error */",
+            in_python="with socket.create_connection(address) as s: ...",
+        )
+        return
+
+
+def _workers(trace_index: TraceIndex, each: Standstill, held: int) -> list[tuple[ThreadState, int]]:
+    """Return the threads that wait, each with the open connection that it used last; or none.
+
+    They are those of the processes that hold a socket, a connection or a listener.
 
     If one of them is at no open connection, or works, it may yet serve this one: then there is no pool.
     """
     used = dict[int, int]()  # by thread: the accepted connection that it used last
-    for process in trace_index.holders_at(peer.number, each.moment.now):
+    for process in trace_index.holders_at(held, each.moment.now):
         for call in trace_index.calls_by_process[process]:
             accepted = trace_index.trace.sockets.get(call.socket or 0)
             if call.name in _MOVING and accepted is not None and accepted.accepted_from is not None:
