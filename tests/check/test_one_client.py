@@ -52,6 +52,13 @@ def test_discard_that_stops_reading_fails(loop: str, happened: str, tmp_path: Pa
     assert happened in format_failures(result)
 
 
+def test_server_that_exits_with_a_client_in_its_queue_is_not_idle(tmp_path: Path) -> None:
+    text = STREAM_SERVER + "import time\ntime.sleep(0.2)  # meanwhile the next client connects\n"
+    result = judge(write_server_script(tmp_path, text), "upper-tcp", "tcp-idle-cpu")
+    assert failed_cases(result) == {"tcp-idle-cpu"}, format_failures(result)
+    assert "the server exited" in format_failures(result)
+
+
 def test_one_datagram_and_out_is_one_failure(tmp_path: Path) -> None:
     command = write_server_script(tmp_path, DATAGRAM_SERVER.replace("{loop}", "sock.recv(65535)"))
     result = judge(command, "discard-udp")

@@ -403,6 +403,11 @@ class ServerContext:
                 break
         return max(0.0, lowest)
 
+    async def expect_running(self) -> None:
+        """Check that the server has not exited, which a client in its accept queue does not see."""
+        if await self.exit_description():
+            raise CheckFailed("the server to keep running", f"the {self.noun} exited")
+
     async def expect_no_busy_loop(self) -> None:
         """Check that an idle server uses no CPU time."""
         share = await self.cpu_share()

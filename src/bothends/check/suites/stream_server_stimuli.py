@@ -567,6 +567,7 @@ async def sigterm(ctx: ServerContext) -> Note | None:
     await ctx.expect_served("first")
     idle = await ctx.connect("idle")
     await ctx.wait_until(ctx.is_idle, _IDLE_TIMEOUT)  # until it has accepted, and forked if it does
+    await ctx.expect_running()
     await ctx.expect_stop(lambda limit: _close_on_eof(idle, limit))
     return None
 
@@ -582,6 +583,7 @@ async def idle_cpu(ctx: ServerContext) -> Note | None:
     await ctx.expect_served("first")
     await ctx.connect("idle")
     await asyncio.sleep(0.5)
+    await ctx.expect_running()
     await ctx.expect_no_busy_loop()
     return None
 
