@@ -115,6 +115,7 @@ static int match_label(struct text *text, struct found *found)
 static int match_rest(struct text *text, struct found *found)
 {
     found->rest = text->at;
+    (void)SKIP(text, "..."); /* the data are cut */
     if (!SKIP(text, ", ") || !digits(text))
         return 0;
     if (SKIP(text, ", ")) {

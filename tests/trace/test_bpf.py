@@ -23,6 +23,7 @@ from bothends.trace.capture.calls import WAITING, CallDecoder
 from bothends.trace.capture.descriptors import SocketRegistry
 from bothends.trace.capture.running_processes import find_cgroup, pids_at_port, pids_in_cgroup
 from bothends.trace.capture.strace import OPTIONS, CallsLost, CallStarted, DataMoved, StraceParser
+from bothends.trace.capture.tracees import thread_ids
 from bothends.trace.model import Call, ProcessEvent, Trace
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
@@ -294,3 +295,16 @@ def test_source_sees_nothing_of_other_processes() -> None:
         assert source.read(number, 1 << 20) == (b"", [])
         before = time.time_ns()
         assert before - 1_000_000_000 < source.horizon() <= time.time_ns()
+
+
+def test_ring_buffer_is_read_at_a_high_priority() -> None:
+    source = BpfSource()
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        found: set[int] = set()
+        while min(found, default=0) >= 0 and time.monotonic() < deadline:
+            os.sched_yield()
+            found = {os.getpriority(os.PRIO_PROCESS, each) for each in thread_ids(os.getpid())}
+        assert -15 in found
+    finally:
+        source.close()

@@ -42,7 +42,7 @@ RESULTS: Final = (
 @st.composite
 def lines(draw: st.DrawFn) -> str:
     """Return a line of strace: a send or a receive, mostly a usual one."""
-    data = draw(st.binary(max_size=80))
+    data = draw(st.binary(max_size=80)) * draw(st.sampled_from([1, 1, 1, 60]))
     shown = "".join(f"\\x{byte:02x}" for byte in data)
     text = draw(
         st.sampled_from([f'"{shown}"', f'"{shown}"...', "0x7ffd", f'[{{iov_base="{shown}", iov_len=9}}]'])
@@ -80,6 +80,26 @@ def test_fast_path_and_general_path_agree(texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         fast = decoded(text)
         patched.setattr(strace, "_split_lines", lambda data: data.split(b"\n"))
+        assert decoded(text) == fast
+
+
+@pytest.mark.parametrize("escaped", [0, 30, 31, 32])
+@pytest.mark.parametrize("name", ["sendto", "recvfrom"])
+def test_cut_data_takes_the_fast_path(escaped: int, name: str) -> None:
+    data = (b"a" * (64 - escaped) + b"\1" * escaped) * 64
+    shown = "".join(f"\\x{byte:02x}" for byte in data)
+    line = f'4<{LABELS[0]}>, "{shown}"..., 8192, 0, NULL, NULL) = 8192 <0.000000009>\n'
+    # The first two lines show which socket the descriptor refers to.
+    first = f'4<{LABELS[0]}>, "", 1, 0, NULL, NULL) = 0 <0.000000009>\n'
+    starts = (f"7 1795255220.00000{number}000 {name}(" for number in (1, 2, 3))
+    text = "".join(start + rest for start, rest in zip(starts, (first, first, line), strict=True))
+    (*_, found) = StraceParser().feed(text.encode())
+    assert isinstance(found, DataMoved)
+    assert (found.data, found.rest, found.result) == (data, "..., 8192, 0, NULL, NULL", 8192)
+    fast = decoded(text)
+    assert len(fast[0]) == 7
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CallDecoder, "_moved", lambda self, line: None)
         assert decoded(text) == fast
 
 

@@ -233,23 +233,25 @@ def parse_label(text: str) -> SocketLabel | None:
 
 def display_text(argument: str) -> str:
     """Return an argument for display: without labels, with text instead of hexadecimal, and truncated."""
-    if len(argument) > 8 * DATA_LIMIT:
-        argument = argument[: 8 * DATA_LIMIT]
+    if len(argument) > 8 * _TEXT_BYTES:
+        argument = _shorten_strings(argument)
     if argument[:1].isdigit() and "<" in argument:
         return descriptor(argument)[0].__str__() if _DESCRIPTOR.match(argument) else argument[:_DISPLAY_LIMIT]
     text = _SOCKET_IN_SET.sub(r"\1", argument)
-    text = _HEX_TEXT.sub(
-        lambda found: _quoted(
-            unhex(found[1][: 4 * _TEXT_BYTES]), is_truncated=len(found[1]) > 4 * _TEXT_BYTES
-        ),
-        text,
-    )
-    return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
+    return _truncate(_HEX_TEXT.sub(_text_of_hex, text))
 
 
-def data_text(data: bytes) -> str:
-    """Return how `display_text` shows the bytes of a string argument."""
-    return _data_text(data[: _TEXT_BYTES + 1])
+def _shorten_strings(argument: str) -> str:
+    """Return an argument with one byte more of each string than is shown, and without what is never shown."""
+    parts = argument[: 8 * DATA_LIMIT].split('"')  # there are no quotes within strings
+    parts[1::2] = [each[: 4 * (_TEXT_BYTES + 1)] for each in parts[1::2]]
+    return '"'.join(parts)
+
+
+def data_text(data: bytes, *, is_cut: bool = False) -> str:
+    """Return how `display_text` shows the bytes of a string argument, of which strace shows a part only."""
+    text = _data_text(data[: _TEXT_BYTES + 1])
+    return _truncate(text + "...") if is_cut else text
 
 
 def _text_of_hex(found: re.Match[str]) -> str:
@@ -259,7 +261,10 @@ def _text_of_hex(found: re.Match[str]) -> str:
 
 @functools.lru_cache(maxsize=8192)  # each is shown when it is sent, when it is received, and in files
 def _data_text(data: bytes) -> str:
-    text = _quoted(data[:_TEXT_BYTES], is_truncated=len(data) > _TEXT_BYTES)
+    return _truncate(_quoted(data[:_TEXT_BYTES], is_truncated=len(data) > _TEXT_BYTES))
+
+
+def _truncate(text: str) -> str:
     return text if len(text) <= _DISPLAY_LIMIT else text[: _DISPLAY_LIMIT - 1] + "…"
 
 

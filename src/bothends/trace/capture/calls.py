@@ -147,7 +147,7 @@ class CallDecoder:
         self._now = 0  # when the current line's changes to descriptors happened
         self._orphans: dict[int, list[Line]] = {}
         # What follows the data of usual sends and receives: the arguments, the bytes requested, the flags.
-        self._usual: dict[str, tuple[tuple[str, ...], int, frozenset[str]]] = {}
+        self._usual: dict[str, tuple[tuple[str, ...], int, frozenset[str], bool]] = {}
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self._opened = 0  # sockets that the program itself opened, or failed to open
@@ -196,15 +196,16 @@ class CallDecoder:
         if usual is None:
             if len(self._usual) > MAX_USUAL:
                 self._usual.clear()
-            split = line.rest[2:].split(", ")
-            usual = self._usual[line.rest] = (tuple(split), int(split[0]), flags_of(split, 1))
-        words, requested, flags = usual
+            is_cut = line.rest.startswith("...")
+            split = line.rest[5 if is_cut else 2 :].split(", ")
+            usual = self._usual[line.rest] = (tuple(split), int(split[0]), flags_of(split, 1), is_cut)
+        words, requested, flags, is_cut = usual
         result, data = line.result, line.data
-        shown = arguments.data_text(data)
+        shown = arguments.data_text(data, is_cut=is_cut)
         if result < len(data) and line.name in RECEIVING:
             data = data[:result]
-        elif result > len(data):
-            return None  # a cut string, or a pointer
+        elif result > len(data) and not is_cut:
+            return None  # a pointer
         return Call(
             next(self._numbers), process.number, pid, line.name, line.at, line.until,
             (str(number), shown, *words), result, "", number, socket.number, (), requested, result, data, (),

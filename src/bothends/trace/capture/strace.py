@@ -78,7 +78,7 @@ class DataMoved:
     """A send or a receive on a socket's descriptor that has ended without an error: most lines are such.
 
     It is a `CallEnded` whose arguments are parsed already, as far as they are the usual ones: no address and
-    no vector. `rest` are the arguments after the data, as text.
+    no vector. `rest` are the arguments after the data, as text; before them "..." if the data are cut.
     """
 
     pid: int
@@ -133,8 +133,8 @@ _HEAD: Final = re.compile(r"(\d+) +(\d+)\.(\d{9}) (.*)", re.DOTALL)
 # A line of `DataMoved`. A label has no quotes and no blanks; nor has the data, which is in hexadecimal.
 _DATA_MOVED: Final = re.compile(
     rb"(\d+) +(\d+)\.(\d{9}) (sendto|recvfrom|read|write)\((\d+)<([A-Z][A-Za-z0-9-]*:\[[^\" ]*\])>, "
-    rb"\"((?:\\x[0-9a-f]{2})*)\"(, \d+(?:, (?:0|MSG_[A-Z_|]+)(?:, NULL, (?:0|NULL))?)?)\) = (\d+) "
-    rb"<(\d+)\.(\d{9})>"
+    rb"\"((?:\\x[0-9a-f]{2})*)\"((?:\.\.\.)?, \d+(?:, (?:0|MSG_[A-Z_|]+)(?:, NULL, (?:0|NULL))?)?)"
+    rb"\) = (\d+) <(\d+)\.(\d{9})>"
 )
 _CALL: Final = re.compile(r"(\w+)\((.*)", re.DOTALL)
 _RESUMED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
@@ -147,6 +147,9 @@ _RETURN: Final = re.compile(
         (?:\ <(?P<duration>\d+\.\d+|unavailable)>)?$""",
     re.VERBOSE | re.DOTALL,
 )
+# A search from the start would take a millisecond for 4 KB of data.
+_MAX_END: Final = 20  # characters of " <unfinished ...>"
+_MAX_RESULT: Final = 100  # characters of "= ?" and the duration after it, which has at most 30
 _NEVER_RETURNED: Final = re.compile(
     r"(?P<text>.*?)(?: <unfinished \.\.\.>)?\) += \?(?: <(?:unavailable|[\d.]+)>)?$", re.DOTALL
 )
@@ -255,8 +258,8 @@ class StraceParser:
             return self._parse_resumed(pid, at, rest)
         if found := _CALL.match(rest):
             name, inner = found[1], found[2]
-            if _UNFINISHED.search(inner):
-                started = CallStarted(pid, at, name, _UNFINISHED.sub("", inner))
+            if inner.endswith(" ...>") and (end := _UNFINISHED.search(inner, max(len(inner) - _MAX_END, 0))):
+                started = CallStarted(pid, at, name, inner[: end.start()])
                 self._unfinished[pid] = started
                 return None if _FILE_CALL.match(rest) else started
             return self._parse_ended(pid, at, name, inner, None)
@@ -287,7 +290,7 @@ class StraceParser:
         return self._parse_ended(pid, started.at, started.name, started.text + found[2], at)
 
     def _parse_ended(self, pid: int, at: int, name: str, inner: str, until: int | None) -> Line | None:
-        if never := _NEVER_RETURNED.match(inner):
+        if "= ?" in inner[-_MAX_RESULT:] and (never := _NEVER_RETURNED.match(inner)):
             return CallEnded(pid, at, name, never["text"], None, None)
         found = _RETURN.match(inner)
         if found is None:
