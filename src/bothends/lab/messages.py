@@ -26,7 +26,7 @@ class Program(Struct, forbid_unknown_fields=True):
     """A program to run: its part, the name of its file, its text, and the words behind its name."""
 
     kind: Literal["server", "client"]
-    file: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,40}\.[a-z]{1,4}\Z")]
+    file: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,40}\.[a-z]{1,8}\Z")]
     text: Annotated[str, Meta(max_length=MAX_SOURCE)]
     arguments: Annotated[str, Meta(max_length=500)] = ""
 
