@@ -151,8 +151,9 @@ def test_uncaught_exception_stands_at_its_line(visit: Visit) -> None:
 def test_output_follows_the_selected_row(visit: Visit) -> None:
     page = visit.page
     server = "import socket\nsocket.create_server(('127.0.0.1', 12000)).accept()\n"
-    client = ["import socket, time", "print('begins')", "time.sleep(0.3)",
-              "socket.create_connection(('127.0.0.1', 12000))", "time.sleep(0.3)", "print('late')"]  # fmt: skip
+    connect = "socket.create_connection(('127.0.0.1', 12000))"
+    wait = "time.sleep(0.3)"
+    client = ["import socket, time", "print('begins')", wait, connect, wait, "print('late')"]
     visit.write(0, server)
     visit.write(1, "\n".join(client))
     visit.run()

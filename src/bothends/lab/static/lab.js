@@ -14,6 +14,7 @@ import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
 
 const DRAFT = "programs";
+const CLOSED = { 4001: "the teacher has removed you from the class", 1013: "too many pages of the lab are open" };
 let views = [];
 let limits = { programs: 6, seconds: 120, default_seconds: 30 };
 let isRunning = false;
@@ -235,8 +236,8 @@ const connection = new Connection(
     if (connection.job === "start") handlers[message.type]?.(message);
     for (const each of listeners[message.type] || []) each(message);
   },
-  (isOpen) => {
-    if (!isOpen) end("the lab has ended", "failed");
+  (isOpen, code) => {
+    if (!isOpen) end(CLOSED[code] || "the lab has ended", "failed");
     else if (!isRunning) setState("ready");
     for (const each of listeners.connected || []) each({ isOpen });
   },
