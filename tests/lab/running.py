@@ -60,7 +60,9 @@ class Lab:
     def host(self) -> str:
         return urlsplit(self.address).netloc
 
-    def get(self, path: str, fields: dict[str, str] | None = None) -> tuple[int, dict[str, str], str]:
+    def get(
+        self, path: str, fields: dict[str, str] | None = None, method: str = "GET"
+    ) -> tuple[int, dict[str, str], str]:
         """Return the status, the header fields and the body of a response."""
         connection = (
             http.client.HTTPSConnection(self.host, timeout=TIMEOUT, context=self.tls)
@@ -68,9 +70,11 @@ class Lab:
             else http.client.HTTPConnection(self.host, timeout=TIMEOUT)
         )
         with contextlib.closing(connection):
-            connection.putrequest("GET", path, skip_host=True)
+            connection.putrequest(method, path, skip_host=True)
             for name, value in ({"Host": self.host} | (fields or {})).items():
                 connection.putheader(name, value)
+            if method == "POST":
+                connection.putheader("Content-Length", "0")
             connection.endheaders()
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}

@@ -122,6 +122,35 @@ def test_student_has_one_run_at_a_time_and_two_pages(room: Lab) -> None:
         first.send('{"type": "stop"}')
 
 
+def test_teacher_removes_a_student_with_its_run(room: Lab) -> None:
+    ann, ben, teacher = join(room), join(room), join(room, room.teacher_address)
+    number = own_page(ann)["number"]
+    path = f"/class/students/{number}"
+    assert ben.get(path, {"Cookie": ben.cookie}, method="DELETE")[0] == 404
+    sleeper = {"type": "start", "programs": [program("client", "import time\ntime.sleep(60)\n")]}
+    with ann.connect() as websocket:
+        websocket.send(json.dumps(sleeper))
+        while json.loads(websocket.recv(TIMEOUT))["type"] != "started":
+            pass
+        assert teacher.get(path, {"Cookie": teacher.cookie}, method="DELETE")[0] == 204
+        with pytest.raises(Exception, match="4001"):
+            list(websocket)
+    assert number not in students(teacher)
+    assert ann.get("/begin", {"Cookie": ann.cookie})[0] == 403
+    assert teacher.get(path, {"Cookie": teacher.cookie}, method="DELETE")[0] == 404
+    assert own_page(ben)["number"] != number
+
+
+def test_costly_requests_of_a_student_are_limited(room: Lab) -> None:
+    ann, ben, teacher = join(room), join(room), join(room, room.teacher_address)
+    for path in ("/compare", "/export/page"):
+        statuses = {ann.get(path, {"Cookie": ann.cookie}, method="POST")[0] for _ in range(11)}
+        assert 429 in statuses
+        assert ben.get(path, {"Cookie": ben.cookie}, method="POST")[0] == 400
+    own = [teacher.get("/compare", {"Cookie": teacher.cookie}, method="POST")[0] for _ in range(11)]
+    assert set(own) == {400}
+
+
 def test_limits_of_a_class_are_smaller(room: Lab) -> None:
     text = (
         "import os, resource\n"

@@ -35,6 +35,23 @@ def test_lines_of_programs_and_steps_are_compared() -> None:
     assert compare_runs(parse_comparison(request("one", "one", steps=("a", "a"))))["programs"] == []
 
 
+def test_outputs_are_compared_without_ephemeral_ports_and_folders() -> None:
+    def compared(first: str, second: str) -> list[tuple[int, list[str]]]:
+        data = json.loads(request("one", "one", steps=("a", "a")))
+        data["first"]["output"], data["second"]["output"] = ["same\n", first], ["same\n", second]
+        found = compare_runs(parse_comparison(json.dumps(data).encode()))["outputs"]
+        return [(each["program"], [mark + line for mark, line in each["lines"]][1:]) for each in found]
+
+    assert (
+        compared(
+            "port 40001 in /tmp/bothends-lab-0-ab/1/c.py\n", "port 50002 in /tmp/bothends-lab-0-x_/0/c.py\n"
+        )
+        == []
+    )
+    assert compared("port 12000\n", "port 12001\n") == [(1, ["-port 12000", "+port 12001"])]
+    assert compared("", "exit status 1\n") == [(1, ["+exit status 1"])]
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{}", request("", "").replace(b'"client", ', b"1, "), b'{"first": 1}']
 )
@@ -56,11 +73,14 @@ def test_two_runs_are_shown_beside_each_other(visit: Visit) -> None:
     visit.write(1, visit.text(1).replace('"from"', '"to"'))
     visit.run()
     page.click("#tab-compare")
-    expect(page.locator(".changed-program .added")).to_contain_text('"to"')
+    expect(page.locator(".changed-program .added").first).to_contain_text('"to"')
     changed = page.locator(".pair.changed", has_text="sendto(3")
     expect(changed.first).to_contain_text('"from"')
     expect(changed.first.locator("mark").nth(1)).to_contain_text("to")
     expect(page.locator(".pair.same").first).to_be_attached()
+    changes = page.locator(".changed-program", has_text="Output of client")
+    expect(changes.locator(".added")).to_contain_text("reply: TO")
+    expect(page.locator(".summary")).to_contain_text("the output of server and client differs")
     page.click(".pair.heads button >> nth=0")
     expect(page.locator("#view-run")).to_be_visible()
     assert '"from"' in visit.text(1)
@@ -68,3 +88,21 @@ def test_two_runs_are_shown_beside_each_other(visit: Visit) -> None:
     page.click("#tab-compare")
     page.get_by_role("button", name="Run with another seed").click()
     expect(page.locator("#first-run option")).to_have_count(3, timeout=LONG)
+
+
+@pytest.mark.slow
+@needs_tool("chromium")
+@needs_tool("strace")
+def test_two_engines_are_compared(visit: Visit) -> None:
+    page = visit.page
+    for engine in ("epoll", "threads"):
+        page.select_option("#begin", label=f"Engine {engine}")
+        visit.run()
+        assert f"engine {engine}" in visit.screen(0)
+        assert "reply: BOTH ENDS" in visit.screen(1)
+    page.click("#tab-compare")
+    expect(page.locator(".changed-program .added").first).to_contain_text("--engine threads")
+    expect(page.locator(".lane-steps", has_text="client → server").locator(".counts")).to_contain_text(
+        "the same"
+    )
+    expect(page.locator(".lane-steps .differ").first).to_be_visible()

@@ -84,6 +84,15 @@ def test_picture_is_valid_and_escaped() -> None:
     assert any(HOSTILE in (each.text or "") for each in root.iter())
 
 
+def test_what_is_wrong_with_a_file_is_said_in_one_line() -> None:
+    file = lab_file()
+    file["programs"][0]["\n\x1b[2J"] = 1
+    with pytest.raises(msgspec.DecodeError) as raised:
+        recording.parse(json.dumps(file).encode())
+    assert "\\n\\x1b[2J" in str(raised.value)
+    assert str(raised.value).isprintable()
+
+
 @pytest.mark.parametrize(
     "changed",
     [

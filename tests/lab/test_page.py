@@ -148,6 +148,58 @@ def test_uncaught_exception_stands_at_its_line(visit: Visit) -> None:
 
 
 @pytest.mark.slow
+def test_output_follows_the_selected_row(visit: Visit) -> None:
+    page = visit.page
+    server = "import socket\nsocket.create_server(('127.0.0.1', 12000)).accept()\n"
+    connect = "socket.create_connection(('127.0.0.1', 12000))"
+    wait = "time.sleep(0.3)"
+    client = ["import socket, time", "print('begins')", wait, connect, wait, "print('late')"]
+    visit.write(0, server)
+    visit.write(1, "\n".join(client))
+    visit.run()
+    late = page.locator(".screen .later", has_text="late")
+    expect(late).to_have_count(0)
+    page.locator(".row[data-event]", has_text="connect(3").first.click()
+    expect(late).to_have_count(1)
+    expect(page.locator(".screen .later", has_text="begins")).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(late).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_file_that_is_dropped_on_a_program_takes_its_place(visit: Visit) -> None:
+    page = visit.page
+
+    def drop(files: dict[str, str], place: str) -> None:
+        page.evaluate(
+            """([files, place]) => {
+                const dropped = new DataTransfer();
+                for (const [name, text] of Object.entries(files)) dropped.items.add(new File([text], name));
+                const options = { dataTransfer: dropped, bubbles: true, cancelable: true };
+                [...document.querySelectorAll(place)].at(-1).dispatchEvent(new DragEvent("drop", options));
+            }""",
+            [files, place],
+        )
+
+    server = visit.text(0)
+    drop({"my client.py": "a = 1\n"}, ".CodeMirror-scroll")
+    expect(page.locator(".file").nth(1)).to_have_value("my_client.py")
+    assert (visit.text(0), visit.text(1)) == (server, "a = 1\n")
+    drop({"client.c": "int b;\n", "s.py": "s.listen()\n"}, "#picture")
+    expect(page.locator(".file").nth(0)).to_have_value("s.py")
+    expect(page.locator(".program h2")).to_have_text(["server", "client"])
+    drop({"x.bin": "\0\1"}, "#picture")
+    expect(page.locator(".findings")).to_contain_text("x.bin cannot be opened: it is not text")
+    assert visit.text(0) == "s.listen()\n"
+
+
+@pytest.mark.slow
+def test_address_that_is_no_link_is_said(visit: Visit) -> None:
+    page = visit.open(f"http://{visit.lab.host}/#garbage")
+    expect(page.locator(".findings")).to_contain_text("The link is damaged")
+
+
+@pytest.mark.slow
 def test_link_holds_the_programs_and_runs_nothing(visit: Visit) -> None:
     visit.write(1, "print('from a link')\n")
     visit.page.click("#path > summary")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from bothends.lab.messages import DEFAULT_TIME_LIMIT, MAX_PROGRAMS, MAX_SOURCE, MAX_TIME_LIMIT
+from bothends.lab.own_servers import EXAMPLE_ENGINES, engine_programs
 from bothends.source_programs import LANGUAGES
 from bothends.starters.writing import LANGUAGES as STARTER_LANGUAGES
 from bothends.starters.writing import make_starter
@@ -27,6 +29,7 @@ def beginnings() -> dict[str, Any]:
         "groups": [
             {"title": "Examples", "sets": [_example(each) for each in sorted(_EXAMPLES.iterdir())]},
             {"title": "To start from", "sets": list(_starters())},
+            {"title": "Servers of bothends, to compare", "sets": list(_engines())},
         ],
         "languages": _languages(),
         "limits": {
@@ -56,6 +59,12 @@ def _example(folder: Path) -> dict[str, Any]:
         for each in description["program"]
     ]
     return {"name": description["name"], "programs": programs}
+
+
+def _engines() -> Iterator[dict[str, Any]]:
+    client = next(each for each in _example(_EXAMPLES / "1-capitals")["programs"] if each["kind"] == "client")
+    for engine in EXAMPLE_ENGINES:
+        yield {"name": f"Engine {engine}", "programs": engine_programs(engine, client, _PORT)}
 
 
 def _starters() -> list[dict[str, Any]]:

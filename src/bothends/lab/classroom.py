@@ -194,6 +194,14 @@ class Classroom:
         student.work, student.where, student.seen = work, work.where, time.time()
         self.touch()
 
+    def remove(self, number: int) -> Student | None:
+        """Remove a student with its work, so that its secret is worth nothing. Returns: it, or None."""
+        found = next((each for each in self._state.students if each.number == number), None)
+        if found is not None:
+            self._state.students.remove(found)
+            self.touch()
+        return found
+
     def pass_lesson(self, student: Student, lesson: str) -> None:
         """Note that a student has done a lesson."""
         if lesson not in student.passed and len(student.passed) < _MAX_PASSED:

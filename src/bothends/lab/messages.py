@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
+from bothends.escaping import escape_line
+
 MAX_SOURCE: Final = 100_000  # characters of one program
 MAX_PROGRAMS: Final = 6
 MAX_TYPED: Final = 2_000  # characters of one input
@@ -26,7 +28,7 @@ class Program(Struct, forbid_unknown_fields=True):
     """A program to run: its part, the name of its file, its text, and the words behind its name."""
 
     kind: Literal["server", "client"]
-    file: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,40}\.[a-z]{1,4}\Z")]
+    file: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,40}\.[a-z]{1,8}\Z")]
     text: Annotated[str, Meta(max_length=MAX_SOURCE)]
     arguments: Annotated[str, Meta(max_length=500)] = ""
 
@@ -328,11 +330,13 @@ def decode_request(text: str | bytes) -> Request:
 
 
 def decode_with(decoder: msgspec.json.Decoder[Any], text: str | bytes) -> Any:
-    """Return a value. Raises msgspec.DecodeError, also for one that is nested too deeply."""
+    """Return a value. Raises msgspec.DecodeError, whose text is one line, also for one nested too deeply."""
     try:
         return decoder.decode(text)
     except RecursionError as error:
         raise msgspec.DecodeError("nested too deeply") from error
+    except msgspec.DecodeError as error:  # which names unknown fields as they are
+        raise type(error)(escape_line(str(error))) from error
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -7,7 +7,8 @@
     POST /compare    two runs, aligned (`comparing.py`)
     GET /contracts   the built-in contracts; /contracts/NAME: the text of one
     GET /lessons     the lessons; /lessons/NAME: one of them
-    GET /class       the teacher's page; /class/students: the students, /class/students/N: the work of one
+    GET /class       the teacher's page; /class/students: the students, /class/students/N: the work of one;
+                     DELETE removes the student
     /socket          requests and replies of `messages.py`
 
 A page has one run at a time. When it is closed, its run ends.
@@ -19,7 +20,7 @@ import asyncio
 import contextlib
 import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -44,6 +45,7 @@ from bothends.lab.fair_queue import FairQueue
 from bothends.lab.guard import Guard, OwnKeys
 from bothends.lab.lessons import load_own_lessons
 from bothends.lab.messages import MAX_REQUEST
+from bothends.lab.request_rate import RequestRate, TooManyRequests
 from bothends.lab.runs import RunPool
 from bothends.lab.session import Session, Shared
 from bothends.layers.certificates import TlsSettings
@@ -52,6 +54,10 @@ from bothends.sockets.host_addresses import local_addresses
 _STATIC: Final = Path(__file__).with_name("static")
 _MAX_PAGES: Final = 8  # pages that are open at a time; in a class, for each student two
 _TRY_AGAIN_LATER: Final = 1013  # RFC 6455, section 7.4.1
+_REMOVED: Final = "removed"  # why the task of a page is cancelled
+_REMOVED_CODE: Final = 4001  # RFC 6455, section 7.4.2: for private use
+_MAX_COSTLY: Final = 10  # exports and comparisons of a student in a window
+_COSTLY_WINDOW: Final = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,8 @@ class Lab:
     ) -> None:
         self._options = options
         classroom = options.classroom
-        self._pages: dict[object, int] = defaultdict(int)  # open pages, by visitor
+        self._pages: defaultdict[int, set[asyncio.Task[None]]] = defaultdict(set)  # that are open, by student
+        self._rate = RequestRate(_MAX_COSTLY, _COSTLY_WINDOW)
         self._on_ready = on_ready
         self._on_failure = on_failure
         pool = RunPool(options.places, in_class=True) if classroom is not None else RunPool()
@@ -112,7 +119,7 @@ class Lab:
                 Route("/", self._page),
                 Route("/begin", self._begin),
                 Route("/export/{kind}", self._export, methods=["POST"]),
-                Route("/compare", respond_to_comparison, methods=["POST"]),
+                Route("/compare", self._compare, methods=["POST"]),
                 Route("/contracts", self._contracts),
                 Route("/contracts/{name}", self._contract),
                 Route("/lessons", self._lessons),
@@ -120,6 +127,7 @@ class Lab:
                 Route("/class", self._class_page),
                 Route("/class/students", self._students),
                 Route("/class/students/{number:int}", self._student),
+                Route("/class/students/{number:int}", self._remove_student, methods=["DELETE"]),
                 WebSocketRoute("/socket", self._socket),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ],
@@ -182,7 +190,28 @@ class Lab:
             }
         return JSONResponse(found)
 
+    async def _compare(self, request: HttpRequest) -> Response:
+        return await self._in_turn(request, respond_to_comparison)
+
     async def _export(self, request: HttpRequest) -> Response:
+        return await self._in_turn(request, self._render)
+
+    async def _in_turn(
+        self, request: HttpRequest, respond: Callable[[HttpRequest], Awaitable[Response]]
+    ) -> Response:
+        """Respond to a costly request, unless it is one too many of a student."""
+        visitor = request.scope["visitor"]
+        if not isinstance(visitor, Student):
+            return await respond(request)
+        try:
+            with self._rate.turn(visitor.number):
+                return await respond(request)
+        except TooManyRequests:
+            return PlainTextResponse(
+                "too many requests; try again in a few seconds\n", HTTPStatus.TOO_MANY_REQUESTS
+            )
+
+    async def _render(self, request: HttpRequest) -> Response:
         body = bytearray()
         async for part in request.stream():
             body += part
@@ -222,7 +251,7 @@ class Lab:
         if classroom is None or not self._is_teacher(request):
             return _not_found()
         students = [
-            each.summary() | {"open": self._pages.get(each.number, 0) > 0} for each in classroom.students
+            each.summary() | {"open": bool(self._pages.get(each.number))} for each in classroom.students
         ]
         lessons = [each.summary() for each in self._shared.lessons.values()]
         return JSONResponse({"students": students, "lessons": lessons, "address": self.address})
@@ -237,6 +266,16 @@ class Lab:
             return _not_found()
         return JSONResponse(found.summary() | {"work": msgspec.to_builtins(found.work)})
 
+    async def _remove_student(self, request: HttpRequest) -> Response:
+        classroom = self._options.classroom
+        number = request.path_params["number"]
+        if classroom is None or not self._is_teacher(request) or classroom.remove(number) is None:
+            return _not_found()
+        self._rate.forget(number)
+        for page in self._pages.pop(number, ()):
+            page.cancel(_REMOVED)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
     def _is_teacher(self, request: HttpRequest) -> bool:
         return self._options.classroom is not None and not isinstance(request.scope["visitor"], Student)
 
@@ -245,14 +284,21 @@ class Lab:
         student = visitor if isinstance(visitor, Student) else None
         key = student.number if student is not None else 0
         await websocket.accept()
-        if self._pages[key] >= (_MAX_PAGES if student is None else 2):
+        pages, page = self._pages[key], asyncio.current_task()
+        assert page is not None
+        if len(pages) >= (_MAX_PAGES if student is None else 2):
             await websocket.close(_TRY_AGAIN_LATER, "too many pages are open")
             return
-        self._pages[key] += 1
+        pages.add(page)
         try:
             await Session(websocket, self._shared, student).serve()
+        except asyncio.CancelledError as error:
+            if error.args != (_REMOVED,):
+                raise
+            with contextlib.suppress(RuntimeError):  # the page has just been closed
+                await websocket.close(_REMOVED_CODE, "removed by the teacher")
         finally:
-            self._pages[key] -= 1
+            pages.discard(page)
 
 
 def _not_found() -> Response:

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from bothends.check.sandbox.launcher import Sandbox, SandboxLimits
 from bothends.errors import BothendsError
 from bothends.escaping import escape_controls
+from bothends.lab import own_servers
 from bothends.lab.messages import Built, Diagnostic, Program, Reply
 from bothends.lab.sandboxed import SandboxedProgram
 from bothends.lab.source_lines.addresses import (
@@ -67,6 +68,8 @@ class Sources:
         file.write_text(program.text, encoding="utf-8")
         output = own / "built"
         output.mkdir()
+        if file.suffix == own_servers.SUFFIX:
+            return self._prepare_server(number, program, role)
         try:
             recipe = find_file_recipe(file, output)
             arguments = split_words(program.arguments)
@@ -81,6 +84,19 @@ class Sources:
         words = [program.file if word == str(file) else word for word in recipe.run]
         argv = [words[0], *options, *words[1:], *arguments]
         return SandboxedProgram(number, role, argv, own, scratch, lines, dict(environment))
+
+    def _prepare_server(self, number: int, program: Program, role: str) -> SandboxedProgram | None:
+        """Prepare a server of bothends."""
+        own = self._folder / str(number)
+        try:
+            argv = own_servers.command_of(program.text) + split_words(program.arguments)
+            environment = own_servers.copy_packages(own / ".lab")
+        except (BothendsError, OSError) as error:
+            self._send(Built(number, False, escape_controls(str(error)), []))
+            return None
+        return SandboxedProgram(
+            number, role, argv, own, self._folder / f"{number}-scratch", None, environment
+        )
 
     def _report_lines(self, program: Program, recipe: Recipe, folder: Path) -> _Reporting:
         """Let a program report its lines. Returns: records, environment, and options of its interpreter."""

@@ -48,12 +48,27 @@ async function showWork(number) {
   const place = byId("work");
   place.replaceChildren();
   append(place, "h2", `The programs of ${student.name || `number ${student.number}`}`);
+  place.append(removal(student));
   if (!student.work) { append(place, "p", "There are none yet.", "muted"); return; }
   for (const each of student.work.programs) {
     append(place, "h3", `${each.kind}: ${each.file} ${each.arguments}`);
     append(place, "pre", each.text);
   }
   place.scrollIntoView({ block: "start" });
+}
+
+// A button that removes a student when it is pressed twice.
+function removal(student) {
+  const name = student.name || `number ${student.number}`;
+  let isSure = false;
+  const made = button("Remove from the class", `Remove ${name}, with what is kept of its work`, async () => {
+    if (!isSure) { isSure = true; made.textContent = `Remove ${name} and its work?`; return; }
+    made.disabled = true;
+    const answer = await fetch(`/class/students/${student.number}`, { method: "DELETE" });
+    byId("work").replaceChildren(element("p", answer.ok ? `${name} is removed.` : `${name} is not in the class.`, "muted"));
+  });
+  made.addEventListener("blur", () => { isSure = false; made.textContent = "Remove from the class"; });
+  return made;
 }
 
 async function refresh() {

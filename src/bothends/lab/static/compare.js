@@ -4,6 +4,7 @@
 import { append, button, element } from "./dom.js";
 import { describePath } from "./path.js";
 
+const MAX_OUTPUT = 100000;  // characters of a program that are compared
 const MIN_FOLD = 4;  // steps that are the same and are folded
 const MANY_TIMES = 3;  // so much longer is worth a word
 const MIN_LONGER = 10e6;  // nanoseconds
@@ -51,7 +52,7 @@ export function build(place, lab) {
     const [one, two] = [first, second].map((list) => runs.find((run) => String(run.number) === list.value));
     result.replaceChildren();
     if (runs.length < 2) { showEmpty(result, runs.length); return; }
-    const ofRun = (run) => ({ programs: run.state.programs, steps: run.ended.steps || [] });
+    const ofRun = (run) => ({ programs: run.state.programs, steps: run.ended.steps || [], output: outputOf(run) });
     const answer = await fetch("/compare", {
       method: "POST", headers: { "content-type": "application/json" },
       body: JSON.stringify({ first: ofRun(one), second: ofRun(two) }),
@@ -67,6 +68,14 @@ export function build(place, lab) {
   return { onShow: fill };
 }
 
+// Return what each program has printed, its exit status included.
+const outputOf = (run) => run.roles.map((_, number) => {
+  let found = "";
+  for (const [from, , text, kind] of run.output)
+    if (from === number) found += (kind && found && !found.endsWith("\n") ? "\n" : "") + text;
+  return found.slice(0, MAX_OUTPUT);
+});
+
 const describe = (run) => `${run.number}. ${run.time}, ${describePath(run.state.path)}`
   + `, ${run.ended.reason ? `ended by ${run.ended.reason}` : `${run.ended.seconds.toFixed(1)} s`}`;
 
@@ -77,17 +86,20 @@ function showEmpty(place, count) {
     : "Run the programs twice: before and after a change, or with two seeds. What differs is marked here.");
 }
 
-function show(place, { pairs, programs }, one, two, lab) {
+function show(place, { pairs, programs, outputs }, one, two, lab) {
   const lanes = new Map();
   for (const pair of pairs) {
     if (!lanes.has(pair[0])) lanes.set(pair[0], []);
     lanes.get(pair[0]).push(pair);
   }
   const differing = pairs.filter(([, difference]) => difference !== "same").length;
-  const summary = append(place, "p", "", `summary ${differing ? "differs" : "same"}`);
-  append(summary, "b", differing ? `${differing} of ${pairs.length} steps differ.` : "Both runs did the same.");
+  const summary = append(place, "p", "", `summary ${differing || outputs.length ? "differs" : "same"}`);
+  append(summary, "b", (differing ? `${differing} of ${pairs.length} steps differ` : outputs.length ? "All steps are the same"
+    : "Both runs did the same") + (outputs.length ? ", and the output of "
+    + `${outputs.map(({ program }) => one.roles[program] || two.roles[program]).join(" and ")} differs.` : "."));
   append(summary, "span", " Times, ephemeral ports and numbers of processes are not compared.", "muted");
-  for (const program of programs) showProgram(place, program);
+  for (const { file, lines } of programs) showChange(place, file, lines);
+  for (const { program, lines } of outputs) showChange(place, `Output of ${one.roles[program] || two.roles[program]}`, lines);
   const heads = append(place, "div", "", "pair heads");
   for (const run of [one, two]) {
     const head = append(heads, "div");
@@ -98,9 +110,9 @@ function show(place, { pairs, programs }, one, two, lab) {
   for (const [lane, steps] of lanes) showLane(place, lane, steps);
 }
 
-function showProgram(place, { file, lines }) {
+function showChange(place, title, lines) {
   const box = append(place, "section", "", "changed-program");
-  append(box, "h3", file);
+  append(box, "h3", title);
   const code = append(box, "pre");
   for (const [kind, text] of lines) {
     const name = { "+": "added", "-": "removed", "@": "muted" }[kind] || "";

@@ -15,7 +15,7 @@ export class Connection {
       const socket = this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`);
       socket.addEventListener("open", () => { this.onState(true); resolve(); });
       socket.addEventListener("message", (event) => this.onMessage(JSON.parse(event.data)));
-      socket.addEventListener("close", () => { this.onState(false); reject(new Error("closed")); });
+      socket.addEventListener("close", (event) => { this.onState(false, event.code); reject(new Error("closed")); });
     });
   }
 

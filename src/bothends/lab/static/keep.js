@@ -3,15 +3,18 @@
 import { append, byId, button } from "./dom.js";
 import { fromFile, toFile, toFragment } from "./link.js";
 
-const MAX_PROGRAM = 100000;  // characters
+const MAX_PROGRAM = 100000;  // bytes
+const MAX_PROGRAMS = 6;
+const MAX_FILE = 16 << 20;  // bytes of a file of the lab
 const PNG_SCALE = 2;
 const MAX_PIXELS = 16000;  // of one side of a PNG: browsers draw no more
 
 export class Keeper {
   // `state()` returns programs and path, `run()` the record of the last run, or null. `onOpen` gets what a file
   // holds, `onPrograms` programs of files, and `say` a sentence for the user.
-  constructor({ state, run, onOpen, onPrograms, say }) {
-    Object.assign(this, { state, run, onOpen, onPrograms, say });
+  // `onProgram` gets the element of a program and what takes its place; `isBusy()`: whether nothing can be opened.
+  constructor({ state, run, onOpen, onPrograms, onProgram, isBusy, say }) {
+    Object.assign(this, { state, run, onOpen, onPrograms, onProgram, isBusy, say });
     this.fill(byId("save"));
     byId("link").addEventListener("click", () => this.copyLink());
     const chooser = document.createElement("input");
@@ -25,7 +28,7 @@ export class Keeper {
     document.addEventListener("dragover", (event) => event.preventDefault());
     document.addEventListener("drop", (event) => {
       event.preventDefault();
-      this.open([...event.dataTransfer.files]);
+      this.open([...event.dataTransfer.files], event.target.closest?.(".program"));
     });
   }
 
@@ -101,21 +104,35 @@ export class Keeper {
     }
   }
 
-  async open(files) {
+  // `place`: the program on which one file was dropped, if it was.
+  async open(files, place = null) {
+    if (!files.length) return;
+    if (this.isBusy()) { this.say("A run is going on. Stop it, and open the file then."); return; }
     const programs = [];
-    for (const file of files.slice(0, 6)) {
-      const text = await file.text();
+    for (const file of files.slice(0, MAX_PROGRAMS)) {
       try {
-        if (file.name.endsWith(".lab")) { this.onOpen(fromFile(text), file.name); return; }
-        if (text.length > MAX_PROGRAM) throw new Error(`it has more than ${MAX_PROGRAM} characters`);
+        if (file.name.endsWith(".lab")) { this.onOpen(fromFile(await textOf(file, MAX_FILE)), file.name); return; }
+        const text = await textOf(file, MAX_PROGRAM);
         programs.push({ kind: kindOf(file.name, text), file: nameOf(file.name), text, arguments: "" });
       } catch (error) {
         this.say(`${file.name} cannot be opened: ${error.message}`);
         return;
       }
     }
-    if (programs.length) this.onPrograms(programs);
+    programs.sort((one, other) => (one.kind === "client") - (other.kind === "client"));
+    if (programs.length === 1 && place) this.onProgram(place, programs[0]);
+    else this.onPrograms(programs);
+    if (files.length > MAX_PROGRAMS) this.say(`Only ${MAX_PROGRAMS} of ${files.length} files were opened.`);
   }
+}
+
+// Return the text of a file. Throws an error that says why it has none.
+async function textOf(file, limit) {
+  if (file.size > limit) throw new Error(`it has more than ${limit.toLocaleString("en")} bytes`);
+  let text = "\0";
+  try { text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()); } catch { /* as below */ }
+  if (text.includes("\0")) throw new Error("it is not text");
+  return text;
 }
 
 const nameOf = (name) => name.replace(/[^A-Za-z0-9_.-]/g, "_").replace(/^-+/, "");

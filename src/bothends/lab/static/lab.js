@@ -14,6 +14,7 @@ import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
 
 const DRAFT = "programs";
+const CLOSED = { 4001: "the teacher has removed you from the class", 1013: "too many pages of the lab are open" };
 let views = [];
 let limits = { programs: 6, seconds: 120, default_seconds: 30 };
 let isRunning = false;
@@ -33,6 +34,7 @@ const viewer = new RunViewer(byId("picture"), {
       const isOwn = event !== null && event.program === view.number;
       if (event || !isRunning) view.mark("line-current", isOwn ? null : lines.get(view.number), true);
       view.mark("line-selected", isOwn ? event.line : null, true);
+      view.showUntil(event && record ? record.began + viewer.timeline.timeOf(index) / 1000 : Infinity);
     }
   },
 });
@@ -42,7 +44,7 @@ addSplitter(byId("programs"), byId("picture"), byId("view-run"));
 // The state ------------------------------------------------------------------------------------------
 
 function setState(text, kind = "") {
-  byId("state").textContent = text;
+  byId("state").textContent = byId("state").title = text;
   byId("state").className = `state ${kind}`;
 }
 
@@ -162,7 +164,7 @@ function end(text, kind = "") {
 function print(number, text, kind, at) {
   const view = views[number];
   if (!view) return;
-  view.print(text, kind);
+  view.print(text, kind, at);
   if (record) record.output.push([number, at, text, kind]);
 }
 
@@ -234,8 +236,8 @@ const connection = new Connection(
     if (connection.job === "start") handlers[message.type]?.(message);
     for (const each of listeners[message.type] || []) each(message);
   },
-  (isOpen) => {
-    if (!isOpen) end("the lab has ended", "failed");
+  (isOpen, code) => {
+    if (!isOpen) end(CLOSED[code] || "the lab has ended", "failed");
     else if (!isRunning) setState("ready");
     for (const each of listeners.connected || []) each({ isOpen });
   },
@@ -247,7 +249,7 @@ function showRun(run) {
   const roles = views.map((view) => view.role);
   record = { ...record, ...run, roles };
   viewer.add({ rows: run.rows, events: run.events, sockets: run.sockets });
-  for (const [number, , text, kind] of run.output) views[number]?.print(text, kind);
+  for (const [number, at, text, kind] of run.output) views[number]?.print(text, kind, at);
   handlers.ended(run.ended);
 }
 
@@ -307,8 +309,10 @@ new Keeper({
     const { roles, rows, events, sockets, began, output, ended } = record;
     return { roles, rows, events, sockets, began, output, ended };
   },
-  onOpen: openState,
-  onPrograms: setPrograms,
+  onOpen(state) { show("run"); openState(state); },
+  onPrograms(programs) { show("run"); setPrograms(programs); },
+  onProgram(place, { file, text }) { views.find((view) => view.root === place)?.replace(file, text); },
+  isBusy: () => isRunning,
   say,
 });
 
@@ -336,7 +340,10 @@ async function begin() {
   });
   let given = null;
   let isDamaged = false;
-  try { given = await fromFragment(location.hash.slice(1)); } catch { isDamaged = true; }
+  try {
+    given = await fromFragment(location.hash.slice(1));
+    isDamaged = given === null && location.hash.length > 1;
+  } catch { isDamaged = true; }
   if (answer.class) lab.passed = answer.class.passed;
   if (answer.class) joinClass(answer.class, lab, () => (lesson ? `lesson ${lesson}` : show.current()));
   if (!given && answer.class && answer.class.work) given = answer.class.work;

@@ -33,6 +33,8 @@ export class ProgramView {
       },
     });
     this.editor.on("cursorActivity", () => { if (this.editor.hasFocus()) onCursor(this); });
+    // A file that is dropped is for the page: CodeMirror would insert its text as well.
+    this.editor.on("drop", (_, event) => { if (event.dataTransfer?.files.length) event.codemirrorIgnore = true; });
     this.editor.on("focus", () => onCursor(this));
     this.editor.on("change", () => { this.clearProblems(); onChange(); });
     for (const field of [this.file, this.arguments]) field.addEventListener("input", onChange);
@@ -70,6 +72,7 @@ export class ProgramView {
       this.typed.value = "";
     });
     this.setRunning(false);
+    this.clear();
   }
 
   mode() {
@@ -90,6 +93,13 @@ export class ProgramView {
     for (const each of this.controls) each.disabled = !runs;
   }
 
+  // Another file takes its place; role and arguments stay.
+  replace(file, text) {
+    this.file.value = file;
+    this.editor.setOption("mode", this.mode());
+    this.editor.setValue(text);
+  }
+
   get program() {
     return {
       kind: this.kind, file: this.file.value.trim(), text: this.editor.getValue(),
@@ -100,23 +110,40 @@ export class ProgramView {
   clear() {
     this.output.replaceChildren();
     this.length = 0;
+    this.printed = [];  // { at, node }, in order
+    this.until = Infinity;  // what was printed after it is dimmed
     this.clearProblems();
     this.mark("line-current", null);
     this.mark("line-selected", null);
   }
 
-  print(text, className = "") {
+  // `at`: microseconds, as in the record of a run.
+  print(text, className = "", at = 0) {
     if (this.length > MAX_SCREEN) return;
     this.length = (this.length || 0) + text.length;
     const atEnd = this.output.scrollTop + this.output.clientHeight >= this.output.scrollHeight - 8;
-    const last = this.output.lastChild;
-    if (!className && last && last.nodeType === Node.TEXT_NODE) last.appendData(text);
-    else if (!className) this.output.append(text);
+    const last = this.printed.at(-1);
+    if (last && last.at === at && !className && !last.node.className) last.node.firstChild.appendData(text);
     else {
-      const before = this.output.textContent;
-      append(this.output, "span", (before && !before.endsWith("\n") ? "\n" : "") + text, className);
+      const before = className ? this.output.textContent : "";
+      const node = append(this.output, "span", (before && !before.endsWith("\n") ? "\n" : "") + text, className);
+      node.classList.toggle("later", at > this.until);
+      this.printed.push({ at, node });
     }
-    if (atEnd) this.output.scrollTop = this.output.scrollHeight;
+    if (atEnd && this.until === Infinity) this.output.scrollTop = this.output.scrollHeight;
+  }
+
+  // Dim what was printed after a moment (microseconds), and show the end of what was printed before.
+  showUntil(until) {
+    if (until === this.until) return;
+    this.until = until;
+    let end = null;
+    for (const { at, node } of this.printed) {
+      if (at > until !== node.classList.contains("later")) node.classList.toggle("later", at > until);
+      if (at <= until) end = node;
+    }
+    const bottom = end ? end.offsetTop + end.offsetHeight : 0;
+    this.output.scrollTop = until === Infinity ? this.output.scrollHeight : bottom - this.output.clientHeight;
   }
 
   // Give one line a mark, and take it from the line that had it.
