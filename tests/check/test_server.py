@@ -169,6 +169,17 @@ def test_invalid_command_line_is_one_line_error(arguments: tuple[str, ...], mess
     assert done.stderr.count("\n") == 1
 
 
+def test_report_in_a_file_leaves_the_score_on_stderr(tmp_path: Path) -> None:
+    with serve("upper", "tcp://127.0.0.1:0") as server:
+        done = subprocess.run(
+            [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", "--only", "tcp-split-write",
+             "--endpoint", str(server.endpoints[0]), "--report", f"html={tmp_path / 'page.html'}"],
+            capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "PASS; 2 of 2 points; " in done.stderr
+
+
 def test_running_server_skips_cases_needing_process() -> None:
     with serve("upper", "tcp://127.0.0.1:0") as server:
         result = judge([], "upper-tcp", "tcp-split-write", "tcp-sigterm", endpoint=str(server.endpoints[0]))
