@@ -169,6 +169,27 @@ def test_invalid_command_line_is_one_line_error(arguments: tuple[str, ...], mess
     assert done.stderr.count("\n") == 1
 
 
+def test_report_in_a_file_leaves_the_score_on_stderr(tmp_path: Path) -> None:
+    with serve("upper", "tcp://127.0.0.1:0") as server:
+        done = subprocess.run(
+            [*BOTHENDS_COMMAND, "check", "server", "--contract", "upper-tcp", "--only", "tcp-split-write",
+             "--endpoint", str(server.endpoints[0]), "--report", f"html={tmp_path / 'page.html'}"],
+            capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "PASS; 2 of 2 points; " in done.stderr
+
+
+@pytest.mark.slow  # waits for two replies that don't come
+def test_silence_of_a_datagram_server_is_not_explained_by_a_guess() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        endpoint = f"udp://127.0.0.1:{silent.getsockname()[1]}"
+        (outcome,) = judge([], "upper-udp", "udp-one-message", endpoint=endpoint).outcomes
+    assert outcome.verdict is Verdict.FAIL
+    assert "bothends trace shows which" in outcome.likely_cause
+
+
 def test_running_server_skips_cases_needing_process() -> None:
     with serve("upper", "tcp://127.0.0.1:0") as server:
         result = judge([], "upper-tcp", "tcp-split-write", "tcp-sigterm", endpoint=str(server.endpoints[0]))

@@ -250,6 +250,16 @@ def test_live_table_at_a_terminal(tmp_path: Path) -> None:
             assert screen.wait() == 0
 
 
+def test_narrow_live_table_folds_words_and_keeps_numbers(tmp_path: Path) -> None:
+    with tcp_server(echo) as server:
+        arguments = ("impair", "--no-api", "tcp://127.0.0.1:0", str(server), "--slicer", "down:2")
+        with terminal(*arguments, state=tmp_path, columns=50) as screen:
+            screen.expect_match(re.compile(rb"0 open +0 B +0 B .*\r\n.* of 0", re.DOTALL))
+            os.kill(screen.process.pid, signal.SIGINT)
+            assert screen.wait() == 0
+    assert "\N{HORIZONTAL ELLIPSIS}".encode() not in screen.output
+
+
 def test_terminal_hangup_exits(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with tcp_server(echo) as server:

@@ -35,10 +35,12 @@ def test_folder_is_used_or_made(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", ["60", "80", "200"])
-def test_help_has_no_tabs(
+def test_help_has_no_tabs_and_no_marks(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     for verb in VERBS:
         assert run([verb, "--help"]) == 0
-        assert "\t" not in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "\t" not in shown
+        assert "\\b" not in shown  # click's mark of a paragraph that stays as it is

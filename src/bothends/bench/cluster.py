@@ -3,7 +3,7 @@
 Each worker opens its share of the connections, waits for the common start time, and drives its share of the
 schedule; histograms are merged here. The start time is a time of day, because monotonic clocks of different
 machines are unrelated. The difference between the clocks is measured first and reported. Workers need
-bothends with its extra `bench`.
+bothends with its extra `cluster`.
 """
 
 from __future__ import annotations

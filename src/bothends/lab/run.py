@@ -262,7 +262,7 @@ def main() -> int:
         replies.send(Failed(escape_controls(str(error))))
         return 1
     except ModuleNotFoundError as error:
-        replies.send(Failed(f"{error.name} isn't installed: pip install 'bothends[lab,bench]'"))
+        replies.send(Failed(f"{error.name} isn't installed: install bothends again"))
         return 69
     return 0
 

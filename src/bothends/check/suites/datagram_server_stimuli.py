@@ -31,7 +31,13 @@ async def exchange(ctx: ServerContext, client: RecordedSocket, message: bytes) -
 async def one_message(ctx: ServerContext) -> Note | None:
     """Send a datagram, and check that no second reply follows."""
     client = await ctx.connect()
-    await exchange(ctx, client, ctx.message())
+    try:
+        await exchange(ctx, client, ctx.message())
+    except CheckFailed as failure:
+        # No reply: the server may be silent, or have sent it elsewhere. This end can't see which.
+        if failure.timed_out and not failure.cause:
+            failure.cause = "sends no reply, or sends it to another address: bothends trace shows which"
+        raise
     await client.expect_nothing(_EXTRA_REPLY_WAIT)
     return None
 

@@ -318,6 +318,10 @@ def _judge(
         raise
     for format_name, file in wanted:
         _write_report(result, format_name, file, verbose=verbose)
+    if all(file is not None for _, file in wanted):  # nothing on standard output says how it went
+        from bothends.cli.check.output import show_score
+
+        show_score(result, sys.stderr)
     if result.failed:
         raise click.exceptions.Exit(1)
 

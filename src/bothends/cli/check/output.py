@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from bothends.check.case import Verdict
 from bothends.cli import terminal
@@ -39,13 +39,18 @@ def show(result: SuiteResult, *, verbose: bool = False) -> None:
     for note in result.notes:
         terminal.show(styled(f"note: {note}", "quiet", sys.stdout))
     terminal.show()
+    show_score(result, sys.stdout)
+
+
+def show_score(result: SuiteResult, stream: TextIO) -> None:
+    """Print how many cases have each verdict, and the points, as one line."""
     counted = [
-        styled(f"{result.counts[verdict]} {verdict.value}", _STYLE[verdict], sys.stdout)
+        styled(f"{result.counts[verdict]} {verdict.value}", _STYLE[verdict], stream)
         for verdict in (Verdict.PASS, Verdict.NON_STRICT, Verdict.INFO, Verdict.FAIL, Verdict.SKIP)
         if result.counts[verdict]
     ]
     marks = f"{result.points:g} of {result.max_points:g} points"
-    terminal.show(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s")
+    terminal.show(f"{result.contract}: {', '.join(counted)}; {marks}; {result.seconds:.1f} s", stream=stream)
 
 
 def _summary(outcome: CaseOutcome) -> str:

@@ -63,11 +63,20 @@ def _render(proxies: ProxyCollection) -> RenderableType:
     import rich.table
 
     table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("", "client", "up", "down", "held", "toxic", "effects"):
-        table.add_column(head, no_wrap=True, justify="right" if head in ("up", "down", "held") else "left")
-    for proxy in proxies:
-        for row in _rows(proxy):
-            table.add_row(*map(terminal.cell, row))
+    rows = [row for proxy in proxies for row in _rows(proxy)]
+    for index, head in enumerate(("", "client", "up", "down", "held", "toxic", "effects")):
+        is_number = head in ("up", "down", "held")
+        # A narrow terminal folds the words: a number that is cut is another number.
+        width = max(map(len, [head, *(row[index] for row in rows)])) if is_number else None
+        table.add_column(
+            head,
+            no_wrap=is_number,
+            min_width=width,
+            overflow="fold",
+            justify="right" if is_number else "left",
+        )
+    for row in rows:
+        table.add_row(*map(terminal.cell, row))
     return rich.console.Group("", table)
 
 
