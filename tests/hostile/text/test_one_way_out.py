@@ -33,7 +33,7 @@ EXCEPTIONS = {
 
 PRINTING = {"print", "click.echo", "click.secho", "click.style", "click.echo_via_pager"}
 # Functions of `terminal` that take a stream; flushing a stream and comparing it write nothing.
-STREAM_TAKERS = {"is_terminal", "has_colour", "styled", "show"}
+STREAM_TAKERS = {"is_terminal", "has_colour", "styled", "show", "show_score"}
 
 
 def dotted(node: ast.AST) -> str:
