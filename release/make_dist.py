@@ -43,7 +43,7 @@ from release.make_man import write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_LIBRARIES = ("libbpf.so.*", "libelf.so.*")
-MAX_WHEEL = 2_000_000  # bytes
+MAX_WHEEL = 2 << 20  # bytes
 _BACKEND = "import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
 _TOOLS = Path(sys.executable).parent
 
