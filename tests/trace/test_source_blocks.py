@@ -122,7 +122,7 @@ def read(data: bytes, period: Period | None = None) -> Trace:
 
 
 def record(server: str = SERVER, client: str = CLIENT) -> tuple[TraceSession, Memory]:
-    """Trace a server and a client, record what the sources report, and analyse it however busy the machine is."""
+    """Trace a server and a client, and record what the sources report; it is analysed at once, too."""
     memory = Memory()
     with pytest.MonkeyPatch.context() as patch, open_call_source() as source:
         patch.setattr(AnalysisLoad, "is_too_high", lambda _load: False)
