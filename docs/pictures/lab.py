@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 PICTURE: Final = Path(__file__).parent / "lab.webp"
-SIZE: Final = (1180, 760)
+SIZE: Final = (1180, 900)
 FRAME: Final = 900  # milliseconds
 
 
@@ -28,26 +28,32 @@ def main() -> None:
     """Run the beginning "Both ends wait", and save the frames."""
     command = [sys.executable, "-m", "bothends", "lab", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as lab:
-        assert lab.stdout is not None
-        address = next(found[0] for line in lab.stdout if (found := re.search(r"http://\S+", line)))
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"] * (os.getuid() == 0)
-            )
-            page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
-            page.goto(address)
-            frames = take(page)
-            browser.close()
-        lab.terminate()
+        try:
+            assert lab.stdout is not None
+            address = next(found[0] for line in lab.stdout if (found := re.search(r"http://\S+", line)))
+            frames = visit(address)
+        finally:
+            lab.terminate()
     durations = [FRAME] * (len(frames) - 1) + [5000]
     frames[0].save(
         PICTURE, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=6
     )
 
 
+def visit(address: str) -> list[Image.Image]:
+    """Open the lab in a browser, and return the pictures."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"] * (os.getuid() == 0)
+        )
+        page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        page.goto(address)
+        return take(page)
+
+
 def take(page: Page) -> list[Image.Image]:
     """Choose the programs, run them, and return a picture of each stage."""
-    page.wait_for_function("document.querySelector('#state').textContent == 'ready'")
+    page.wait_for_selector("#state:text-is('ready')")
     page.select_option("#begin", label="Both ends wait: name the cause")
     frames = [shot(page)]
     page.click("#run")
