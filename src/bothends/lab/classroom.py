@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -94,6 +95,7 @@ class Classroom:
         self._state = state
         self._is_dirty = False
         self._saved_at = 0.0
+        self._saving = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path) -> Classroom:
@@ -215,12 +217,17 @@ class Classroom:
     def save(self, *, at_once: bool = False) -> None:
         """Write the file, if something has changed and the last time was long enough ago.
 
+        It may be called in another thread: the state is encoded at once, while no other thread runs.
+
         Raises:
             SystemCallFailed: it cannot be written.
         """
-        if not self._is_dirty or (not at_once and time.monotonic() - self._saved_at < SAVE_INTERVAL):
-            return
-        self._is_dirty, self._saved_at = False, time.monotonic()
+        with self._saving:
+            if self._is_dirty and (at_once or time.monotonic() - self._saved_at >= SAVE_INTERVAL):
+                self._is_dirty, self._saved_at = False, time.monotonic()
+                self._write()
+
+    def _write(self) -> None:
         path = self._folder / _FILE
         new = path.with_suffix(".new")
         try:
