@@ -158,3 +158,22 @@ def test_teacher_sees_where_students_are(browser: Browser, tmp_path: Path) -> No
         teacher.close()
         assert ann.problems == []
         ann.context.close()
+
+
+def test_work_is_sent_again_until_the_connection_is_open(visit: Visit) -> None:
+    assert visit.page.evaluate(
+        """async () => {
+            const { joinClass } = await import("/static/student.js");
+            const { Connection } = await import("/static/connection.js");
+            const sent = [];
+            let isOpen = false;
+            const connection = { send(message) { sent.push([message.type, isOpen]); return isOpen; } };
+            const state = () => ({ programs: [], seconds: 9, path: null });
+            joinClass({ number: 1, name: "Ann" }, { connection, state }, () => "run");
+            const leave = () => dispatchEvent(new Event("pagehide"));
+            leave(); leave();
+            isOpen = true;
+            leave(); leave();
+            return [sent, new Connection(() => {}, () => {}).send({ type: "keep" })];
+        }"""
+    ) == [[["keep", False], ["keep", False], ["keep", True]], False]
