@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +12,8 @@ from typing import Any, Final, Literal
 from bothends.check import contract as contract_files
 from bothends.errors import UsageError
 from bothends.lab.messages import MAX_SOURCE, Program
+from bothends.lab.sandboxed import kill_group
+from bothends.osutil.reexec import self_command
 from bothends.source_programs import find_file_recipe
 from bothends.trace.capture.tracees import split_words
 
@@ -50,7 +48,7 @@ async def check_program(
                 f"{recipe.language} is compiled; here, only scripts are checked: run `bothends check` itself"
             )
         only = [word for case in cases[:_MAX_CASES] for word in ("--only", case)]
-        command = [sys.executable, "-P", "-m", "bothends", "check", kind, "--contract", contract, "--sandbox"]
+        command = [*self_command(), "check", kind, "--contract", contract, "--sandbox"]
         arguments = split_words(program.arguments) or (
             ["{port}"] if kind == "server" else ["{host}", "{port}"]
         )
@@ -95,8 +93,7 @@ async def _run(command: Sequence[str], folder: Path) -> tuple[int, bytes, str]:
         raise UsageError(f"the check took longer than {TIMEOUT:g} s; ask for fewer cases") from None
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             await process.wait()
     return status, output, problem.decode("utf-8", "replace")[-_MAX_PROBLEM:]
 
