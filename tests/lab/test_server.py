@@ -1,4 +1,4 @@
-"""Where the lab listens, whom that reaches, and the thread in which the state of a class is saved."""
+"""Where the lab listens, which hosts can reach it, and the thread in which the state of a class is saved."""
 
 from __future__ import annotations
 

@@ -10,11 +10,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,7 +42,7 @@ from bothends.lab.sandboxed import SandboxedProgram, add_program, attach_at_gate
 from bothends.lab.sources import Sources
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.packets import PacketSource
-from bothends.trace.capture.tracees import ProcessHandle
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProcessHandle
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
@@ -296,41 +294,8 @@ class _CaseTrace:
             self._program.first_ids, tracer = attach_at_gate(gate, strace)
         if tracer is None:
             raise UsageError("the program has not started")
-        return _Strace(tracer)
+        return tracer
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         """Send a signal to processes that strace has shown."""
-        import os
-
-        for each in processes:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, number)
-
-
-class _Strace:
-    """The strace of a program that a case has started, and ends."""
-
-    def __init__(self, strace: subprocess.Popen[bytes]) -> None:
-        self.pid = strace.pid
-        self._strace = strace
-
-    @property
-    def returncode(self) -> int | None:
-        """Its status."""
-        return self._strace.poll()
-
-    def poll(self) -> int | None:
-        """Return its status, or None while it runs."""
-        return self._strace.poll()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for it."""
-        return self._strace.wait(timeout)
-
-    def send_signal(self, sig: int) -> None:
-        """Send it a signal."""
-        self._strace.send_signal(sig)
-
-    def kill(self) -> None:
-        """Kill it."""
-        self._strace.kill()
+        LOCAL_LAUNCHER.signal(processes, number)

@@ -46,6 +46,7 @@ from bothends.lab.fair_queue import FairQueue
 from bothends.lab.guard import Guard, OwnKeys
 from bothends.lab.lessons import load_own_lessons
 from bothends.lab.messages import MAX_REQUEST
+from bothends.lab.request_body import read_body
 from bothends.lab.request_rate import RequestRate, TooManyRequests
 from bothends.lab.runs import RunPool
 from bothends.lab.session import Session, Shared
@@ -214,13 +215,11 @@ class Lab:
             )
 
     async def _render(self, request: HttpRequest) -> Response:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > recording.MAX_FILE:
-                return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        body = await read_body(request, recording.MAX_FILE)
+        if body is None:
+            return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
-            file = recording.parse(bytes(body))
+            file = recording.parse(body)
         except msgspec.DecodeError as error:
             return PlainTextResponse(f"not a file of the lab: {error}", HTTPStatus.BAD_REQUEST)
         if file.run is None or request.path_params["kind"] not in ("page", "svg"):
