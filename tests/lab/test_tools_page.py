@@ -73,7 +73,7 @@ def test_failure_is_judged_explained_and_traced(visit: Visit) -> None:
 def test_contract_is_written_and_its_error_is_shown(visit: Visit) -> None:
     page = visit.page
     page.click("#tab-judge")
-    page.click("text=Write one")
+    page.click("text=Write your own")
     expect(page.locator(".contract-text")).to_have_value(re.compile('service = "upper"'))
     page.fill(".contract-text", 'transport = "tcp"\nframing = "lines"\n[answer]\nfunction = "os:system"\n')
     page.locator(".judge button.main").click()
