@@ -154,6 +154,7 @@ export async function build(place, lab) {
       counts.textContent += `, ${result.points.toLocaleString("en")} of ${result.most.toLocaleString("en")} points`;
       finish(failed ? `judged: ${failed} failed` : "judged: all passed", failed ? "waiting" : "done");
     },
+    started({ roles }) { viewer.clear(roles); viewer.empty.hidden = true; },
     rows({ rows, events, sockets }) { viewer.add({ rows, events, sockets }); },
     ended({ findings, waits, notes }) {
       viewer.showWaits(waits);
