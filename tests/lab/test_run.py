@@ -14,7 +14,7 @@ import pytest
 
 from bothends.lab.beginnings import beginnings
 from bothends.lab.sources import _problems
-from bothends.osutil.process_info import descendants
+from bothends.osutil.process_info import children, descendants
 from tests.lab.running import (
     CAPITALS_CLIENT,
     CAPITALS_SERVER,
@@ -363,7 +363,9 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", ["lab killed", pytest.param("page closed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", ["lab killed", "run killed", pytest.param("page closed", marks=pytest.mark.slow)]
+)
 def test_programs_end_with_the_page_and_with_the_lab(how: str) -> None:
     text = (
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up')\ntime.sleep(100)\n"
@@ -379,6 +381,13 @@ def test_programs_end_with_the_page_and_with_the_lab(how: str) -> None:
         if how == "page closed":
             websocket.close()
             assert is_gone(programs)
+        elif how == "run killed":
+            (forker,) = (each for each in children(lab.process.pid, lab.process.pid))
+            runs = [each for each in children(forker, forker) if programs & set(descendants(each))]
+            below = {pid for each in runs for pid in descendants(each)}
+            for each in runs:
+                os.kill(each, signal.SIGKILL)
+            assert is_gone(below)
         else:
             lab.process.send_signal(signal.SIGKILL)
             assert is_gone(own)

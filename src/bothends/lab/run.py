@@ -6,8 +6,8 @@
    because TraceSession needs the main thread. It is started ahead of its run, which so begins at once.
 2. A second thread, with an event loop, has what must not wait for the tracing: requests, the programs'
    terminals, their limits.
-3. It ends when its standard input does: the server has closed the page, or was killed. The kernel and the
-   reaper then kill all programs.
+3. It ends when its standard input does: the server has closed the page, or was killed. The kernel then kills
+   all programs.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ CLASS_LIMITS: Final = SandboxLimits(memory=320 << 20, processes=48, disk=8 << 20
 _CLASS_NICE: Final = 5  # of programs in a class: the lab and its tracers come first
 
 _MAX_POINTS: Final = 60_000  # of the trace of a run
+COLLECT: Final = 0.002  # seconds; nobody sees that rows come later by so much
 _MAX_STEPS: Final = 4_000  # for a comparison
 
 
@@ -111,6 +112,7 @@ class Run:
             launcher=launcher,
             on_stall=on_stall,
             time_limit=start.time_limit,
+            collect=COLLECT,
         )
         session.capture = self._capture
         for kind in ("server", "client"):
@@ -209,8 +211,11 @@ def _exit(_number: int, _frame: object) -> NoReturn:
     sys.exit(0)
 
 
-def main() -> int:
-    """Wait for `Start`, and run it. Returns the exit status."""
+def main(*, is_proven: bool = False) -> int:
+    """Wait for `Start`, and run it. Returns the exit status.
+
+    `is_proven`: whether an earlier process has had a sandbox that works.
+    """
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C at the terminal is for the server
     replies = ReplyWriter()
@@ -218,7 +223,7 @@ def main() -> int:
     set_priority(_CLASS_NICE if limits is CLASS_LIMITS else 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        sandbox = enter(limits)
+        sandbox = enter(limits, is_proven=is_proven)
         capture = _open_capture()
     except BothendsError as error:
         replies.send(Failed(escape_controls(str(error))))

@@ -3,8 +3,8 @@
     python -m bothends.lab.run_forks [--class] [--save-in FOLDER]
 
 Standard input is a UNIX socket of sequenced packets. Each packet has the descriptor that becomes the standard
-input and output of a new process. The answer has a descriptor of the process (pidfd_open(2)), and its process
-id. It ends when the socket does.
+input and output of a new process, and says whether that needs to try its sandbox (TRY or PROVEN). The answer
+has a descriptor of the process (pidfd_open(2)), and its process id. It ends when the socket does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 
 from bothends.check.sandbox.launcher import preload
 from bothends.lab import judging, run
-from bothends.lab.runs import PID
+from bothends.lab.runs import PID, PROVEN
 
 
 def _reap(_number: int, _frame: object) -> None:
@@ -28,7 +28,7 @@ def _reap(_number: int, _frame: object) -> None:
             pass
 
 
-def _run(channel: int, control: socket.socket) -> None:
+def _run(channel: int, control: socket.socket, *, is_proven: bool) -> None:
     """Be the process of a run."""
     status = 1
     try:
@@ -38,7 +38,7 @@ def _run(channel: int, control: socket.socket) -> None:
         for standard in (0, 1):
             os.dup2(channel, standard)
         os.close(channel)
-        status = run.main()
+        status = run.main(is_proven=is_proven)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -58,14 +58,14 @@ def main() -> int:
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     while True:
-        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not descriptors:
             return 0
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # it may end before it has a descriptor
         pid = os.fork()
         if pid == 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            _run(descriptors[0], control)
+            _run(descriptors[0], control, is_proven=kind == PROVEN)
         os.close(descriptors[0])
         handle = os.pidfd_open(pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])

@@ -42,6 +42,9 @@ _JOB_SECONDS: Final = 300.0  # for judging and measuring
 
 PID: Final = struct.Struct("i")
 """The answer of the process that forks runs."""
+TRY: Final = b"1"
+PROVEN: Final = b"2"
+"""Its requests: whether an earlier process of a run has had a sandbox that works."""
 
 _IN_CLASS: Final = "--class"  # with the limits of a class
 SAVE_IN: Final = "--save-in"
@@ -65,6 +68,7 @@ class RunForks:
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._lock = asyncio.Lock()
+        self.is_proven = False  # a process has had a sandbox that works
 
     async def fork(self) -> tuple[int, int, socket.socket]:
         """Return the id and the descriptor of a new process, and the socket that it reads and writes.
@@ -100,7 +104,7 @@ class RunForks:
                     stdin=inner.fileno(),
                     start_new_session=True,
                 )
-        socket.send_fds(self._control, [b"1"], [channel.fileno()])
+        socket.send_fds(self._control, [PROVEN if self.is_proven else TRY], [channel.fileno()])
         await asyncio.wait_for(_readable(self._control), _START_TIMEOUT)
         data, handles, _, _ = socket.recv_fds(self._control, PID.size, 1)
         if len(data) < PID.size:
@@ -149,6 +153,7 @@ class RunProcess:
                 match _first_reply.decode(line):
                     case Prepared(sandbox):
                         run.sandbox = sandbox
+                        forks.is_proven = True
                         return run
                     case Failed(text):
                         reason = text

@@ -89,6 +89,8 @@ class TraceSession:
         on_stall: called when nothing has moved for `STALL_SECONDS` while a call on a socket is blocked, once
             until something moves; and at each SIGQUIT, with True. `trace.blocked` is up to date then.
         time_limit: seconds after which the run is ended; None for no limit.
+        collect: seconds for which input is collected before it is read: to be woken up by each line of strace
+            takes more processor time than to read it.
     """
 
     def __init__(
@@ -102,7 +104,9 @@ class TraceSession:
         bpf: BpfSource | None = None,
         on_stall: Callable[[bool], None] = lambda _: None,
         time_limit: float | None = None,
+        collect: float = 0.0,
     ) -> None:
+        self._collect = collect
         self.trace = trace if trace is not None else Trace()
         self.analysis = TraceAnalysis(self.trace, on_point, assign_sockets)
         self.stopped_by: signal.Signals | None = None
@@ -415,6 +419,8 @@ class TraceSession:
             self._bytes_read, timeout = self.recorder.bytes_read, 0.0
         timeout = min(timeout, self._look_at_processes(running))
         self._loop.run_once(timeout)
+        if self._collect and self._has_input:
+            time.sleep(self._collect)
         waited, events = time.monotonic() - before, 0
         until = time.time_ns() - ORDER_MARGIN
         raws = self.capture.read() if self.capture is not None else []  # before the pipes: rule 1

@@ -251,13 +251,16 @@ def remove_scratch_dir(folder: Path) -> None:
     remove_scratch_folder(folder)
 
 
-def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sandbox:
+def enter(
+    limits: SandboxLimits | None = None, folder: Path | None = None, *, is_proven: bool = False
+) -> Sandbox:
     """Move this process into a network namespace with only loopback, and return a sandbox that works.
 
     Call it before any thread is started, because unshare(2) with a user namespace requires a single thread.
 
     Args:
         folder: the program's own folder; by default, that of the files that its command names.
+        is_proven: whether a program has run in such a sandbox already, so that none needs to be tried.
 
     Raises:
         Unavailable: the system does not allow the namespaces, or mounts in them.
@@ -272,7 +275,7 @@ def enter(limits: SandboxLimits | None = None, folder: Path | None = None) -> Sa
     sandbox = Sandbox(
         _toolchain(), limits or SandboxLimits(), groups, folder and folder.resolve(), rules, users
     )
-    if error := _probe_error(sandbox):
+    if not is_proven and (error := _probe_error(sandbox)):
         raise Unavailable("create", "a sandbox", reason=error, hint=_HINT)
     return sandbox
 

@@ -114,8 +114,8 @@ class ProcessHandle(Protocol):
 class ProgramLauncher(Protocol):
     """Starts programs somewhere, under strace. `signal` takes the pids that strace shows there.
 
-    `attaches`: strace attaches to a program that has not been executed yet. What its process does until then
-    is not the program's.
+    `attaches`: strace attaches to a program that has not been executed yet, in a sandbox, whose processes end
+    with this one. What its process does until then is not the program's.
     """
 
     attaches: bool
@@ -313,8 +313,11 @@ class TracedProgram:
         return pid
 
     def guard(self, reaper: Reaper) -> None:
-        """Let the reaper end the program (or detach from the process) if bothends is killed."""
-        if self._strace_pid is not None:
+        """Let the reaper end the program (or detach from the process) if bothends is killed.
+
+        The kernel ends those in a sandbox, whose first process gets SIGKILL then (PR_SET_PDEATHSIG).
+        """
+        if self._strace_pid is not None and not self._launcher.attaches:
             reaper.kill_tracees(self._strace_pid, self._pipe, attached=self.pid is not None)
 
     def fileno(self) -> int:
