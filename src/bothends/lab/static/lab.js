@@ -267,7 +267,7 @@ const lab = {
   passed: [],  // lessons that the student has done, as the lab of a class knows them
   programs: () => views.map((view) => view.program),
   state: () => currentState(),  // programs, seconds, path
-  show: (name) => show(name),  // another view
+  show: (name, focus) => show(name, focus),  // another view, and focus its tab
   run: () => run(),
   runWithAnotherSeed() { path.set({ ...path.get(), seed: path.get().seed + 1 }); saveDraft(); run(); },
   runs: () => runs,  // the last runs, the newest last

@@ -49,7 +49,8 @@ export async function build(place, lab) {
     lab.openState({ programs: lesson.programs, seconds: lesson.seconds, path: lesson.path || {} });
     panel.replaceChildren();
     const head = append(panel, "div", "", "lesson-head");
-    append(head, "h2", `${at + 1}. ${lesson.title}`);
+    const title = append(head, "h2", `${at + 1}. ${lesson.title}`);
+    title.tabIndex = -1;
     head.append(button("×", "Close the lesson", close, "remove"));
     const text = append(panel, "div", "", "lesson-text");
     text.append(...new DOMParser().parseFromString(lesson.html, "text/html").body.childNodes);
@@ -71,7 +72,8 @@ export async function build(place, lab) {
     panel.hidden = false;
     byId("panels").classList.add("with-lesson");
     panel.scrollTop = 0;
-    lab.show("run");
+    await lab.show("run");
+    title.focus();  // the entry or button that had it is gone
   }
 
   function close() {
@@ -79,7 +81,7 @@ export async function build(place, lab) {
     lab.setLesson("");
     panel.hidden = true;
     byId("panels").classList.remove("with-lesson");
-    lab.show("lessons");
+    lab.show("lessons", true);
   }
 
   lab.on("started", () => { if (lab.connection.job === "start") setMarks(() => ["", ""]); });

@@ -5,6 +5,7 @@ import { append, button, element } from "./dom.js";
 const MODES = {
   py: "python", c: "text/x-csrc", h: "text/x-csrc", cc: "text/x-c++src", cpp: "text/x-c++src", java: "text/x-java",
 };
+const LEAVING = { Tab: false, "Shift-Tab": false };  // after Escape: the browser moves the focus, either way
 const MAX_SCREEN = 300000;  // characters that are kept in a terminal
 
 export class ProgramView {
@@ -23,12 +24,12 @@ export class ProgramView {
     const place = append(this.root, "div", "", "editor");
     this.editor = CodeMirror(place, {
       value: program.text, lineNumbers: true, indentUnit: 4, matchBrackets: true,
-      mode: this.mode(), screenReaderLabel: `Text of ${program.file}; Escape leaves the editor`,
+      mode: this.mode(), screenReaderLabel: `Text of ${program.file}; Escape and then Tab leaves the editor`,
       extraKeys: {
         Tab: (editor) => editor.somethingSelected() ? editor.indentSelection("add")
           : editor.replaceSelection(" ".repeat(4 - editor.getCursor().ch % 4)),
         "Shift-Tab": (editor) => editor.indentSelection("subtract"),
-        Esc: () => (this.typed.disabled ? this.output : this.typed).focus(),
+        Esc: (editor) => editor.addKeyMap(LEAVING),
         "Ctrl-Enter": () => document.getElementById("run").click(),
       },
     });
@@ -36,7 +37,8 @@ export class ProgramView {
     // A file that is dropped is for the page: CodeMirror would insert its text as well.
     this.editor.on("drop", (_, event) => { if (event.dataTransfer?.files.length) event.codemirrorIgnore = true; });
     this.editor.on("focus", () => onCursor(this));
-    this.editor.on("change", () => { this.clearProblems(); onChange(); });
+    this.editor.on("blur", () => this.editor.removeKeyMap(LEAVING));
+    this.editor.on("change", () => { this.editor.removeKeyMap(LEAVING); this.clearProblems(); onChange(); });
     for (const field of [this.file, this.arguments]) field.addEventListener("input", onChange);
     this.file.addEventListener("change", () => this.editor.setOption("mode", this.mode()));
     this.makeScreen(onInput);
