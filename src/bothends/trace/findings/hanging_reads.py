@@ -329,7 +329,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             each, read, wait, spoken[-1].calls[-1:],
             f"{state}: it fills a buffer of {bytes_text(from_buffer)} and goes on, so probably it asks its "
             f"stream for more than the {size:,} that came, as read(n) of a buffered stream does.",
-            "of a buffered stream asks again for the room that is left only if it needs so much",
+            "read(n) of a buffered stream asks for the rest of its buffer only if it still needs more",
         )  # fmt: skip
     if _lacks_carriage_return(spoken):
         return Finding(
@@ -362,8 +362,8 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
                 if pieces
                 else ""
             ),
-            "Collect what is read until the message is complete, by its length or its end: TCP keeps no "
-            "borders of messages."
+            "Collect what is read until the message is complete, by its length or its end: TCP does not "
+            "preserve message boundaries."
             if pieces
             else "Look at what the server does with this request: one that it does not know, or that fails, "
             "needs an answer too. If it is not complete, send the rest.",
