@@ -20,7 +20,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCE_OF_BUILD = pyproject.toml $(wildcard setup.py native/* native/generator/* native/trace/* native/bpf/*)
 # A test of sockets waits half of its time, so two tests run on each processor.
 WORKERS = $$((2 * $$(nproc)))
-PYTHON_CODE = $(wildcard src tests benchmarks examples release docs/reference setup.py)
+PYTHON_CODE = $(wildcard src tests benchmarks examples release docs/pictures docs/reference setup.py)
 C_CODE = $(wildcard native/*.[ch] native/generator/*.[ch] native/trace/*.[ch] native/bpf/*.[ch] src/bothends/bench/reference_servers/*.c src/bothends/lab/source_lines/*.c)
 
 # Python keeps compiled modules: the tests start it a thousand times.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@functools.cache
 def commit_time() -> str:
     """Return the time of the last commit, or of pyproject.toml outside a repository."""
     found = subprocess.run(

@@ -28,7 +28,7 @@ _SECTIONS: Final = {"Exit status:": "EXIT STATUS", "For example:": "EXAMPLES"}
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write all pages into an empty folder; return their paths."""
+    """Write all pages into a folder, which is emptied; return their paths."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pages = []
@@ -63,7 +63,7 @@ def _page(command: click.Command, context: click.Context, below: dict[str, click
         f"{_roff(name)} \\- {_roff(_summary(command, context))}",
         ".SH SYNOPSIS",
         f".B {_roff(context.command_path)}",
-        *(f"{_roff(piece)}" for piece in command.collect_usage_pieces(context)),
+        *map(_roff, command.collect_usage_pieces(context)),
     ]
     for paragraph in _paragraphs(command):
         title = next((title for start, title in _SECTIONS.items() if paragraph[0].startswith(start)), None)
@@ -101,8 +101,7 @@ def _summary(command: click.Command, context: click.Context | None = None) -> st
 
 def _paragraphs(command: click.Command) -> Iterator[list[str]]:
     """Yield the paragraphs of a verb's help, as lines. click does not wrap those after a backspace."""
-    text = (command.help or "").partition("\f")[0].replace("\\b\n", "\b\n")
-    preformatted = False
+    text = (command.help or "").partition("\f")[0]
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.splitlines()
         preformatted = lines[0].strip() == "\b"
@@ -126,11 +125,7 @@ def _body(lines: list[str], *, filled: bool = False) -> list[str]:
     rest = lines if not first else lines[1:]
     indent = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
     kept = [_roff(line[indent:]) for line in rest if line.strip()]
-    return (
-        [*first, ".PP", ".RS 4", ".nf", *kept, ".fi", ".RE"]
-        if first
-        else [".RS 4", ".nf", *kept, ".fi", ".RE"]
-    )
+    return [*first, *([".PP"] if first else []), ".RS 4", ".nf", *kept, ".fi", ".RE"]
 
 
 def _option(parameter: click.Parameter, context: click.Context) -> Iterator[str]:
@@ -170,7 +165,8 @@ def _roff(text: str) -> str:
 
 
 def _date() -> str:
-    moment = datetime.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), datetime.UTC)
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or commit_time())
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%d}"
 
 
@@ -179,7 +175,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the man pages.")
     parser.add_argument("--out", type=Path, default=ROOT / "man", help="Folder; emptied. Default: man.")
     arguments = parser.parse_args()
-    os.environ.setdefault("SOURCE_DATE_EPOCH", commit_time())
     print(f"{arguments.out}: {len(write_pages(arguments.out))} pages")
 
 

@@ -1,9 +1,10 @@
 """Build the site from the pages of the repository: `make docs`.
 
 1. Pages are copied as they lie here, so that their links hold: README.md, docs, benchmarks, examples and the
-   pages beside README.md. Pictures come along.
+   pages beside README.md. What they show comes along.
 2. A file of source that a page links to becomes a page with that source. A link to a folder becomes text.
-3. Each public module has a page that mkdocstrings makes from its docstrings.
+3. Each public module has a page that mkdocstrings makes from its docstrings, and each lesson of the lab one
+   with its text and its programs.
 4. The navigation is that of the folders; a page's title is its first heading. So a new page needs no entry.
 5. Lists that begin right after a line of text get the empty line that Python-Markdown wants. CommonMark,
    which GitHub uses, does not want it.
@@ -23,13 +24,13 @@ from typing import Any, Final
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
+from bothends.lab.lessons import Lesson, load_lessons
 from docs.reference.make_api import PUBLIC
 
 ROOT = Path(__file__).resolve().parents[1]
 # Title -> the folder of a section of the site; within it by title, but for those named in `_FIRST`.
 SECTIONS: Final = {
     "Tutorial": "docs/tutorial",
-    "Lessons": "docs/lessons",
     "How-to": "docs/how-to",
     "Reference": "docs/reference",
     "Explanation": "docs/explanation",
@@ -60,37 +61,40 @@ def collect(target: Path) -> list[Any]:
         pages += sorted((ROOT / folder).glob("**/*.md"))
     published = {page for page in pages if page.exists()}
     sources: set[Path] = set()
+    pictures: set[Path] = set()
     for page in sorted(published):
         copy = target / page.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         text = page.read_text(encoding="utf-8")
-        text = _with_lists(_with_links(text, page, published, sources))
+        text = _with_lists(_with_links(text, page, published, sources, pictures))
         # What is on one page here has pages by module below, which are found by a search.
         hidden = "---\nsearch:\n  exclude: true\n---\n" if page.name == "api.md" else ""
         copy.write_text(hidden + text, encoding="utf-8")
-    for folder in ("docs", "benchmarks", "examples"):
-        for picture in (ROOT / folder).glob("**/*"):
-            if picture.suffix in (".svg", ".png", ".gif", ".cast", ".pdf"):
-                copy = target / picture.relative_to(ROOT)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(picture, copy)
+    for picture in pictures:
+        copy = target / picture.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, copy)
     shutil.copy(ROOT / "src/bothends/lab/static/icon.svg", target / "icon.svg")
     shutil.copytree(ROOT / "release/site", target / "assets")
     for source in sources:
         _write_source(source, target)
     modules = list(_write_modules(target / "docs/reference/python"))
-    return _navigation(target, modules)
+    lessons = list(_write_lessons(target / "docs/lessons"))
+    return _navigation(target, modules, lessons)
 
 
-def _with_links(text: str, page: Path, published: set[Path], sources: set[Path]) -> str:
-    """Return a page with its links to sources and folders changed; add the sources to `sources`."""
+def _with_links(text: str, page: Path, published: set[Path], sources: set[Path], pictures: set[Path]) -> str:
+    """Return a page with its links to sources and folders changed; add to `sources` and `pictures`."""
 
     def change(link: re.Match[str]) -> str:
         name = link["target"]
         if "://" in name or name.startswith("mailto:"):
             return link[0]
         target = (page.parent / name).resolve()
-        if target in published or link["text"].startswith("!") or target.suffix == ".svg":
+        if link["text"].startswith("!") or target.suffix == ".svg":
+            pictures.add(target)
+            return link[0]
+        if target in published:
             return link[0]
         if target.is_dir():
             return link["text"].strip("[]")
@@ -137,7 +141,30 @@ def _write_modules(folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, page
 
 
-def _navigation(target: Path, modules: list[tuple[str, Path]]) -> list[Any]:
+def _write_lessons(folder: Path) -> Iterator[tuple[str, Path]]:
+    folder.mkdir(parents=True)
+    for number, lesson in enumerate(load_lessons().values(), 1):
+        title = f"{number}. {lesson.about.title}"
+        page = folder / f"{lesson.id}.md"
+        page.write_text(f"# {title}\n\n{_lesson_text(lesson)}", encoding="utf-8")
+        yield title, page
+
+
+def _lesson_text(lesson: Lesson) -> str:
+    programs = "".join(
+        f"`{each.file}` as it is at the beginning:\n\n"
+        f"```{_LANGUAGES.get(Path(each.file).suffix, 'text')}\n{each.text.rstrip()}\n```\n\n"
+        for each in lesson.programs
+    )
+    done = "".join(f"- {each.says}\n" for each in lesson.about.check)
+    return (
+        "After this page you can begin the lesson: start `bothends lab`, choose *Lessons*, and open it.\n"
+        f"It takes about {lesson.about.minutes} minutes.\n\n{_with_lists(lesson.text.strip())}\n{programs}"
+        f"It is done when:\n\n{done}"
+    )
+
+
+def _navigation(target: Path, modules: list[tuple[str, Path]], lessons: list[tuple[str, Path]]) -> list[Any]:
     navigation: list[Any] = [{"bothends": "README.md"}]
     for title, folder in SECTIONS.items():
         pages = [page for page in (target / folder).glob("**/*.md") if page.suffixes == [".md"]]
@@ -146,12 +173,15 @@ def _navigation(target: Path, modules: list[tuple[str, Path]]) -> list[Any]:
             {_title(page): str(page.relative_to(target))} for page in sorted(pages, key=_position)
         ]
         if title == "Reference":
-            listed = [{name: str(page.relative_to(target))} for name, page in modules]
-            entries.append({"Python, by module": listed})
-        if entries:
-            navigation.append({title: entries})
+            entries.append({"Python, by module": _entries(target, modules)})
+        navigation.append({title: entries})
+    navigation.insert(2, {"Lessons": _entries(target, lessons)})
     navigation.append({"Project": [{_title(target / name): name} for name in PROJECT]})
     return navigation
+
+
+def _entries(target: Path, pages: list[tuple[str, Path]]) -> list[Any]:
+    return [{title: str(page.relative_to(target))} for title, page in pages]
 
 
 def _position(page: Path) -> tuple[int, str]:

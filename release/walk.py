@@ -202,7 +202,7 @@ class Walk:
         self.run("demo", text="GRÖSSE")
 
     def do_mcp(self) -> None:
-        self.run("mcp", status=_UNAVAILABLE, text="bothends[mcp]")
+        self.run("mcp", status=_UNAVAILABLE, text="bothends[mcp]" if _can_trace() else "strace")
 
     def do_completion(self) -> None:
         self.run("completion", "bash", text="complete -o")

@@ -1,6 +1,6 @@
 """Draw the animated pictures of the README from real runs.
 
-    sudo .venv/bin/python docs/pictures/animations.py [hang | loss | green]...
+    sudo .venv/bin/python -m docs.pictures.animations [hang | loss | green]...
 
 hang.svg and loss.svg are runs of pairs in examples/lecture under `bothends trace`, drawn by it. green.svg is
 a terminal: `bothends check` with a server of ten lines, and with one of `bothends new`. It needs strace, and
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import recorder
+from docs.pictures import recorder
 
 HERE: Final = Path(__file__).parent
 LECTURE: Final = HERE.parent.parent / "examples" / "lecture"

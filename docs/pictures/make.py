@@ -40,7 +40,7 @@ FRAME = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http
 <g class="{unique_id}-matrix">{matrix}</g>
 </g>
 </svg>
-"""
+"""  # noqa: E501
 
 
 def read_terminal(terminal: int, until: bytes = b"") -> bytes:

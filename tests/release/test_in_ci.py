@@ -86,6 +86,8 @@ def test_page_lists_every_input() -> None:
 
 
 def test_workflows_are_valid() -> None:
-    for path in (ROOT / ".github/workflows").glob("*.yml"):
+    paths = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    assert paths
+    for path in paths:
         jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
         assert all({"runs-on", "steps", "timeout-minutes"} <= job.keys() for job in jobs.values()), path

@@ -45,6 +45,18 @@ def test_anchors_of_links_exist() -> None:
     assert not broken
 
 
+def test_pictures_and_lessons_come_along(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    from release.make_site import collect
+
+    (lessons,) = (each["Lessons"] for each in collect(tmp_path / "pages") if "Lessons" in each)
+    assert len(lessons) >= 12
+    assert all((tmp_path / "pages" / page).is_file() for each in lessons for page in each.values())
+    for page in (tmp_path / "pages").glob("**/*.md"):
+        for name in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", CODE.sub("", page.read_text(encoding="utf-8"))):
+            assert (page.parent / name).is_file(), (page, name)
+
+
 class Links(HTMLParser):
     """Collects the links of a page (`links`), what it loads (`loaded`), and its anchors."""
 

@@ -365,8 +365,11 @@ def join_restarted(calls: list[tuple[float, CallRecord]]) -> list[tuple[float, C
 
 def calls_in_trace(trace: Trace) -> dict[int, list[CallRecord]]:
     calls = defaultdict(list)
+    pipes = {each.number for each in trace.sockets.values() if each.family == "pipe"}
     for each in trace.events():
-        if isinstance(each, Call) and (each.socket or each.sockets or each.name in ("socket", "socketpair")):
+        if not isinstance(each, Call) or each.socket in pipes:
+            continue
+        if each.socket or each.sockets or each.name in ("socket", "socketpair"):
             calls[each.thread].append(CallRecord(each.name, each.result, each.error))
     return dict(calls)
 

@@ -46,6 +46,16 @@ with socket.socketpair()[0]:
     os.write(write_end, b"wake up")
     os.read(read_end, 100)
 """
+ASKS_FOR_A_NAME: Final = """
+import os, pwd
+pwd.getpwuid(os.getuid())  # the C library connects to the name service cache
+read_end, write_end = os.pipe()
+if os.fork() == 0:
+    os.write(write_end, b"from the child")
+    os._exit(0)
+os.read(read_end, 100)
+os.wait()
+"""
 SHELL: Final = "echo from a shell | cat | cat > /dev/null"
 
 
@@ -110,7 +120,11 @@ def test_child_that_runs_a_command_reads_and_writes_pipes_in_its_own_lane(call_s
     ]
 
 
-@pytest.mark.parametrize("command", [python_command(OWN_PIPE), ["sh", "-c", SHELL]], ids=["own", "shell"])
+@pytest.mark.parametrize(
+    "command",
+    [python_command(OWN_PIPE), ["sh", "-c", SHELL], python_command(ASKS_FOR_A_NAME)],
+    ids=["own", "shell", "asks-for-a-name"],
+)
 def test_pipe_of_one_process_and_pipes_without_sockets_are_not_drawn(
     command: list[str], call_source: str
 ) -> None:

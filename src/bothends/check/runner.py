@@ -77,7 +77,7 @@ class SuiteRun(Generic[ContextT]):
     _left: set[str] = field(default_factory=set)  # cases in which the server exited unasked, with status 0
     _crashes: dict[str, str] = field(default_factory=dict)  # case -> the exception that ended the program
     _failed_start: str = ""  # the case that failed because the program could not be started again
-    _contract_failed: int = 0  # cases in which the code of the contract failed
+    _contract_failed: set[str] = field(default_factory=set)  # cases in which the contract's own code failed
 
     async def run(self) -> SuiteResult:
         """Run the suite. Faults of the program are in the result.
@@ -154,9 +154,11 @@ class SuiteRun(Generic[ContextT]):
 
     def _contract_notes(self) -> list[str]:
         """Return a note if points were given because the contract's own code failed."""
-        if not self._contract_failed:
+        skipped = [each for each, outcome in self._outcomes.items() if outcome.verdict is Verdict.SKIP]
+        count = len(self._contract_failed.intersection(skipped))
+        if not count:
             return []
-        cases = f"{self._contract_failed} case{'s' * (self._contract_failed != 1)}"
+        cases = f"{count} case{'s' * (count != 1)}"
         return [f"the contract's own code, or its reference server, failed in {cases}, which cost nothing"]
 
     def _described(self, case: Case[ContextT], outcome: CaseOutcome) -> CaseOutcome:
@@ -361,7 +363,7 @@ class SuiteRun(Generic[ContextT]):
                         case.expectation, f"not done within {case_timeout} s", timed_out=True
                     )
                 except ServiceError as error:  # the contract's own code failed, not the program
-                    self._contract_failed += 1
+                    self._contract_failed.add(case.id)
                     what = "" if isinstance(error, FunctionError) else "the contract gives no correct reply: "
                     note = Note(Verdict.SKIP, f"{what}{error}")
                 except PatternTooSlow as error:

@@ -28,7 +28,7 @@ from bothends.cli import terminal
 from bothends.errors import BothendsError
 
 VARIABLE: Final = "_BOTHENDS_COMPLETE"
-SCHEMES: Final = ("tcp://", "udp://", "tls://", "unix:", "unix+dgram:", "unix+seqpacket:")
+_PREFIXES: Final = ("tcp://", "udp://", "tls://", "unix:", "unix+dgram:", "unix+seqpacket:")
 Names: TypeAlias = Mapping[str, str] | Iterable[str]  # with or without a line of help
 Source: TypeAlias = Callable[[Mapping[str, str]], Names]  # called with the options given so far
 
@@ -64,11 +64,11 @@ def _services(given: Mapping[str, str]) -> Names:
 def _services_then_endpoints(given: Mapping[str, str]) -> Names:
     if "" not in given and not {"-e", "--exec", "--config"} & given.keys():
         return _services(given)
-    return SCHEMES
+    return _PREFIXES
 
 
 def _endpoints(given: Mapping[str, str]) -> Names:
-    return SCHEMES
+    return _PREFIXES
 
 
 def _engines(given: Mapping[str, str]) -> Names:
@@ -303,14 +303,17 @@ class _Fish(_Values, FishComplete):
     """As click does it."""
 
 
-def _register() -> None:
-    for name, kind in (("bash", _Bash), ("zsh", _Zsh), ("fish", _Fish)):
-        add_completion_class(kind, name)
+_SHELLS: Final[Mapping[str, type[_Bash] | type[_Zsh] | type[_Fish]]] = {
+    "bash": _Bash,
+    "zsh": _Zsh,
+    "fish": _Fish,
+}
 
 
 def answer_shell(command_line: click.Command, instruction: str) -> int:
     """Print the completions that a shell asks for with `_BOTHENDS_COMPLETE`. Returns the exit status."""
-    _register()
+    for name, kind in _SHELLS.items():
+        add_completion_class(kind, name)
     return shell_complete(command_line, {}, "bothends", VARIABLE, instruction)
 
 
@@ -326,6 +329,6 @@ def completion(shell: str) -> None:
       bothends completion fish > ~/.config/fish/completions/bothends.fish
     """
     command_line = click.get_current_context().find_root().command
-    kind = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}[shell]
+    kind = _SHELLS[shell]
     terminal.show(f"# {_INSTALL[shell]}")
     terminal.show(kind(command_line, {}, "bothends", VARIABLE).source(), end="")

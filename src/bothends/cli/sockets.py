@@ -162,13 +162,11 @@ def fit_columns(rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], l
 
 def _print_table(table: SocketTable) -> list[str]:
     """Print the table, on a terminal without the columns for which there is no room. Returns those."""
-    import shutil
-
     rows = [cells(row) for row in table.sockets]
     if not terminal.is_terminal(sys.stdout):
         terminal.table(COLUMNS, rows)
         return []
-    width = shutil.get_terminal_size().columns
+    width = terminal.columns()
     columns, fitted, widths = fit_columns(rows, width)
     for row in (columns, *fitted):
         line = _GAP.join(f"{cell:<{size}}" for cell, size in zip(row, widths, strict=True)).rstrip()

@@ -15,9 +15,7 @@ import errno
 import json
 import os
 import re
-import shutil
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
@@ -248,6 +246,8 @@ def table(
 
 def show_item(heading: str, text: str, *, indent: int, heading_width: int) -> None:
     """Print a heading and a text beside it, which is wrapped on a terminal."""
+    import textwrap
+
     start = " " * indent + heading.ljust(heading_width) + " "
     if not is_terminal(sys.stdout):
         show(start + text)
@@ -261,6 +261,8 @@ def show_item(heading: str, text: str, *, indent: int, heading_width: int) -> No
 
 def columns() -> int:
     """Return the width of the terminal on stdout; 80 if it has none."""
+    import shutil
+
     return shutil.get_terminal_size().columns
 
 
@@ -281,6 +283,8 @@ def _show_paragraphs(
     headers: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str]
 ) -> None:
     """Print each row as a paragraph: its first cell, and the others below it with their headings."""
+    import textwrap
+
     for row in rows:
         show(styled(escape_line(row[0]), styles.get(row[0], "strong"), sys.stdout))
         for head, text in zip(headers[1:], row[1:], strict=True):

@@ -343,7 +343,7 @@ def parse_listen(text: str) -> Endpoint:
 
 @contextlib.contextmanager
 def listen_errors_of_go(listen: Endpoint) -> Iterator[None]:
-    """Raise ApiError in Go's words for a TCP address that cannot be bound; the own words become its hint."""
+    """Raise ApiError in Go's words for a TCP address that cannot be bound; our message becomes its hint."""
     try:
         yield
     except SystemCallFailed as error:
@@ -375,8 +375,9 @@ def format_endpoint(endpoint: Endpoint) -> str:
 
 def format_listen(proxy: Proxy) -> str:
     """Format where a proxy listens; a name as its address, once it has listened, as in Go."""
-    is_name = proxy.bound is not None and proxy.bound.scheme == "tcp" and proxy.bound.host
-    return format_endpoint(proxy.bound if is_name and proxy.bound is not None else proxy.listen)
+    bound = proxy.bound
+    is_tcp = bound is not None and bound.scheme == "tcp" and bound.host
+    return format_endpoint(bound if bound is not None and is_tcp else proxy.listen)
 
 
 def proxy_to_json(proxy: Proxy) -> dict[str, Any]:

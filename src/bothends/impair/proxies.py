@@ -163,10 +163,10 @@ def _same_addresses(old: Proxy, new: Proxy) -> bool:
 def listens_at(proxy: Proxy, requested: Endpoint) -> bool:
     """Whether a proxy's endpoint is the requested one, as it was given or as it was resolved."""
     known = [proxy.listen] if proxy.bound is None else [proxy.listen, proxy.bound]
-    return any(same_endpoint(each, requested) for each in known)
+    return any(_same_endpoint(each, requested) for each in known)
 
 
-def same_endpoint(actual: Endpoint, requested: Endpoint) -> bool:
+def _same_endpoint(actual: Endpoint, requested: Endpoint) -> bool:
     """Whether an endpoint matches the requested one; port 0 matches any port."""
     return actual == requested or (
         requested.port == 0 and actual.port is not None and actual.with_port(0) == requested

@@ -44,7 +44,7 @@ class SceneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The transport of each client by name, if not the contract's."""
 
     upstreams: tuple[str, ...] = ()
-    """The names in the talk that are servers of the checker's, to which the program connects."""
+    """The names in the talk that are servers which the checker runs, to which the program connects."""
 
     repeat: Literal["no", "after", "beside"] = "no"
     """Whether it can be played again on the same server: after an interrupted one, or beside another, too."""

@@ -18,7 +18,7 @@
     (the server restarts)           by SIGTERM; all connections have ended
     alice/2> (connects to {port})   to another port of the server
 
-An upstream is a server of the checker's, to which the program connects:
+An upstream is a server that the checker runs, to which the program connects:
 
     origin< GET / HTTP/1.0          the upstream must receive
     origin> HTTP/1.0 200 OK         the upstream sends
@@ -463,7 +463,7 @@ def parse_talk(
         is_datagram: whether the messages of a client are datagrams, by its name.
         sources: the files and functions that texts may name.
         of_client: it judges clients only, so the texts that they send may have patterns.
-        upstreams: the names that are servers of the checker's. Their addresses are values: {NAME} is
+        upstreams: the names that are servers which the checker runs. Their addresses are values: {NAME} is
             HOST:PORT, and {NAME_port} the port.
 
     Raises:

@@ -25,6 +25,7 @@ from bothends.check.subjects.listening import listeners
 from bothends.check.subjects.own_network import OwnNetwork, entered
 from bothends.check.subjects.process import ProgramProcess
 from bothends.check.subjects.recorded_socket import RecordedSocket, socket_address
+from bothends.check.subjects.upstream import DEFAULT_BACKLOG, HOST
 from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.errors import SystemCallFailed
@@ -36,8 +37,6 @@ _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this m
 _SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
 _CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
 SIGTERM_TIMEOUT: Final = 2.0  # seconds from SIGTERM until the exit
-_UPSTREAM_HOST: Final = "127.0.0.1"
-_UPSTREAM_BACKLOG: Final = 512  # connections: more than a program opens at once
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
 
@@ -194,9 +193,9 @@ class ServerContext:
         """Return a TCP socket that listens where the server can connect to it, and its endpoint."""
         listener = self.new_socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listeners.append(listener)
-        listener.bind((_UPSTREAM_HOST, 0))
-        listener.listen(_UPSTREAM_BACKLOG)
-        return listener, Endpoint("tcp", host=_UPSTREAM_HOST, port=listener.getsockname()[1])
+        listener.bind((HOST, 0))
+        listener.listen(DEFAULT_BACKLOG)
+        return listener, Endpoint("tcp", host=HOST, port=listener.getsockname()[1])
 
     async def accept(self, listener: socket.socket, name: str, timeout: float) -> RecordedSocket:
         """Return the server's next connection to a listener. It is closed when the case ends.

@@ -4,8 +4,9 @@
    read from. The descriptor tables hold them apart from sockets (`OpenFile.pipe`), so that a wait for a pipe
    is not taken for a wait for a socket.
 2. Only what a transfer moves is drawn: no waits, no close(). A pipe is drawn if several processes hold its
-   ends when its first bytes are moved, and one of them uses sockets. So a pipe by which a process wakes
-   itself up is not drawn, nor is one of a shell that only starts programs.
+   ends when its first bytes are moved, and one of them uses sockets, other than the C library's to ask for
+   names. So a pipe by which a process wakes itself up is not drawn, nor is one of a shell that only starts
+   programs.
 3. A pipe that was not created during the trace is not known.
 """
 
@@ -26,15 +27,19 @@ MOVING: Final = frozenset({"read", "readv", "write", "writev"})
 MAX_PIPES: Final = 20_000  # of which it is remembered whether they are drawn
 
 Holders: TypeAlias = Callable[[], Iterable[tuple[TracedProcess, DescriptorTable]]]
+UsesSockets: TypeAlias = Callable[[TracedProcess, DescriptorTable], bool]
 
 
 class PipeTracker:
     """The pipes of a program. `holders` returns its processes, each with its descriptors."""
 
-    def __init__(self, trace: Trace, sockets: SocketRegistry, holders: Holders) -> None:
+    def __init__(
+        self, trace: Trace, sockets: SocketRegistry, holders: Holders, uses_sockets: UsesSockets
+    ) -> None:
         self._trace = trace
         self._sockets = sockets
         self._holders = holders
+        self._uses_sockets = uses_sockets
         self._is_drawn: dict[int, bool] = {}  # by inode
         self._inodes = itertools.count(1 << 40)  # for those whose label does not show it
 
@@ -85,7 +90,7 @@ class PipeTracker:
     def _is_between_processes(self, inode: int) -> bool:
         """Return whether several processes hold a pipe, one of which uses sockets."""
         found = {
-            process.number: bool(process.role)
+            process.number: self._uses_sockets(process, table)
             for process, table in self._holders()
             if any(abs(each.inode) == inode for each in table.pipes())
         }
