@@ -38,8 +38,8 @@ from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, thread_
 from bothends.trace.model import Point
 
 MAX_WAITING: Final = 1 << 30  # bytes of records that wait to be read, and not above a quarter of the memory
-# Reading yields the processors to the programs when it is this late (nanoseconds) and this many records wait. On
-# a machine that others keep busy few records wait: they are soon read.
+# Reading yields the processors to the programs when it is this late (nanoseconds) and this many records wait.
+# On a machine that others keep busy few records wait: they are soon read.
 LAG: Final = 100_000_000
 BACKLOG: Final = 5_000
 SEARCH_INTERVAL: Final = 0.5  # seconds between two searches for processes to follow
