@@ -123,6 +123,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
                 "-fdebug-compilation-dir=.",
                 "-target",
                 "bpf",
+                "-mcpu=v3",  # for compare and exchange; Linux 5.12
                 f"-D__TARGET_ARCH_{BPF_TARGETS[platform.machine()]}",
                 f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or ''}",
                 "-c",
