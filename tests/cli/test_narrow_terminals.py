@@ -86,6 +86,11 @@ def test_option_without_its_value_names_the_help_of_its_verb(capsys: pytest.Capt
     assert capsys.readouterr().err.endswith("see bothends wire --help\n")
 
 
+def test_misspelt_option_is_one_sentence_and_then_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["serve", "--max_connections", "2"]) == 2
+    assert capsys.readouterr().err.endswith("'--max-connections'? see bothends serve --help\n")
+
+
 def test_interrupt_while_loading_prints_no_traceback() -> None:
     # The import of click is where the process is interrupted.
     program = (

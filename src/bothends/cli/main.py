@@ -155,7 +155,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         verb = f" {arguments[0]}" if arguments and arguments[0] in VERBS else ""
         command = error.ctx.command_path if error.ctx is not None else f"bothends{verb}"
-        terminal.error(f"{_lowered(error.format_message())}; see {command} --help")
+        message = _lowered(error.format_message())
+        terminal.error(f"{message}{'' if message.endswith('?') else ';'} see {command} --help")
         return error.exit_code
     except click.ClickException as error:
         terminal.error(_lowered(error.format_message()))
