@@ -77,8 +77,8 @@ def lab(
     For example:
       bothends lab
       bothends lab --port 8000 --no-browser
-      bothends lab server.py client.c             with these programs
-      bothends lab run.lab                        the programs and the run that Save > File has saved
+      bothends lab server.py client.c   with these programs
+      bothends lab run.lab              a run that Save > File has saved
       bothends lab run.lab --page run.html
       bothends lab --class --host 192.0.2.7 --port 8443 --tls-cert lab.pem
 
