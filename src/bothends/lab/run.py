@@ -61,7 +61,7 @@ CLASS_LIMITS: Final = SandboxLimits(memory=320 << 20, processes=48, disk=8 << 20
 _CLASS_NICE: Final = 5  # of programs in a class: the lab and its tracers come first
 
 _MAX_POINTS: Final = 60_000  # of the trace of a run
-COLLECT: Final = 0.002  # seconds; nobody sees that rows come later by so much
+COLLECT: Final = 0.002  # seconds: too short to be seen on the page
 _MAX_STEPS: Final = 4_000  # for a comparison
 
 
