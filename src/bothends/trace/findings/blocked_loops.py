@@ -18,6 +18,7 @@ from bothends.trace.findings.standstill import (
     evidence,
     listener_of,
 )
+from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -181,7 +182,7 @@ def _waiting(
     watched = {number for each in own for number in each.sockets}
     read = {each.socket for each in own if each.name in RECEIVING}
     for socket in trace_index.sockets("stream"):
-        client, server = socket, trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        client, server = socket, peer_socket(trace_index, socket)
         listener = listener_of(trace_index, client)
         if socket.accepted_from is not None or socket.is_listener or listener is None:
             continue
