@@ -20,8 +20,9 @@ from bothends.trace.rendering.comments import comment_rows
 from bothends.trace.rendering.formatting import display_width
 from bothends.trace.rendering.layout import Cell, Filter, Row, rows_of
 from bothends.trace.rendering.pdf import LARGE_ROWS_PER_PAGE, render_pdf
+from bothends.trace.rendering.picture_style import PALETTES, PictureStyle
 from bothends.trace.rendering.steps import Steps
-from bothends.trace.rendering.svg import PALETTES, PictureStyle, render_svg
+from bothends.trace.rendering.svg import render_svg
 from tests.interop.running import ROOT
 
 LECTURE = ROOT / "examples" / "lecture"
