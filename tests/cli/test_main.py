@@ -51,6 +51,21 @@ def test_help_imports_no_verb_module() -> None:
     }
 
 
+def test_trace_imports_no_module_that_draws_before_there_is_a_picture() -> None:
+    code = (
+        "import sys\n"
+        "from bothends.cli.main import run\n"
+        "status = run(['trace', '--help'])\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    drawing = {name for name in done.stderr.split() if name.startswith("bothends.trace.rendering.")}
+    assert drawing == {"bothends.trace.rendering.picture_style"}
+
+
 def test_help_lists_every_verb_of_the_table() -> None:
     done = bothends("--help")
     assert done.returncode == 0

@@ -248,7 +248,11 @@ def _end_when_quiet(
     moved: list[float],
     finished: threading.Event,
 ) -> None:
-    """End a run as ^C in a terminal does, when no event has come for a while or the time is over."""
+    """End a run as ^C in a terminal does, when no event has come for a while or the time is over.
+
+    The terminal sends SIGINT to the clients only. The session reads what the servers are blocked in, and then
+    ends them.
+    """
     began = time.monotonic()
     hangs = case.runs_until == "hang"
     limit = case.limit if hangs else max(case.limit, 30.0)
@@ -257,5 +261,6 @@ def _end_when_quiet(
         if now - began > limit or (hangs and now - moved[0] > case.quiet):
             session.stop(signal.SIGINT)
             for each in programs:
-                each.signal(signal.SIGINT)
+                if each.role in CLIENTS:
+                    each.signal(signal.SIGINT)
             return

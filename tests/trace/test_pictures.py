@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 import zlib
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from bothends.trace.rendering.comments import comment_rows
 from bothends.trace.rendering.formatting import display_width
 from bothends.trace.rendering.layout import Cell, Filter, Row, rows_of
 from bothends.trace.rendering.pdf import LARGE_ROWS_PER_PAGE, render_pdf
+from bothends.trace.rendering.picture_style import PALETTES, PictureStyle
 from bothends.trace.rendering.steps import Steps
-from bothends.trace.rendering.svg import PALETTES, PictureStyle, render_svg
+from bothends.trace.rendering.svg import render_svg
+from bothends.trace.rendering.terminal import Painter
 from tests.interop.running import ROOT
 
 LECTURE = ROOT / "examples" / "lecture"
@@ -200,6 +203,24 @@ def test_screen_shows_no_row_after_the_current_one(deadlock: Opened) -> None:
     trace, rows, found = deadlock
     steps = Steps(trace, rows, found, colour=False)
     assert not any("connect" in line for line in steps.screen(1, 100, 40)[:25])
+
+
+def test_row_is_drawn_once_for_all_screens(deadlock: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = list[Row]()
+    draw = Painter.lines
+
+    def lines(painter: Painter, row: Row) -> Iterator[str]:
+        drawn.append(row)
+        return draw(painter, row)
+
+    monkeypatch.setattr(Painter, "lines", lines)
+    trace, rows, found = deadlock
+    steps = Steps(trace, rows, found, colour=False)
+    forward = [steps.screen(position, 80, 24) for position in range(len(steps))]
+    count = len(drawn)
+    assert [steps.screen(position, 80, 24) for position in reversed(range(len(steps)))] == forward[::-1]
+    assert len(drawn) == count == len({id(each) for each in drawn})
+    assert steps.screen(5, 100, 24) == Steps(trace, rows, found, colour=False).screen(5, 100, 24)
 
 
 # The ready traces -------------------------------------------------------------------------------------

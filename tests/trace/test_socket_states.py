@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
+from bothends.trace import socket_states
 from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace
 from bothends.trace.socket_states import SocketState, SocketStateTracker
 
@@ -128,6 +131,61 @@ def test_without_packets_unread_bytes_are_those_of_the_calls_at_the_other_end() 
     story.call("sendto", SENDER, 9)
     story.call("recvfrom", READER, 4)
     assert (story.state(READER).unread, story.state(SENDER).unacknowledged) == (5, None)
+
+
+class NotSearched(dict[int, Socket]):
+    """Sockets of a trace that has many: they are found by number only."""
+
+    def values(self) -> NoReturn:
+        raise AssertionError("all sockets are searched")
+
+    __iter__ = items = values
+
+
+def test_peer_is_found_without_a_search_of_all_sockets() -> None:
+    story = Story()
+    story.trace.sockets = NotSearched(story.trace.sockets)
+    story.call("accept4", LISTENER, created_id=READER)
+    story.call("sendto", SENDER, 9)
+    assert story.state(READER).unread == 9
+
+
+@pytest.mark.parametrize("first", [SENDER, READER])
+def test_unix_peer_is_found_by_inode_whichever_end_is_used_first(first: int) -> None:
+    story = Story()
+    story.trace.sockets[SENDER] = Socket(SENDER, "unix", "stream", inode=70, peer_inode=71)
+    story.trace.sockets[READER] = Socket(READER, "unix", "stream", inode=71)
+    for socket in (first, SENDER + READER - first):
+        story.call("sendto", socket, 9)
+    story.call("recvfrom", READER, 4)
+    assert (story.state(READER).unread, story.state(SENDER).unread) == (5, 9)
+
+
+def test_next_connection_from_the_same_port_has_a_peer_of_its_own() -> None:
+    story = Story()
+    story.call("accept4", LISTENER, created_id=READER)
+    story.call("sendto", SENDER, 9)
+    for socket in (SENDER, READER):
+        story.call("close", socket)
+        story.trace.sockets[socket + 10] = replace(story.trace.sockets[socket], number=socket + 10)
+    story.call("sendto", SENDER + 10, 3)
+    story.call("accept4", LISTENER, created_id=READER + 10)
+    assert (story.state(READER).unread, story.state(READER + 10).unread) == (9, 3)
+
+
+def test_sockets_that_are_remembered_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_states, "MAX_SOCKETS", 8)
+    story = Story()
+    for number in range(10, 60):
+        client, server = (SocketAddress("127.0.0.1", each) for each in (number, 12000))
+        ends = (client, server) if number % 2 else (server, SocketAddress("127.0.0.1", number + 1))
+        story.trace.sockets[number] = Socket(number, "inet", "stream", local=ends[0], peer=ends[1])
+        story.call("sendto", number, 1)
+        if number % 3:
+            story.call("close", number)
+    sizes = {name: len(value) for name, value in vars(story.tracker).items() if isinstance(value, dict | set)}
+    del sizes["changed"]  # its reader clears it
+    assert max(sizes.values()) <= 9, sizes
 
 
 def test_datagrams_are_counted() -> None:

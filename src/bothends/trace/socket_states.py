@@ -18,13 +18,14 @@ The kernel does not report these figures. They follow from the calls and packets
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
-from bothends.trace.model import Call, Packet, Point, Socket, Trace, trim_oldest
+from bothends.trace.model import Call, Packet, Point, Socket, SocketAddress, Trace, trim_oldest
 from bothends.trace.rendering.tcp_states import TcpStateTracker
 
 MAX_SOCKETS: Final = 20_000
+_End: TypeAlias = tuple[str, SocketAddress | int, SocketAddress | int]
 _MAX_GAPS: Final = 100  # pieces of a stream that have arrived out of order
 
 
@@ -71,16 +72,18 @@ class SocketStateTracker:
         self._streams: dict[int, _Stream] = {}
         self._names: dict[int, str] = {}  # the TCP states
         self._processes: dict[int, int] = {}
-        self._closed: set[int] = set()
+        self._closed: dict[int, None] = {}  # a set in the order in which they were closed
         self._peers: dict[int, int] = {}  # the socket at the other end
+        self._by_end: dict[_End, int] = {}  # open sockets that were used, by what names them
+        self._awaited: dict[_End, int] = {}  # those whose peer has not been used, by what names the peer
         self.changed: set[int] = set()
 
     def add(self, point: Point) -> None:
         """Apply a point of the trace, in order."""
         event = point.event
         trim_oldest(self._streams, MAX_SOCKETS)
-        trim_oldest(self._names, MAX_SOCKETS)
-        trim_oldest(self._processes, MAX_SOCKETS)
+        for numbers in (self._names, self._processes, self._closed, self._peers, self._by_end, self._awaited):
+            trim_oldest(numbers, MAX_SOCKETS)
         if isinstance(event, Packet):
             self._add_packet(event, point)
         elif isinstance(event, Call) and point.is_end:
@@ -170,22 +173,37 @@ class SocketStateTracker:
 
     def _add_close(self, call: Call, socket: Socket) -> None:
         if not self._trace.holders_at(socket.number, call.until or call.at):
-            self._closed.add(socket.number)
+            self._closed[socket.number] = None
+            end, other = self._ends(socket)
+            for sockets, key in ((self._by_end, end), (self._awaited, other)):
+                if key is not None and sockets.get(key) == socket.number:
+                    del sockets[key]
             self.changed.add(socket.number)
             if self._names.get(socket.number) in ("LISTEN", "SYN-SENT"):
                 self._names[socket.number] = "CLOSED"
 
     def _find_peer(self, socket: Socket) -> None:
-        """Note the other end of a connection."""
-        for each in reversed(self._trace.sockets.values()):
-            is_inode = bool(socket.peer_inode) and each.inode == socket.peer_inode
-            is_address = (
-                socket.local is not None and (each.peer, each.local) == (socket.local, socket.peer)
-                and each.family != "unix"
-            )  # fmt: skip
-            if (is_inode or is_address) and each is not socket:
-                self._peers[socket.number], self._peers[each.number] = each.number, socket.number
-                return
+        """Note the other end of a connection, if it has been used; otherwise it notes this one when it is."""
+        end, other = self._ends(socket)
+        peer = self._by_end.get(other) if other is not None else None
+        if end is not None:
+            self._by_end[end] = socket.number
+            awaiting = self._awaited.pop(end, None)
+            peer = awaiting if peer is None else peer
+        if peer is not None and peer != socket.number:
+            self._peers[socket.number], self._peers[peer] = peer, socket.number
+        elif other is not None:
+            self._awaited[other] = socket.number
+
+    def _ends(self, socket: Socket) -> tuple[_End | None, _End | None]:
+        """Return what names a socket and its peer: inodes, or addresses; None if it is not known."""
+        if socket.family == "unix":
+            own, other = (
+                ("unix", each, each) if each else None for each in (socket.inode, socket.peer_inode)
+            )
+            return own, other
+        ends = self._trace.ends_of(socket)
+        return (None, None) if ends is None else ((socket.kind, *ends), (socket.kind, *ends[::-1]))
 
     # Packets ------------------------------------------------------------------------------------------
 

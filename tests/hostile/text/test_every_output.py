@@ -42,7 +42,8 @@ from bothends.trace.findings.base import Finding
 from bothends.trace.rendering.cast import render_cast
 from bothends.trace.rendering.html import render_page
 from bothends.trace.rendering.layout import Arrow, Cell, Row, rows_of
-from bothends.trace.rendering.svg import PictureStyle, render_svg
+from bothends.trace.rendering.picture_style import PictureStyle
+from bothends.trace.rendering.svg import render_svg
 from bothends.trace.rendering.terminal import Painter
 from tests.bench.test_report import comparison_document, single_document
 from tests.impair.api_client import ApiClient

@@ -238,7 +238,7 @@ def trace(
     is neither strace nor eBPF.
     """
     from bothends.trace.rendering.layout import Filter
-    from bothends.trace.rendering.svg import PictureStyle
+    from bothends.trace.rendering.picture_style import PictureStyle
 
     event_filter = Filter(
         hide_quiet_calls=not all_calls and not only,

@@ -24,7 +24,7 @@ from bothends.osutil.collection import rare_collection
 from bothends.osutil.observer_file import CLOSE_TIMEOUT, ObserverFile
 from bothends.osutil.private_files import open_private
 from bothends.trace.model import Packet
-from bothends.trace.rendering.svg import PictureStyle
+from bothends.trace.rendering.picture_style import PictureStyle
 
 if TYPE_CHECKING:
     from bothends.trace.capture.bpf import BpfSource

@@ -7,7 +7,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Moment,
@@ -18,6 +18,7 @@ from bothends.trace.findings.standstill import (
     evidence,
     listener_of,
 )
+from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -66,7 +67,7 @@ def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
         if not victims:
             continue
         victim, unread, waiter = victims[0]
-        reader = _peer_name(trace_index, socket, call.at)
+        reader = holder_name(trace_index, trace_index.peer_of(socket.number), call.at, str(socket.peer or ""))
         name = name_of(trace_index, call.process)
         yield Finding(
             "blocked-by-slow-reader",
@@ -145,14 +146,7 @@ def _only_peer(trace_index: TraceIndex, call: Call) -> str:
         return ""
     if socket.accepted_from is not None:
         return "one client"
-    return _peer_name(trace_index, socket, call.at)
-
-
-def _peer_name(trace_index: TraceIndex, socket: Socket, at: int) -> str:
-    """Return what a sentence calls the other end of a connection: its program, or else its address."""
-    peer = trace_index.peer_of(socket.number)
-    holders = trace_index.holders_at(peer, at) if peer is not None else {}
-    return name_of(trace_index, min(holders)) if holders else str(socket.peer or "")
+    return holder_name(trace_index, trace_index.peer_of(socket.number), call.at, str(socket.peer or ""))
 
 
 def _victims(trace_index: TraceIndex, call: Call, length: int) -> Iterator[tuple[Socket, int, ThreadState]]:
@@ -181,7 +175,7 @@ def _waiting(
     watched = {number for each in own for number in each.sockets}
     read = {each.socket for each in own if each.name in RECEIVING}
     for socket in trace_index.sockets("stream"):
-        client, server = socket, trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        client, server = socket, peer_socket(trace_index, socket)
         listener = listener_of(trace_index, client)
         if socket.accepted_from is not None or socket.is_listener or listener is None:
             continue

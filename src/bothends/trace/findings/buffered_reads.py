@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.framing import binary_lengths
 from bothends.trace.findings.http_messages import body_of_whole_request
 from bothends.trace.findings.standstill import age, bytes_text, call_name, evidence, standstills
 from bothends.trace.findings.turns import turns
@@ -101,6 +102,6 @@ def _messages(data: bytes, size: int) -> Iterator[_Message]:
     if newline and size - header in numbers:
         yield _Message(header, size - header)
     for width in _WIDTHS:
-        lengths = {int.from_bytes(data[:width], order) for order in ("big", "little")}
+        lengths = binary_lengths(data[:width])
         if size > width and size - width in lengths:
             yield _Message(width, size - width)

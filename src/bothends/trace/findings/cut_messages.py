@@ -14,6 +14,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.framing import binary_lengths
 from bothends.trace.findings.reading import has_timed_out
 from bothends.trace.findings.standstill import bytes_text
 from bothends.trace.model import Call, Socket
@@ -75,7 +76,7 @@ def _lengths(header: Call) -> set[int]:
         return set()
     values = set[int]()
     if header.size in _WIDTHS:
-        values = {int.from_bytes(data, "big"), int.from_bytes(data, "little")}
+        values = {*binary_lengths(data)}
     if header.size <= _MAX_DIGITS and data.strip().isdigit():
         values.add(int(data))
     return values | {value - header.size for value in values}

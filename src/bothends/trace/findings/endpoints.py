@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,12 @@ from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import TraceIndex, listens_at
 from bothends.trace.model import Call, Packet, Socket, SocketAddress
 
+# The programs that run source text: what others send is not from a compiled program.
+INTERPRETERS: Final = (
+    "python", "pypy", "node", "nodejs", "java", "ruby", "perl", "php", "sh", "bash", "dash",
+)  # fmt: skip
+# The first of the arguments of execve(), as strace shows them, or of a command line.
+_PROGRAM: Final = re.compile(r'\["([^"]*)"|"?([^"\s]+)')
 IN_PROGRESS: Final = frozenset({"EINPROGRESS", "EALREADY", "EAGAIN"})
 # Errors of a transfer on a socket that is not connected.
 NOT_CONNECTED: Final = frozenset(
@@ -31,6 +38,19 @@ def name_of(trace_index: TraceIndex, process: int) -> str:
     if known.role in ("server", "client"):
         return f"the {known.role}"
     return known.role or f"process {known.pid}"
+
+
+def holder_name(trace_index: TraceIndex, socket: int | None, at: int, otherwise: str) -> str:
+    """Return how a sentence refers to the process that holds a socket at a time, or `otherwise`."""
+    holders = trace_index.holders_at(socket, at) if socket is not None else {}
+    return name_of(trace_index, min(holders)) if holders else otherwise
+
+
+def runs(trace_index: TraceIndex, process: int, *programs: str) -> bool:
+    """Return whether a process runs one of these programs, of any version: python3.11 is python."""
+    words = _PROGRAM.match(trace_index.process(process).command)
+    name = (words[1] or words[2]).rpartition("/")[2] if words is not None else ""
+    return name.rstrip("0123456789.") in programs
 
 
 def capitalized(text: str) -> str:

@@ -11,7 +11,7 @@ from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import Moment, ThreadState, call_name, evidence
-from bothends.trace.findings.turns import turns
+from bothends.trace.findings.turns import close_of, peer_socket, turns
 from bothends.trace.model import Call, ProcessEvent, Socket
 from bothends.trace.rendering import formatting
 
@@ -180,7 +180,7 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that closed a connection after a request, and a client that failed because of it."""
     yield from _closed_before_request(trace_index)
     for socket in trace_index.sockets("stream"):
-        peer = trace_index.peer_of(socket.number)
+        peer = peer_socket(trace_index, socket)
         spoken = turns(trace_index, socket)
         if peer is None or socket.accepted_from is None or not spoken or spoken[-1].kind != "received":
             continue
@@ -191,7 +191,7 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
         eof = next(
             (
                 call
-                for call in trace_index.calls_by_socket[peer]
+                for call in trace_index.calls_by_socket[peer.number]
                 if call.name in RECEIVING
                 and call.result == 0
                 and call.requested
@@ -205,9 +205,9 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
         ended = trace_index.ended_at(eof.process)
         if not status or status < 0 or ended is None or ended - eof.until > PROMPT_EXIT_NS:
             continue
-        if is_half_closed and any(
-            call.size for call in trace_index.receives(trace_index.trace.sockets[peer])
-        ):
+        fin = close_of(trace_index, peer)
+        has_ended = is_half_closed or (fin is not None and fin.at < eof.until)
+        if has_ended and any(call.size for call in trace_index.receives(peer)):
             continue  # it had answers, and may have expected no more
         server, client = name_of(trace_index, close.process), name_of(trace_index, eof.process)
         after = formatting.duration(max(0, close.at - (request.until or request.at)))
@@ -216,7 +216,7 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
             "The server closed the connection in place of an answer",
             f"{capitalized(server)} read {formatting.quoted(request.data, request.size, 24)} and closed the "
             f"connection {after} later, without an answer. {capitalized(client)} "
-            + ("had ended its own direction only" if is_half_closed else "had sent no FIN")
+            + ("had ended its own direction only" if has_ended else "had sent no FIN")
             + f" and waited for one: its {call_name(eof)} returned EOF, and it exited with status {status}.",
             "EOF from the client ends one direction only: send the answer, then close. In Node.js create the "
             "server with allowHalfOpen: true."
@@ -225,7 +225,7 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
             "had closed it. A read of 0 bytes that were asked for is no EOF, and an error needs an answer.",
             (request.number, close.number, eof.number),
             process=close.process,
-            sockets=(socket.number, peer),
+            sockets=(socket.number, peer.number),
             in_c="if (n == 0 && wanted > 0) { /* EOF */ }",
             in_python="value = read_exactly(c, size) if size else b''   # recv(0) returns b'' too",
         )
@@ -235,7 +235,7 @@ def closed_without_answer(trace_index: TraceIndex) -> Iterator[Finding]:
 def _closed_before_request(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a server that closed a connection without reading from it, and a client that failed with it."""
     for socket in trace_index.sockets("stream"):
-        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        peer = peer_socket(trace_index, socket)
         if peer is None or socket.accepted_from is None or socket.is_wrapped:
             continue
         calls = trace_index.calls_by_socket[socket.number]

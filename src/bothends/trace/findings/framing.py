@@ -106,9 +106,14 @@ FRAMINGS: Final = tuple(
     for order in ("big", "little")
 )
 # The length after a type, a version or a magic number.
-_FRAMINGS_WITH_TYPE: Final = tuple(
+FRAMINGS_WITH_TYPE: Final = tuple(
     PrefixFormat(width, order, before=before) for before in (1, 2, 4) for width in (4, 2) for order in _OTHER
 )
+
+
+def binary_lengths(data: bytes) -> tuple[int, int]:
+    """Return the number that bytes are in network byte order, and the one in the other order."""
+    return int.from_bytes(data, "big"), int.from_bytes(data, "little")
 
 
 def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -118,7 +123,7 @@ def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
         if reader is None:
             continue
         sent, received = stream_of(trace_index, writer, "sent"), stream_of(trace_index, reader, "received")
-        for framing in (*FRAMINGS, *_FRAMINGS_WITH_TYPE):
+        for framing in (*FRAMINGS, *FRAMINGS_WITH_TYPE):
             sizes = framing.sizes(sent.data, sent.total)
             misread = framing.misread(sent.data) if sizes else 0
             if (
@@ -252,7 +257,7 @@ def text_as_length(trace_index: TraceIndex) -> Iterator[Finding]:
             header = read_of_header(received, width)
             if header is None or len(text) < width or not _is_text(sent.data):
                 continue
-            numbers = (int.from_bytes(text, "big"), int.from_bytes(text, "little"))
+            numbers = binary_lengths(text)
             following, name = next_read(trace_index, header), name_of(trace_index, header.process)
             shown = formatting.quoted(text, width, width)
             certainty: Literal["seen", "inferred"] = "seen"
@@ -310,8 +315,7 @@ def _text_through_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
                     each
                     for each in (2, 4, 8)
                     if consumed > each
-                    and (call.requested or 0) + consumed - each
-                    in (int.from_bytes(sent.data[:each], "big"), int.from_bytes(sent.data[:each], "little"))
+                    and (call.requested or 0) + consumed - each in binary_lengths(sent.data[:each])
                 ),
                 0,
             )

@@ -17,15 +17,15 @@ waits for is inferred from the bytes, and from the sizes of its reads:
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.after_answers import compressed_unflushed, holds_lines, last_line_unended
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import INTERPRETERS, capitalized, name_of, runs
+from bothends.trace.findings.framing import FRAMINGS_WITH_TYPE, binary_lengths
 from bothends.trace.findings.http_messages import (
     body_of_whole_request,
     ends_with_last_chunk,
@@ -59,9 +59,6 @@ from bothends.trace.model import Call, Socket
 from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
 
-# The arguments of execve(), as strace shows them, of programs that are not compiled.
-_INTERPRETER: Final = re.compile(r'(\["|")?([^"]*/)?(python|node|java|ruby|perl|php|sh\b)')
-_BYTE_ORDERS: Final[tuple[Literal["big", "little"], ...]] = ("big", "little")
 UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds
 _FLUSH_IN_C: Final = "fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */"
 _FLUSH_IN_PYTHON: Final = "stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()"
@@ -222,8 +219,8 @@ def _hint_of_length(data: bytes, size: int, wanted: int) -> str:
     """Say that a binary length in front of the message announces what the reader waits for, if it does."""
     for width in (4, 2, 8):
         prefix = data[:width]
-        values = {int.from_bytes(prefix, order) for order in _BYTE_ORDERS}
-        if size > width and values & {wanted, wanted - width}:
+        values = binary_lengths(prefix)
+        if size > width and {wanted, wanted - width} & {*values}:
             value = wanted if wanted in values else wanted - width
             if _has_length_later(data, wanted):
                 return ""  # either may be the length
@@ -234,10 +231,7 @@ def _hint_of_length(data: bytes, size: int, wanted: int) -> str:
 def _has_length_later(data: bytes, wanted: int) -> bool:
     """Return whether a length after a type or a version, too, announces what the reader waits for."""
     return any(
-        int.from_bytes(data[before : before + width], order) == wanted - before - width
-        for before in (1, 2, 4)
-        for width in (2, 4)
-        for order in _BYTE_ORDERS
+        int.from_bytes(each.length(data), each.order) == wanted - each.header for each in FRAMINGS_WITH_TYPE
     )
 
 
@@ -511,7 +505,7 @@ def _may_buffer_output(trace_index: TraceIndex, each: Standstill, peer: Socket, 
     """
     if size_of_reads(each, peer, read) in _UNBUFFERED_OUTPUT:
         return False
-    is_compiled = _INTERPRETER.match(trace_index.process(read.process).command) is None
+    is_compiled = not runs(trace_index, read.process, *INTERPRETERS)
     return not is_compiled or all(call.name in ("write", "writev") for call in each.sends(peer))
 
 
@@ -526,7 +520,7 @@ def _lacks_carriage_return(spoken: list[Turn]) -> bool:
 
 
 def _hint_of_size(trace_index: TraceIndex, sender: ThreadState, size: int) -> str:
-    is_compiled = _INTERPRETER.match(trace_index.process(sender.process).command) is None
+    is_compiled = not runs(trace_index, sender.process, *INTERPRETERS)
     if size not in (4, 8) or not is_compiled:
         return ""
     return f" {size} bytes are the size of a pointer: in C, sizeof of a char * is not the length of its text."

@@ -25,6 +25,7 @@ from bothends.trace.findings.standstill import (
     listener_of,
     standstills,
 )
+from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -83,7 +84,7 @@ def _send_without_reading(trace_index: TraceIndex, done: set[int]) -> Iterator[F
     """Find an end that goes on sending at the end of the trace, while what the peer sent piles up unread."""
     moment = Moment(trace_index, trace_index.end)
     for socket in trace_index.sockets("stream"):
-        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        peer = peer_socket(trace_index, socket)
         if peer is None or socket.number in done or socket.is_wrapped:
             continue
         received = moment.received(socket.number)

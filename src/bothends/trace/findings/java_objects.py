@@ -9,12 +9,11 @@ Specification, section 6.4): the reader gets the object as it was the first time
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, name_of, runs
 from bothends.trace.findings.standstill import Standstill, ThreadState, age, call_name, evidence
 from bothends.trace.model import Socket
 
@@ -22,7 +21,6 @@ _HEADER: Final = b"\xac\xed\x00\x05"  # STREAM_MAGIC, STREAM_VERSION
 _OBJECT: Final = b"s"  # TC_OBJECT
 _REFERENCE: Final = b"q\x00\x7e"  # TC_REFERENCE and the first half of baseWireHandle
 _REFERENCE_SIZE: Final = 5
-_JAVA: Final = re.compile(r'\["([^"]*/)?java"')  # the arguments of execve(), as strace shows them
 _FIRST_READ: Final = 2  # bytes: ObjectInputStream reads STREAM_MAGIC by itself
 
 
@@ -57,7 +55,7 @@ def object_sent_once(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def awaits_stream_header(trace_index: TraceIndex, state: ThreadState) -> bool:
     """Return whether a thread of Java waits for as many bytes as the magic number of an object stream has."""
-    is_java = _JAVA.match(trace_index.process(state.process).command) is not None
+    is_java = runs(trace_index, state.process, "java")
     return is_java and state.call is not None and state.call.requested == _FIRST_READ
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Standstill,
@@ -141,9 +141,7 @@ def _finding(
 def _blocked(trace_index: TraceIndex, each: Standstill, holder: ThreadState) -> str:
     if holder.activity == "sleep":
         return f"sleeps, for {age(each, holder)}"
-    socket = holder.sockets[0]
-    other = trace_index.peer_of(socket)
-    processes = trace_index.holders_at(other, each.moment.now) if other is not None else {}
-    source = name_of(trace_index, min(processes)) if processes else "the other end"
+    peer = trace_index.peer_of(holder.sockets[0])
+    source = holder_name(trace_index, peer, each.moment.now, "the other end")
     verb = "is blocked in" if holder.activity == "send" else "waits in"
     return f"{verb} {call_name(holder)} for {source}, for {age(each, holder)}"

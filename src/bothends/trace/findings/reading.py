@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import TraceIndex
+from bothends.trace.findings.endpoints import runs
 from bothends.trace.findings.standstill import Standstill, ThreadState
 from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call, Socket
@@ -19,8 +19,6 @@ _LINE_BUFFERS: Final = {
 }
 _DEFAULT_BUFFERS: Final = frozenset({8192, 16384})
 _PYTHON_BUFFERS: Final = frozenset({8192, 131072})  # io.DEFAULT_BUFFER_SIZE; the second one since 3.14
-# The arguments of execve(), as strace shows them, or the command line.
-_PYTHON: Final = re.compile(r'(\["|")?([^"\s]*/)?python')
 
 
 def has_timed_out(call: Call, socket: Socket) -> bool:
@@ -58,7 +56,7 @@ def buffered_read(
     call = reader.call
     if call is None or call.name != "recvfrom" or not call.requested:
         return 0
-    if _PYTHON.match(trace_index.process(reader.process).command) is None:
+    if not runs(trace_index, reader.process, "python"):
         return 0
     whole, filled = call.requested + size, 0
     for read in reversed(each.receives(peer)):

@@ -12,7 +12,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Standstill,
@@ -42,7 +42,8 @@ def relay_one_way(trace_index: TraceIndex) -> Iterator[Finding]:
             if found is None:
                 continue
             read, send = found
-            relay, source = name_of(trace_index, state.process), _far_end(trace_index, each, state)
+            relay, peer = name_of(trace_index, state.process), trace_index.peer_of(state.sockets[0])
+            source = holder_name(trace_index, peer, each.moment.now, "one end")
             answers = each.sends(each.socket)
             yield Finding(
                 "relay-one-way",
@@ -76,12 +77,6 @@ def _relayed(
             if read.size and read.at < send.at and read.data[:_COMPARED_BYTES] == start:
                 return read, send
     return None
-
-
-def _far_end(trace_index: TraceIndex, each: Standstill, state: ThreadState) -> str:
-    peer = trace_index.peer_of(state.sockets[0])
-    holders = trace_index.holders_at(peer, each.moment.now) if peer is not None else {}
-    return name_of(trace_index, min(holders)) if holders else "one end"
 
 
 def half_close_not_relayed(trace_index: TraceIndex) -> Iterator[Finding]:

@@ -79,7 +79,7 @@ def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
     The client sends all of it and ends its direction, whatever the server answers meanwhile, and then fails.
     """
     for socket in trace_index.sockets("stream"):
-        peer = trace_index.trace.sockets.get(trace_index.peer_of(socket.number) or 0)
+        peer = peer_socket(trace_index, socket)
         if socket.accepted_from is None or peer is None or socket.is_wrapped:
             continue
         sends, uploads = trace_index.sends(socket), trace_index.sends(peer)

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import Bar, Row
-from bothends.trace.rendering.svg import COLOUR_OF, PALETTES, PictureStyle, render_svg
+from bothends.trace.rendering.picture_style import COLOUR_OF, PALETTES, PictureStyle
+from bothends.trace.rendering.svg import render_svg
 
 ROWS_PER_PAGE: Final = 40
 LARGE_ROWS_PER_PAGE: Final = 18  # a slide of 16:9, with two lanes

@@ -34,13 +34,28 @@ class _Step:
     is_finding: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The lines of a step, of which the first ones are headers, and the names of the lanes from then on."""
+
+    lines: tuple[str, ...]
+    headers: int
+    names: tuple[str, ...]
+
+
 class Steps:
-    """The screens of a trace. `rows` are those of its picture, `found` its findings."""
+    """The screens of a trace. `rows` are those of its picture, `found` its findings.
+
+    A row is drawn once, as long as the width stays the same.
+    """
 
     def __init__(self, trace: Trace, rows: Sequence[Row], found: Sequence[Finding], *, colour: bool) -> None:
         self._trace = trace
         self._colour = colour
         self._steps: list[_Step] = []
+        self._width = 0  # columns in which the steps below are drawn
+        self._painter = Painter(0, colour=colour)
+        self._drawn: list[_Drawn] = []
         self._findings: dict[int, list[str]] = {}  # the titles of findings, by events that show them
         headers: list[Row] = []
         for row in rows:
@@ -76,32 +91,49 @@ class Steps:
 
     def _picture(self, position: int, width: int, room: int) -> list[str]:
         """Return the last lines up to the current step, below the names of the lanes."""
-        painter = Painter(width - len(_CURRENT), colour=self._colour)
-        names: list[str] = []
-        lines: list[str] = []
-        current = 0  # the first line of the current step
-        for index, step in enumerate(self._steps[: position + 1]):
-            if step.is_finding and index < position:
-                continue
-            if step.is_finding:
-                lines.append("")
-            is_marked = index != position
-            for row in step.rows:
-                drawn = [*painter.lines(row)]
-                if row.is_header:
-                    names = drawn
-                for line in drawn:
-                    if row.is_header or is_marked:
-                        lines.append(_OTHER + line)
-                        continue
-                    is_marked, current = True, len(lines)
-                    lines.append(self._marked(line))
-        if len(lines) <= room:
+        self._draw(position, width)
+        current = self._drawn[position]
+        blocks = [self._current_block(position)]
+        count = len(blocks[0])
+        for index in range(position - 1, -1, -1):
+            if count > room:
+                break
+            if not self._steps[index].is_finding:
+                blocks.append([_OTHER + line for line in self._drawn[index].lines])
+                count += len(blocks[-1])
+        lines = [line for block in reversed(blocks) for line in block]
+        if count <= room:
             return lines
-        top = [_OTHER + line for line in names][: max(room // 3, 1)]
+        top = [_OTHER + line for line in current.names][: max(room // 3, 1)]
         rest = room - len(top)
-        start = min(len(lines) - rest, current)
+        marked = count - len(blocks[0]) + self._steps[position].is_finding + current.headers
+        start = min(count - rest, marked)
         return [*top, *lines[start : start + rest]]
+
+    def _current_block(self, position: int) -> list[str]:
+        """Return the lines of the current step; the first one that is no header is marked."""
+        drawn = self._drawn[position]
+        lines = [
+            self._marked(line) if at == drawn.headers else _OTHER + line
+            for at, line in enumerate(drawn.lines)
+        ]
+        return ["", *lines] if self._steps[position].is_finding else lines
+
+    def _draw(self, position: int, width: int) -> None:
+        """Draw the steps up to a position that are not drawn yet in this width."""
+        if width != self._width:
+            self._width, self._drawn = width, []
+            self._painter = Painter(width - len(_CURRENT), colour=self._colour)
+        names = self._drawn[-1].names if self._drawn else ()
+        for step in self._steps[len(self._drawn) : position + 1]:
+            lines: list[str] = []
+            headers = 0
+            for row in step.rows:
+                drawn = tuple(self._painter.lines(row))
+                lines += drawn
+                if row.is_header:
+                    names, headers = drawn, len(lines)
+            self._drawn.append(_Drawn(tuple(lines), headers, names))
 
     def _marked(self, line: str) -> str:
         return f"\x1b[1m{_CURRENT}\x1b[0m{line}" if self._colour else _CURRENT + line

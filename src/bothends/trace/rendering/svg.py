@@ -9,15 +9,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from bothends.foreign_text import markup
 from bothends.trace.rendering import formatting
 from bothends.trace.rendering.layout import Arrow, Cell, Row
 from bothends.trace.rendering.pace import END_PAUSE, start_times
+from bothends.trace.rendering.picture_style import COLOUR_OF, PALETTES, PictureStyle, Theme
 
-LANE_WIDTH: Final = 400  # pixels
-LARGE_LANE_WIDTH: Final = 290  # pixels: fewer characters, so that they are larger on a slide
 TIME_WIDTH: Final = 76
 LINE_HEIGHT: Final = 20
 HEADER_HEIGHT: Final = 30
@@ -25,61 +24,11 @@ MARGIN: Final = 16
 MAX_ROWS: Final = 20_000  # image viewers fail with larger pictures
 _CHAR_WIDTH: Final = 7.23  # pixels, in the fonts below at 12 pixels
 
-Theme: TypeAlias = Literal["auto", "light", "dark"]
-
-PALETTES: Final[dict[str, dict[str, str]]] = {
-    "light": {
-        "text": "#1b1f24",
-        "background": "#ffffff",
-        "bar": "#c4cad2",
-        "waits": "#8a94a3",
-        "quiet": "#68717d",
-        "error": "#b3261e",
-        "data": "#1a7f37",
-        "open": "#0b6a88",
-        "end": "#8f5a00",
-        "state": "#2f5bb7",
-        "note": "#7d3c98",
-    },
-    "dark": {
-        "text": "#e6e9ee",
-        "background": "#101418",
-        "bar": "#39424e",
-        "waits": "#66717f",
-        "quiet": "#98a2b0",
-        "error": "#ff8a80",
-        "data": "#6fdd8b",
-        "open": "#6fd3ee",
-        "end": "#f2bf5e",
-        "state": "#9db9ff",
-        "note": "#dba6f2",
-    },
-}
-"""The colours of each theme, by style. Styles that are not here have the colour of another: `COLOUR_OF`."""
-
-COLOUR_OF: Final[Mapping[str, str]] = {"": "text", "lane": "text", "time": "quiet", "reset": "error"}
-
 _FONTS: Final = """
 text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 .lane { font-weight: bold; font-size: 13px; } .reset { font-weight: bold; }
 .waits { stroke-dasharray: 2 4; } line.arrow { stroke-width: 1.5; }
 """
-
-
-@dataclass(frozen=True, slots=True)
-class PictureStyle:
-    """How a picture looks: `theme`, `is_large` for slides, `is_animated`."""
-
-    theme: Theme = "auto"
-    is_large: bool = False
-    is_animated: bool = False
-
-    @property
-    def lane_width(self) -> int:
-        """The width of a lane, in pixels."""
-        return LARGE_LANE_WIDTH if self.is_large else LANE_WIDTH
-
-
 _DEFAULT: Final = PictureStyle()
 
 
