@@ -9,13 +9,12 @@ Java reads EOF from the kernel once: from then on read() returns -1 without a sy
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, name_of, runs_node
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Moment,
@@ -28,7 +27,6 @@ from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
-_NODE: Final = re.compile(r'\["([^"]*/)?node"')  # the arguments of execve(), as strace shows them
 _SERVING_NS: Final = 3_000_000_000  # nanoseconds in which another thread, or a timer, would have answered
 
 
@@ -95,7 +93,7 @@ def _forgotten(
     name, other = name_of(trace_index, eof.process), name_of(trace_index, waiter.process)
     size = sum(call.size for call in trace_index.receives(socket))
     answered = sum(call.size for call in trace_index.sends(socket))
-    is_node = _NODE.match(trace_index.process(eof.process).command) is not None
+    is_node = runs_node(trace_index, eof.process)
     since = formatting.duration(trace_index.end - (eof.until or eof.at))
     return Finding(
         "eof-ignored",

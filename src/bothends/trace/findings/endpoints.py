@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,8 @@ NOT_CONNECTED: Final = frozenset(
     {"ECONNREFUSED", "ENOTCONN", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EADDRNOTAVAIL"}
 )
 REFUSED: Final = frozenset({"ECONNREFUSED", "ENOENT"})
+
+_NODE: Final = re.compile(r'\["([^"]*/)?node"')  # the arguments of execve(), as strace shows them
 
 
 def name_of(trace_index: TraceIndex, process: int) -> str:
@@ -320,3 +323,8 @@ def is_used(trace_index: TraceIndex, binding: Binding) -> bool:
         if each.is_connected and binding.is_reached_by(each.target) and binding.is_open_at(at):
             return True
     return False
+
+
+def runs_node(trace_index: TraceIndex, process: int) -> bool:
+    """Return whether a process is Node.js, by the arguments of its execve()."""
+    return _NODE.match(trace_index.process(process).command) is not None
