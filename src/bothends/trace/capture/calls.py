@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -152,10 +151,9 @@ class CallDecoder:
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self._opened = 0  # sockets that the program itself opened, or failed to open
-        self._opened_by: Counter[int] = Counter()  # the same, by process number
         self._uses_inherited = False
         self.unfinished_line = False  # whether the last output to a terminal lacks its newline
-        self._pipes = PipeTracker(trace, sockets, self._holders, self._process_uses_sockets)
+        self._pipes = PipeTracker(trace, sockets, self._holders)
         self.names: dict[int, str] = {}  # roles of processes that ran before the trace, by pid
 
     @property
@@ -163,15 +161,9 @@ class CallDecoder:
         """Whether a call was made on a socket that the diagram shows."""
         return self._opened > 0 or self._uses_inherited
 
-    def _process_uses_sockets(self, process: TracedProcess, table: DescriptorTable) -> bool:
-        """Whether a process has made calls on sockets that the diagram shows."""
-        return bool(process.role) and (
-            self._opened_by[process.number] > 0 or any(each.is_shown for each in table.sockets().values())
-        )
-
-    def _count_opened(self, process_number: int, change: int) -> None:
+    def _count_opened(self, table: DescriptorTable, change: int) -> None:
         self._opened += change
-        self._opened_by[process_number] += change
+        table.opened += change
 
     def decode(self, lines: Iterable[Line]) -> Iterator[Point]:
         """Return the points that these lines show, in order."""
@@ -568,7 +560,7 @@ class CallDecoder:
         if name in ("connect", "bind", "getsockname", "getpeername"):
             call.address = arguments.socket_address(text)
             if call.address is not None and call.address.host in _NAME_SERVICE:
-                self._count_opened(call.process, -(not socket.asks_name_service))
+                self._count_opened(table, -(not socket.asks_name_service))
                 socket.asks_name_service = True
         return True
 
@@ -657,17 +649,17 @@ class CallDecoder:
                 if call.name in RECEIVING:
                     call.data = call.data[:result]  # a send keeps all the data it was given
         elif call.name in ("socket", "socketpair") and call.failed:
-            self._count_opened(call.process, 1)
+            self._count_opened(table, 1)
         if call.name in ("socket", *ACCEPTING) and result >= 0:
             self._on_socket_created(call, line, result, table)
         elif call.name == "socketpair" and result == 0:
-            self._count_opened(call.process, 1)
+            self._count_opened(table, 1)
             self._on_socketpair(call, line, table)
         elif call.name in REAPING and result > 0:
             call.created_id = result
         socket = self._trace.sockets.get(call.socket) if call.socket else None
         if socket is not None:
-            self._count_opened(call.process, call.name == "socket" and socket.is_shown)
+            self._count_opened(table, call.name == "socket" and socket.is_shown)
             self._update_socket(call, socket, result)
         self._update_descriptors(line, table, call.socket)
 

@@ -60,10 +60,12 @@ OnChange: TypeAlias = Callable[[Socket, int, bool], None]
 class DescriptorTable:
     """The descriptors of one process that refer to sockets or epoll instances.
 
-    `on_change` is called whenever a descriptor is set to a socket, or no longer refers to it.
+    `on_change` is called whenever a descriptor is set to a socket, or no longer refers to it. `opened` counts
+    the sockets that the process has opened since exec, without those of the C library that ask for a name.
     """
 
     def __init__(self, on_change: OnChange = lambda *_: None) -> None:
+        self.opened = 0
         self._open_files: dict[int, OpenFile] = {}
         self._closed: dict[int, Socket] = {}
         self._on_change = on_change
@@ -131,6 +133,7 @@ class DescriptorTable:
 
     def close_on_exec(self) -> None:
         """Close the descriptors with the close-on-exec flag: execve() has succeeded."""
+        self.opened = 0
         for number in [number for number, each in self._open_files.items() if each.close_on_exec]:
             self.drop(number)
 

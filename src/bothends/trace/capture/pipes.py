@@ -27,19 +27,15 @@ MOVING: Final = frozenset({"read", "readv", "write", "writev"})
 MAX_PIPES: Final = 20_000  # of which it is remembered whether they are drawn
 
 Holders: TypeAlias = Callable[[], Iterable[tuple[TracedProcess, DescriptorTable]]]
-UsesSockets: TypeAlias = Callable[[TracedProcess, DescriptorTable], bool]
 
 
 class PipeTracker:
     """The pipes of a program. `holders` returns its processes, each with its descriptors."""
 
-    def __init__(
-        self, trace: Trace, sockets: SocketRegistry, holders: Holders, uses_sockets: UsesSockets
-    ) -> None:
+    def __init__(self, trace: Trace, sockets: SocketRegistry, holders: Holders) -> None:
         self._trace = trace
         self._sockets = sockets
         self._holders = holders
-        self._uses_sockets = uses_sockets
         self._is_drawn: dict[int, bool] = {}  # by inode
         self._inodes = itertools.count(1 << 40)  # for those whose label does not show it
 
@@ -90,8 +86,15 @@ class PipeTracker:
     def _is_between_processes(self, inode: int) -> bool:
         """Return whether several processes hold a pipe, one of which uses sockets."""
         found = {
-            process.number: self._uses_sockets(process, table)
+            process.number: _uses_sockets(process, table)
             for process, table in self._holders()
             if any(abs(each.inode) == inode for each in table.pipes())
         }
         return len(found) > 1 and any(found.values())
+
+
+def _uses_sockets(process: TracedProcess, table: DescriptorTable) -> bool:
+    """Whether a process has made calls on sockets that the diagram shows."""
+    if not process.role:
+        return False
+    return table.opened > 0 or any(each.is_shown for each in table.sockets().values())
