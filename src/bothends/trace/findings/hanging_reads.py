@@ -54,6 +54,7 @@ from bothends.trace.findings.standstill import (
     standstills,
 )
 from bothends.trace.findings.turns import Turn, turns
+from bothends.trace.findings.waiting_loops import answered_elsewhere, may_await_wakeup, unanswered_here
 from bothends.trace.model import Call, Socket
 from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
@@ -408,6 +409,10 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             if pieces
             else 'else: connection.sendall(b"ERR unknown command\\n")',
         )
+    if not is_server and read.activity == "events" and not missing:
+        elsewhere = answered_elsewhere(trace_index, each, peer, spoken[-1])
+        if elsewhere:
+            return unanswered_here(trace_index, each, peer, read, elsewhere, state, events)
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
@@ -461,11 +466,14 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_c="fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */",
             in_python="stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()",
         )
+    may_sleep = may_await_wakeup(trace_index, read)
     return Finding(
         "no-half-close",
-        "Each end waits for the other: no EOF was sent",
+        "Each end waits for the other: no EOF was sent"
+        + ", or no thread woke the event loop for the answer" * may_sleep,
         f"{state}: probably it reads up to EOF, and {name} did not end its direction with shutdown(SHUT_WR)"
-        + ("." if is_text else "; or it expects a longer message."),
+        + ("." if is_text else "; or it expects a longer message.")
+        + " Or another thread has made the answer: an event loop sends it only when it is woken." * may_sleep,
         "Call shutdown(SHUT_WR) after the last byte of the request, or let the reader stop at a length"
         + (
             "."
@@ -473,7 +481,9 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             else " or a newline."
             if is_line
             else " or a newline, which this request lacks."
-        ),
+        )
+        + " After another thread has queued an answer, wake the loop: in Java with selector.wakeup(), in "
+        "asyncio with call_soon_threadsafe(), in C with a write to an eventfd." * may_sleep,
         events,
         "inferred",
         "everything was read, and the reader goes on",
