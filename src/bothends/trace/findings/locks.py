@@ -110,7 +110,7 @@ def _finding(
         f"{capitalized(server)} has not read the {bytes_text(each.unread)} that {client} sent, "
         f"and the thread that serves it waits for another thread in futex() for {age(each, state)}"
         if each.unread
-        else f"{capitalized(server)} has read {formatting.quoted(request.data, request.total, 24)} of "
+        else f"{capitalized(server)} has read {formatting.quoted(request.data, request.total, 24)} from "
         f"{client}, and the thread that read it waits for another thread in futex() for {age(each, state)}"
     )
     if holders:
