@@ -272,6 +272,7 @@ _LOOPS: Final = (
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
+    "unflushed": _OF_A_HANG | {"timeout-too-short"},
     "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
     "select-set-reused": _OF_A_HANG | {*_HANGS, "busy-loop", "zero-timeout", "listener-closed-with-queue"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
