@@ -14,7 +14,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of, runs
+from bothends.trace.findings.endpoints import capitalized, name_of, runs_node
 from bothends.trace.findings.standstill import (
     STANDSTILL_NS,
     Moment,
@@ -93,7 +93,7 @@ def _forgotten(
     name, other = name_of(trace_index, eof.process), name_of(trace_index, waiter.process)
     size = sum(call.size for call in trace_index.receives(socket))
     answered = sum(call.size for call in trace_index.sends(socket))
-    is_node = runs(trace_index, eof.process, "node", "nodejs")
+    is_node = runs_node(trace_index, eof.process)
     since = formatting.duration(trace_index.end - (eof.until or eof.at))
     return Finding(
         "eof-ignored",

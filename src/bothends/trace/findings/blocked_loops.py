@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, WAITING
+from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
@@ -13,15 +13,18 @@ from bothends.trace.findings.standstill import (
     Moment,
     ThreadState,
     activity_of,
+    age,
     bytes_text,
     call_name,
     evidence,
     listener_of,
+    standstills,
 )
 from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
+_SPIN_NS: Final = 3_000_000_000  # nanoseconds in no system call: longer than most healthy computations
 MOMENTS: Final = 5  # times during a block at which the clients are looked at
 
 
@@ -47,6 +50,42 @@ def loop_blocked(trace_index: TraceIndex) -> Iterator[Finding]:
             sockets=(socket.number,),
             in_c="pthread_create(&thread, NULL, work, job);  /* and timerfd_create() in place of sleep() */",
             in_python="await asyncio.sleep(2)   # long work: await asyncio.to_thread(work)",
+        )
+        return
+    yield from _spins_before_its_data(trace_index)
+
+
+def _spins_before_its_data(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an event loop that runs, without a system call, while the data that it waits for is there."""
+    for each in standstills(trace_index):
+        if each.peer is None or not each.unread or each.moment.now < trace_index.end:
+            continue
+        used = [
+            call for call in trace_index.calls_by_socket[each.peer.number] if call.name in SENDING | RECEIVING
+        ]
+        state = each.moment.threads.get(used[-1].thread) if used else None
+        if state is None or state.activity != "run" or each.moment.now - state.since < _SPIN_NS:
+            continue
+        trace = trace_index.trace
+        if trace.frozen_at is None or any(call.thread == state.thread for call in trace.blocked):
+            continue  # it is not known that it runs
+        own = trace_index.calls_by_process[state.process]
+        if not any(call.thread == state.thread and call.name.startswith("epoll_") for call in own):
+            continue
+        name, other = name_of(trace_index, state.process), name_of(trace_index, each.waiter.process)
+        yield Finding(
+            "loop-blocked",
+            "An event loop stands still, and the data that it waits for lies unread",
+            f"{capitalized(name)} has made no system call for {age(each, state)}, in the thread of its event "
+            f"loop: it computes, or loops until a variable changes. Meanwhile the {bytes_text(each.unread)} "
+            f"that {other} sent lie unread. A callback for them runs only when the event loop does.",
+            "Never wait in a loop for what a callback sets: go on in the callback, or await a promise or a "
+            "future. Run long work in another thread or process.",
+            evidence(used[-1], *each.sends(each.socket)[-1:], each.waiter),
+            process=state.process,
+            sockets=(each.peer.number, each.socket.number),
+            in_c="for (;;) { epoll_wait(ep, &event, 1, -1); handle(event); }   /* not: while (!done); */",
+            in_python="answer = await future   # in Node.js: const answer = await once(socket, 'data')",
         )
         return
 

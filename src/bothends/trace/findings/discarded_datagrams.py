@@ -13,7 +13,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import bound_sockets, capitalized, name_of, runs
+from bothends.trace.findings.endpoints import bound_sockets, capitalized, name_of, runs_node
 from bothends.trace.findings.standstill import evidence
 from bothends.trace.findings.udp_requests import is_group, receives_data
 from bothends.trace.model import Call, Socket, SocketAddress
@@ -105,7 +105,7 @@ def closed_before_sent(trace_index: TraceIndex) -> Iterator[Finding]:
         bind = next((call for call in calls if call.name == "bind" and not call.failed), None)
         if bind is None or bind.address is None or bind.address.port:
             continue
-        if runs(trace_index, close.process, "node", "nodejs"):
+        if runs_node(trace_index, close.process):
             found.setdefault(close.process, []).append(close)
     for process, closes in found.items():
         servers = [each for each in idle if each.process != process and each.is_open_at(closes[0].at)]

@@ -340,3 +340,8 @@ def is_used(trace_index: TraceIndex, binding: Binding) -> bool:
         if each.is_connected and binding.is_reached_by(each.target) and binding.is_open_at(at):
             return True
     return False
+
+
+def runs_node(trace_index: TraceIndex, process: int) -> bool:
+    """Return whether a process is Node.js."""
+    return runs(trace_index, process, "node", "nodejs")

@@ -8,6 +8,7 @@ waits for is inferred from the bytes, and from the sizes of its reads:
     5 of 100 bytes            asks for the other 95    read-too-long
     hello                     reads by line            no-newline
     hello                     reads otherwise          no-half-close
+    2 * 1024 bytes            each read is full        full-read-not-last
     hello\\n                   reads by line            unflushed: the answer is in a buffer
     hello\\n                   sends at the end         unflushed, if earlier requests were answered
     hello\\n                   sends nothing            request-ignored, if earlier requests were answered
@@ -24,7 +25,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.after_answers import compressed_unflushed, holds_lines, last_line_unended
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import INTERPRETERS, capitalized, name_of, runs
+from bothends.trace.findings.endpoints import INTERPRETERS, capitalized, name_of, runs, runs_node
 from bothends.trace.findings.framing import FRAMINGS_WITH_TYPE, binary_lengths
 from bothends.trace.findings.http_messages import (
     body_of_whole_request,
@@ -55,10 +56,12 @@ from bothends.trace.findings.standstill import (
     standstills,
 )
 from bothends.trace.findings.turns import Turn, turns
+from bothends.trace.findings.waiting_loops import answered_elsewhere, may_await_wakeup, unanswered_here
 from bothends.trace.model import Call, Socket
 from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
 
+_SMALLEST_BUFFER: Final = 16  # bytes: smaller reads are of headers, or of characters
 UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds
 _FLUSH_IN_C: Final = "fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */"
 _FLUSH_IN_PYTHON: Final = "stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()"
@@ -121,6 +124,11 @@ def http_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
 def read_too_long(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a read of a fixed number of bytes, of which the peer sent fewer."""
     return _of_kind(trace_index, "read-too-long")
+
+
+def full_read_not_last(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a message that fills the reader's buffer exactly, and a reader that waits for the rest of it."""
+    return _of_kind(trace_index, "full-read-not-last")
 
 
 def no_newline(trace_index: TraceIndex) -> Iterator[Finding]:
@@ -329,6 +337,24 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             f"stream for more than the {size:,} that came, as read(n) of a buffered stream does.",
             "read(n) of a buffered stream asks for the rest of its buffer only if it still needs more",
         )  # fmt: skip
+    full = 0 if is_server else _full_reads(each, peer, read, size)
+    if full:
+        return Finding(
+            "full-read-not-last",
+            "A message fills the buffer of the reader exactly, and the reader waits for more",
+            f"{state}. {'The read' if full == 1 else f'Each of the {full} reads'} before filled the buffer "
+            f"of {bytes_text(size // full)}: probably {other} takes a read that returns less than it asked "
+            "for as the end of a message, and here none did.",
+            "A short read is no end of a message, and a full one no sign of more: TCP does not preserve "
+            "message boundaries. Send the length first, or a delimiter, and read up to it.",
+            events,
+            "inferred",
+            "every read of this message was full",
+            process=read.process,
+            sockets=sockets,
+            in_c="while (have < length && (n = recv(fd, buf + have, length - have, 0)) > 0) have += n;",
+            in_python="(length,) = struct.unpack('!I', read_exactly(s, 4)); data = read_exactly(s, length)",
+        )
     if _lacks_carriage_return(spoken):
         return Finding(
             "no-newline",
@@ -348,6 +374,10 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         return None
     if not is_server and _answered_before(spoken):
         return _not_answered(trace_index, each, peer, read, state, events)
+    if not is_server and read.activity == "events" and not missing:
+        elsewhere = answered_elsewhere(trace_index, each, peer, spoken[-1])
+        if elsewhere:
+            return unanswered_here(trace_index, each, peer, read, elsewhere, state, events)
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
@@ -376,13 +406,23 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         )
     size_of_read = size_of_reads(each, peer, read)
     if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
+        lines = _lines_of_one_read(each, peer, data)
         return Finding(
             "unflushed",
-            "The answer is probably in a buffer that was never flushed",
+            "The answer is in a buffer that was never flushed, or a line in that of a reader before"
+            if lines
+            else "The answer is probably in a buffer that was never flushed",
             f"{state}. The line is complete, so probably {other} wrote its answer to a buffered stream: "
-            f"{_nothing_from(each, peer, other)}.",
-            "Flush after each message, or use a line-buffered stream. If the server reads to EOF, the client "
-            "must call shutdown(SHUT_WR).",
+            f"{_nothing_from(each, peer, other)}."
+            + (
+                f" Or it makes a new buffered reader for each line: the first one took all {lines} lines "
+                "that had come, and the next one waits for a line that was read already."
+                if lines
+                else ""
+            ),
+            "Flush after each message, or use a line-buffered stream. "
+            + "Make one buffered reader for each connection, and keep it. " * bool(lines)
+            + "If the server reads to EOF, the client must call shutdown(SHUT_WR).",
             events,
             "inferred",
             "a whole line was read through a buffer, and nothing was sent",
@@ -391,11 +431,14 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             in_c=_FLUSH_IN_C,
             in_python=_FLUSH_IN_PYTHON,
         )
+    may_sleep = may_await_wakeup(trace_index, read)
     return Finding(
         "no-half-close",
-        "Each end waits for the other: no EOF was sent",
+        "Each end waits for the other: no EOF was sent"
+        + ", or no thread woke the event loop for the answer" * may_sleep,
         f"{state}: probably it reads up to EOF, and {name} did not end its direction with shutdown(SHUT_WR)"
-        + ("." if is_text else "; or it expects a longer message."),
+        + ("." if is_text else "; or it expects a longer message.")
+        + " Or another thread has made the answer: an event loop sends it only when it is woken." * may_sleep,
         "Call shutdown(SHUT_WR) after the last byte of the request, or let the reader stop at a length"
         + (
             "."
@@ -403,7 +446,9 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             else " or a newline."
             if is_line
             else " or a newline, which this request lacks."
-        ),
+        )
+        + " After another thread has queued an answer, wake the loop: in Java with selector.wakeup(), in "
+        "asyncio with call_soon_threadsafe(), in C with a write to an eventfd." * may_sleep,
         events,
         "inferred",
         "everything was read, and the reader goes on",
@@ -412,6 +457,27 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         in_c="shutdown(fd, SHUT_WR);  /* after the last send() */",
         in_python="s.shutdown(socket.SHUT_WR)  # after sendall()",
     )
+
+
+def _lines_of_one_read(each: Standstill, peer: Socket, data: bytes) -> int:
+    """Return how many lines the last read took at once, if they are the whole request; otherwise 0."""
+    reads = each.receives(peer)
+    lines = data.count(b"\n")
+    return lines if lines > 1 and bool(reads) and reads[-1].size == len(data) else 0
+
+
+def _full_reads(each: Standstill, peer: Socket, reader: ThreadState, size: int) -> int:
+    """Return in how many reads the last message came, if each was full, like the one that waits; else 0."""
+    call, left, count = reader.call, size, 0
+    if call is None or call.name not in RECEIVING or (call.requested or 0) < _SMALLEST_BUFFER:
+        return 0
+    for read in reversed(each.receives(peer)):
+        if read.thread != reader.thread or not read.size == read.requested == call.requested:
+            return 0
+        left, count = left - read.size, count + 1
+        if left <= 0:
+            break
+    return count if not left else 0
 
 
 def _not_answered(
@@ -472,8 +538,9 @@ def _not_answered(
         ),
         "Look at what the server does with this request: one that it does not know, or that fails, "
         "needs an answer too. If it is not complete, send the rest."
-        + " If the answer is written to a buffered stream, flush after it."
-        * is_buffered,
+        + " If the answer is written to a buffered stream, flush after it." * is_buffered
+        + " A paused stream of Node.js reads into its own buffer: resume() it."
+        * runs_node(trace_index, read.process),
         events,
         "inferred",
         "earlier requests on this connection were answered",

@@ -37,7 +37,9 @@ _MAX_MESSAGES: Final = 1_000  # that are counted
 _PROMPT_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
 _SHOWN: Final = 24  # bytes of a message in a text
 _ANY_LINES: Final = "lines"
+_DECODER: Final = json.JSONDecoder()
 _STREAM_BUFFERS: Final = frozenset({4096, 8192, 131072})  # stdio's, Java's and Python's
+_LOOP_BUFFERS: Final = frozenset({65536, 262144})  # of Node.js and asyncio, for lines and anything else
 
 
 class _Messages(NamedTuple):
@@ -100,32 +102,30 @@ def json_joined(trace_index: TraceIndex) -> Iterator[Finding]:
         if not receives or receives[-1].process in done:
             continue
         read = receives[-1]
+        values = _json_values(read.data) if read.size == len(read.data) else []
+        failed = _failure_after(trace_index, read) if len(values) > 1 else ""
         senders = trace_index.senders_of(read)
-        failed = _failure_after(trace_index, read)
-        if not failed or len(senders) < 2 or sum(call.size for call in senders) != read.size:
+        has_newlines = b"\n" in read.data.strip()
+        if not failed or not senders or _took_several(trace_index, socket, read):
             continue
-        values = [call.data[: call.size] for call in senders]
-        if (
-            not all(map(_is_json, values))
-            or _is_json(b"".join(values))
-            or any(b"\n" in each for each in values)
-        ):
-            continue
+        if has_newlines and read.requested in _STREAM_BUFFERS | _LOOP_BUFFERS:
+            continue  # probably it reads lines, and failed for another reason
         done.add(read.process)
         name, other = name_of(trace_index, read.process), name_of(trace_index, senders[0].process)
         first, second = (formatting.quoted(each, len(each), _SHOWN) for each in values[:2])
         yield Finding(
             "json-joined",
             "Several JSON values came in one read, and were probably parsed as one",
-            f"{capitalized(other)} sent {len(senders)} JSON values without anything between them, {first}, "
+            f"{capitalized(other)} sent {len(values)} JSON values "
+            f"{'with newlines' if has_newlines else 'without anything'} between them, {first}, "
             f"{second}{' and so on' if len(values) > 2 else ''}. {capitalized(name)} got all of them in "
             f"{call_name(read)}, {bytes_text(read.size)}, and {failed}. A read, or a 'data' event, returns "
             "what has arrived: a part of a message, or several.",
-            "End each value with a newline, or send its length before it. The reader collects what it reads "
-            "in a buffer, and parses each whole message in it.",
+            ("" if has_newlines else "End each value with a newline, or send its length before it. ")
+            + "The reader collects what it reads in a buffer, and parses each whole message in it.",
             evidence(*senders[:3], read),
             "inferred",
-            "each send is a JSON value, all of them together are none, and the reader failed at once",
+            "each value is whole JSON, all of them together are none, and the reader failed at once",
             process=read.process,
             sockets=(socket.number,),
             in_c="while ((end = memchr(buffer, '\\n', have)) != NULL) take(buffer, end);",
@@ -145,15 +145,25 @@ def _failure_after(trace_index: TraceIndex, read: Call) -> str:
     return "the thread that read them ended at once" if is_prompt and not sent else ""
 
 
-def _is_json(data: bytes) -> bool:
-    """Return whether bytes are one JSON object or array."""
-    if data[:1] not in (b"{", b"["):
-        return False
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _json_values(data: bytes) -> list[bytes]:
+    """Return the JSON objects and arrays of which bytes consist, with white space between them at most."""
+    text, values, at = data.decode("utf-8", "replace"), list[bytes](), 0
+    while at < len(text) and len(values) < _MAX_MESSAGES:
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(value, dict | list):
+            return []
+        values.append(text[at:end].encode())
+        at = end + len(text[end:]) - len(text[end:].lstrip())
+    return values
+
+
+def _took_several(trace_index: TraceIndex, socket: Socket, read: Call) -> bool:
+    """Return whether several values that came in one read before did no harm: the reader splits them."""
+    earlier = [call for call in trace_index.receives(socket) if call.number != read.number]
+    return any(len(_json_values(call.data)) > 1 for call in earlier)
 
 
 def _line_in_buffer(

@@ -6,9 +6,11 @@ and in the same one (dup, makefile) keep it open.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
+from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.hanging_reads import UNANSWERED_NS, waits_for_end
@@ -29,6 +31,7 @@ from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
+_OWN_THREADS: Final = re.compile(r'\["([^"]*/)?(node|java)"')  # they have idle threads in any program
 _REMEDY_IN_THREAD: Final = (
     "Catch the errors of each connection in its thread, and close the connection in any case (finally)."
 )
@@ -177,6 +180,10 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
                 f"{age(each, each.waiter)}.",
             )  # fmt: skip
             continue
+        workers = [] if reads else _idle_workers(trace_index, each, state)
+        if workers:
+            yield _not_handed_over(trace_index, each, each.peer, state, workers)
+            continue
         has_read = f"read {bytes_text(sum(call.size for call in reads))} and left" if reads else "never read"
         verb = "is blocked in" if each.waiter.activity == "send" else "waits in"
         yield Finding(
@@ -195,6 +202,56 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="int c = accept(listener, NULL, NULL); pthread_create(&t, NULL, serve, (void *)(long)c);",
             in_python="threading.Thread(target=serve, args=(connection,)).start()",
         )
+
+
+def _idle_workers(trace_index: TraceIndex, each: Standstill, state: ThreadState) -> list[Call]:
+    """Return what the other threads of a server that accepts are blocked in, if each waits in futex().
+
+    None of them has used a socket. Java and Node.js have such threads in any program: for them, none.
+    """
+    if state.activity not in ("accept", "events") or _is_used(trace_index, each):
+        return []
+    command = trace_index.process(state.process).command
+    if _OWN_THREADS.match(command) is not None:
+        return []
+    others = [
+        call
+        for call in trace_index.trace.blocked
+        if call.process == state.process and call.thread != state.thread
+    ]
+    used = {call.thread for call in trace_index.calls_by_process[state.process]}
+    idle = [call for call in others if call.name.startswith("futex") and call.thread not in used]
+    return idle if len(idle) == len(others) else []
+
+
+def _is_used(trace_index: TraceIndex, each: Standstill) -> bool:
+    """Return whether a thread of the server has called anything that moves data on the connection."""
+    assert each.peer is not None
+    return any(call.name in SENDING | RECEIVING for call in trace_index.calls_by_socket[each.peer.number])
+
+
+def _not_handed_over(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, state: ThreadState, workers: list[Call]
+) -> Finding:
+    client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+    threads = "thread waits" if len(workers) == 1 else "threads wait"
+    return Finding(
+        "not-read",
+        "A connection was accepted, and none of the threads that are idle was woken for it",
+        f"{capitalized(server)} accepted a connection and waits in {call_name(state)} again. Its "
+        f"{len(workers)} other {threads} in futex(), and none has read the {bytes_text(each.unread)} that "
+        f"{client} sent: {client} waits in {call_name(each.waiter)} for {age(each, each.waiter)}. Probably "
+        "the connection lies in a queue, and the condition that these threads wait for was not signalled.",
+        "After a connection is put into the queue, signal the condition variable that the threads wait on, "
+        "with its mutex held; each waits in a loop that looks at the queue first (pthread_cond_wait(3)).",
+        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+        "inferred",
+        "every other thread waits for another one, and none has used a socket",
+        process=state.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="pthread_mutex_lock(&m); put(fd); pthread_cond_signal(&not_empty); pthread_mutex_unlock(&m);",
+        in_python="with not_empty: jobs.append(connection); not_empty.notify()   # or queue.Queue",
+    )
 
 
 def _watched_for_output(

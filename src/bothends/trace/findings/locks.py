@@ -16,6 +16,7 @@ from bothends.trace.findings.standstill import (
     Standstill,
     ThreadState,
     age,
+    bytes_text,
     call_name,
     evidence,
     standstills,
@@ -47,11 +48,17 @@ def lock_held(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _request(trace_index: TraceIndex, each: Standstill) -> tuple[Standstill, Socket, ThreadState] | None:
-    """Return a connection whose request was read, its socket in the server, and the state of the reader."""
-    if each.peer is None or each.unread or each.unread_here or each.socket.accepted_from is not None:
+    """Return a connection with a request, its socket in the server, and the state of its thread there.
+
+    The thread has read the request, or has used the connection before, and took the lock first.
+    """
+    if each.peer is None or each.unread_here or each.socket.accepted_from is not None:
         return None
     spoken = turns(trace_index, each.peer)
-    if not spoken or spoken[-1].kind != "received" or not each.waiter.waits_for(each.socket.number):
+    is_read = bool(spoken) and spoken[-1].kind == "received"
+    if not spoken or is_read == bool(each.unread) or not each.waiter.waits_for(each.socket.number):
+        return None
+    if each.unread and any(other.waits_for(each.peer.number) for other in each.peers):
         return None
     state = each.moment.threads.get(spoken[-1].calls[-1].thread)
     if state is None or state.activity != "lock" or each.moment.now - state.since < STANDSTILL_NS:
@@ -100,8 +107,11 @@ def _finding(
     server, client = name_of(trace_index, state.process), name_of(trace_index, each.waiter.process)
     request = turns(trace_index, peer)[-1]
     what = (
-        f"{capitalized(server)} has read {formatting.quoted(request.data, request.total, 24)} from {client}, "
-        f"and the thread that read it waits for another thread in futex() for {age(each, state)}"
+        f"{capitalized(server)} has not read the {bytes_text(each.unread)} that {client} sent, "
+        f"and the thread that serves it waits for another thread in futex() for {age(each, state)}"
+        if each.unread
+        else f"{capitalized(server)} has read {formatting.quoted(request.data, request.total, 24)} from "
+        f"{client}, and the thread that read it waits for another thread in futex() for {age(each, state)}"
     )
     if holders:
         holder = holders[0]

@@ -185,6 +185,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "messages-unanswered": joined_messages.messages_unanswered,
     "short-send": streams.short_send,
     "read-too-long": hanging_reads.read_too_long,
+    "full-read-not-last": hanging_reads.full_read_not_last,
     "no-newline": hanging_reads.no_newline,
     "request-ignored": hanging_reads.request_ignored,
     "unflushed": hanging_reads.unflushed,
@@ -246,6 +247,7 @@ _HANGS: Final = (
     "http-no-length",
     "timeout-too-short",
     "read-too-long",
+    "full-read-not-last",
     "no-newline",
     "request-ignored",
     "unflushed",
@@ -270,6 +272,7 @@ _LOOPS: Final = (
 # Findings of these rules follow from a finding of the rule, if they concern the same connection or process.
 EXPLAINS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_HANGS, _OF_A_HANG),
+    "unflushed": _OF_A_HANG | {"timeout-too-short"},
     "short-send": _OF_A_HANG | {"read-too-long", "no-half-close", "no-newline", "unflushed"},
     "select-set-reused": _OF_A_HANG | {*_HANGS, "busy-loop", "zero-timeout", "listener-closed-with-queue"},
     "not-accepted": _OF_A_HANG | {"listener-closed-with-queue"},
@@ -292,6 +295,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ("exited-on-reset", "exited-on-timeout"), _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"}
     ),
     "exited-mid-conversation": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
+    "one-recv-per-message": frozenset({"closed-with-unread-data", "write-after-close"}),
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
     **dict.fromkeys(

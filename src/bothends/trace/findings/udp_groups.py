@@ -18,8 +18,8 @@ def multicast_not_joined(trace_index: TraceIndex) -> Iterator[Finding]:
         if not is_multicast(target):
             continue
         joins = _joins(trace_index, binding.socket)
-        if any(target.host in " ".join(each.arguments) for each in joins):
-            continue  # it has: the interfaces differ, which calls alone do not show
+        if _has_joined(joins, target):
+            continue  # it has: `broadcast_missed`, or the interfaces differ, which calls alone do not show
         name = capitalized(name_of(trace_index, binding.process))
         joined = "has joined another group" if joins else "has not joined the group"
         yield Finding(
@@ -37,18 +37,28 @@ def multicast_not_joined(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def broadcast_missed(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a socket that misses broadcasts because it is bound to one address of the machine."""
+    """Find a socket that misses datagrams to a group because it is bound to one address of the machine."""
     for binding, send, target in _missed(trace_index):
-        if is_multicast(target) or binding.address.is_wildcard or binding.address.host == target.host:
+        joins = _joins(trace_index, binding.socket)
+        is_group_of_hosts = is_multicast(target)
+        if binding.address.is_wildcard or binding.address.host == target.host:
             continue
+        if is_group_of_hosts and not _has_joined(joins, target):
+            continue  # `multicast_not_joined`
         name = capitalized(name_of(trace_index, binding.process))
+        joined = f" has joined {target.host}, but" if is_group_of_hosts else ""
         yield Finding(
             "broadcast-missed",
-            "The receiver is bound to one address, so it gets no broadcasts",
-            f"{capitalized(name_of(trace_index, send.process))} sends to {target}. {name} has bound "
+            "The receiver is bound to one address, so it gets "
+            + ("nothing of the multicast group" if is_group_of_hosts else "no broadcasts"),
+            f"{capitalized(name_of(trace_index, send.process))} sends to {target}. {name}{joined} has bound "
             f"{binding.address}: it receives only datagrams to that address, and has received nothing.",
-            "Bind the receiver to every address.",
-            (binding.call.number, send.number),
+            "Bind the receiver to every address"
+            + (
+                ", or to that of the group; the interface is an argument of the join." * is_group_of_hosts
+                or "."
+            ),
+            (binding.call.number, *(each.number for each in joins[:1]), send.number),
             process=binding.process,
             sockets=(binding.socket.number, *([send.socket] if send.socket else [])),
             in_c="address.sin_addr.s_addr = htonl(INADDR_ANY);  /* for bind() */",
@@ -73,6 +83,10 @@ def _missed(trace_index: TraceIndex) -> Iterator[tuple[Binding, Call, SocketAddr
                 if is_read(trace_index, socket.number):
                     yield binding, send, target
                 break
+
+
+def _has_joined(joins: list[Call], target: SocketAddress) -> bool:
+    return any(target.host in " ".join(each.arguments) for each in joins)
 
 
 def _joins(trace_index: TraceIndex, socket: Socket) -> list[Call]:
