@@ -230,6 +230,7 @@ VARIATIONS: Final[tuple[Variation[ServerContext], ...]] = (
         play_beside_slow_client,
         _slow_reason,
         after=("interleaved",),
+        follows=("bytewise", "cut"),
     ),
     Variation(
         "deaf",
