@@ -191,7 +191,7 @@ def test_wrong_request_is_one_failure_beside_another_mistake(tmp_path: Path) -> 
     result = judge(command, parsed(*talks), *only)
     assert failed_cases(result) == {"scene-scene-0", "scene-scene-2"}, format_failures(result)
     by_id = {each.case: each for each in result.outcomes}
-    assert by_id["scene-scene-0"].likely_cause == "the reply to ADD is wrong in every scene"
+    assert by_id["scene-scene-0"].likely_cause == "the reply to ADD is wrong, as in 2 other scenes"
     assert (
         by_id["scene-scene-4"].detail
         == "not asked again: the reply to ADD is wrong here, too: see scene-scene-0"

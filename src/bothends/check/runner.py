@@ -53,6 +53,10 @@ _TRACE_TIMEOUT: Final = 1.0  # seconds: the timeout of a run that is only traced
 OutcomeCallback = Callable[[CaseOutcome], None]
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def load_factor() -> float:
     """Return how much slower this machine is than an idle one, from 1 to 6, by its load average."""
     return round(min(6.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))), 1)
@@ -295,7 +299,10 @@ class SuiteRun(Generic[ContextT]):
                 cause = await self._explain_never_right(found, oracle)
                 self._outcomes[found.case] = replace(first, likely_cause=cause)
             elif first.likely_cause == LINE_NOT_KEPT:
-                self._outcomes[found.case] = replace(first, likely_cause=f"{found.describe()} in every scene")
+                self._outcomes[found.case] = replace(
+                    first,
+                    likely_cause=f"{found.describe()}, as in {_count(len(found.others), 'other scene')}",
+                )
         for found in join_variations(self.cases, failed):
             self._join(found)
 

@@ -99,6 +99,7 @@ class ScenePlayer:
         suffix: is added to the names of its clients in the transcript.
         timeout_factor: by which steps may take longer, if many are played at once.
         small_rcvbuf: its clients use the smallest receive buffer.
+        beside: it is played beside clients that may keep the server from accepting others.
     """
 
     def __init__(
@@ -111,8 +112,10 @@ class ScenePlayer:
         suffix: str = "",
         timeout_factor: float = 1.0,
         small_rcvbuf: bool = False,
+        beside: bool = False,
     ) -> None:
         self._ctx = ctx
+        self._beside = beside
         self._scene = scene
         self._segmentation = segmentation
         self._disturbance = disturbance
@@ -158,7 +161,7 @@ class ScenePlayer:
             await self._step(step)
         except CheckFailed as failure:
             failure.answer = self._wrong_answer(step, failure)
-            queue = self._ctx.accept_queue() if failure.timed_out else None
+            queue = self._ctx.accept_queue() if failure.timed_out and not self._beside else None
             if queue is not None and queue.waiting:
                 failure.crash, failure.cause = _NOT_ACCEPTED, _ONE_AT_A_TIME
             raise
