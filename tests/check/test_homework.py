@@ -2,7 +2,7 @@
 
 A file of `homework/` has one program:
 
-    contract = "upper-tcp-once"     built in, or one of `files`
+    contract = "upper-tcp-once"     built in, or one of `files`, or of `homework/contracts`
     role = "client"                 default: "server"
     points = 12                     of the contract's total, if nothing in `may` fails
     total = 21
@@ -53,7 +53,9 @@ class Homework:
 
     def settings(self) -> BatchSettings:
         """Return the settings of a batch for it."""
-        text = self.files.get(self.contract, self.contract)
+        own = HOMEWORK / "contracts" / self.contract
+        text = own.read_text(encoding="utf-8") if own.is_file() else self.contract
+        text = self.files.get(self.contract, text)
         return BatchSettings(self.role, text, sandbox=False)
 
 

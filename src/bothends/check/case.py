@@ -10,10 +10,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
+from bothends.check.same_cause import Exchange, WrongAnswer
 from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, ServiceError
+
+LINE_NOT_KEPT: Final = "does not do what this line of the scene says"
+"""The likely cause of a failed scene, if its contract names none."""
 
 
 class Verdict(enum.StrEnum):
@@ -40,8 +44,9 @@ class CheckFailed(Exception):
     Fields: `expected`, `happened` (descriptions, escaped), `timed_out` (nothing arrived in time: on a busy
     machine it may have arrived later, so the case is worth another attempt), `left` (the server had exited
     with status 0, without a signal of the checker), `cause` (the likely cause, escaped, if the evidence
-    shows one; else that of the case's table is shown), `crash` (names an exception and its place, if it
-    ended the program: two failures with the same one have the same cause).
+    shows one; else that of the case's table is shown), `crash` (names what two failures with one cause have
+    in common: an exception that ended the program, and its place), `answer` (of a scene: what the program did
+    at which line).
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class CheckFailed(Exception):
         left: bool = False,
         cause: str = "",
         crash: str = "",
+        answer: WrongAnswer | None = None,
     ) -> None:
         super().__init__(expected, happened)
         self.expected = expected
@@ -61,6 +67,7 @@ class CheckFailed(Exception):
         self.left = left
         self.cause = cause
         self.crash = crash
+        self.answer = answer
 
     def __str__(self) -> str:
         return f"expected {self.expected}; {self.happened}"
@@ -70,7 +77,15 @@ class CheckFailed(Exception):
     ) -> CheckFailed:
         """Return this failure with another description of what happened, and perhaps with its cause."""
         crash, cause = crash or self.crash, cause or self.cause
-        return CheckFailed(self.expected, happened, timed_out=timed_out, left=left, cause=cause, crash=crash)
+        return CheckFailed(
+            self.expected,
+            happened,
+            timed_out=timed_out,
+            left=left,
+            cause=cause,
+            crash=crash,
+            answer=self.answer,
+        )
 
 
 @dataclass(eq=False, repr=False)
@@ -123,6 +138,9 @@ class Case(Generic[ContextT]):
     `exclusive`: no other case may run at the same time. `thorough`: runs only with --thorough, because it
     takes long or needs many resources. `graded`: it has points; False if nothing is required. `skip`: why
     the contract leaves nothing to ask here, or "".
+
+    For `same_cause`: `family` (of a variation of a scene: what it varies), `follows` (the ids of cases whose
+    mistake makes this one fail, too), `exchanges` (of a scene: the lines that demand something).
     """
 
     id: str
@@ -137,3 +155,6 @@ class Case(Generic[ContextT]):
     thorough: bool = False
     graded: bool = True
     skip: str = ""
+    family: str = ""
+    follows: tuple[str, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()

@@ -7,7 +7,7 @@
    busy. Any other failure is repeated at once, and so is a timeout of a server whose threads were all asleep.
    It counts if it fails again in one of two more attempts; otherwise it is said to be flaky.
 4. The exit of a server is part of the evidence. Failures with the same cause are joined to one; the others
-   are SKIP, and keep their points lost.
+   are SKIP, and keep their points lost. `same_cause` says which failures of scenes have one cause.
 5. The points that can be reached are those of the contract, whatever the program does.
 """
 
@@ -20,12 +20,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic
 
-from bothends.check.case import Case, CheckFailed, ContextT, FunctionError, Note, NotListening, Verdict
+from bothends.check.case import (
+    LINE_NOT_KEPT,
+    Case,
+    CheckFailed,
+    ContextT,
+    FunctionError,
+    Note,
+    NotListening,
+    Verdict,
+)
 from bothends.check.contract import make_oracle
 from bothends.check.oracle import Oracle
 from bothends.check.patterns import PatternTooSlow
 from bothends.check.requirements import contract_skip_reason, possible_points, program_skip_reason
 from bothends.check.results import CaseOutcome, SuiteResult
+from bothends.check.same_cause import Instead, SameCause, WrongAnswer, join_scenes, join_variations
 from bothends.check.subjects.interfaces import ProgramUnderTest
 from bothends.check.transcript import Transcript
 from bothends.errors import BothendsError, ServiceError
@@ -36,10 +46,15 @@ DEFAULT_JOBS: Final = 6  # more than most machines have processors, because case
 _CASE_TIMEOUT: Final = 60.0  # seconds on an idle machine; the longest correct case takes about five
 _MAX_ATTEMPTS: Final = 3
 _NOT_ASKED: Final = "not asked, because "  # the start of the reason of a case that a failure has prevented
+_WORKED: Final = (Verdict.PASS, Verdict.INFO)
 _SECOND_CLIENT: Final = {"tcp-idle-client"}  # cases that need a second client beside the first
 _TRACE_TIMEOUT: Final = 1.0  # seconds: the timeout of a run that is only traced
 
 OutcomeCallback = Callable[[CaseOutcome], None]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def load_factor() -> float:
@@ -76,6 +91,7 @@ class SuiteRun(Generic[ContextT]):
     _possible: dict[str, float] = field(default_factory=dict)  # the points of each case, by its id
     _left: set[str] = field(default_factory=set)  # cases in which the server exited unasked, with status 0
     _crashes: dict[str, str] = field(default_factory=dict)  # case -> the exception that ended the program
+    _answers: dict[str, WrongAnswer | None] = field(default_factory=dict)  # of scenes, at their last attempt
     _failed_start: str = ""  # the case that failed because the program could not be started again
     _contract_failed: set[str] = field(default_factory=set)  # cases in which the contract's own code failed
 
@@ -104,6 +120,7 @@ class SuiteRun(Generic[ContextT]):
                 await self._run_cases(oracle)
                 await self._join_exits(oracle)
                 self._join_crashes()
+                await self._join_scenes(oracle)
                 await self._explain_gate(oracle)
                 await self._trace_failures(oracle)
         finally:
@@ -254,8 +271,7 @@ class SuiteRun(Generic[ContextT]):
         first, *others = failed
         self._outcomes[first.case] = replace(first, likely_cause="serves one client, and exits")
         for outcome in others:
-            reason = f"{_NOT_ASKED}the server exits after one client: see {first.case}"
-            self._outcomes[outcome.case] = self._outcome(outcome.case, Verdict.SKIP, detail=reason)
+            self._skip_joined(outcome.case, f"{_NOT_ASKED}the server exits after one client", first.case)
 
     def _join_crashes(self) -> None:
         """Make one failure of those in which the same exception ended the program at the same place."""
@@ -265,9 +281,54 @@ class SuiteRun(Generic[ContextT]):
             if not crash or self._outcomes[case.id].verdict is not Verdict.FAIL:
                 continue
             if crash in first:
-                reason = f"not asked again: {crash} is the cause here, too: see {first[crash]}"
-                self._outcomes[case.id] = self._outcome(case.id, Verdict.SKIP, detail=reason)
+                self._skip_joined(case.id, f"not asked again: {crash} is the cause here, too", first[crash])
             first.setdefault(crash, case.id)
+
+    async def _join_scenes(self, oracle: Oracle) -> None:
+        """Make one failure of those in scenes that have one cause."""
+        verdicts = {name: outcome.verdict for name, outcome in self._outcomes.items()}
+        scenes = [case for case in self.cases if case.exchanges]
+        passed = frozenset(case.id for case in scenes if verdicts.get(case.id) in _WORKED)
+        failed = {name: self._answers.get(name) for name in verdicts if verdicts[name] is Verdict.FAIL}
+        ids = {case.id for case in scenes}
+        answers = {name: answer for name, answer in failed.items() if answer is not None and name in ids}
+        for found in join_scenes(scenes, passed, answers):
+            self._join(found)
+            first = self._outcomes[found.case]
+            if found.never_right and not self._crashes.get(found.case):
+                cause = await self._explain_never_right(found, oracle)
+                self._outcomes[found.case] = replace(first, likely_cause=cause)
+            elif first.likely_cause == LINE_NOT_KEPT:
+                self._outcomes[found.case] = replace(
+                    first,
+                    likely_cause=f"{found.describe()}, as in {_count(len(found.others), 'other scene')}",
+                )
+        for found in join_variations(self.cases, failed):
+            self._join(found)
+
+    async def _explain_never_right(self, found: SameCause, oracle: Oracle) -> str:
+        """Return the cause of failures if no line was right in any scene."""
+        if found.answer is None or found.answer.instead is not Instead.TEXT:
+            return f"{found.describe()}, and no line of another scene is right"
+        greeting = ""
+        if found.exchange is not None and found.exchange.request:
+            timeout = _TRACE_TIMEOUT * self.subject.load_factor
+            greeting = await self.subject.explain_gate(oracle, timeout)
+        return greeting or "sends the same wrong text in every scene"
+
+    def _join(self, found: SameCause) -> None:
+        """Keep the first of these failures; the others are SKIP."""
+        what = "no line is right" if found.never_right else found.describe()
+        for name in found.others:
+            self._skip_joined(name, f"not asked again: {what} here, too", found.case)
+
+    def _skip_joined(self, name: str, reason: str, first: str) -> None:
+        """Record a failure as SKIP, because `first` has the same cause, with those that were joined to it."""
+        for case_id, outcome in self._outcomes.items():
+            if outcome.verdict is Verdict.SKIP and outcome.detail.endswith(f": see {name}"):
+                detail = f"{outcome.detail.removesuffix(name)}{first}"
+                self._outcomes[case_id] = replace(outcome, detail=detail)
+        self._outcomes[name] = self._outcome(name, Verdict.SKIP, detail=f"{reason}: see {first}")
 
     async def _explain_gate(self, oracle: Oracle) -> None:
         """Find out by trying why the first case failed, on which all others depend."""
@@ -388,6 +449,8 @@ class SuiteRun(Generic[ContextT]):
         if failure is not None:
             likely_cause = failure.cause or likely_cause
             self._crashes[case.id] = failure.crash
+            answer = failure.answer
+            self._answers[case.id] = answer and replace(answer, crash=failure.crash)
             if failure.left:
                 self._left.add(case.id)
         seconds = round(loop.time() - started_at, 3)

@@ -10,9 +10,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Final
 
-from bothends.check.case import Case, CheckFailed, Note, Verdict
+from bothends.check.case import LINE_NOT_KEPT, Case, CheckFailed, Note, Verdict
 from bothends.check.contract import Contract
 from bothends.check.scenes.datagram_path import Disturbance
+from bothends.check.scenes.exchanges import exchanges_of_client
 from bothends.check.scenes.samples import MissingExample, find_values
 from bothends.check.scenes.segmentation import BYTEWISE, CUT, WHOLE, Segmentation
 from bothends.check.scenes.server_side import ServerSidePlayer
@@ -193,9 +194,10 @@ def client_cases(contract: Contract) -> tuple[Case[ClientContext], ...]:
             stimulus=f"scene {scene.spec.name!r}, played from the server's side",
             expectation=_EXPECTATION,
             why=scene.spec.why or "The contract describes this dialogue.",
-            likely_cause=scene.spec.mistake or "does not do what this line of the scene says",
+            likely_cause=scene.spec.mistake or LINE_NOT_KEPT,
             run=partial(play, scene=scene),
             skip=reason,
+            exchanges=exchanges_of_client(scene),
         )
         cases.append(case)
         if not reason:
@@ -219,4 +221,6 @@ def _variation_case(
         run=lambda ctx: variation.run(ctx, scene),
         after=(scene.case_id,),
         skip=variation.skip(contract, scene),
+        family=variation.family or variation.suffix,
+        follows=tuple(f"{scene.case_id}-{each}" for each in variation.follows),
     )

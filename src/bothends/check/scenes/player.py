@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from bothends.check.case import CheckFailed, NotListening
+from bothends.check.same_cause import Instead, WrongAnswer
 from bothends.check.scenes.datagram_path import Disturbance
+from bothends.check.scenes.exchanges import text_instead
 from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.segmentation import WHOLE, Segmentation
 from bothends.check.scenes.spec import Scene
@@ -44,6 +46,10 @@ from bothends.errors import ServiceError, errno_text
 _SURPLUS_WAIT: Final = 0.15  # seconds until surplus data is seen, which only a wrong server sends
 _SETTLE: Final = 0.1  # seconds of silence after which a pattern has matched all that it can
 _SAME_SILENCE: Final = 0.3  # seconds of silence, if the reference server sends nothing
+_NOT_ACCEPTED: Final = "a connection that the server does not accept"
+_ONE_AT_A_TIME: Final = (
+    "serves one client at a time: it has not accepted a connection, which waits in its queue"
+)
 _CLOSED: Final = "the server closed the connection"
 _RESEND_AFTER: Final = 0.2  # seconds without a reply, from a program that may lose datagrams
 _GLANCE: Final = 0.01  # seconds to see what has arrived already
@@ -93,6 +99,7 @@ class ScenePlayer:
         suffix: is added to the names of its clients in the transcript.
         timeout_factor: by which steps may take longer, if many are played at once.
         small_rcvbuf: its clients use the smallest receive buffer.
+        beside: it is played beside clients that may keep the server from accepting others.
     """
 
     def __init__(
@@ -105,8 +112,10 @@ class ScenePlayer:
         suffix: str = "",
         timeout_factor: float = 1.0,
         small_rcvbuf: bool = False,
+        beside: bool = False,
     ) -> None:
         self._ctx = ctx
+        self._beside = beside
         self._scene = scene
         self._segmentation = segmentation
         self._disturbance = disturbance
@@ -125,6 +134,7 @@ class ScenePlayer:
                 name: f"{where.host}:{where.port}".encode(),
                 f"{name}_port": str(where.port).encode(),
             }
+        self._sent: list[bytes] = []
         self._last_line = 0
         self._acted_last = ""  # the client that did the last step, if it sent something or ended
         self._loop = asyncio.get_running_loop()
@@ -147,6 +157,16 @@ class ScenePlayer:
         Raises:
             ServiceError: the reference server does not do what the step says.
         """
+        try:
+            await self._step(step)
+        except CheckFailed as failure:
+            failure.answer = self._wrong_answer(step, failure)
+            queue = self._ctx.accept_queue() if failure.timed_out and not self._beside else None
+            if queue is not None and queue.waiting:
+                failure.crash, failure.cause = _NOT_ACCEPTED, _ONE_AT_A_TIME
+            raise
+
+    async def _step(self, step: Step) -> None:
         self._last_line = step.line
         await self._keep_order(step)
         if isinstance(step, ExpectSame):
@@ -255,6 +275,7 @@ class ScenePlayer:
     async def _send(self, step: SendTexts) -> None:
         client = await self._participant(step)
         texts = [text.render(self._values) for text in step.texts]
+        self._sent += texts
         pieces: list[bytes] = []
         try:
             if self._scene.is_datagram(step.client):
@@ -548,6 +569,22 @@ class ScenePlayer:
         """Return the seconds to wait for a text: the greatest limit, or the timeout of the case."""
         case_limit = self._ctx.timeout * self._timeout_factor
         return max(case_limit if each is None else each * self._ctx.load_factor for each in limits)
+
+    def _wrong_answer(self, step: Step, failure: CheckFailed) -> WrongAnswer:
+        """Return what the server did at a line that has failed."""
+        if isinstance(failure, SceneMismatch):
+            return text_instead(step.line, failure.received, self._sent)
+        clients = [step.client]
+        if isinstance(step, ExpectInAnyOrder):
+            clients = [each.client for each in step.expected]
+        found = [client for name in clients if (client := self._participants.get(name)) is not None]
+        for client in found:
+            if not client.inbox.is_empty:
+                return text_instead(step.line, client.inbox.pending, self._sent)
+        if isinstance(step, ExpectEnding) and not any(client.end for client in found):
+            return WrongAnswer(step.line, Instead.OPEN)
+        ended = not failure.timed_out or any(client.end for client in found)
+        return WrongAnswer(step.line, Instead.ENDED if ended else Instead.NOTHING)
 
     def _fail(self, steps: Sequence[Step], happened: str, *, timed_out: bool = False) -> NoReturn:
         raise CheckFailed(" or ".join(map(str, steps)), happened, timed_out=timed_out)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from bothends.check.case import Case, Note, Verdict
+from bothends.check.case import LINE_NOT_KEPT, Case, Note, Verdict
 from bothends.check.contract import Contract
+from bothends.check.scenes.exchanges import exchanges_of
 from bothends.check.scenes.server_variations import VARIATIONS, play
 from bothends.check.scenes.spec import CASE_PREFIX, Scene
 from bothends.check.scenes.variation import Variation, applies
@@ -56,9 +57,10 @@ def _scene_case(scene: Scene) -> Case[ServerContext]:
         stimulus=f"scene {scene.spec.name!r}, {len(scene.steps)} steps of {names}",
         expectation="what each line of the scene says, and no more",
         why=scene.spec.why or "The contract describes this dialogue.",
-        likely_cause=scene.spec.mistake or "does not do what this line of the scene says",
+        likely_cause=scene.spec.mistake or LINE_NOT_KEPT,
         run=partial(play, scene=scene),
         requires=("process", "fixed endpoint") if scene.restarts else (),
+        exchanges=exchanges_of(scene),
     )
 
 
@@ -81,4 +83,6 @@ def _variation_case(
         after=(scene.case_id, *(f"{scene.case_id}-{each}" for each in variation.after), *same),
         graded=not same,
         skip=variation.skip(contract, scene),
+        family=variation.family or variation.suffix,
+        follows=tuple(f"{scene.case_id}-{each}" for each in variation.follows),
     )

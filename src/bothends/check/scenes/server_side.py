@@ -9,7 +9,9 @@ from typing import Any, Final, NoReturn
 
 from bothends.check.case import CheckFailed
 from bothends.check.header_framing import body_of
+from bothends.check.same_cause import Instead, WrongAnswer
 from bothends.check.scenes.datagram_path import Disturbance
+from bothends.check.scenes.exchanges import text_instead
 from bothends.check.scenes.inbox import Inbox, StreamInbox, TextMatch, WrongMessage, make_inbox
 from bothends.check.scenes.samples import render_sample
 from bothends.check.scenes.segmentation import WHOLE, Segmentation
@@ -122,6 +124,20 @@ class ServerSidePlayer:
         return at + found + 1
 
     async def _play_step(self, step: Step, following: Step | None) -> None:
+        try:
+            await self._play(step, following)
+        except CheckFailed as failure:
+            if failure.answer is not None:
+                pass
+            elif not self._inbox.is_empty:
+                failure.answer = text_instead(step.line, self._inbox.pending, self.sent)
+            elif self._end:
+                failure.answer = WrongAnswer(step.line, Instead.ENDED)
+            else:
+                failure.answer = WrongAnswer(step.line, Instead.NOTHING)
+            raise
+
+    async def _play(self, step: Step, following: Step | None) -> None:
         match step:
             case SendTexts():
                 await self._expect_text(step)
@@ -242,7 +258,9 @@ class ServerSidePlayer:
                 await self._skip_newline()
                 return taken.index
             if isinstance(taken, WrongMessage):
-                self._fail(steps, f"the client sent {taken}")
+                expected = " or ".join(map(str, steps))
+                answer = text_instead(steps[0].line, taken.data, self.sent)
+                raise CheckFailed(expected, f"the client sent {taken}", answer=answer)
             if self._end:
                 if may_end and self._inbox.is_empty:
                     return None

@@ -114,7 +114,7 @@ async def play_beside_slow_client(ctx: ServerContext, scene: Scene) -> Note | No
     for step in scene.steps[:at]:
         await slow.step(step)
     await slow.start_text(text)
-    await ScenePlayer(ctx, scene).play()
+    await ScenePlayer(ctx, scene, beside=True).play()
     await slow.finish_text(text)
     await slow.play(scene.steps[at + 1 :])
     return None
@@ -126,7 +126,7 @@ async def play_beside_client_not_reading(ctx: ServerContext, scene: Scene) -> No
     await not_reading.flood(next(step.client for step in scene.steps if _is_stream_text(scene, step)))
     if not await ctx.wait_until(ctx.is_idle, _CROWD_TIMEOUTS * ctx.timeout):
         return _skip("the server did not come to rest, so what it still does may disturb the scene")
-    await ScenePlayer(ctx, scene).play()
+    await ScenePlayer(ctx, scene, beside=True).play()
     await not_reading.leave()
     return None
 
@@ -135,7 +135,7 @@ async def play_in_crowd(ctx: ServerContext, scene: Scene) -> Note | None:
     """Play the scene with a hundred clients, each step of all at once, after the step before it of all."""
     count = max(2, _CROWD // len(scene.clients))
     players = [
-        ScenePlayer(ctx, scene, suffix=f" ({number})", timeout_factor=_CROWD_TIMEOUTS)
+        ScenePlayer(ctx, scene, suffix=f" ({number})", timeout_factor=_CROWD_TIMEOUTS, beside=True)
         for number in range(1, count + 1)
     ]
 
@@ -230,6 +230,7 @@ VARIATIONS: Final[tuple[Variation[ServerContext], ...]] = (
         play_beside_slow_client,
         _slow_reason,
         after=("interleaved",),
+        follows=("bytewise", "cut"),
     ),
     Variation(
         "deaf",

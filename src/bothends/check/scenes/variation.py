@@ -8,6 +8,7 @@ from typing import Final, Generic
 
 from bothends.check.case import ContextT, Note
 from bothends.check.contract import Contract
+from bothends.check.same_cause import PIECES
 from bothends.check.scenes.datagram_path import Disturbance
 from bothends.check.scenes.spec import Scene
 
@@ -20,7 +21,8 @@ class Variation(Generic[ContextT]):
 
     `skip`: returns why it is not asked under a contract, or "". `after`: the suffixes of variations that must
     not have failed. `requires`: as in a case. `once`: a program that fails it fails it in every scene, so it
-    has points in the first only.
+    has points in the first only. `family`: what it varies, by default its suffix; `follows`: the suffixes of
+    variations of the same scene whose mistake makes this one fail, too. See `same_cause`.
     """
 
     suffix: str
@@ -32,6 +34,8 @@ class Variation(Generic[ContextT]):
     after: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     once: bool = False
+    family: str = ""
+    follows: tuple[str, ...] = ()
 
 
 def pieces(
@@ -56,6 +60,7 @@ def pieces(
             "treats the data of one recv() as one message",
             bytewise,
             skip,
+            family=PIECES,
         ),
         Variation(
             "cut",
@@ -64,6 +69,7 @@ def pieces(
             "treats the data of one recv() as one message, or forgets the first part of a message",
             cut,
             skip,
+            family=PIECES,
         ),
         Variation(
             "joined",

@@ -28,6 +28,8 @@ async def explain_gate(case: AbstractAsyncContextManager[ServerContext], timeout
     """
     with suppress(CheckFailed, OSError):
         async with case as ctx:
+            if ctx.contract.is_datagram and not ctx.contract.has_answer:
+                return ""
             if ctx.contract.is_datagram:
                 return await _explain_datagram(ctx, timeout)
             return await _explain_stream(ctx, timeout)
@@ -46,6 +48,8 @@ async def _explain_stream(ctx: ServerContext, timeout: float) -> str:
     greeted = not ctx.contract.speaks_first and await _receive(client, timeout * _GREETING_WAIT)
     if greeted:
         return f"sends {quote_bytes(greeted)} before it has received anything: the contract has no greeting"
+    if not ctx.contract.has_answer:
+        return ""
     message = ctx.message()
     request, reply = ctx.request(message), ctx.reply(message)
     await client.send(request)

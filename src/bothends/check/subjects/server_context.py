@@ -35,7 +35,7 @@ from bothends.sockets.options import reset_on_close
 
 _BUSY_LOOP_SHARE: Final = 0.7  # of the time: a process that wants to run this much does nothing else
 _SETTLED: Final = 0.3  # seconds: longer than a server pauses when accept() fails with EMFILE
-_CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET")
+_CLOSED_BY_SERVER: Final = ("before EOF", "closed early", "ECONNRESET", "the server closed the connection")
 SIGTERM_TIMEOUT: Final = 2.0  # seconds from SIGTERM until the exit
 _MAX_IDLE_CPU: Final = 0.2  # of a processor: a busy loop uses all of one, a waiting process none
 
@@ -61,11 +61,13 @@ class AcceptQueue:
     """An accept queue, as the kernel reports it.
 
     `backlog`: given to listen(2); `client_ports`: of the connections that are in the queue or accepted. With
-    SYN cookies a client may believe in one that the queue had no space for (RFC 4987, section 3.6).
+    SYN cookies a client may believe in one that the queue had no space for (RFC 4987, section 3.6);
+    `waiting`: how many are in the queue.
     """
 
     backlog: int
     client_ports: frozenset[int]
+    waiting: int = 0
 
     def has(self, client: RecordedSocket) -> bool:
         """Whether the connection of a client is in the queue, or accepted."""
@@ -466,7 +468,7 @@ class ServerContext:
             for entry in own:
                 if entry.state == "LISTEN":
                     clients = frozenset(each.peer.port or 0 for each in own if each.state == "ESTABLISHED")
-                    return AcceptQueue(entry.send_queue or 0, clients)
+                    return AcceptQueue(entry.send_queue or 0, clients, entry.recv_queue or 0)
         return None
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
