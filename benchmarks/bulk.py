@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from bothends.bench.bulk_pattern import BulkKind
-from bothends.bench.generators.bulk import BulkPlan, run_bulk
+from bothends.bench.generators.bulk import run_bulk
+from bothends.bench.generators.bulk_base import BulkPlan
 from bothends.bench.host_info import host_info
 from bothends.bench.targets import BenchTarget, RunningTarget, choose_cpus, run_target
 from bothends.osutil.reexec import self_command
