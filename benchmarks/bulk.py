@@ -1,8 +1,9 @@
 """Compare `bothends bench --bulk` with iperf3: `python -m benchmarks.bulk`.
 
-One connection over loopback, each client on a CPU of its own, in an order that changes from round to round:
-iperf3 to its server, which discards the data, and --bulk to the services discard, echo and chargen. Of these
-iperf3 and discard send only; echo moves each byte twice and compares it, chargen receives and compares.
+One connection over loopback, client and server each on a CPU, in an order that changes from round to round:
+iperf3 to its server, which discards the data, and --bulk, in C and in Python, to the services discard, echo
+and chargen. Of these iperf3 and discard send only; echo moves each byte twice and compares it, chargen
+receives and compares. The processor time is that of the client.
 """
 
 from __future__ import annotations
@@ -21,24 +22,26 @@ from pathlib import Path
 from typing import Any
 
 from bothends.bench.bulk_pattern import BulkKind
-from bothends.bench.generators.bulk import BulkPlan, run_bulk
+from bothends.bench.generators.bulk import run_bulk, select_bulk_generator
+from bothends.bench.generators.bulk_base import BulkPlan
 from bothends.bench.host_info import host_info
 from bothends.bench.targets import BenchTarget, RunningTarget, choose_cpus, run_target
 from bothends.osutil.reexec import self_command
 
 HERE = Path(__file__).resolve().parent
-SECONDS, ROUNDS, ATTEMPTS = 2.0, 5, 20
+SECONDS, ROUNDS, ATTEMPTS = 1.0, 7, 20
 
 Measured = tuple[float, float]
 """Gbit/s, and the client's CPU time in milliseconds per GB."""
 
 
-def own(kind: BulkKind) -> tuple[BenchTarget, Callable[[RunningTarget], Measured]]:
+def own(kind: BulkKind, generator: str) -> tuple[BenchTarget, Callable[[RunningTarget], Measured]]:
     """Return the server and the measurement of a kind of transfer."""
     words = (*self_command(), "serve", "--quiet", kind, "tcp://127.0.0.1:0", "--engine", "native")
 
     def run(target: RunningTarget) -> Measured:
-        found = run_bulk(BulkPlan(target.endpoint, kind, duration=SECONDS, warmup=0.2))
+        plan = BulkPlan(target.endpoint, kind, duration=SECONDS, warmup=0.2)
+        found = run_bulk(plan, generator=select_bulk_generator(generator, plan))
         assert found.bulk is not None
         assert not found.faults.total, found.faults
         speed = found.bulk.bytes_per_s
@@ -80,7 +83,9 @@ def iperf3() -> tuple[BenchTarget, Callable[[RunningTarget], Measured]]:
 
 
 def main() -> None:
-    found = {f"bench --bulk, {kind}": own(kind) for kind in ("discard", "echo", "chargen")}
+    kinds: tuple[BulkKind, ...] = ("discard", "echo", "chargen")
+    names = {"native": "C", "python": "Python"}
+    found = {f"bench --bulk, in {names[each]}, {kind}": own(kind, each) for kind in kinds for each in names}
     if shutil.which("iperf3"):
         found["iperf3"] = iperf3()
     server_cpu, client_cpu = choose_cpus()

@@ -1,10 +1,10 @@
 """Compare load generators: `python -m benchmarks.generators`.
 
-Each generator measures the same HTTP server in C, on different CPUs: the two of bothends, in C and in Python,
-and wrk if it is installed. wrk supports only HTTP, and parses a response only to find its end. The generators
-of bothends compare every byte: as an `http://` target they parse the responses and compare status and body,
-and with a script they compare the bytes of head and body. tcpkali supports any protocol, but does not wait
-for or check responses, so it is not run.
+Each generator measures the same HTTP server in C, on different CPUs, and HAProxy over TLS: the two of
+bothends, in C and in Python, and wrk if it is installed. wrk supports only HTTP, and parses a response only
+to find its end. The generators of bothends compare every byte: as an `http://` target they parse the
+responses and compare status and body, and with a script they compare the bytes of head and body. tcpkali
+supports any protocol, but does not wait for or check responses, so it is not run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.tls import make_certificate
 from bothends.bench.generators.base import RunPlan
 from bothends.bench.generators.native import unavailable_reason
 from bothends.bench.host_info import host_info, process_usage
@@ -28,6 +30,7 @@ from bothends.bench.http_target import HttpExchange
 from bothends.bench.load import measure, select_generator
 from bothends.bench.targets import BenchTarget, RunningTarget, choose_cpus, run_target
 from bothends.bench.workload import Workload, parse_script
+from bothends.client.tls import TlsOptions
 
 HERE = Path(__file__).resolve().parent
 SERVER = BenchTarget("http", (("tcp", ("{program}",)),), source=HERE / "c" / "http.c")
@@ -35,22 +38,53 @@ SCRIPT = r"""
 > GET / HTTP/1.1\r\nHost: h\r\n\r\n
 < HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine
 """
-CONNECTIONS, SECONDS, ROUNDS = 50, 2.0, 5
+HAPROXY = """
+global
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend secure
+    bind "127.0.0.1:${PORT}" ssl crt "${CERTIFICATE}" ssl-min-ver TLSv1.3
+    http-request return status 200 content-type text/plain string fine
+"""
+CONNECTIONS, SECONDS, ROUNDS = 50, 1.0, 5
 
 Measured = tuple[float, float, float]
 """Requests per second; the generator's CPU time per request in microseconds; the server's CPU share."""
 
 
-def own_generator(name: str, *, http: bool) -> Callable[[RunningTarget], Measured]:
+@dataclass(frozen=True)
+class Candidate:
+    """A generator, and the server that it measures."""
+
+    server: BenchTarget
+    run: Callable[[RunningTarget], Measured]
+
+
+def secure_server(folder: Path) -> BenchTarget:
+    """Return HAProxy, which answers over TLS 1.3 by itself."""
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(HAPROXY, encoding="utf-8")
+    certificate = make_certificate(folder)
+    command = ("env", "PORT={port}", f"CERTIFICATE={certificate}", "haproxy", "-db", "-q", "-f")
+    return BenchTarget("https", (("tcp", (*command, str(configuration))),))
+
+
+def own_generator(name: str, *, http: bool, tls: bool = False) -> Callable[[RunningTarget], Measured]:
     def run(target: RunningTarget) -> Measured:
         script = parse_script(SCRIPT, newline=False)
+        endpoint = replace(target.endpoint, scheme="tls") if tls else target.endpoint
         plan = RunPlan(
-            target.endpoint,
+            endpoint,
             Workload("http", script.requests, (b"",)) if http else script,
             connections=CONNECTIONS,
             duration=SECONDS,
             warmup=0.3,
             http=HttpExchange("http://h/", "GET", frozenset({200}), 4, b"fine") if http else None,
+            tls=TlsOptions(verify=False) if tls else None,
         )
         result = measure(plan, generator=select_generator(name, plan), server_pid=target.pid)
         assert not result.faults.total, result.faults
@@ -78,44 +112,51 @@ def external_generator(*words: str) -> Callable[[RunningTarget], Measured]:
     return run
 
 
-def candidates() -> tuple[dict[str, Callable[[RunningTarget], Measured]], list[str]]:
+def candidates(folder: Path) -> tuple[dict[str, Candidate], list[str]]:
     """Return the available generators, and the others with the reason."""
-    found = {
-        "bothends, in Python, http://": own_generator("python", http=True),
-        "bothends, in Python, script": own_generator("python", http=False),
-    }
-    absent = []
+    names, absent = {"python": "Python", "native": "C"}, []
     if unavailable_reason():
         absent.append(f"bothends, in C: {unavailable_reason()}")
-    else:
-        found["bothends, in C, http://"] = own_generator("native", http=True)
-        found["bothends, in C, script"] = own_generator("native", http=False)
+        del names["native"]
+    found: dict[str, Candidate] = {}
+    for each, language in names.items():
+        found[f"bothends, in {language}, http://"] = Candidate(SERVER, own_generator(each, http=True))
+        found[f"bothends, in {language}, script"] = Candidate(SERVER, own_generator(each, http=False))
+    wrk = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s")
     if shutil.which("wrk"):
-        words = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS:g}s", "http://127.0.0.1:{port}/")
-        found["wrk"] = external_generator(*words)
+        found["wrk, http://"] = Candidate(SERVER, external_generator(*wrk, "http://127.0.0.1:{port}/"))
+    if shutil.which("haproxy"):
+        secure = secure_server(folder)
+        for each, language in names.items():
+            run = own_generator(each, http=True, tls=True)
+            found[f"bothends, in {language}, https://"] = Candidate(secure, run)
+        if shutil.which("wrk"):
+            found["wrk, https://"] = Candidate(secure, external_generator(*wrk, "https://127.0.0.1:{port}/"))
     else:
+        absent.append("https://: haproxy is not installed")
+    if not shutil.which("wrk"):
         absent.append("wrk: not installed")
     absent.append("tcpkali: " + ("does not check responses" if shutil.which("tcpkali") else "not installed"))
     return found, absent
 
 
 def main() -> None:
-    found, absent = candidates()
     load_before = os.getloadavg()[0]
     server_cpu, generator_cpu = choose_cpus()
-    results: dict[str, list[Measured]] = {name: [] for name in found}
     if generator_cpu is not None:
         os.sched_setaffinity(0, {generator_cpu})
     with tempfile.TemporaryDirectory() as folder:
+        found, absent = candidates(Path(folder))
+        results: dict[str, list[Measured]] = {name: [] for name in found}
         for number in range(ROUNDS):
             names = list(found)[number % len(found) :] + list(found)[: number % len(found)]
             for name in names:
-                with run_target(SERVER, "tcp", Path(folder), server_cpu) as target:
-                    results[name].append(found[name](target))
+                with run_target(found[name].server, "tcp", Path(folder), server_cpu) as target:
+                    results[name].append(found[name].run(target))
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
     host = host_info()
     busy = ", while other programs ran" if load_before > 1 else ""
-    setting = f"{CONNECTIONS} connections, medians of {ROUNDS} rounds{busy}"
+    setting = f"{CONNECTIONS} connections, medians of {ROUNDS} rounds of {SECONDS:g} s{busy}"
     lines = [f"{host['kernel']}, {host['processors']}; {setting}.", ""]
     lines += ["| generator | requests/s | CPU us/request | server's CPU share |", "| --- | --- | --- | --- |"]
     for name, each in results.items():

@@ -2,7 +2,7 @@
 
 HAProxy terminates TLS and passes the bytes on to the epoll server in C, both on the server's CPU, and the
 processor time of both counts. Measured with 50 connections, with 16 requests in flight on each, and with a
-connection for each request. The generator, in Python, limits the rate, so compare processor time. Writes
+connection for each request. A generator that is busy limits the rate, so compare processor time. Writes
 tls.md. It takes two minutes and needs haproxy and openssl.
 """
 

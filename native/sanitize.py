@@ -22,7 +22,16 @@ TESTED = [
     TESTS / "engines" / "test_connection_state.py",
     *(
         TESTS / "bench" / f"test_{name}.py"
-        for name in ("faults", "histogram", "http", "request_tracker", "schedule", "tls", "transports")
+        for name in (
+            "bulk",
+            "faults",
+            "histogram",
+            "http",
+            "request_tracker",
+            "schedule",
+            "tls",
+            "transports",
+        )
     ),
     *(TESTS / "trace" / f"test_{name}.py" for name in ("pipeline", "timeline", "strace", "usual_lines")),
 ]
@@ -75,7 +84,8 @@ def main() -> int:
         (Path(directory) / "sitecustomize.py").write_text(SITECUSTOMIZE.format(modules=modules))
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, [directory, os.environ.get("PYTHONPATH")])),
-            "LD_PRELOAD": library("libasan.so"),
+            # libstdc++ as well, or the sanitizer aborts at an exception of C++, as one in matplotlib.
+            "LD_PRELOAD": ":".join(map(library, ("libasan.so", "libstdc++.so.6"))),
             "PYTHONMALLOC": "malloc",  # pymalloc's arenas would hide overflows of single blocks
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",

@@ -9,7 +9,8 @@
  *   tracker.c      answers and their faults
  *   http.c         HTTP/1.1 responses
  *   requests.c     outstanding requests, and what is counted of an answer
- *   run.c          the clock, the GIL, idle connections
+ *   run.c          the clock, processor time, the GIL, idle connections
+ *   bulk.c         bulk transfers
  *
  * It implements the contract of src/bothends/bench/generators/base.py, and tracker.c and requests.c count
  * as request_tracker.py does: the same tests check both. It shares no code with the C core of the servers, so that
@@ -192,6 +193,7 @@ enum { BUFFER_SIZE = 1024 * 1024, BATCH_SIZE = 256, MIN_RECV_SLOT = 2048 };
 
 /* run.c */
 int64_t now_ns(void);
+void read_cpu_usage(double *used, double *run_queue_wait);
 void acquire_gil(Run *run);
 void release_gil(Run *run);
 void mark_idle(Run *run, Connection *connection);

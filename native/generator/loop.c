@@ -5,7 +5,6 @@
 #include "generator.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -21,23 +20,6 @@
 /* 0.1 s: after the end of sending, more of one iteration does not count as waiting for answers: this process was
  * suspended. */
 #define MAX_COUNTED_ITERATION 100000000LL
-
-/* Read the seconds this thread has used a CPU, and has waited for one in the run queue (/proc/pid/schedstat). */
-static void read_cpu_usage(double *used, double *run_queue_wait)
-{
-    struct timespec now;
-    unsigned long long ran = 0, waited = 0;
-    FILE *line = fopen("/proc/thread-self/schedstat", "re");
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    *used = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-    if (line != NULL) {
-        if (fscanf(line, "%llu %llu", &ran, &waited) != 2)
-            waited = 0;
-        fclose(line);
-    }
-    *run_queue_wait = (double)waited * 1e-9;
-}
 
 static int call(Run *run, PyObject *function)
 {

@@ -1,4 +1,6 @@
-/* The module bothends.bench._generator: the function `run`, used by generators/native.py, and the settings of TLS. */
+/* The module bothends.bench._generator: the function `run`, used by generators/native.py. Others of its functions
+ * are in bulk.c and tls.c. */
+#include "bulk.h"
 #include "generator.h"
 
 #include <errno.h>
@@ -317,6 +319,7 @@ done:
 
 static PyMethodDef methods[] = {
     {"run", (PyCFunction)(void (*)(void))run, METH_VARARGS | METH_KEYWORDS, run_doc},
+    {"transfer", (PyCFunction)(void (*)(void))transfer, METH_VARARGS | METH_KEYWORDS, transfer_doc},
     {"tls_context", (PyCFunction)(void (*)(void))tls_context, METH_VARARGS | METH_KEYWORDS, tls_context_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -10,20 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 
 import bothends
 from bothends.bench.bulk_pattern import CHUNK, BulkCheck, BulkKind, expected_block, period
-from bothends.bench.generators.bulk import BulkPlan, detect_kind, run_bulk
+from bothends.bench.generators import bulk, native, native_tls
+from bothends.bench.generators.bulk import detect_kind, select_bulk_generator
+from bothends.bench.generators.bulk_base import BulkPlan
 from bothends.bench.report import html, text
-from bothends.bench.results import BenchEntry, BulkTransfer, Document, Faults, decode, encode
+from bothends.bench.results import BenchEntry, BulkTransfer, Document, Faults, Round, decode, encode
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
-from bothends.errors import SystemCallFailed, UsageError
+from bothends.errors import HandshakeFailed, SystemCallFailed, TimeoutExpired, Unavailable, UsageError
 from bothends.layers import TlsSettings
 from bothends.server import Server
 from bothends.services.chargen import PATTERN
 from tests.bench.faulty_servers import reset, stream_server
 
+MISSING = native.unavailable_reason()
+GENERATORS = ["python", pytest.param("native", marks=pytest.mark.skipif(bool(MISSING), reason=MISSING))]
 KINDS: tuple[BulkKind, ...] = ("echo", "upper", "chargen", "discard")
 
 
@@ -37,6 +44,22 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
+@pytest.fixture(params=GENERATORS)
+def generator(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def run_bulk(generator: str, plan: BulkPlan) -> Round:
+    if (
+        generator == "native"
+        and plan.endpoint.scheme == "tls"
+        and (reason := native_tls.unavailable_reason())
+    ):
+        pytest.skip(reason)
+    return bulk.run_bulk(plan, generator=select_bulk_generator(generator, plan))
+
+
 def plan_for(server: Server, scheme: str) -> BulkPlan:
     endpoint = next(each for each in server.endpoints if each.scheme == scheme)
     tls = TlsOptions(fingerprint=server.tls_fingerprint or "") if scheme == "tls" else None
@@ -45,9 +68,10 @@ def plan_for(server: Server, scheme: str) -> BulkPlan:
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "unix", "tls"])
-def test_transfer_moves_and_compares_data(server: Server, scheme: str) -> None:
+def test_transfer_moves_and_compares_data(server: Server, scheme: str, generator: str) -> None:
     plan = plan_for(server, scheme)
-    found = run_bulk(plan)
+    found = run_bulk(generator, plan)
+    assert found.own.name == ("Python, epoll" if generator == "python" else "C, epoll")
     assert (found.faults, found.ended, found.connections_made) == (Faults(), "", 2)
     assert found.bulk is not None
     assert found.bulk.bytes_per_s > CHUNK
@@ -57,6 +81,66 @@ def test_transfer_moves_and_compares_data(server: Server, scheme: str) -> None:
     figures = [tcp for sample in found.bulk.samples for tcp in sample.connections]
     assert len(figures) == (0 if scheme == "unix" else 2 * len(found.bulk.samples))
     assert all(tcp.cwnd > 0 and tcp.mss > 500 and tcp.rtt_us > 0 for tcp in figures)
+
+
+@pytest.mark.parametrize("server", ["discard"], indirect=True)
+def test_handshakes_of_tls_are_verified(server: Server, generator: str) -> None:
+    plan = plan_for(server, "tls")
+    other = replace(plan, tls=TlsOptions(fingerprint="0" * 64))
+    with pytest.raises(HandshakeFailed, match="fingerprint"):
+        run_bulk(generator, other)
+    with pytest.raises(HandshakeFailed, match="self-signed"):
+        run_bulk(generator, replace(plan, tls=None))
+
+
+@pytest.mark.skipif(bool(MISSING), reason=MISSING)
+@pytest.mark.parametrize("later", ["other", "plain", "close", "silent"])
+def test_a_later_handshake_that_fails_ends_the_run(tmp_path: Path, later: str) -> None:
+    """The first connection is a client's first look, the second that of the generator."""
+    if reason := native_tls.unavailable_reason():
+        pytest.skip(reason)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    names = iter(["127.0.0.1", "example.org" if later == "other" else ""])
+
+    def handle(plain: socket.socket) -> None:
+        if name := next(names):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(name).configure_cert(context)
+            with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as connection:
+                connection.recv(1)
+        elif later == "plain":
+            plain.sendall(b"220 ready, who is there?\r\n")
+            plain.recv(100_000)
+        elif later == "silent":
+            while plain.recv(100_000):
+                pass
+
+    problem = {
+        "other": "CERTIFICATE_VERIFY_FAILED",
+        "plain": "WRONG_VERSION_NUMBER",
+        "close": "reset",
+        "silent": "handshake",
+    }
+    with stream_server(handle) as server:
+        plan = BulkPlan(
+            Endpoint("tls", host="127.0.0.1", port=server.port),
+            "discard",
+            timeout=0.5 if later == "silent" else 20,
+            tls=TlsOptions(ca=tmp_path / "ca.pem"),
+        )
+        expected = TimeoutExpired if later == "silent" else HandshakeFailed
+        with pytest.raises(expected, match=problem[later]):
+            run_bulk("native", plan)
+
+
+def test_generator_in_c_needs_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = BulkPlan(Endpoint("tcp", host="127.0.0.1", port=1), "discard")
+    monkeypatch.setattr(native, "unavailable_reason", lambda: "no compiler")
+    monkeypatch.setattr(bulk, "unavailable_reason", lambda: "no compiler")
+    assert select_bulk_generator("auto", plan).name == "Python, epoll"
+    with pytest.raises(Unavailable, match="no compiler"):
+        select_bulk_generator("native", plan)
 
 
 def test_kind_is_detected(server: Server) -> None:
@@ -96,14 +180,14 @@ def changing_echo(change: Callable[[int, bytes], bytes]) -> Callable[[socket.soc
     ],
     ids=["changed", "missing", "doubled"],
 )
-def test_other_bytes_are_wrong(change: Callable[[int, bytes], bytes]) -> None:
+def test_other_bytes_are_wrong(change: Callable[[int, bytes], bytes], generator: str) -> None:
     with stream_server(changing_echo(change)) as endpoint:
-        found = run_bulk(BulkPlan(endpoint, "echo", duration=5, timeout=5))
+        found = run_bulk(generator, BulkPlan(endpoint, "echo", duration=5, timeout=5))
     assert found.faults == Faults(wrong=1)
     assert "other bytes" in found.ended or "not sent" in found.ended
 
 
-def test_bytes_that_do_not_come_back_are_lost() -> None:
+def test_bytes_that_do_not_come_back_are_lost(generator: str) -> None:
     received = threading.Event()
 
     def handle(connection: socket.socket) -> None:
@@ -113,24 +197,26 @@ def test_bytes_that_do_not_come_back_are_lost() -> None:
             pass
 
     with stream_server(handle) as endpoint:
-        found = run_bulk(BulkPlan(endpoint, "echo", duration=0.1, timeout=0.1))
+        found = run_bulk(generator, BulkPlan(endpoint, "echo", duration=0.1, timeout=0.1))
     assert received.is_set()
     assert found.faults == Faults(lost=1)
 
 
-def test_resets_and_data_from_discard_are_faults() -> None:
+def test_resets_and_data_from_discard_are_faults(generator: str) -> None:
     def reset_later(connection: socket.socket) -> None:
         connection.recv(1)  # the client has finished opening the connection
         reset(connection)
 
     with stream_server(reset_later) as endpoint:
-        found = run_bulk(BulkPlan(endpoint, "echo", duration=5, timeout=5))
+        found = run_bulk(generator, BulkPlan(endpoint, "echo", duration=5, timeout=5))
     assert (found.faults.total, found.bulk and found.bulk.received) == (1, 0)
     assert BenchEntry("", "", BulkPlan(endpoint, "echo").load(), [found]).failed
     with stream_server(changing_echo(lambda _, data: data)) as endpoint:
-        assert run_bulk(BulkPlan(endpoint, "discard", duration=5, timeout=5)).faults == Faults(wrong=1)
+        assert run_bulk(generator, BulkPlan(endpoint, "discard", duration=5, timeout=5)).faults == Faults(
+            wrong=1
+        )
     with pytest.raises(SystemCallFailed):
-        run_bulk(BulkPlan(Endpoint("tcp", host="127.0.0.1", port=1), "echo"))
+        run_bulk(generator, BulkPlan(Endpoint("tcp", host="127.0.0.1", port=1), "echo"))
 
 
 def test_pattern_of_chargen_is_that_of_the_service() -> None:
@@ -150,9 +236,9 @@ def test_check_accepts_the_pattern_in_any_pieces_and_notices_each_change(kind: B
         assert not BulkCheck(kind).receive(data[:at] + struct.pack("B", data[at] ^ 1) + data[at + 1 :])
 
 
-def test_report_of_a_transfer(server: Server, tmp_path: Path) -> None:
+def test_report_of_a_transfer(server: Server, generator: str) -> None:
     plan = replace(plan_for(server, "tcp"), duration=0.35)
-    entry = BenchEntry("x", str(plan.endpoint), plan.load(), [run_bulk(plan)])
+    entry = BenchEntry("x", str(plan.endpoint), plan.load(), [run_bulk(generator, plan)])
     document = Document(1, "", "", {}, [entry])
     assert decode(encode(document), "here") == document
     lines = dict(text.summary_lines(entry))

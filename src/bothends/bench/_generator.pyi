@@ -53,3 +53,19 @@ def tls_context(
     ciphers: str,
     security_level: int,
 ) -> Any: ...
+def transfer(
+    *,
+    sockets: array[int],
+    sends: bytes,
+    send_period: int,
+    answers: bytes,
+    answer_period: int,
+    chunk: int,
+    echoes: bool,
+    tls: Any,
+    warmup: int,
+    duration: int,
+    timeout: int,
+    interval: int,
+    on_progress: Callable[[int, int, int], None] | None,
+) -> dict[str, Any]: ...

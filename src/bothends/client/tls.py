@@ -330,6 +330,11 @@ class TlsSocket(socket.socket):
             ]
 
 
+def server_name(options: TlsOptions, endpoint: Endpoint) -> str:
+    """Return the host name or address to expect of an endpoint's server."""
+    return options.name or endpoint.host.partition("%")[0] or "localhost"
+
+
 def start_tls(
     plain: socket.socket, endpoint: Endpoint, options: TlsOptions, timeout: float | None
 ) -> TlsSocket:
@@ -339,8 +344,7 @@ def start_tls(
     """
     try:
         context = options.context()
-        name = options.name or endpoint.host.partition("%")[0] or "localhost"
-        tls_socket = TlsSocket(plain, context, name, endpoint.label)
+        tls_socket = TlsSocket(plain, context, server_name(options, endpoint), endpoint.label)
     except BaseException:
         plain.close()
         raise

@@ -71,7 +71,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="bench-bulk-any-amount-returned",
-        file="src/bothends/bench/generators/bulk.py",
+        file="src/bothends/bench/generators/bulk_python.py",
         old="        self.faults.lost += sum(",
         new="        self.faults.lost += 0 * sum(",
         breaks="a server that keeps the end of a transfer to itself has no fault",

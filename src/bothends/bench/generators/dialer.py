@@ -19,7 +19,7 @@ from typing import Any, Final
 from bothends.bench.workload import Expect, matching_rule, numbered
 from bothends.client.blocking import connect
 from bothends.client.dial import open_stream
-from bothends.client.tls import TlsOptions
+from bothends.client.tls import TlsOptions, server_name
 from bothends.endpoints import Address, Endpoint
 from bothends.errors import UsageError
 from bothends.escaping import escape
@@ -52,7 +52,7 @@ class BenchDialer:
         options = tls or TlsOptions()
         self._context = options.context() if endpoint.scheme == "tls" else None
         self._fingerprint = options.fingerprint
-        self.server_name = options.name or endpoint.host.partition("%")[0] or "localhost"
+        self._server_name = server_name(options, endpoint)
         first = open_stream(endpoint, timeout=timeout, tls=tls)
         self.first_socket = first if keep_first else None
         """The first connection if `keep_first`; the caller closes it. Otherwise None."""
@@ -124,7 +124,7 @@ class BenchDialer:
             sock.send(encode_header(self.endpoint.number("header") or 2, *ends))
         if self._context is None:
             return sock
-        name, context = self.server_name, self._context
+        name, context = self._server_name, self._context
         return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
 
     def check_certificate(self, sock: ssl.SSLSocket) -> None:

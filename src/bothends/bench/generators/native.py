@@ -112,7 +112,7 @@ class NativeGenerator:
             times=_times(plan.schedule) if plan.schedule is not None else None,
             batch=self._batch,
             http=_http_argument(plan.http) if plan.http is not None else None,
-            tls=native_tls.native_context(tls, dialer.server_name) if dialer.is_tls else None,
+            tls=native_tls.native_context(tls, plan.endpoint) if dialer.is_tls else None,
             on_progress=_progress_callback(plan, on_progress) if on_progress is not None else None,
             on_measurement_start=hooks.measurement_started if hooks is not None else None,
             on_measurement_end=hooks.measurement_ended if hooks is not None else None,

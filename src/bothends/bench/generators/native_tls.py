@@ -15,7 +15,8 @@ import ssl
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.client.tls import TlsOptions
+from bothends.client.tls import TlsOptions, server_name
+from bothends.endpoints import Endpoint
 from bothends.errors import UsageError
 
 _NO_PARTIAL_WILDCARDS: Final = 0x4
@@ -34,7 +35,7 @@ def library_name() -> str:
 def unavailable_reason() -> str:
     """Return why the generator in C cannot use TLS; "" if it can. It must have been built."""
     try:
-        native_context(TlsOptions(verify=False), "localhost")
+        native_context(TlsOptions(verify=False), Endpoint("tls", host="localhost", port=1))
     except ImportError as error:
         return f"it does not support TLS here: {error}"
     return ""
@@ -47,15 +48,15 @@ def unsupported_reason() -> str:
     return unavailable_reason()
 
 
-def native_context(options: TlsOptions, name: str) -> Any:
-    """Return the settings for connections to a host name or address, for the functions of `_generator`.
+def native_context(options: TlsOptions, endpoint: Endpoint) -> Any:
+    """Return the settings for connections to an endpoint, for the functions of `_generator`.
 
     Raises SystemCallFailed and UsageError as `TlsOptions.context` does; ImportError if the ssl module does
     not use OpenSSL as a shared library.
     """
     from bothends.bench._generator import tls_context
 
-    context = options.context()
+    context, name = options.context(), server_name(options, endpoint)
     verify = context.verify_mode is not ssl.CERT_NONE
     paths = ssl.get_default_verify_paths()
     is_address = _is_address(name)

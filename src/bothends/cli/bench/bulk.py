@@ -19,7 +19,6 @@ _UNUSED: Final = {
     "cluster": None,
     "pid": None,
     "size": 64,
-    "generator": "auto",
     "hgrm": None,
 }
 
@@ -29,7 +28,8 @@ def run(args: tuple[str, ...], given: dict[str, Any]) -> None:
 
     Raises UsageError, BothendsError, and click.exceptions.Exit with status 1 if there were faults.
     """
-    from bothends.bench.generators.bulk import BulkPlan, detect_kind, run_bulk
+    from bothends.bench.generators.bulk import detect_kind, run_bulk, select_bulk_generator
+    from bothends.bench.generators.bulk_base import BulkPlan
     from bothends.bench.generators.dialer import check_target
     from bothends.bench.results import BenchEntry
     from bothends.endpoints import endpoints_from_args
@@ -50,10 +50,12 @@ def run(args: tuple[str, ...], given: dict[str, Any]) -> None:
     if kind == "auto":
         kind = detect_kind(endpoint, tls=tls, timeout=timeout)
     plan = BulkPlan(endpoint, kind, given["connections"], given["duration"], given["warmup"], timeout, tls)
+    generator = select_bulk_generator(given["generator"], plan)
     rounds = []
     with output.progress() as start_progress:
         for number in range(given["rounds"]):
-            rounds.append(run_bulk(plan, start_progress(f"round {number + 1} of {given['rounds']}")))
+            show = start_progress(f"round {number + 1} of {given['rounds']}")
+            rounds.append(run_bulk(plan, show, generator=generator))
             if rounds[-1].ended:
                 break
     entry = BenchEntry(endpoint.label, str(endpoint), plan.load(), rounds)
