@@ -1,8 +1,9 @@
 """Build the C extensions, which are optional. Everything else is in pyproject.toml.
 
-They need a compiler, libc and the headers of Linux and Python, and no library. Without them the package is
-built without the extensions and works; `bothends engines` says why the native engine is missing. The source
-of calls that uses eBPF needs clang and libbpf as well. Without them `bothends trace` uses strace.
+They need a compiler, libc and the headers of Linux and Python, and no library: OpenSSL, which the load
+generator calls, is found when it runs. Without them the package is built without the extensions and works;
+`bothends engines` says why the native engine is missing. The source of calls that uses eBPF needs clang and
+libbpf as well. Without them `bothends trace` uses strace.
 """
 
 import os
@@ -76,15 +77,16 @@ def has_libbpf() -> bool:
 def without_debug_data(elf: bytes) -> bytes:
     """Return a 64-bit ELF file with zeros for what libbpf does not need, which compress well (elf(5)).
 
-    That is DWARF, which clang writes beside BTF; and of .BTF.ext the lines of source, which a log of the
-    kernel's verifier would show, with the relocations of that section, which libbpf ignores.
+    That is DWARF, which clang writes beside BTF; of .BTF.ext the lines of source, which a log of the
+    kernel's verifier would show, with the relocations of that section, which libbpf ignores; and the symbols
+    of jump targets (LBB2_1), to which no relocation refers.
     """
     data = bytearray(elf)
     order = "<" if data[5] == 1 else ">"
     (table,) = struct.unpack_from(f"{order}Q", data, 40)  # e_shoff
     size, count, names = struct.unpack_from(f"{order}HHH", data, 58)  # e_shentsize, e_shnum, e_shstrndx
-    sections = [struct.unpack_from(f"{order}IIQQQQ", data, table + size * index) for index in range(count)]
-    for name, _, _, _, offset, length in sections:
+    sections = [struct.unpack_from(f"{order}IIQQQQI", data, table + size * index) for index in range(count)]
+    for name, _, _, _, offset, length, link in sections:
         start = sections[names][4] + name
         title = bytes(data[start : data.index(0, start)])
         if title == b".BTF.ext":
@@ -92,6 +94,14 @@ def without_debug_data(elf: bytes) -> bytes:
             header, _, _, begin, lines = struct.unpack_from(f"{order}5I", data, offset + 4)
             struct.pack_into(f"{order}I", data, offset + 20, 0)
             offset, length = offset + header + begin, lines
+        elif title == b".symtab":
+            for symbol in range(offset, offset + length, 24):  # Elf64_Sym, which begins with st_name
+                at = sections[link][4] + struct.unpack_from(f"{order}I", data, symbol)[0]
+                if data.startswith(b"LBB", at):
+                    data[symbol : symbol + 24] = bytes(24)
+                    end = data.index(0, at)
+                    data[at:end] = bytes(end - at)
+            continue
         elif not title.startswith((b".debug_", b".rel.debug_", b".rel.BTF.ext")):
             continue
         data[offset : offset + length] = bytes(length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -15,8 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bothends.cli import main
+from bothends.cli.impair import live_table
 from bothends.client.blocking import connect
 from tests.cli.terminals import terminal
 from tests.impair.running import TIMEOUT, echo, reverse, tcp_server, udp_echo_server
@@ -250,14 +253,22 @@ def test_live_table_at_a_terminal(tmp_path: Path) -> None:
             assert screen.wait() == 0
 
 
-def test_narrow_live_table_folds_words_and_keeps_numbers(tmp_path: Path) -> None:
+def test_narrow_live_table_has_toxics_below(tmp_path: Path) -> None:
     with tcp_server(echo) as server:
         arguments = ("impair", "--no-api", "tcp://127.0.0.1:0", str(server), "--slicer", "down:2")
-        with terminal(*arguments, state=tmp_path, columns=50) as screen:
-            screen.expect_match(re.compile(rb"0 open +0 B +0 B .*\r\n.* of 0", re.DOTALL))
+        with terminal(*arguments, state=tmp_path, columns=40) as screen:
+            screen.expect_match(re.compile(rb"0 open of 0 +0 B +0 B +\r\n  slicer_downstream: 0 seen"))
             os.kill(screen.process.pid, signal.SIGINT)
             assert screen.wait() == 0
     assert "\N{HORIZONTAL ELLIPSIS}".encode() not in screen.output
+
+
+def test_live_table_erases_the_rows_that_a_narrower_window_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for width, wrapped in ((64, 0), (40, 2), (20, 6)):
+        console = Console(file=io.StringIO(), force_terminal=True, width=width)
+        live_table._erase_wrapped(console, [0, 64, 64])
+        assert console.file.getvalue() == "\x1b[2K\x1b[1A" * wrapped  # type: ignore[attr-defined]
 
 
 def test_terminal_hangup_exits(tmp_path: Path) -> None:

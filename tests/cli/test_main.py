@@ -45,6 +45,7 @@ def test_help_imports_no_verb_module() -> None:
     heavy = {"rich", "prompt_toolkit", "asyncio", "uvloop", "ssl", "importlib.metadata"}
     assert not imported & heavy
     assert {name for name in imported if name.startswith("bothends.cli.")} == {
+        "bothends.cli.help_layout",
         "bothends.cli.main",
         "bothends.cli.terminal",
     }

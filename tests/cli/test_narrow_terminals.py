@@ -52,9 +52,43 @@ def test_long_columns_wrap_before_rows_become_paragraphs(
     assert _wrapped_columns(widths, width) == wrapped
 
 
+SUBCOMMANDS = [
+    ["check", each]
+    for each in ("server", "client", "proxy", "list", "batch", "record", "gradescope", "classroom")
+]
+COMMANDS = [[verb] for verb in main.VERBS] + SUBCOMMANDS
+COMMANDS += [["bench", "compare"], ["bench", "engines"], ["impair", "list"], ["impair", "add"]]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("words", [[], *COMMANDS], ids=" ".join)
+def test_help_fits_the_terminal(
+    columns: int, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main.run([*words, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    if columns == 40:  # commands to copy, and choices that have no blank
+        lines = [line for line in lines if not line.startswith("    ") and "|" not in line]
+        lines = [line for line in lines if not line.startswith("  An endpoint is a URL")]
+    assert [line for line in lines if len(line) > columns or line.endswith(" ")] == []
+
+
+def test_help_of_a_group_has_whole_summaries_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["check", "--help"]) == 0
+    summaries = capsys.readouterr().out.partition("Commands:")[2]
+    assert "..." not in summaries
+    assert summaries.index("server") < summaries.index("client") < summaries.index("batch")
+
+
 def test_option_without_its_value_names_the_help_of_its_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["wire", "--loss"]) == 2
     assert capsys.readouterr().err.endswith("see bothends wire --help\n")
+
+
+def test_misspelt_option_is_one_sentence_and_then_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["serve", "--max_connections", "2"]) == 2
+    assert capsys.readouterr().err.endswith("'--max-connections'? see bothends serve --help\n")
 
 
 def test_interrupt_while_loading_prints_no_traceback() -> None:

@@ -88,8 +88,8 @@ def attack(
     """Attack a server of your own, and see whether an honest client still gets its answers.
 
     \b
-      bothends attack tcp://127.0.0.1:12000                 a server that runs
-      bothends attack -- python3 server.py {port}           one that is started for each attack
+      bothends attack tcp://127.0.0.1:12000         a server that runs
+      bothends attack -- python3 server.py {port}   started for each attack
       bothends attack --request 'GET / HTTP/1.0\\r\\n\\r\\n' tcp://127.0.0.1:8080
 
     First it learns what a right answer is, while nothing else goes on; then it attacks, and compares the

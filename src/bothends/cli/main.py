@@ -22,6 +22,7 @@ import click
 
 from bothends import suggest
 from bothends.cli import terminal
+from bothends.cli.help_layout import lay_out
 from bothends.errors import BothendsError, SystemCallFailed, UnknownName
 
 INTERNAL_ERROR: Final = 70
@@ -97,8 +98,7 @@ class VerbGroup(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _, attribute = VERBS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        return lay_out(getattr(importlib.import_module(module), attribute))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -143,7 +143,7 @@ def run(arguments: Sequence[str]) -> int:
 
             return answer_shell(command_line, os.environ["_BOTHENDS_COMPLETE"])
         # Not click's `main`, because it turns ^C and a closed stdout into exit status 1.
-        with command_line.make_context("bothends", list(arguments)) as context:
+        with lay_out(command_line).make_context("bothends", list(arguments)) as context:
             command_line.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -155,7 +155,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         verb = f" {arguments[0]}" if arguments and arguments[0] in VERBS else ""
         command = error.ctx.command_path if error.ctx is not None else f"bothends{verb}"
-        terminal.error(f"{_lowered(error.format_message())}; see {command} --help")
+        message = _lowered(error.format_message())
+        terminal.error(f"{message}{'' if message.endswith('?') else ';'} see {command} --help")
         return error.exit_code
     except click.ClickException as error:
         terminal.error(_lowered(error.format_message()))

@@ -68,11 +68,11 @@ def query(
       bothends query run.trace calls --connection 1   system calls, in order
       bothends query run.trace packets                packets, in order
       bothends query run.trace waits                  the calls that took longest
-      bothends query run.trace sockets --to 0.5       TCP states and buffers at that time
-      bothends query run.trace causes 1042            what caused event 1042, and what caused that
-      bothends query run.trace effects 1042           what event 1042 caused, and what that caused
+      bothends query run.trace sockets --to 0.5       TCP states and buffers then
+      bothends query run.trace causes 1042            all that led to event 1042
+      bothends query run.trace effects 1042           all that followed from it
       bothends query run.trace findings               likely mistakes
-      bothends query run.trace --compare later.trace  what two runs did differently
+      bothends query run.trace --compare later.trace  what two runs do differently
 
     --json prints one object, whose keys are stable: {"bothends-query": 1, "question": ..., "rows": [...]}.
     Times in it are nanoseconds since the beginning of the trace.

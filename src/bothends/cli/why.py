@@ -32,9 +32,9 @@ def why(subject: str | None, watch: bool, as_json: bool) -> None:
     """Explain why programs that already run do not make progress: what waits for what, on which socket.
 
     \b
-      bothends why                    everything on this machine that is wrong, worst first
-      bothends why 4711               what a process waits for, and which process could end that; of a
-                                      shell, also the programs that it waits for
+      bothends why                    all that is wrong here, worst first
+      bothends why 4711               what a process waits for, what can end it;
+                                      for a shell, also the programs it waits for
       bothends why :12000             the same for a port
       bothends why unix:/run/a.sock   the same for an endpoint
 

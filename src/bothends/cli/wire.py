@@ -107,7 +107,8 @@ def wire(
     Every IP packet between the hosts passes through this process, which applies the given faults.
 
     \b
-      bothends wire --delay 40ms --loss 5% --host server='python3 -m http.server' \\
+      bothends wire --delay 40ms --loss 5% \\
+                    --host server='python3 -m http.server' \\
                     --host client='curl http://server:8000/'
       bothends wire --rate 10mbit -- make test
 

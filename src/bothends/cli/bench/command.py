@@ -41,6 +41,7 @@ class BenchCommand(click.Command):
         """Create the context of the subcommand that the first argument names, or else of this command."""
         if args and args[0] in SUBCOMMANDS:
             command = _load_subcommand(args[0])
+            command.context_class = self.context_class  # the layout of --help
             return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 

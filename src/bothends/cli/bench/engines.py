@@ -60,7 +60,7 @@ def engines(names: tuple[str, ...], **given: Any) -> None:
 
     \b
       bothends bench engines
-      bothends bench engines epoll uvloop --load fifty --rounds 7 --html engines.html
+      bothends bench engines epoll uvloop --load fifty --rounds 7 --html e.html
       bothends bench engines --target 'mine=./server {port}'
 
     The server runs on the first CPU and the generator on the last. Each round measures all targets in a

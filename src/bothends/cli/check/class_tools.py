@@ -51,7 +51,7 @@ def gradescope(folder: Path, packages: tuple[str, ...], **options: Any) -> None:
 
     \b
     For example:
-      bothends check gradescope hw1 --contract upper-tcp --apt gcc --apt default-jdk
+      bothends check gradescope hw1 --contract upper-tcp --apt default-jdk
     """
     from bothends.check.batch.autograder_archive import make_archive
 

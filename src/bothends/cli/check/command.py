@@ -17,6 +17,7 @@ from bothends.cli.check.batch import batch
 from bothends.cli.check.class_tools import classroom, gradescope
 from bothends.cli.check.options import REPORT_FORMATS, allow_code_option, split_command
 from bothends.cli.check.record import record
+from bothends.cli.help_layout import OrderedGroup
 from bothends.cli.reporting import ProgressLine, parse_reports, write_report
 from bothends.cli.termination import raise_exit_on_signals, run_until_signal
 from bothends.cli.wire_options import WirePath, inside_option, remove_inside_option, rerun_on_wire
@@ -40,7 +41,7 @@ _LOSSY_TOXICS: Final = {
 _WIRE_TIMEOUT: Final = 20.0
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=OrderedGroup, context_settings=_HELP)
 def check() -> None:
     """Test a client or a server, in any language, against a contract; or a proxy between the two.
 

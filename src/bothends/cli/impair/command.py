@@ -55,6 +55,7 @@ class _ImpairCommand(click.Command):
         verb = VERBS.get(args[0]) if args else None
         if verb is None:
             return super().make_context(info_name, args, parent, **extra)
+        verb.context_class = self.context_class  # the layout of --help
         return verb.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
 
@@ -132,8 +133,8 @@ def impair(args: tuple[str, ...], duration: float | None, **given: Any) -> None:
 
     \b
     For example:
-      bothends impair tcp://127.0.0.1:12001 tcp://127.0.0.1:12000 --latency 50ms±10ms
-      bothends impair udp://127.0.0.1:12001 udp://127.0.0.1:12000 --loss 10%,burst=4 --seed 7
+      bothends impair tcp://:12001 tcp://127.0.0.1:12000 --latency 50ms±10ms
+      bothends impair udp://:12001 udp://127.0.0.1:12000 --loss 10%,burst=4
       bothends impair --config scenario.toml --record decisions.jsonl
     While it runs:
       bothends impair list

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,8 @@ from bothends.impair.proxy import Proxy
 from bothends.toxics.pipeline import ToxicCounters
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
 _REFRESH_INTERVAL: Final = 0.25  # seconds
 _MAX_CONNECTIONS: Final = 12  # connections shown for each proxy
@@ -27,14 +28,38 @@ def live(proxies: ProxyCollection) -> Iterator[None]:
     """
     import rich.live
 
-    with rich.live.Live(console=terminal.live_console(), auto_refresh=False, transient=True) as drawn:
+    console = terminal.live_console()
+    with rich.live.Live(console=console, auto_refresh=False, transient=True) as drawn:
+        rows: list[int] = []  # the width of each, as drawn
 
         def draw() -> None:
-            drawn.update(_render(proxies), refresh=True)
+            nonlocal rows
+            table = _render(proxies, console.width)
+            _erase_wrapped(console, rows)
+            drawn.update(table, refresh=True)
+            rows = [sum(part.cell_length for part in row) for row in console.render_lines(table, pad=False)]
             proxies.loop.call_later(_REFRESH_INTERVAL, draw)
 
         draw()
-        yield
+        try:
+            yield
+        finally:
+            _erase_wrapped(console, rows)
+
+
+def _erase_wrapped(console: Console, rows: Sequence[int]) -> None:
+    """Erase the lines that rows drawn for a wider terminal take beside one each: it wraps them (reflow).
+
+    rich erases one line for each row, and so leaves the first ones behind.
+    """
+    import rich.control
+    from rich.segment import ControlType
+
+    width = max(console.width, 1)
+    more = sum(max(row - 1, 0) // width for row in rows)
+    console.control(
+        rich.control.Control(*[(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * more)
+    )
 
 
 def summary(proxies: ProxyCollection) -> Iterator[str]:
@@ -58,13 +83,32 @@ def _format_counters(counters: ToxicCounters) -> str:
     return f"{counters.seen:,} seen" + "".join(f", {count:,} {name}" for name, count in effects.items())
 
 
-def _render(proxies: ProxyCollection) -> RenderableType:
+def _render(proxies: ProxyCollection, width: int) -> RenderableType:
+    """Return a table of `width` characters: toxics beside the connections, or below if it is too narrow."""
     import rich.console
+
+    heads = ("", "client", "up", "down", "held", "toxic", "effects")
+    rows: list[tuple[str, ...]] = []
+    for proxy in proxies:
+        connections, toxics = _connections(proxy), _toxics(proxy)
+        for line in range(max(len(connections), len(toxics))):
+            left = connections[line] if line < len(connections) else ("",) * 5
+            rows.append((*left, *(toxics[line] if line < len(toxics) else ("", ""))))
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        return rich.console.Group("", _table(heads, rows))
+    parts: list[RenderableType] = []
+    for proxy in proxies:
+        parts += ["", _table(heads[:5], _connections(proxy))]
+        parts += [terminal.cell(f"  {name}: {effects}") for name, effects in _toxics(proxy)]
+    return rich.console.Group(*parts)
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Table:
     import rich.table
 
     table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    rows = [row for proxy in proxies for row in _rows(proxy)]
-    for index, head in enumerate(("", "client", "up", "down", "held", "toxic", "effects")):
+    for index, head in enumerate(heads):
         is_number = head in ("up", "down", "held")
         # A narrow terminal folds the words: a number that is cut is another number.
         width = max(map(len, [head, *(row[index] for row in rows)])) if is_number else None
@@ -77,27 +121,27 @@ def _render(proxies: ProxyCollection) -> RenderableType:
         )
     for row in rows:
         table.add_row(*map(terminal.cell, row))
-    return rich.console.Group("", table)
+    return table
 
 
-def _rows(proxy: Proxy) -> Iterator[tuple[str, ...]]:
+def _connections(proxy: Proxy) -> list[tuple[str, ...]]:
+    """Return the rows of a proxy and its connections: name, client, bytes up, bytes down, bytes held."""
     up, down = proxy.traffic("upstream"), proxy.traffic("downstream")
-    toxics = [(name, _format_counters(counters)) for name, counters in proxy.toxic_counters.items()]
     count = f"{len(proxy.flows):,} open of {proxy.flows_opened:,}"
-    connections: list[tuple[str, ...]] = [
-        (proxy.name, count, _format_bytes(up.sent), _format_bytes(down.sent), "")
-    ]
+    rows: list[tuple[str, ...]] = [(proxy.name, count, _format_bytes(up.sent), _format_bytes(down.sent), "")]
     for number, flow in list(proxy.flows.items())[-_MAX_CONNECTIONS:]:
         if flow.upstream is None or flow.downstream is None:
-            connections.append(("", f"{number} {flow.client}", "", "", "connecting"))
+            rows.append(("", f"{number} {flow.client}", "", "", "connecting"))
             continue
         links = (flow.upstream, flow.downstream)
         sent = [_format_bytes(each.sent) for each in links]
         held = sum(each.queued + each.pipeline.held for each in links)
-        connections.append(("", f"{number} {flow.client}", *sent, _format_bytes(held)))
-    for line in range(max(len(connections), len(toxics))):
-        left = connections[line] if line < len(connections) else ("",) * 5
-        yield (*left, *(toxics[line] if line < len(toxics) else ("", "")))
+        rows.append(("", f"{number} {flow.client}", *sent, _format_bytes(held)))
+    return rows
+
+
+def _toxics(proxy: Proxy) -> list[tuple[str, str]]:
+    return [(name, _format_counters(counters)) for name, counters in proxy.toxic_counters.items()]
 
 
 def _format_bytes(count: int) -> str:
