@@ -20,6 +20,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "dnsmasq": ("dnsmasq", "/usr/sbin/dnsmasq"),
     "firefox": ("firefox", "firefox-esr"),
     "fish": ("fish",),
+    "go": ("go", *map(str, Path("/usr/lib").glob("go-*/bin/go")), "/usr/local/go/bin/go"),
     "haproxy": ("haproxy", "/usr/sbin/haproxy"),
     "in.tftpd": ("in.tftpd", "/usr/sbin/in.tftpd"),
     "initdb": (*map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), "initdb"),
@@ -34,6 +35,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "nft": ("nft", "/usr/sbin/nft"),
     "node": ("node",),
     "openssl": ("openssl",),
+    "pgbench": ("pgbench",),
     "psql": ("psql",),
     "py-spy": ("py-spy",),
     "redis-cli": ("redis-cli",),
@@ -47,6 +49,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "tmux": ("tmux",),
     "tshark": ("tshark",),
     "unshare": ("unshare",),
+    "wget": ("wget",),
     "xinetd": ("xinetd", "/usr/sbin/xinetd"),
     "zsh": ("zsh",),
 }

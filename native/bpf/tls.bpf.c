@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
- * The plaintext that traced processes read and write with OpenSSL's libssl (SSL_read(3), SSL_write(3)).
+ * The plaintext that traced processes read and write with OpenSSL's libssl (SSL_read(3), SSL_write(3)), and with
+ * GnuTLS (gnutls_record_recv(3), gnutls_record_send(3)).
  *
  * 1. The probes see each call of a library on the machine: a call takes some 11 us longer while they are there, in
  *    any process, because both its start and its return enter the kernel. Only those in `tls_processes` are recorded.
@@ -150,6 +151,18 @@ SEC("uprobe")
 int on_tls_write_ex(struct pt_regs *registers)
 {
     return enter(registers, TLS_WRITE_EX);
+}
+
+SEC("uprobe")
+int on_record_recv(struct pt_regs *registers)
+{
+    return enter(registers, TLS_RECORD_RECV);
+}
+
+SEC("uprobe")
+int on_record_send(struct pt_regs *registers)
+{
+    return enter(registers, TLS_RECORD_SEND);
 }
 
 SEC("uprobe")

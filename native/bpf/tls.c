@@ -1,4 +1,4 @@
-/* The Python type `TlsProbes`: uprobes on libssl, and the records that they write.
+/* The Python type `TlsProbes`: uprobes on libssl and libgnutls, and the records that they write.
  *
  * The probes are attached to a file, whichever process maps it. Links are not pinned: the kernel removes the probes
  * with the last descriptor, also after SIGKILL. */
@@ -34,8 +34,13 @@ static const struct {
     const char *function, *program;
     int returns; /* whether its return is seen */
 } tls_functions[] = {
-    {"SSL_read", "on_tls_read", 1},         {"SSL_read_ex", "on_tls_read_ex", 1}, {"SSL_write", "on_tls_write", 1},
-    {"SSL_write_ex", "on_tls_write_ex", 1}, {"SSL_set_fd", "on_tls_set_fd", 0},
+    {"SSL_read", "on_tls_read", 1},
+    {"SSL_read_ex", "on_tls_read_ex", 1},
+    {"SSL_write", "on_tls_write", 1},
+    {"SSL_write_ex", "on_tls_write_ex", 1},
+    {"gnutls_record_recv", "on_record_recv", 1},
+    {"gnutls_record_send", "on_record_send", 1},
+    {"SSL_set_fd", "on_tls_set_fd", 0},
 };
 
 static s64 tai_offset(void)
@@ -283,7 +288,7 @@ static PyMethodDef tls_methods[] = {
     {"spawn", tls_spawn, METH_O, "Let child processes of this thread be traced from now on, or no longer."},
     {"follow", tls_follow, METH_O, "Trace a process that runs already, and its future children."},
     {"attach", tls_attach, METH_O,
-     "Attach to the functions of libssl in a file. Returns how many it has. Raises OSError."},
+     "Attach to the functions of libssl and libgnutls in a file. Returns how many it has. Raises OSError."},
     {"read", tls_read, METH_NOARGS,
      "Return new records: (function, process, thread, at, until, ssl, size, data); times in nanoseconds."},
     {"count_lost", tls_lost, METH_NOARGS, "Return how many records are missing."},
@@ -294,7 +299,7 @@ static PyType_Slot tls_slots[] = {
     {Py_tp_new, new_tls},
     {Py_tp_dealloc, free_tls},
     {Py_tp_methods, tls_methods},
-    {Py_tp_doc, "TlsProbes(): plaintext that processes read and write with libssl. Raises OSError."},
+    {Py_tp_doc, "TlsProbes(): plaintext that processes read and write with libssl and libgnutls. Raises OSError."},
     {0, NULL},
 };
 

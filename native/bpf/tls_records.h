@@ -1,4 +1,4 @@
-/* What the BPF programs on libssl and their reader share. */
+/* What the BPF programs on libssl and libgnutls and their reader share. */
 #ifndef BOTHENDS_BPF_TLS_RECORDS_H
 #define BOTHENDS_BPF_TLS_RECORDS_H
 
@@ -9,6 +9,8 @@ enum tls_function {
     TLS_READ_EX,
     TLS_WRITE,
     TLS_WRITE_EX,
+    TLS_RECORD_RECV, /* of GnuTLS */
+    TLS_RECORD_SEND,
     TLS_SET_FD,
     TLS_EXEC, /* no function: the process has started another program */
     TLS_FUNCTIONS,
@@ -19,7 +21,7 @@ enum {
     MAX_TLS_PROCESSES = 16384, /* processes traced at the same time, and threads inside a function of libssl */
 };
 
-/* A call of a function of libssl that has moved data; then `length` bytes of it. */
+/* A call of a function that has moved data; then `length` bytes of it. */
 struct tls_record {
     u32 function; /* enum tls_function */
     u32 process;  /* ids of bothends' PID namespace */
@@ -27,7 +29,7 @@ struct tls_record {
     u32 length;
     u64 at;
     u64 until;
-    u64 ssl;  /* the address of the SSL object */
+    u64 ssl;  /* the address of the SSL object, or of GnuTLS's session */
     u64 size; /* bytes that it moved; of SSL_set_fd(), the descriptor */
 };
 

@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -372,6 +372,32 @@ def calls_in_trace(trace: Trace) -> dict[int, list[CallRecord]]:
         if each.socket or each.sockets or each.name in ("socket", "socketpair"):
             calls[each.thread].append(CallRecord(each.name, each.result, each.error))
     return dict(calls)
+
+
+def compare_calls(
+    trace: Trace, logs: Mapping[str, str], left_out: Collection[str], clients: Collection[str]
+) -> int:
+    """Compare each thread's calls in a trace with strace's logs, by role. Returns the number of calls."""
+    ended_at = max(
+        float(line.split()[1]) for role in logs if role in clients for line in logs[role].splitlines()
+    )
+    found = calls_in_trace(trace)
+    compared = 0
+    for text in logs.values():
+        for thread, logged in calls_in_strace_log(text).items():
+            seen = [
+                each
+                for each in found.get(thread, [])
+                if each.name not in left_out and not each.error.startswith("ERESTART")
+            ]
+            logged = [each for each in logged if each[1].name not in left_out]
+            if seen and seen[-1].result is None:
+                seen.pop()  # the end of the run interrupted it
+                logged.pop(len(seen))
+            assert seen == [call for _, call in logged[: len(seen)]]
+            assert [call for start, call in logged[len(seen) :] if start < ended_at] == []
+            compared += len(seen)
+    return compared
 
 
 def clients_ended_at(traced_run: RunResult) -> float:

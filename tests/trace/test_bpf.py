@@ -30,7 +30,7 @@ from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
 from tests.tools import needs_tool
 from tests.trace import corpus
 from tests.trace.running import PYTHON, calls, python_command, run_traced
-from tests.trace.test_against_others import calls_in_strace_log, calls_in_trace
+from tests.trace.test_against_others import compare_calls
 
 pytestmark = pytest.mark.usefixtures("bpf")
 
@@ -80,27 +80,9 @@ def test_calls_match_the_log_of_strace_in_the_same_run(name: str, tmp_path: Path
         return ["strace", *OPTIONS, "-o", str(logs[role]), "--", *command]
 
     trace = corpus.run_case(CASES[name], tmp_path / "programs", under_strace)
+    left_out = WAITING | {"epoll_ctl"} if name in WITHOUT_WAITS else {"epoll_ctl"}
     texts = {role: path.read_text() for role, path in logs.items()}
-    clients = [text for role, text in texts.items() if role in corpus.CLIENTS]
-    ended_at = max(float(line.split()[1]) for text in clients for line in text.splitlines())
-    found = calls_in_trace(trace)
-    compared = 0
-    for text in texts.values():
-        for thread, logged in calls_in_strace_log(text).items():
-            left_out = WAITING | {"epoll_ctl"} if name in WITHOUT_WAITS else {"epoll_ctl"}
-            seen = [
-                each
-                for each in found.get(thread, [])
-                if each.name not in left_out and not each.error.startswith("ERESTART")
-            ]
-            logged = [each for each in logged if each[1].name not in left_out]
-            if seen and seen[-1].result is None:
-                seen.pop()  # the end of the run interrupted it
-                logged.pop(len(seen))
-            assert seen == [call for _, call in logged[: len(seen)]]
-            assert [call for start, call in logged[len(seen) :] if start < ended_at] == []
-            compared += len(seen)
-    assert compared > 5
+    assert compare_calls(trace, texts, left_out, corpus.CLIENTS) > 5
 
 
 def test_data_and_addresses_of_a_pair() -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -197,25 +193,6 @@ def test_endpoint_packets_are_captured_for_untraced_programs(built: Path) -> Non
             trace.text(rb'UDP 5 bytes "hello"(?s:.*)UDP 5 bytes "HELLO"')
             trace.process.send_signal(signal.SIGINT)
             assert trace.wait() == 0
-
-
-@pytest.fixture
-def postgres_command() -> Iterator[list[str]]:
-    """The command line of a PostgreSQL server, without its port. It refuses to run as root."""
-    programs = Path(str(find_tool("initdb"))).parent
-    unprivileged: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="bothends-") as name:
-        folder = Path(name)
-        if os.getuid() == 0:
-            owner = pwd.getpwnam("nobody")
-            os.chown(folder, owner.pw_uid, owner.pw_gid)
-            unprivileged = [str(find_tool("setpriv")), f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}"]
-            unprivileged += ["--clear-groups"]
-        data = ["-D", str(folder / "data")]
-        initdb = [*unprivileged, str(programs / "initdb"), *data, "-U", "postgres", "--no-sync", "--locale=C"]
-        subprocess.run(initdb, check=True, capture_output=True, cwd=folder, timeout=TIMEOUT)
-        options = ["-k", name, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        yield [*unprivileged, str(programs / "postgres"), *data, *options]
 
 
 @pytest.mark.slow

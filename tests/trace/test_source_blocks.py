@@ -352,6 +352,21 @@ def test_programs_that_are_too_fast_are_recorded_and_drawn_later(
     assert not trace.notes
 
 
+def test_a_period_of_a_recording_needs_all_that_is_before_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "run.trace"
+    saved.write_bytes(recorded_by_hand().data)
+    other = tmp_path / "other.trace"
+    reopen([saved], TraceOutputs(Filter(), save=other), None, None)
+    noted = {}
+    for path, begin, end in ((saved, 0.001, None), (saved, None, 1.0), (other, 0.001, None)):
+        capsys.readouterr()
+        reopen([path], TraceOutputs(Filter()), begin, end)
+        noted[path, begin] = f"bothends trace --open {path} --save OTHER" in capsys.readouterr().err
+    assert noted == {(saved, 0.001): True, (saved, None): False, (other, 0.001): False}
+
+
 def test_a_long_recording_is_analysed_if_a_file_needs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

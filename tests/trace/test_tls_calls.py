@@ -7,21 +7,24 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
 from bothends.errors import Unavailable
 from bothends.trace.capture.tls_secrets import SecretsFile
-from bothends.trace.capture.tls_source import TlsRecord, TlsSource
+from bothends.trace.capture.tls_source import NOT_CALLED, TLS_CALLS, TLS_READS, TlsRecord, TlsSource
+from bothends.trace.correlation.correlator import Correlator
 from bothends.trace.correlation.tls_calls import TlsMatcher
 from bothends.trace.model import Call, Point, ProcessEvent, Socket, Trace, TracedProcess
+from bothends.trace.tls_observer import TlsObserver
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import ENVIRONMENT, TIMEOUT, Running
 from tests.layers.keys import CertificateFiles
 from tests.tools import find_tool, needs_tool
+from tests.trace import go_programs
 from tests.trace.running import python_command
 from tests.trace.sources import source_option
 
@@ -197,10 +200,10 @@ def ask(saved: Path, *question: str) -> list[dict[str, Any]]:
 
 def plaintext(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return what was said, as in "client write HTTP/1.1 GET /"."""
-    found = [row for row in rows if row["call"].startswith("SSL_")]
-    found.sort(key=lambda row: row["at_ns"] + (row["took_ns"] if "read" in row["call"] else 0))
+    found = [row for row in rows if row["call"] in TLS_CALLS]
+    found.sort(key=lambda row: row["at_ns"] + (row["took_ns"] if row["call"] in TLS_READS else 0))
     return [
-        f"{row['process'].split()[0]} {row['call'].removeprefix('SSL_').removesuffix('_ex')} {row['said']}"
+        f"{row['process'].split()[0]} {'read' if row['call'] in TLS_READS else 'write'} {row['said']}"
         for row in found
     ]
 
@@ -290,6 +293,91 @@ def test_plaintext_of_programs_is_seen(
     sockets = {row["connection"] for row in rows if row["call"].startswith("SSL_")}
     assert len(sockets) == 1
     assert None not in sockets
+
+
+@pytest.mark.usefixtures("probes")
+@needs_tool("wget")
+def test_plaintext_of_gnutls_is_seen(call_source: str, keys: CertificateFiles, tmp_path: Path) -> None:
+    linked = subprocess.run(["ldd", find_tool("wget") or ""], capture_output=True, check=False).stdout
+    if b"libgnutls" not in linked:
+        pytest.skip("wget uses another library here")
+    client = ["wget", "-q", "-O", "/dev/null", "--no-config", f"--ca-certificate={keys.ca}"]
+    rows = traced(tmp_path, python_server(keys), [*client, "https://localhost:{port}/secret"])
+    # It reads the header byte by byte, or as much as there is.
+    assert plaintext(rows)[:4] == SPOKEN
+    calls = {row["call"] for row in rows if row["call"] in TLS_CALLS}
+    assert {"gnutls_record_send", "gnutls_record_recv"} <= calls
+    write = next(row for row in rows if row["call"] == "gnutls_record_send")
+    effects = ask(tmp_path / "run.trace", "effects", str(write["event"]))
+    assert [row["process"].split()[0] for row in effects if row["text"].startswith("TLS read")] == ["server"]
+
+
+@pytest.mark.usefixtures("probes")
+def test_reason_why_no_plaintext_is_seen_is_that_of_the_process() -> None:
+    code = "{}; print('here', flush=True); input()"
+    with (
+        TlsSource() as source,
+        Running(python_command(code.format("pass"))) as without,
+        Running(python_command(code.format("import ssl"))) as with_library,
+    ):
+        for program in (without, with_library):
+            program.line(b"here")
+        source.look([without.process.pid, with_library.process.pid])
+        assert source.why_not_seen(without.process.pid) == "it maps neither libssl nor libgnutls"
+        assert source.why_not_seen(with_library.process.pid) == NOT_CALLED
+
+
+GO_PROGRAM: Final = """
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	fmt.Println("here")
+	os.Stdin.Read(make([]byte, 1))
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("probes")
+@needs_tool("go")
+def test_program_of_go_has_tls_of_its_own(tmp_path: Path) -> None:
+    program = go_programs.build(GO_PROGRAM, tmp_path)
+    with TlsSource() as source, Running([program]) as running:
+        running.line(b"here")
+        source.look([running.process.pid])
+        assert source.why_not_seen(running.process.pid) == "Go has its own TLS"
+
+
+class SourceWithReasons:
+    """What `TlsSource` says of processes, without probes."""
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        self.why_not_seen = reasons.__getitem__
+
+    def count_lost(self) -> int:
+        return 0
+
+
+def test_notes_name_the_processes_not_seen_by_reason(tmp_path: Path) -> None:
+    reasons = {4711: "Go has its own TLS", 4712: "Java has its own TLS", 4713: "Go has its own TLS"}
+    trace = Trace()
+    trace.sockets[1] = Socket(1, "inet", "stream")
+    observer = TlsObserver(cast(TlsSource, SourceWithReasons(reasons)), SecretsFile(tmp_path / "secrets"))
+    observer.begin(trace)
+    for number, pid in enumerate(reasons, 1):
+        trace.processes[number] = TracedProcess(number, pid, f"client {number}")
+        call = Call(number, number, pid, "sendto", 0, 10, result=len(HELLO), descriptor=3, socket=1)
+        call.size, call.data = len(HELLO), HELLO
+        observer.observe(Point(call, is_end=True), cast(Correlator, None))
+    assert list(observer.notes()) == [
+        "TLS of client 1, client 3 is drawn encrypted only: Go has its own TLS",
+        "TLS of client 2 is drawn encrypted only: Java has its own TLS",
+    ]
 
 
 @pytest.mark.slow

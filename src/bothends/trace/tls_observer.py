@@ -104,8 +104,12 @@ class TlsObserver:
             return
         if lost := self._source.count_lost():
             yield f"{lost:,} pieces of plaintext are missing: they came faster than they were read"
-        roles = [self._trace.processes[each].role for each in self._matcher.processes_not_seen()]
-        roles = sorted({each for each in roles if each})
-        if roles:
-            names = ", ".join(roles[:MAX_NAMED]) + (" and others" if roles[MAX_NAMED:] else "")
-            yield f"TLS of {names} is drawn encrypted only: no SSL_read() or SSL_write() of OpenSSL was seen"
+        roles: dict[str, set[str]] = {}  # by the reason
+        for number in self._matcher.processes_not_seen():
+            process = self._trace.processes[number]
+            if process.role:
+                roles.setdefault(self._source.why_not_seen(process.pid), set()).add(process.role)
+        for reason, found in sorted(roles.items()):
+            names = sorted(found)
+            named = ", ".join(names[:MAX_NAMED]) + (" and others" if names[MAX_NAMED:] else "")
+            yield f"TLS of {named} is drawn encrypted only: {reason}"

@@ -459,8 +459,13 @@ def reopen(paths: Sequence[Path], outputs: TraceOutputs, begin: float | None, en
     writer = TraceWriter(outputs, trace_model, is_part=period is not None)
     if len(paths) == 1:
         with open_trace(paths[0]) as file, writer:
-            file.read(writer.write, trace_model, period)
+            recorded = file.read(writer.write, trace_model, period)
             writer.end()
+        if recorded is not None and period is not None and period.begin > 0:
+            terminal.note(
+                f"{paths[0]} holds the run as it was recorded, so all that is before --from was read; "
+                f"to read a period by itself: bothends trace --open {paths[0]} --save OTHER, and open that"
+            )
         return
     traces = [Trace() for _ in paths]
     for path, single in zip(paths, traces, strict=True):

@@ -1,14 +1,14 @@
-"""What programs read and write with OpenSSL's libssl, before it is encrypted: uprobes, for root.
+"""What programs read and write with OpenSSL or GnuTLS, before it is encrypted: uprobes, for root.
 
-    libssl ──> uprobes ──> ring buffer ──> `_bpf.TlsProbes` ──> TlsSource.read() ──> TlsRecord
+    libssl, libgnutls ──> uprobes ──> ring buffer ──> `_bpf.TlsProbes` ──> TlsSource.read() ──> TlsRecord
 
-1. The probes in native/bpf/tls.bpf.c are attached to files: to the system's libssl before the first program
-   starts, to other copies (in a container, in an environment of Python's, within an executable) when a
+1. The probes in native/bpf/tls.bpf.c are attached to files: to the system's libraries before the first
+   program starts, to others (in a container, in an environment of Python's, within an executable) when a
    process is found to map one. /proc/PID/maps is read soon after a process has started another program, and
    less and less often later.
 2. A process is traced from its creation, if bothends or a traced process created it. Others are added.
-3. A library without these functions is not seen: Go, Java, GnuTLS, NSS, and programs that use OpenSSL's
-   BIO_f_ssl, which calls neither SSL_read nor SSL_write. What is not seen is said (`tls_calls.py`).
+3. What has neither library is not seen: Go, Java, NSS; nor are programs that use OpenSSL's BIO_f_ssl, which
+   calls neither SSL_read nor SSL_write. What is not seen is said, and why (`tls_observer.py`).
 """
 
 from __future__ import annotations
@@ -24,25 +24,41 @@ from typing import Any, Final, NamedTuple
 
 from bothends.errors import Unavailable
 from bothends.trace.capture.schedule import LookSchedule
+from bothends.trace.model import trim_oldest
 
 # In the order of enum tls_function in native/bpf/tls_records.h.
-FUNCTIONS: Final = ("SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_set_fd", "")
-TLS_READS: Final = frozenset({"SSL_read", "SSL_read_ex"})
-TLS_WRITES: Final = frozenset({"SSL_write", "SSL_write_ex"})
+FUNCTIONS: Final = (
+    "SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "gnutls_record_recv", "gnutls_record_send",
+    "SSL_set_fd", "",
+)  # fmt: skip
+TLS_READS: Final = frozenset({"SSL_read", "SSL_read_ex", "gnutls_record_recv"})
+TLS_WRITES: Final = frozenset({"SSL_write", "SSL_write_ex", "gnutls_record_send"})
 TLS_CALLS: Final = TLS_READS | TLS_WRITES
 
 MAX_FILES: Final = 10_000  # that are remembered
-_SYSTEM_LIBRARIES: Final = (
-    "/usr/lib/libssl.so*", "/usr/lib/*/libssl.so*", "/usr/lib64/libssl.so*", "/usr/local/lib*/libssl.so*",
-    "/lib/*/libssl.so*", "/lib64/libssl.so*",
-)  # fmt: skip
+_SYSTEM_LIBRARIES: Final = tuple(
+    f"{folder}/{library}.so*"
+    for folder in ("/usr/lib", "/usr/lib/*", "/usr/lib64", "/usr/local/lib*", "/lib/*", "/lib64")
+    for library in ("libssl", "libgnutls")
+)
 # A line of /proc/PID/maps (proc(5)) with an executable mapping of a file: device, inode, path.
 _MAPPING: Final = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ ([0-9a-f:]+) (\d+) +(/.*)")
-_LIBRARY: Final = re.compile(rb"[^/]*(ssl|libnode|conscrypt)[^/]*\Z")
+_LIBRARY: Final = re.compile(rb"[^/]*(ssl|gnutls|libnode|conscrypt)[^/]*\Z")
+# A program of Go: the note with its build id, which the linker puts near the start of the file.
+_GO_NOTE: Final = b"\x04\0\0\0Go\0\0"
+_START_OF_FILE: Final = 8192
+# Other implementations of TLS, by the library that has them.
+_OTHER_LIBRARIES: Final = {
+    b"libjvm.so": "Java has its own TLS",
+    b"libnss3.so": "it uses NSS",
+    b"libmbedtls.so": "it uses Mbed TLS",
+    b"libwolfssl.so": "it uses wolfSSL",
+}
+NOT_CALLED: Final = "it called no SSL_read() or SSL_write() of OpenSSL, nor those of GnuTLS"
 
 
 class TlsRecord(NamedTuple):
-    """A call of a function of libssl that has moved data. Times in nanoseconds; `ssl` identifies the session.
+    """A call of one of `FUNCTIONS` that has moved data. Times in nanoseconds; `ssl` identifies the session.
 
     `size` is the number of bytes, `data` the first of them. Of SSL_set_fd, `size` is the descriptor.
     """
@@ -86,11 +102,13 @@ class TlsSource:
 
     def __init__(self) -> None:
         self._probes = _open_probes()
-        self._known: dict[tuple[bytes, bytes], None] = {}  # device and inode of the files that were looked at
+        # Device and inode of the files that were looked at: whether they have functions of these libraries.
+        self._known: dict[tuple[bytes, bytes], bool] = {}
+        self._reasons: dict[int, str] = {}  # by pid: why its plaintext is not seen
         self._schedule = LookSchedule()
         self.attached: list[str] = []
         for path in _system_libraries():
-            self.attach(path)
+            self.attach_program(path)
 
     def __enter__(self) -> TlsSource:
         return self
@@ -107,7 +125,7 @@ class TlsSource:
         return int(self._probes.fileno())
 
     def attach(self, path: str) -> bool:
-        """Attach to a file, if it has functions of libssl. Returns whether it has."""
+        """Attach to a file, if it has functions of libssl or libgnutls. Returns whether it has."""
         with contextlib.suppress(OSError):  # not an ELF file, or it is gone
             if self._probes.attach(path):
                 self.attached.append(path)
@@ -115,11 +133,10 @@ class TlsSource:
         return False
 
     def attach_program(self, path: str) -> None:
-        """Attach to an executable that is about to be started, if libssl is linked into it."""
+        """Attach to a library, or to an executable about to be started, if it has these functions."""
         with contextlib.suppress(OSError):
             status = Path(path).stat()
-            if self._is_new(_device_text(status.st_dev), b"%d" % status.st_ino):
-                self.attach(path)
+            self._attach_once(_device_text(status.st_dev), b"%d" % status.st_ino, path)
 
     @contextlib.contextmanager
     def spawning(self) -> Iterator[None]:
@@ -155,18 +172,34 @@ class TlsSource:
             program = os.fsencode(Path(f"/proc/{pid}/exe").readlink())
         except OSError:
             return  # it has exited
+        has_functions, reason = False, ""
         for line in maps.splitlines():
             found = _MAPPING.match(line)
-            if found is None or not (found[3] == program or _LIBRARY.search(found[3])):
+            if found is None:
                 continue
-            if self._is_new(found[1], found[2]):
-                self.attach(f"/proc/{pid}/root" + os.fsdecode(found[3]))
+            name = found[3].rpartition(b"/")[2]
+            if found[3] == program or _LIBRARY.search(found[3]):
+                path = f"/proc/{pid}/root" + os.fsdecode(found[3])
+                has_functions |= self._attach_once(found[1], found[2], path)
+            for library, text in _OTHER_LIBRARIES.items():
+                if name.startswith(library):
+                    reason = text
+        trim_oldest(self._reasons, MAX_FILES)
+        if has_functions:
+            self._reasons[pid] = NOT_CALLED
+        else:
+            self._reasons[pid] = reason or _reason_of_program(pid)
 
-    def _is_new(self, device: bytes, inode: bytes) -> bool:
-        if (device, inode) in self._known or len(self._known) > MAX_FILES:
-            return False
-        self._known[device, inode] = None
-        return True
+    def why_not_seen(self, pid: int) -> str:
+        """Return why the plaintext of a process is not seen, if no record of it came."""
+        return self._reasons.get(pid, NOT_CALLED)
+
+    def _attach_once(self, device: bytes, inode: bytes, path: str) -> bool:
+        """Attach to a file, unless that was tried before. Returns whether it has these functions."""
+        known = self._known.get((device, inode))
+        if known is None and len(self._known) <= MAX_FILES:
+            known = self._known[device, inode] = self.attach(path)
+        return bool(known)
 
     def read(self) -> list[TlsRecord]:
         """Return what has been seen since the last call. Never blocks."""
@@ -188,8 +221,15 @@ def _device_text(device: int) -> bytes:
     return b"%02x:%02x" % (os.major(device), os.minor(device))
 
 
+def _reason_of_program(pid: int) -> str:
+    with contextlib.suppress(OSError), Path(f"/proc/{pid}/exe").open("rb") as file:
+        if _GO_NOTE in file.read(_START_OF_FILE):
+            return "Go has its own TLS"
+    return "it maps neither libssl nor libgnutls"
+
+
 def _system_libraries() -> list[str]:
-    """Return the files of libssl of this system, each once."""
+    """Return the files of libssl and libgnutls of this system, each once."""
     found: dict[tuple[int, int], str] = {}
     for pattern in _SYSTEM_LIBRARIES:
         for path in sorted(Path("/").glob(pattern[1:])):

@@ -145,6 +145,16 @@ CALLS: Final[dict[str, SyscallDoc]] = {
         "s.recv(size), where s is an ssl.SSLSocket",
         "OpenSSL decrypts bytes that a system call has received: this is what was said inside TLS.",
     ),
+    "gnutls_record_send": SyscallDoc(
+        "ssize_t gnutls_record_send(gnutls_session_t session, const void *data, size_t data_size);",
+        "s.send(data), where s is an ssl.SSLSocket",
+        "GnuTLS encrypts bytes, which a system call then sends: this is what was said inside TLS.",
+    ),
+    "gnutls_record_recv": SyscallDoc(
+        "ssize_t gnutls_record_recv(gnutls_session_t session, void *data, size_t data_size);",
+        "s.recv(size), where s is an ssl.SSLSocket",
+        "GnuTLS decrypts bytes that a system call has received: this is what was said inside TLS.",
+    ),
     "shutdown": SyscallDoc(
         "int shutdown(int sockfd, int how);",
         "s.shutdown(socket.SHUT_WR)",
