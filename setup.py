@@ -1,8 +1,9 @@
 """Build the C extensions, which are optional. Everything else is in pyproject.toml.
 
-They need a compiler, libc and the headers of Linux and Python, and no library. Without them the package is
-built without the extensions and works; `bothends engines` says why the native engine is missing. The source
-of calls that uses eBPF needs clang and libbpf as well. Without them `bothends trace` uses strace.
+They need a compiler, libc and the headers of Linux and Python, and no library: OpenSSL, which the load
+generator calls, is found when it runs. Without them the package is built without the extensions and works;
+`bothends engines` says why the native engine is missing. The source of calls that uses eBPF needs clang and
+libbpf as well. Without them `bothends trace` uses strace.
 """
 
 import os
@@ -131,6 +132,7 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # it has no types
                 "-fdebug-compilation-dir=.",
                 "-target",
                 "bpf",
+                "-mcpu=v3",  # for compare and exchange; Linux 5.12
                 f"-D__TARGET_ARCH_{BPF_TARGETS[platform.machine()]}",
                 f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or ''}",
                 "-c",

@@ -22,7 +22,7 @@ TESTED = [
     TESTS / "engines" / "test_connection_state.py",
     *(
         TESTS / "bench" / f"test_{name}.py"
-        for name in ("faults", "histogram", "http", "request_tracker", "schedule", "transports")
+        for name in ("faults", "histogram", "http", "request_tracker", "schedule", "tls", "transports")
     ),
     *(TESTS / "trace" / f"test_{name}.py" for name in ("pipeline", "timeline", "strace", "usual_lines")),
 ]

@@ -22,9 +22,8 @@ static __always_inline void read_set(struct thread_state *state, u32 index, u64 
 }
 
 /* Whether the current call is one of the 32-bit ABI, whose numbers and structures differ. */
-static __always_inline int is_32_bit(void)
+static __always_inline int is_32_bit(struct task_struct *task)
 {
-    struct task_struct *task = bpf_get_current_task_btf();
 #if defined(__TARGET_ARCH_x86)
     return task->thread_info.status & 2; /* TS_COMPAT */
 #else
@@ -35,7 +34,8 @@ static __always_inline int is_32_bit(void)
 SEC("tp_btf/sys_enter")
 int on_enter(u64 *context)
 {
-    u32 id = bpf_get_current_pid_tgid();
+    struct task_struct *task = bpf_get_current_task_btf();
+    u32 id = task->pid;
     struct thread_state *state = find_thread(id);
     if (!state) {
         if (!shared.adopts && !(shared.port && context[1] == constants.connect_number))
@@ -49,7 +49,7 @@ int on_enter(u64 *context)
     state->call = NO_CALL;
     if (state->is_quiet == GUESSED)
         state->is_quiet = SPEAKS;
-    if (number >= MAX_CALLS || state->is_quiet || is_32_bit())
+    if (number >= MAX_CALLS || state->is_quiet || is_32_bit(task))
         return 0;
     u16 flags = constants.call_kinds[number];
     if (!flags)
@@ -69,7 +69,7 @@ int on_enter(u64 *context)
 #endif
     if (flags & OF_DESCRIPTOR) {
         u32 descriptor = flags & OF_THIRD ? state->arguments[2] : state->arguments[0];
-        read_label(&state->label, descriptor);
+        read_label(&state->label, task, descriptor);
         u8 kind = state->label.kind;
         if ((flags & NOT_OF_FILES) && descriptor > 2 && (kind == LABEL_FILE || kind == LABEL_TERMINAL))
             return 0;
@@ -132,7 +132,7 @@ static __always_inline int is_left_out(struct thread_state *state, u32 kind, s64
 SEC("tp_btf/sys_exit")
 int on_exit(u64 *context)
 {
-    u32 id = bpf_get_current_pid_tgid();
+    u32 id = bpf_get_current_task_btf()->pid;
     struct thread_state *state = find_thread(id);
     if (!state || state->call >= MAX_CALLS)
         return 0;
@@ -215,7 +215,7 @@ int on_exec(struct bpf_raw_tracepoint_args *context)
         }
         __builtin_memcpy(copy, state, sizeof *copy);
         copy->thread = copy->process;
-        remove_thread(old_id, copy->program);
+        remove_thread(old_id);
         if (add_thread(id, copy))
             return 0;
         state = find_thread(id);
@@ -247,7 +247,7 @@ int on_process_exit(struct bpf_raw_tracepoint_args *context)
         __builtin_memcpy(&scratch->record.label, &state->label, sizeof state->label);
         submit(scratch);
     }
-    remove_thread(id, state->program);
+    remove_thread(id);
     return 0;
 }
 

@@ -26,7 +26,7 @@ enum bpf_map_type {
     BPF_MAP_TYPE_LRU_HASH = 9,
     BPF_MAP_TYPE_RINGBUF = 27
 };
-enum { BPF_ANY = 0, BPF_RB_NO_WAKEUP = 1 };
+enum { BPF_ANY = 0, BPF_RB_NO_WAKEUP = 1, BPF_F_MMAPABLE = 1 << 10 };
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -60,6 +60,9 @@ struct upid {
 struct pid {
     unsigned int level;
     struct upid numbers[1];
+} CORE;
+struct list_head {
+    struct list_head *next;
 } CORE;
 struct file;
 struct fdtable {

@@ -192,6 +192,12 @@ static PyObject *get_horizon(PyObject *self, PyObject *unused)
     return source ? PyLong_FromUnsignedLongLong(source_horizon(source)) : NULL;
 }
 
+static PyObject *count_waiting(PyObject *self, PyObject *unused)
+{
+    struct source *source = source_of(self);
+    return source ? PyLong_FromSize_t(source_waiting(source)) : NULL;
+}
+
 static PyObject *skip(PyObject *self, PyObject *unused)
 {
     struct source *source = source_of(self);
@@ -220,6 +226,7 @@ static PyMethodDef methods[] = {
     {"has_ended", has_ended, METH_O, "Return whether a program has exited and all its lines are read."},
     {"is_alive", is_alive, METH_NOARGS, "Return whether a thread of any program is running."},
     {"horizon", get_horizon, METH_NOARGS, "Return the time in nanoseconds before which all lines are read."},
+    {"waiting", count_waiting, METH_NOARGS, "Return the number of records that are not read as lines yet."},
     {"skip", skip, METH_NOARGS, "Drop the records so far. Returns the time in nanoseconds."},
     {"count_lost", count_lost, METH_NOARGS,
      "Return how many records are missing, how many threads, and how many repeated calls."},

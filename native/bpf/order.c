@@ -14,8 +14,6 @@
 #include "names.h"
 #include "state.h"
 
-enum { BATCH = 256 }; /* threads that are read from the kernel at once */
-
 enum {
     LINE_WAITS = 16,
     LINE_WRITTEN = 32
@@ -141,36 +139,35 @@ struct lasting {
     size_t count, capacity;
 };
 
+static void add_lasting(struct lasting *lasting, const struct thread_state *state)
+{
+    if (lasting->count == lasting->capacity) {
+        size_t capacity = lasting->capacity ? 2 * lasting->capacity : 64, size = capacity * sizeof *state;
+        struct thread_state *states = aligned_alloc(_Alignof(struct thread_state), size);
+        if (!states)
+            return;
+        if (lasting->count)
+            memcpy(states, lasting->states, lasting->count * sizeof *states);
+        free(lasting->states);
+        lasting->states = states;
+        lasting->capacity = capacity;
+    }
+    lasting->states[lasting->count++] = *state;
+}
+
 static void read_lasting(struct source *source, struct lasting *lasting)
 {
-    static u32 keys[BATCH];
-    struct thread_state *values = malloc(BATCH * sizeof *values);
-    u32 in_batch = 0, out_batch = 0;
-    void *position = NULL;
-    while (values) {
-        u32 count = BATCH;
-        int result = bpf_map_lookup_batch(source->threads, position, &out_batch, keys, values, &count, NULL);
-        if (result && errno != ENOENT)
-            break;
-        for (u32 at = 0; at < count; at++) {
-            if (values[at].call == NO_CALL)
-                continue;
-            if (lasting->count == lasting->capacity) {
-                size_t capacity = lasting->capacity ? 2 * lasting->capacity : 64;
-                struct thread_state *states = realloc(lasting->states, capacity * sizeof *states);
-                if (!states)
-                    break;
-                lasting->states = states;
-                lasting->capacity = capacity;
-            }
-            lasting->states[lasting->count++] = values[at];
+    for (u32 first = 0; first < MAX_THREADS; first++) {
+        if (!source->shared->hints[first])
+            continue;
+        for (u32 at = 0; at < PROBES; at++) {
+            const struct thread_state *state = &source->threads[(first + at) & (MAX_THREADS - 1)];
+            u32 id = __atomic_load_n(&state->id, __ATOMIC_ACQUIRE);
+            if (id && id != SLOT_CLAIMED && (id & (MAX_THREADS - 1)) == first
+                && __atomic_load_n(&state->call, __ATOMIC_ACQUIRE) != NO_CALL)
+                add_lasting(lasting, state);
         }
-        if (result)
-            break; /* ENOENT: the end */
-        in_batch = out_batch;
-        position = &in_batch;
     }
-    free(values);
 }
 
 /* Mark where records are missing: before this one. */
@@ -251,6 +248,7 @@ void source_update(struct source *source)
     struct queued *queued = source->first;
     source->first = NULL;
     source->last = &source->first;
+    source->queued_count = 0;
     pthread_mutex_unlock(&source->lock);
     size_t before[MAX_PROGRAMS];
     for (int number = 0; number < MAX_PROGRAMS; number++) {

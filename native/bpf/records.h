@@ -22,10 +22,10 @@ enum {
     MAX_VECTORS = 64,     /* iovecs whose lengths are copied */
     MAX_DATA_VECTORS = 8, /* iovecs whose bytes are copied */
     MAX_MESSAGES = 32,    /* messages of sendmmsg() and recvmmsg() that are copied */
-    MAX_THREADS = 16384,  /* threads traced at the same time */
-    MAX_OPERATIONS = 64,  /* of io_uring: enum io_uring_op */
+    MAX_THREADS = 16384,  /* slots for traced threads: a power of two */
+    PROBES = 16, /* slots that a thread may be in: the one of its id modulo MAX_THREADS, or one of the next */
+    MAX_OPERATIONS = 64, /* of io_uring: enum io_uring_op */
     MAX_PROGRAMS = 64,
-    HINTS = 8192,   /* counters of traced threads, by their ids modulo this: a power of two */
     PEEK = 2,       /* MSG_PEEK */
     RECENT = 4,     /* different calls of a loop that moves no data */
     REPEATS = 4096, /* of them are recorded, and then every SAMPLE-th */
@@ -34,6 +34,7 @@ enum {
 };
 
 #define NO_CALL 0xffffffffu
+#define SLOT_CLAIMED 0xffffffffu /* the id in a slot that is being filled; 0: the slot is free */
 
 /* enum io_uring_op of linux/io_uring.h: those on sockets. */
 enum operation {
@@ -115,8 +116,10 @@ struct label {
  * call `call`, which may have ended since. */
 enum quiet { SPEAKS, QUIET, GUESSED };
 
-/* The state of a traced thread, by its id in the initial PID namespace. Other ids are those of bothends' own. */
+/* The state of a traced thread, in its slot. `id` is that of the initial PID namespace, the other ids are those of
+ * bothends' own. What each call writes is in the first cache lines. */
 struct thread_state {
+    u32 id;
     u32 program;
     u32 process;
     u32 thread;
@@ -131,7 +134,7 @@ struct thread_state {
     u32 next_recent;
     u64 recent[RECENT];    /* the last calls without data, each with its result */
     u8 sets[3][SET_BYTES]; /* of select() at the start */
-};
+} __attribute__((aligned(64)));
 
 /* RECORD_LOST is made by the reader: `result` records are missing before it. */
 enum record_type { RECORD_CALL, RECORD_ADOPTED, RECORD_EXIT, RECORD_SIGNAL, RECORD_SUPERSEDED, RECORD_LOST };
@@ -216,7 +219,7 @@ struct shared {
     u32 port_program;
     u32 padding;
     s64 live[MAX_PROGRAMS]; /* the number of threads of each program */
-    u32 hints[HINTS];       /* cheaper than a look into `threads`, for the threads that are not traced */
+    u32 hints[MAX_THREADS]; /* traced threads by their ids modulo MAX_THREADS: most others cost one look here */
 };
 
 #endif

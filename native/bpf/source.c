@@ -113,6 +113,7 @@ static int on_record(void *context, void *data, size_t size)
     queued->record.lost += source->dropped;
     *source->last = queued;
     source->last = &queued->next;
+    source->queued_count++;
     return 0;
 }
 
@@ -223,7 +224,12 @@ static int load(struct source *source)
     if (shared == MAP_FAILED)
         return -errno;
     source->shared = shared;
-    source->threads = bpf_object__find_map_fd_by_name(source->object, "threads");
+    int threads = bpf_object__find_map_fd_by_name(source->object, "threads");
+    void *slots =
+        mmap(NULL, MAX_THREADS * sizeof *source->threads, PROT_READ | PROT_WRITE, MAP_SHARED, threads, 0);
+    if (slots == MAP_FAILED)
+        return -errno;
+    source->threads = slots;
     source->adopted = bpf_object__find_map_fd_by_name(source->object, "adopted");
     source->ring =
         ring_buffer__new(bpf_object__find_map_fd_by_name(source->object, "ring"), on_record, source, NULL);
@@ -302,6 +308,8 @@ void source_close(struct source *source)
     bpf_object__close(source->object);
     if (source->shared)
         munmap((void *)source->shared, sizeof *source->shared);
+    if (source->threads)
+        munmap(source->threads, MAX_THREADS * sizeof *source->threads);
     if (source->event >= 0)
         close(source->event);
     while (source->first) {
@@ -367,6 +375,37 @@ static void guess_call(struct thread_state *state)
     fclose(file);
 }
 
+static struct thread_state *find_slot(struct source *source, u32 first, u32 id)
+{
+    for (u32 at = 0; at < PROBES; at++) {
+        struct thread_state *slot = &source->threads[(first + at) & (MAX_THREADS - 1)];
+        if (slot->id == id)
+            return slot;
+    }
+    return NULL;
+}
+
+/* Add a thread that has none yet. Returns whether it has got a slot. */
+static int add_thread(struct source *source, struct thread_state *state, u32 id)
+{
+    u32 is_free = 0;
+    if (find_slot(source, id, id))
+        return 0;
+    struct thread_state *slot = find_slot(source, id, 0);
+    if (!slot
+        || !__atomic_compare_exchange_n(&slot->id, &is_free, SLOT_CLAIMED, 0, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
+        __sync_fetch_and_add(&source->shared->lost_threads, 1);
+        return 0;
+    }
+    state->id = SLOT_CLAIMED;
+    *slot = *state;
+    __atomic_store_n(&slot->id, id, __ATOMIC_SEQ_CST);
+    __sync_fetch_and_add(&source->shared->hints[id & (MAX_THREADS - 1)], 1);
+    __sync_fetch_and_add(&source->shared->live[state->program], 1);
+    return 1;
+}
+
 int source_adopt(struct source *source, int program, u32 process)
 {
     u32 value = program;
@@ -393,13 +432,7 @@ int source_adopt(struct source *source, int program, u32 process)
             state.at = clock_ns(CLOCK_TAI);
             state.limit[0] = state.limit[1] = ~0ull;
             guess_call(&state);
-            __sync_fetch_and_add(&source->shared->hints[thread & (HINTS - 1)], 1);
-            if (bpf_map_update_elem(source->threads, &thread, &state, BPF_NOEXIST)) {
-                __sync_fetch_and_add(&source->shared->hints[thread & (HINTS - 1)], -1);
-            } else {
-                __sync_fetch_and_add(&source->shared->live[program], 1);
-                is_new = 1;
-            }
+            is_new |= add_thread(source, &state, thread);
         }
         if (folder)
             closedir(folder);
@@ -417,7 +450,6 @@ void source_follow_port(struct source *source, int program, u32 port)
 void source_release(struct source *source, int program)
 {
     u32 key, next, owner;
-    struct thread_state state;
     if (source->shared->port && source->shared->port_program == (u32)program)
         source->shared->port = 0;
     for (int result = bpf_map_get_next_key(source->adopted, NULL, &next); !result;) {
@@ -426,13 +458,13 @@ void source_release(struct source *source, int program)
         if (!bpf_map_lookup_elem(source->adopted, &key, &owner) && owner == (u32)program)
             bpf_map_delete_elem(source->adopted, &key);
     }
-    for (int result = bpf_map_get_next_key(source->threads, NULL, &next); !result;) {
-        key = next;
-        result = bpf_map_get_next_key(source->threads, &key, &next);
-        if (bpf_map_lookup_elem(source->threads, &key, &state) || state.program != (u32)program)
+    for (u32 at = 0; at < MAX_THREADS; at++) {
+        struct thread_state *slot = &source->threads[at];
+        u32 id = __atomic_load_n(&slot->id, __ATOMIC_ACQUIRE);
+        if (!id || id == SLOT_CLAIMED || slot->program != (u32)program)
             continue;
-        if (!bpf_map_delete_elem(source->threads, &key)) {
-            __sync_fetch_and_add(&source->shared->hints[key & (HINTS - 1)], -1);
+        if (__atomic_compare_exchange_n(&slot->id, &id, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            __sync_fetch_and_add(&source->shared->hints[id & (MAX_THREADS - 1)], -1);
             __sync_fetch_and_add(&source->shared->live[program], -1);
         }
     }
@@ -454,6 +486,7 @@ u64 source_skip(struct source *source)
     struct queued *queued = source->first;
     source->first = NULL;
     source->last = &source->first;
+    source->queued_count = 0;
     pthread_mutex_unlock(&source->lock);
     while (queued) {
         struct queued *next = queued->next;
@@ -474,6 +507,16 @@ int source_is_alive(const struct source *source)
         if (source->shared->live[number] > 0)
             return 1;
     return 0;
+}
+
+size_t source_waiting(struct source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    size_t count = source->queued_count;
+    pthread_mutex_unlock(&source->lock);
+    for (int number = 0; number < MAX_PROGRAMS; number++)
+        count += (source->programs[number].count - source->programs[number].position) / 2; /* a start and an end */
+    return count;
 }
 
 u64 source_lost(struct source *source)

@@ -38,6 +38,8 @@ int source_is_alive(const struct source *source);
 /* The wall-clock time, in nanoseconds, before which all lines have been read. */
 u64 source_horizon(struct source *source);
 /* Records that are missing: the buffers were full. */
+/* Return the number of records that are not read as lines yet. */
+size_t source_waiting(struct source *source);
 u64 source_lost(struct source *source);
 u64 source_lost_threads(struct source *source);
 /* Calls that are left out because they repeat earlier ones and move no data. */

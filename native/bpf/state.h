@@ -52,7 +52,8 @@ struct source {
     size_t link_count;
     struct ring_buffer *ring;
     volatile struct shared *shared;
-    int threads, adopted, own_thread;
+    struct thread_state *threads; /* the slots, which the programs write */
+    int adopted, own_thread;
     int event;
     s64 offset; /* CLOCK_TAI less CLOCK_REALTIME: leap seconds */
     pthread_t reader;
@@ -60,6 +61,7 @@ struct source {
     volatile int stops;
     pthread_mutex_t lock; /* of the ring buffer and of the queue */
     struct queued *first, **last;
+    size_t queued_count;
     struct chunk *chunk, *free_chunks;
     u32 free_count;
     size_t bytes, max_bytes; /* of chunks */

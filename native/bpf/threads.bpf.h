@@ -10,9 +10,11 @@ struct scratch {
     u8 pieces[PIECE_ROOM + sizeof(struct piece) + DATA_LIMIT + 8];
 };
 
+/* An array is searched without a call of a helper function, and the reader maps it into its memory. */
 struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, MAX_THREADS);
+    __uint(map_flags, BPF_F_MMAPABLE);
     __type(key, u32);
     __type(value, struct thread_state);
 } threads SEC(".maps");
@@ -77,28 +79,59 @@ static __always_inline u32 local_id(struct task_struct *task)
     return id_at_level(task, shared.level);
 }
 
+static __always_inline struct thread_state *slot_at(u32 number)
+{
+    number &= MAX_THREADS - 1;
+    return bpf_map_lookup_elem(&threads, &number);
+}
+
+/* Return the slot of a thread that is not in its first one; with the id 0: a free one. */
+static __noinline struct thread_state *find_further(u32 first, u32 id)
+{
+    for (u32 at = 0; at < PROBES; at++) {
+        struct thread_state *state = slot_at(first + at);
+        if (state && state->id == id)
+            return state;
+    }
+    return 0;
+}
+
 static __always_inline struct thread_state *find_thread(u32 id)
 {
-    return shared.hints[id & (HINTS - 1)] ? bpf_map_lookup_elem(&threads, &id) : 0;
+    if (!shared.hints[id & (MAX_THREADS - 1)])
+        return 0;
+    struct thread_state *state = slot_at(id);
+    return state && state->id == id ? state : find_further(id, id);
 }
 
 static __always_inline int add_thread(u32 id, struct thread_state *state)
 {
-    if (bpf_map_update_elem(&threads, &id, state, BPF_ANY)) {
-        __sync_fetch_and_add(&shared.lost_threads, 1);
-        return -1;
+    struct thread_state *slot = find_further(id, 0);
+    if (!slot || __sync_val_compare_and_swap(&slot->id, 0, SLOT_CLAIMED)) {
+        slot = find_further(id, 0); /* another processor was faster */
+        if (!slot || __sync_val_compare_and_swap(&slot->id, 0, SLOT_CLAIMED)) {
+            __sync_fetch_and_add(&shared.lost_threads, 1);
+            return -1;
+        }
     }
-    __sync_fetch_and_add(&shared.hints[id & (HINTS - 1)], 1);
+    state->id = SLOT_CLAIMED;
+    __builtin_memcpy(slot, state, sizeof *slot);
+    __sync_val_compare_and_swap(&slot->id, SLOT_CLAIMED, id); /* and not before what it holds, on any processor */
+    __sync_fetch_and_add(&shared.hints[id & (MAX_THREADS - 1)], 1);
     if (state->program < MAX_PROGRAMS)
         __sync_fetch_and_add(&shared.live[state->program], 1);
     return 0;
 }
 
-static __always_inline void remove_thread(u32 id, u32 program)
+static __always_inline void remove_thread(u32 id)
 {
-    if (bpf_map_delete_elem(&threads, &id))
+    struct thread_state *state = find_thread(id);
+    if (!state)
         return;
-    __sync_fetch_and_add(&shared.hints[id & (HINTS - 1)], -1);
+    u32 program = state->program;
+    if (__sync_val_compare_and_swap(&state->id, id, 0) != id)
+        return;
+    __sync_fetch_and_add(&shared.hints[id & (MAX_THREADS - 1)], -1);
     if (program < MAX_PROGRAMS)
         __sync_fetch_and_add(&shared.live[program], -1);
 }
@@ -229,16 +262,15 @@ static __always_inline void read_file(struct label *label, struct file *file)
         label->family = 0;
 }
 
-/* Fill in what a descriptor of the current process refers to. */
-static __always_inline void read_label(struct label *label, u32 descriptor)
+/* Fill in what a descriptor of the current task refers to. */
+static __always_inline void read_label(struct label *label, struct task_struct *task, u32 descriptor)
 {
-    struct task_struct *task = bpf_get_current_task_btf();
     struct fdtable *table = task->files->fdt;
-    void *address = 0;
     label->kind = LABEL_NONE;
     if (descriptor >= table->max_fds)
         return;
-    bpf_probe_read_kernel(&address, sizeof address, table->fd + descriptor);
+    /* An element of the table is a pointer, as the first field of this structure is. */
+    void *address = TYPED(table->fd + descriptor, struct list_head)->next;
     if (!address)
         return;
     read_file(label, TYPED(address, struct file));
@@ -265,7 +297,7 @@ static __always_inline void put_new_label(struct scratch *scratch, u32 descripto
     piece->failed = 0;
     piece->length = sizeof(struct label);
     struct label *label = (struct label *)&scratch->pieces[at + sizeof(struct piece)];
-    read_label(label, descriptor);
+    read_label(label, bpf_get_current_task_btf(), descriptor);
     scratch->record.size = at + sizeof(struct piece) + sizeof(struct label);
     if (label->kind == LABEL_SOCKET && label->family == AF_UNIX)
         put_path(scratch, PIECE_PATH, (struct sock *)label->sock);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -18,7 +19,8 @@
 
 #define MAX_RECONNECT_DELAY 500000000LL /* 0.5 s */
 
-enum { MESSAGE_BATCH = 64 };
+/* MAX_CIPHERTEXT: bytes that are encrypted before they are sent, up to a record more, or received at once. */
+enum { MESSAGE_BATCH = 64, MAX_CIPHERTEXT = 64 * 1024 };
 
 static int on_connected(Run *run, Connection *connection);
 
@@ -34,8 +36,23 @@ static int set_write_interest(Run *run, Connection *connection, bool out)
     return epoll_ctl(run->epoll, EPOLL_CTL_MOD, connection->fd, &event);
 }
 
+/* Before the connection is closed: tell a peer that has not closed it. */
+void send_close_notify(Connection *connection)
+{
+    const char *data;
+    size_t size;
+
+    if (connection->tls == NULL || connection->state != CONNECTED)
+        return;
+    tls_close_notify(connection->tls);
+    size = tls_unsent(connection->tls, &data);
+    send(connection->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL); /* without room the peer sees EOF only */
+}
+
 static void close_connection(Connection *connection)
 {
+    tls_free(connection->tls);
+    connection->tls = NULL;
     if (connection->fd >= 0)
         close(connection->fd); /* and removes it from the epoll set */
     connection->fd = -1;
@@ -52,7 +69,14 @@ static void schedule_reconnect(Run *run, Connection *connection)
     run->reconnecting++;
 }
 
-/* The fault that a failed connect is, by its errno. */
+/* Keep why TLS has failed. Returns EPROTO. */
+static int tls_error(Run *run, const Connection *connection)
+{
+    tls_reason(connection->tls, run->tls_reason);
+    return EPROTO;
+}
+
+/* The fault that a failed connect or handshake is, by its errno. */
 static enum fault fault_of_connect(int error)
 {
     switch (error) {
@@ -65,7 +89,7 @@ static enum fault fault_of_connect(int error)
     }
 }
 
-/* Process a failed connect, an errno. */
+/* Process a failed connect or handshake, an errno. */
 void on_connect_failed(Run *run, Connection *connection, int error)
 {
     run->faults[fault_of_connect(error)]++;
@@ -234,8 +258,8 @@ static int64_t send_datagrams(Run *run, Connection *connection)
     return sendmmsg(connection->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* Return the data of the next send() on a stream: the unsent requests up to the end of the ring. */
-static const char *next_write(const Run *run, const Connection *connection, size_t *size)
+/* Return the unsent requests up to the end of the ring. */
+static const char *next_plaintext(const Run *run, const Connection *connection, size_t *size)
 {
     int64_t index = connection->first_unsent % run->length,
             end = index + (connection->next_request - connection->first_unsent);
@@ -246,17 +270,53 @@ static const char *next_write(const Run *run, const Connection *connection, size
     return run->requests.bytes + start;
 }
 
+/* Whether there is something to send. */
+static bool has_unsent(const Connection *connection)
+{
+    return connection->first_unsent < connection->next_request
+           || (connection->tls != NULL && tls_unsent(connection->tls, NULL) > 0);
+}
+
+/* Return the data of the next send() on a stream, which has_unsent(). NULL if encrypting it has failed. */
+static const char *next_write(Run *run, Connection *connection, size_t *size)
+{
+    const char *data;
+
+    if (connection->tls == NULL)
+        return next_plaintext(run, connection, size);
+    *size = tls_unsent(connection->tls, &data);
+    for (; *size < MAX_CIPHERTEXT && connection->first_unsent < connection->next_request;
+         *size = tls_unsent(connection->tls, &data)) {
+        size_t plain;
+        const char *plaintext = next_plaintext(run, connection, &plain);
+
+        plain = plain < TLS_RECORD ? plain : TLS_RECORD;
+        if (!tls_write(connection->tls, plaintext, (int64_t)plain))
+            return NULL;
+        mark_sent(run, connection, (int64_t)plain);
+    }
+    return data;
+}
+
+/* After `bytes` of next_write() were sent. */
+static void mark_written(Run *run, Connection *connection, int64_t bytes)
+{
+    if (connection->tls != NULL)
+        tls_sent(connection->tls, (size_t)bytes);
+    else
+        mark_sent(run, connection, bytes);
+}
+
 /* Send the unsent requests, or collect them for the batch. */
 static int flush_writes(Run *run, Connection *connection)
 {
-    if (run->batching_sends && !connection->in_send_batch && !connection->wants_write
-        && connection->first_unsent < connection->next_request) {
+    if (run->batching_sends && !connection->in_send_batch && !connection->wants_write && has_unsent(connection)) {
         connection->in_send_batch = true;
         run->send_batch[run->send_batch_count++] = connection;
     }
     if (connection->in_send_batch)
         return 0;
-    while (connection->first_unsent < connection->next_request) {
+    while (has_unsent(connection)) {
         int64_t done;
 
         if (run->message_oriented) {
@@ -267,9 +327,11 @@ static int flush_writes(Run *run, Connection *connection)
             size_t size;
             const char *data = next_write(run, connection, &size);
 
+            if (data == NULL)
+                return on_closed(run, connection, tls_error(run, connection));
             done = send(connection->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
             if (done > 0)
-                mark_sent(run, connection, done);
+                mark_written(run, connection, done);
         }
         if (done >= 0)
             continue;
@@ -304,6 +366,7 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
             return send_requests(run, connection, 1, now, now, now);
         }
         connection->reconnect_delay = MIN_RECONNECT_DELAY;
+        send_close_notify(connection);
         close_connection(connection);
         return restart_conversation(run, connection, now);
     }
@@ -319,11 +382,10 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
 }
 
 /* Send the first requests on a new connection. */
-static int on_connected(Run *run, Connection *connection)
+static int on_open(Run *run, Connection *connection)
 {
     int64_t now;
 
-    run->connections_made++;
     connection->state = CONNECTED;
     if (connection->due >= 0) { /* its latency includes the connect; sent even if sending has stopped */
         int64_t due = connection->due;
@@ -347,6 +409,57 @@ static int on_connected(Run *run, Connection *connection)
     return 0;
 }
 
+/* Handshakes ------------------------------------------------------------------------------------------ */
+
+/* Send what the handshake has to send. Returns 0 or an errno. */
+static int send_handshake(Run *run, Connection *connection)
+{
+    const char *data;
+    size_t size;
+
+    while ((size = tls_unsent(connection->tls, &data)) > 0) {
+        ssize_t done = send(connection->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (done < 0 && errno != EAGAIN)
+            return errno;
+        if (done < 0) {
+            set_write_interest(run, connection, true);
+            return 0;
+        }
+        tls_sent(connection->tls, (size_t)done);
+    }
+    set_write_interest(run, connection, false);
+    return 0;
+}
+
+/* Go on with a handshake, whose duration counts as that of the connect. */
+static int continue_handshake(Run *run, Connection *connection)
+{
+    int result = tls_handshake(connection->tls);
+    int error = result == TLS_FAILED ? tls_error(run, connection) : 0;
+    int send_error = send_handshake(run, connection); /* after a failure: the alert */
+
+    if (error || send_error) {
+        on_connect_failed(run, connection, error ? error : send_error);
+        return 0;
+    }
+    return result == TLS_ENDED ? on_open(run, connection) : 0;
+}
+
+static int on_connected(Run *run, Connection *connection)
+{
+    run->connections_made++;
+    if (run->tls == NULL)
+        return on_open(run, connection);
+    connection->state = HANDSHAKING;
+    connection->tls = tls_new(run->tls);
+    if (connection->tls == NULL) {
+        on_connect_failed(run, connection, ENOMEM);
+        return 0;
+    }
+    return continue_handshake(run, connection);
+}
+
 /* Answers -------------------------------------------------------------------------------------------- */
 
 /* After received data: send the next requests, or close the connection if it is desynced. */
@@ -363,25 +476,69 @@ static int after_read(Run *run, Connection *connection, uint32_t pending_before,
     return on_slots_freed(run, connection, pending_before - connection->pending_count, now);
 }
 
+/* Process the server's EOF. */
+static int on_eof(Run *run, Connection *connection, int64_t now)
+{
+    if (run->http != NULL)
+        http_end(run, connection, now);
+    return connection->closing ? on_closed_by_response(run, connection, now) : on_closed(run, connection, 0);
+}
+
+/* Process received data of TLS. */
+static int on_ciphertext(Run *run, Connection *connection, const char *data, int64_t size, int64_t now)
+{
+    uint32_t pending_before;
+    int64_t count;
+    int error;
+
+    if (!tls_feed(connection->tls, data, size))
+        return on_closed(run, connection, ENOMEM);
+    if (connection->state == HANDSHAKING && continue_handshake(run, connection) < 0)
+        return -1;
+    if (connection->state != CONNECTED)
+        return 0;
+    pending_before = connection->pending_count;
+    while ((count = tls_read(connection->tls, run->plaintext, TLS_RECORD)) > 0) {
+        tracker_receive(run, connection, run->plaintext, count, now);
+        if (connection->desynced || connection->closing)
+            return after_read(run, connection, pending_before, now);
+    }
+    error = count == TLS_FAILED ? tls_error(run, connection) : 0; /* before the next call of OpenSSL */
+    if (after_read(run, connection, pending_before, now) < 0)
+        return -1;
+    if (connection->state != CONNECTED)
+        return 0;
+    if (count != TLS_WAIT)
+        return error ? on_closed(run, connection, error) : on_eof(run, connection, now);
+    return has_unsent(connection) ? flush_writes(run, connection) : 0; /* OpenSSL's answer to a key update */
+}
+
 /* Process the result of a recv(): a size, or -errno. */
 static int on_received(Run *run, Connection *connection, const char *data, int64_t size, int64_t now)
 {
     uint32_t pending_before = connection->pending_count;
 
-    if (size < 0)
-        return size == -EAGAIN || size == -EINTR ? 0 : on_closed(run, connection, (int)-size);
-    if (size == 0) {
-        if (run->http != NULL)
-            http_end(run, connection, now);
-        return connection->closing ? on_closed_by_response(run, connection, now) : on_closed(run, connection, 0);
+    if (size == -EAGAIN || size == -EINTR)
+        return 0;
+    if (connection->state == HANDSHAKING && size <= 0) {
+        snprintf(run->tls_reason, TLS_REASON_SIZE, "UNEXPECTED_EOF_WHILE_READING");
+        on_connect_failed(run, connection, size < 0 ? (int)-size : EPROTO);
+        return 0;
     }
+    if (size < 0)
+        return on_closed(run, connection, (int)-size);
+    if (size == 0)
+        return on_eof(run, connection, now);
+    if (connection->tls != NULL)
+        return on_ciphertext(run, connection, data, size, now);
     tracker_receive(run, connection, data, size, now);
     return after_read(run, connection, pending_before, now);
 }
 
 static int read_stream(Run *run, Connection *connection)
 {
-    ssize_t size = recv(connection->fd, run->buffer, BUFFER_SIZE, MSG_DONTWAIT);
+    size_t capacity = run->tls != NULL ? MAX_CIPHERTEXT : BUFFER_SIZE; /* OpenSSL keeps buffers as large */
+    ssize_t size = recv(connection->fd, run->buffer, capacity, MSG_DONTWAIT);
 
     return on_received(run, connection, run->buffer, size < 0 ? -errno : size, now_ns());
 }
@@ -409,9 +566,14 @@ static int send_batched(Run *run)
             size_t size;
 
             connection->in_send_batch = false;
-            if (connection->state == CONNECTED && connection->first_unsent < connection->next_request) {
+            if (connection->state == CONNECTED && has_unsent(connection)) {
                 const char *data = next_write(run, connection, &size);
 
+                if (data == NULL) {
+                    if (on_closed(run, connection, tls_error(run, connection)) < 0)
+                        return -1;
+                    continue;
+                }
                 batched[count++] = connection;
                 batch_send(run->batch, connection->fd, data, size);
             }
@@ -420,8 +582,8 @@ static int send_batched(Run *run)
             return raise_batch_error(run);
         for (uint32_t i = 0; i < count; i++) {
             if (results[i] > 0)
-                mark_sent(run, batched[i], results[i]);
-            if (batched[i]->first_unsent < batched[i]->next_request && flush_writes(run, batched[i]) < 0)
+                mark_written(run, batched[i], results[i]);
+            if (has_unsent(batched[i]) && flush_writes(run, batched[i]) < 0)
                 return -1;
         }
     }
@@ -500,6 +662,16 @@ int on_event(Run *run, Connection *connection, uint32_t events)
 {
     if (connection->state == CONNECTING)
         return on_connect_completed(run, connection);
+    if (connection->state == HANDSHAKING && (events & EPOLLOUT)) {
+        int error = send_handshake(run, connection);
+
+        if (error) {
+            on_connect_failed(run, connection, error);
+            return 0;
+        }
+    }
+    if (connection->state == HANDSHAKING && (events & ~(uint32_t)EPOLLOUT))
+        return read_stream(run, connection);
     if (connection->state == CONNECTED && (events & EPOLLOUT) && flush_writes(run, connection) < 0)
         return -1;
     if (connection->state != CONNECTED || !(events & ~(uint32_t)EPOLLOUT))

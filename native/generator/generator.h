@@ -3,6 +3,8 @@
  *   module.c       the module bothends.bench._generator: the Python interface
  *   loop.c         the loop: schedule, waiting, timeouts
  *   connection.c   connections: connecting, sending requests, receiving answers
+ *   tls.c          TLS, without a socket
+ *   openssl.c      the functions of OpenSSL
  *   uring_batch.c  many recv() or send() calls with one system call
  *   tracker.c      answers and their faults
  *   http.c         HTTP/1.1 responses
@@ -30,6 +32,8 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+
+#include "tls.h"
 
 #define SECOND 1000000000LL
 
@@ -89,7 +93,7 @@ typedef struct {
     int64_t number, due, sent, written;
 } Pending;
 
-enum state { CLOSED, CONNECTING, CONNECTED };
+enum state { CLOSED, CONNECTING, HANDSHAKING, CONNECTED };
 
 typedef struct HttpReader HttpReader; /* the response that a connection receives */
 typedef struct HttpCheck HttpCheck;   /* what responses must be, and their counts */
@@ -111,6 +115,7 @@ typedef struct {
     int64_t last_answered; /* the highest request that was answered */
     int64_t first_byte;    /* when the first byte of the current answer was received */
     HttpReader *http;      /* NULL unless `Run.http` */
+    Tls *tls;              /* NULL unless `Run.tls`, and before the handshake */
     Pending *pending;      /* a ring of `depth` requests, the oldest at `pending_head` */
     uint32_t pending_head, pending_count;
     char *partial; /* the beginning of an answer, if `resync` */
@@ -141,6 +146,7 @@ typedef struct {
     uint32_t connection_count, depth;
     int64_t begin_at, start, stop, timeout, unresponsive_after;
     HttpCheck *http; /* NULL: answers are compared with `answers` */
+    TlsContext *tls; /* NULL: no TLS */
     PyObject *times; /* an iterator of buffers of int64, or NULL for a closed loop */
     PyObject *on_progress, *on_measurement_start, *on_measurement_end;
 
@@ -153,7 +159,8 @@ typedef struct {
     int64_t second_count;
     int64_t answered, completed, bytes, unsent_dues, connections_made;
     double cpu, run_queue_wait, wall;
-    int last_error; /* errno of the last failed or broken connection; 0 after an answer */
+    int last_error; /* errno of the last failed or broken connection; 0 after an answer; EPROTO: TLS */
+    char tls_reason[TLS_REASON_SIZE]; /* of EPROTO */
     bool unresponsive;
     int64_t last_answer;
 
@@ -161,9 +168,9 @@ typedef struct {
     bool caught_up; /* all received data has been processed: a missing answer is late */
     Connection *connections;
     int epoll;
-    char *buffer;
-    Batch *batch;          /* NULL: one system call per operation */
-    size_t recv_slot_size; /* with `batch`: bytes of `buffer` for each connection */
+    char *buffer, *plaintext; /* BUFFER_SIZE; with `tls`: TLS_RECORD */
+    Batch *batch;             /* NULL: one system call per operation */
+    size_t recv_slot_size;    /* with `batch`: bytes of `buffer` for each connection */
     Connection **send_batch;
     uint32_t send_batch_count;
     bool batching_sends; /* requests are collected in `send_batch` */
@@ -231,6 +238,7 @@ int on_slots_freed(Run *run, Connection *connection, int64_t count, int64_t now)
 void on_connect_failed(Run *run, Connection *connection, int error);
 int restart_conversation(Run *run, Connection *connection, int64_t now);
 int on_closed(Run *run, Connection *connection, int error);
+void send_close_notify(Connection *connection);
 int on_event(Run *run, Connection *connection, uint32_t events);
 int on_events_batched(Run *run, struct epoll_event *events, int count);
 

@@ -15,6 +15,9 @@
 #define PROGRESS_INTERVAL 200000000LL /* 0.2 s */
 #define MAX_WAIT 50000000LL           /* 50 ms: interval of the checks besides events */
 
+/* At most a record's bytes besides its plaintext, with any cipher (RFC 8446, section 5.2; RFC 5246, 6.2.3). */
+#define TLS_OVERHEAD 64
+
 /* 0.1 s: after the end of sending, more of one iteration does not count as waiting for answers: this process was
  * suspended. */
 #define MAX_COUNTED_ITERATION 100000000LL
@@ -155,7 +158,8 @@ static int check_timeouts(Run *run, int64_t now)
          connection++) {
         int64_t count;
 
-        if (connection->state == CONNECTING && now - connection->idle_since > run->timeout)
+        if ((connection->state == CONNECTING || connection->state == HANDSHAKING)
+            && now - connection->idle_since > run->timeout)
             on_connect_failed(run, connection, ETIMEDOUT);
         if (connection->state != CONNECTED || (count = expire_requests(run, connection, now - run->timeout)) == 0)
             continue;
@@ -276,7 +280,7 @@ static int connect_all(Run *run)
     while (waiting && now_ns() < deadline) {
         waiting = false;
         for (uint32_t i = 0; i < run->connection_count && !waiting; i++)
-            waiting = run->connections[i].state == CONNECTING;
+            waiting = run->connections[i].state == CONNECTING || run->connections[i].state == HANDSHAKING;
         if (waiting && poll_once(run) < 0)
             return -1;
     }
@@ -365,7 +369,9 @@ static int run_without_gil(Run *run)
 {
     if (run->allow_batch && !run->message_oriented && !run->reconnect) {
         /* Twice the answers that may be outstanding, limited to a sixteenth of the buffer. */
-        run->recv_slot_size = (size_t)(2 * run->max_answer * run->depth);
+        int64_t overhead = run->tls != NULL ? TLS_OVERHEAD : 0;
+
+        run->recv_slot_size = (size_t)(2 * (run->max_answer + overhead) * run->depth);
         run->recv_slot_size = run->recv_slot_size < MIN_RECV_SLOT      ? MIN_RECV_SLOT
                               : run->recv_slot_size > BUFFER_SIZE / 16 ? BUFFER_SIZE / 16
                                                                        : run->recv_slot_size;

@@ -1,4 +1,4 @@
-/* The module bothends.bench._generator: the function `run`, used by generators/native.py. */
+/* The module bothends.bench._generator: the function `run`, used by generators/native.py, and the settings of TLS. */
 #include "generator.h"
 
 #include <errno.h>
@@ -13,6 +13,8 @@ static int read_target_socket(Run *run, int like)
 {
     socklen_t size = sizeof(int);
 
+    if (like < 0)
+        return -1;
     run->address_size = sizeof run->address;
     if (getsockopt(like, SOL_SOCKET, SO_DOMAIN, &run->family, &size) < 0
         || getsockopt(like, SOL_SOCKET, SO_TYPE, &run->type, &size) < 0
@@ -27,6 +29,15 @@ static int read_target_socket(Run *run, int like)
             run->nodelay = 0;
     }
     return 0;
+}
+
+/* Close it as its class does, with TLS by a close_notify. */
+static int close_target_socket(PyObject *like)
+{
+    PyObject *result = PyObject_CallMethod(like, "close", NULL);
+
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static int allocate(Run *run)
@@ -45,10 +56,11 @@ static int allocate(Run *run)
     run->connections = PyMem_RawCalloc(run->connection_count, sizeof *run->connections);
     run->idle_connections = PyMem_RawCalloc(run->connection_count, sizeof *run->idle_connections);
     run->buffer = PyMem_RawMalloc(BUFFER_SIZE);
+    run->plaintext = run->tls != NULL ? PyMem_RawMalloc(TLS_RECORD) : NULL;
     run->send_batch = PyMem_RawCalloc(run->connection_count, sizeof *run->send_batch);
     if (!run->seconds || !run->uncorrected || !run->corrected || !run->lateness || !run->wait || !run->first_byte
         || !run->transfer || !run->heat || !run->connections || !run->idle_connections || !run->buffer
-        || !run->send_batch)
+        || !run->send_batch || (run->tls != NULL && !run->plaintext))
         return -1;
     for (uint32_t i = 0; i < run->connection_count; i++) {
         run->connections[i].fd = -1;
@@ -66,6 +78,8 @@ static int allocate(Run *run)
 static void free_run(Run *run)
 {
     for (uint32_t i = 0; run->connections != NULL && i < run->connection_count; i++) {
+        send_close_notify(run->connections + i);
+        tls_free(run->connections[i].tls);
         if (run->connections[i].fd >= 0)
             close(run->connections[i].fd);
         PyMem_RawFree(run->connections[i].pending);
@@ -83,6 +97,7 @@ static void free_run(Run *run)
     PyMem_RawFree(run->connections);
     PyMem_RawFree(run->idle_connections);
     PyMem_RawFree(run->buffer);
+    PyMem_RawFree(run->plaintext);
     PyMem_RawFree(run->seconds);
     PyMem_RawFree(run->uncorrected);
     PyMem_RawFree(run->corrected);
@@ -135,17 +150,18 @@ static PyObject *build_result(const Run *run)
         return NULL;
     }
     return Py_BuildValue(
-        "{s:N,s:N,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i,s:N}", "faults", faults,
-        "each_second", seconds, "uncorrected", (const char *)run->uncorrected, (Py_ssize_t)sizeof(Histogram),
-        "corrected", (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram), "lateness",
-        (const char *)run->lateness, (Py_ssize_t)sizeof(Histogram), "wait", (const char *)run->wait,
+        "{s:N,s:N,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:y#,s:L,s:L,s:L,s:L,s:d,s:d,s:d,s:L,s:i,s:z,s:N}", "faults",
+        faults, "each_second", seconds, "uncorrected", (const char *)run->uncorrected,
+        (Py_ssize_t)sizeof(Histogram), "corrected", (const char *)run->corrected, (Py_ssize_t)sizeof(Histogram),
+        "lateness", (const char *)run->lateness, (Py_ssize_t)sizeof(Histogram), "wait", (const char *)run->wait,
         (Py_ssize_t)sizeof(Histogram), "first_byte", (const char *)run->first_byte, (Py_ssize_t)sizeof(Histogram),
         "transfer", (const char *)run->transfer, (Py_ssize_t)sizeof(Histogram), "heat", (const char *)run->heat,
         (Py_ssize_t)(HEAT_COLUMNS * HEAT_ROWS * sizeof *run->heat), "completed", (long long)run->completed,
         "bytes_received", (long long)run->bytes, "unsent", (long long)run->unsent_dues, "connections_made",
         (long long)run->connections_made, "cpu", run->cpu, "run_queue_wait", run->run_queue_wait, "wall",
         run->wall, "last_answer", (long long)(run->last_answer - run->begin_at), "unresponsive_errno",
-        run->unresponsive ? run->last_error : 0, "http", http_result(run));
+        run->unresponsive ? run->last_error : 0, "tls_reason", run->last_error == EPROTO ? run->tls_reason : NULL,
+        "http", http_result(run));
 }
 
 static int validate(const Run *run, const Py_buffer *buffers, const Py_buffer *sends, const Py_buffer *answers)
@@ -201,9 +217,10 @@ PyDoc_STRVAR(
     run_doc,
     "run(*, like, sends, send_offsets, answers, answer_offsets, end, numbers, reconnect,\n"
     "    requests_per_connection, connections, depth, begin, warmup, duration, timeout, unresponsive_after,\n"
-    "    receive_buffer, sources, times, batch, http, on_progress, on_measurement_start, on_measurement_end) -> dict\n\n"
+    "    receive_buffer, sources, times, batch, http, tls, on_progress, on_measurement_start, on_measurement_end) -> dict\n\n"
     "Drive a target: connect to the peer of the socket `like`, which is closed first. Times are in\n"
-    "nanoseconds; `begin` 0 means as soon as all connections are established. See bothends.bench.generators.native.");
+    "nanoseconds; `begin` 0 means as soon as all connections are established. `tls`: of tls_context(), or None.\n"
+    "See bothends.bench.generators.native.");
 
 static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
 {
@@ -228,6 +245,7 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
                                "times",
                                "batch",
                                "http",
+                               "tls",
                                "on_progress",
                                "on_measurement_start",
                                "on_measurement_end",
@@ -235,17 +253,18 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     Run *run = PyMem_Calloc(1, sizeof *run);
     Py_buffer offsets[2], sends, answers, sources;
     long long requests_per_connection, begin, warmup, duration, timeout, unresponsive_after;
-    int like, numbers, reconnect, batch, failed;
-    PyObject *result = NULL, *http;
+    int numbers, reconnect, batch, failed;
+    PyObject *result = NULL, *like, *http, *tls;
 
     if (run == NULL)
         return PyErr_NoMemory();
     run->epoll = -1;
-    if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "$iy*y*y*y*ippLIILLLLLiy*OpOOOO", keywords, &like, &sends, &offsets[0], &answers,
-            &offsets[1], &run->end_byte, &numbers, &reconnect, &requests_per_connection, &run->connection_count,
-            &run->depth, &begin, &warmup, &duration, &timeout, &unresponsive_after, &run->receive_buffer, &sources,
-            &run->times, &batch, &http, &run->on_progress, &run->on_measurement_start, &run->on_measurement_end)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "$Oy*y*y*y*ippLIILLLLLiy*OpOOOOO", keywords, &like, &sends,
+                                     &offsets[0], &answers, &offsets[1], &run->end_byte, &numbers, &reconnect,
+                                     &requests_per_connection, &run->connection_count, &run->depth, &begin,
+                                     &warmup, &duration, &timeout, &unresponsive_after, &run->receive_buffer,
+                                     &sources, &run->times, &batch, &http, &tls, &run->on_progress,
+                                     &run->on_measurement_start, &run->on_measurement_end)) {
         PyMem_Free(run);
         return NULL;
     }
@@ -264,9 +283,9 @@ static PyObject *run(PyObject *module, PyObject *arguments, PyObject *names)
     run->length = offsets[0].len / (Py_ssize_t)sizeof(int64_t) - 1;
     run->sources = sources.buf;
     run->source_count = sources.len / (Py_ssize_t)sizeof(uint32_t);
-    failed = read_target_socket(run, like);
-    close(like);
-    if (failed || read_http(run, http) < 0 || validate(run, offsets, &sends, &answers) < 0)
+    failed = read_target_socket(run, PyObject_AsFileDescriptor(like)) < 0 || close_target_socket(like) < 0;
+    run->tls = tls_context_of(tls);
+    if (failed || PyErr_Occurred() || read_http(run, http) < 0 || validate(run, offsets, &sends, &answers) < 0)
         goto done;
     run->message_oriented = run->type != SOCK_STREAM;
     for (int64_t i = 0; i < run->length; i++)
@@ -298,6 +317,7 @@ done:
 
 static PyMethodDef methods[] = {
     {"run", (PyCFunction)(void (*)(void))run, METH_VARARGS | METH_KEYWORDS, run_doc},
+    {"tls_context", (PyCFunction)(void (*)(void))tls_context, METH_VARARGS | METH_KEYWORDS, tls_context_doc},
     {NULL, NULL, 0, NULL},
 };
 

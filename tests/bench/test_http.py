@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import bothends
-from bothends.bench.generators import native
+from bothends.bench.generators import native, native_tls
 from bothends.bench.generators.base import RunPlan
 from bothends.bench.generators.http_probe import probe
 from bothends.bench.generators.python import PythonGenerator
@@ -416,16 +416,15 @@ class _PagesConversation(Conversation):
         return PLAIN * data.count(b"\r\n\r\n")
 
 
-def test_https_is_measured_by_the_generator_in_python() -> None:
+def test_https_is_measured_by_both_generators(generator: str) -> None:
     with bothends.serve(
         _Pages(), "tls://127.0.0.1:0", tls=TlsSettings(self_signed=True), engine="epoll"
     ) as server:
         endpoint = server.endpoints[0]
         tls = TlsOptions(fingerprint=server.tls_fingerprint or "")
-        assert native.unsupported_reason(
-            RunPlan(endpoint, Workload("http", (REQUEST,), (b"",)), http=EXCHANGE)
-        )
-        found = run("python", endpoint, tls=tls, connections=2)
+        if generator == "native" and (reason := native_tls.unavailable_reason()):
+            pytest.skip(reason)
+        found = run(generator, endpoint, tls=tls, connections=2, depth=2)
         assert probe(endpoint, EXCHANGE, REQUEST, tls=tls, timeout=5) == [(200, BODY)] * 3
     assert found.faults == Faults()
 

@@ -93,9 +93,12 @@ def test_html_report_escapes_program_output() -> None:
 
 def test_transcript_is_bounded_and_escaped() -> None:
     transcript = Transcript(lambda: 0.0)
+    observed: list[tuple[str, str]] = []
+    transcript.observer = lambda *entry: observed.append(entry)
     for number in range(1000):
         transcript.add("client", f"line {number}")
     entries = transcript.entries()
+    assert observed[50] == ("client", "line 50")  # which is not retained
     assert len(entries) < 60
     assert any("952 more" in entry.event for entry in entries)
     assert quote_bytes(b"\x1b[2J" + b"x" * 500).startswith('"\\x1b[2Jxxx')

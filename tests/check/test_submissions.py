@@ -108,11 +108,49 @@ def test_batch_types_what_the_manifest_or_the_contract_says(tmp_path: Path) -> N
     assert_passes(judge_folder(folder, server='[server]\ninput = "{port}\\nme"'))
 
 
-@pytest.mark.parametrize("value", ["5", '["{port}"]', f'"{"x" * 1001}"', '"\\u0000"'])
-def test_manifest_with_another_input_is_refused(value: str, tmp_path: Path) -> None:
-    write_files(tmp_path, {"check.toml": f'run = "./server"\ninput = {value}'})
-    with pytest.raises(ConfigurationError, match="input must be a string of at most 1,000 characters"):
+RUN: Final = 'run = "./server {port}"\n'
+WRONG_MANIFESTS: Final = {  # the text, and the error after "check.toml"
+    "": ", key 'run': it is missing; for example, run = \"./server {port}\"",
+    'build = ["make"]': ", key 'run': it is missing; for example, run = \"./server {port}\"",
+    'run = ["./server", "{port}"]': ", key 'run': it must be a string, and is an array",
+    "run = 1": ", key 'run': it must be a string, and is an integer",
+    "run = true": ", key 'run': it must be a string, and is a boolean",
+    "run = 2026-11-29": ", key 'run': it must be a string, and is a date or a time",
+    'run = ""': ", key 'run': a command is empty",
+    'run = "./server {PORT}"': ", key 'run': unknown placeholder {PORT}; write {port}",
+    'run = "cd bin && ./server {port}"': ", key 'run': no shell runs the command, so && has no meaning "
+    "in it; give it to a shell: run = \"sh -c 'cd bin && exec ./server {port}'\"",
+    RUN + 'build = "make"': ", key 'build': it must be an array of strings, and is a string",
+    RUN + 'build = ["make", 5]': ", key 'build': command 2 must be a string, and is an integer",
+    RUN + "input = 5": ", key 'input': it must be a string, and is an integer",
+    RUN + f'input = "{"x" * 1001}"': ", key 'input': it has 1,001 characters, and may have 1,000",
+    RUN + 'input = "\\u0000"': ", key 'input': it has a NUL",
+    RUN + 'input = "{Port}"': ", key 'input': unknown placeholder {Port}; write {port}",
+    RUN + 'Run = "./server"': ", key 'Run': unknown key; did you mean 'run'?",
+    RUN + "[server]": ", key 'server': unknown key; the keys are build, run, input",
+    "run = ./server": ": invalid TOML: Invalid value (at line 1, column 7)",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_MANIFESTS)
+def test_wrong_manifest_is_refused_in_one_line_that_names_the_key(text: str, tmp_path: Path) -> None:
+    write_files(tmp_path, {"check.toml": text})
+    with pytest.raises(ConfigurationError) as refused:
         find_recipe(tmp_path, "server")
+    assert str(refused.value).startswith(f"check.toml{WRONG_MANIFESTS[text]}")
+    assert "\n" not in str(refused.value)
+
+
+def test_manifest_may_have_a_bom_and_braces_of_the_program(tmp_path: Path) -> None:
+    write_files(tmp_path, {"check.toml": "\ufeffrun = \"./server {port} {Name} a|b ';'\""})
+    assert find_recipe(tmp_path, "server").run == ("./server", "{port}", "{Name}", "a|b", ";")
+
+
+def test_batch_names_the_manifest_as_the_cause(tmp_path: Path) -> None:
+    judged = judge_folder(write_files(tmp_path / "one", {"server.c": "", "check.toml": "run = 1"}))
+    [outcome] = judged.result.outcomes
+    assert outcome.happened.startswith("check.toml, key 'run': it must be a string, and is an integer")
+    assert outcome.likely_cause == "a mistake in its check.toml"
 
 
 UDP_SERVER: Final = """# {other}

@@ -221,6 +221,18 @@ def test_syscalls_are_one_recv_and_send_per_chunk() -> None:
     assert recorder.calls == ["recv", "send", "recv", "send", "recv", "shutdown", "close"]
 
 
+@pytest.mark.parametrize(("idle", "timeval"), [(30.0, (30, 0)), (25.5, (25, 500_000))])
+def test_idle_timeout_is_set_on_the_socket(idle: float, timeval: tuple[int, int]) -> None:
+    with running_conversation(ScriptedConversation(), limits=Limits(idle=idle)) as running:
+        running.client.sendall(b"one")
+        assert running.client.recv(100) == b"one"
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            applied = running.server.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("ll"))
+            assert struct.unpack("ll", applied) == timeval
+        running.client.close()
+        running.wait_closed()
+
+
 # Exchange ------------------------------------------------------------------------------------------
 
 

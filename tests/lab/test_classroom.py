@@ -38,7 +38,7 @@ def test_work_is_kept_over_a_restart_and_private(tmp_path: Path) -> None:
     again = Classroom.open(folder)
     found = again.visitor(secret)
     assert isinstance(found, Student)
-    assert (found.name, found.passed, found.where) == ("Ann \\x1b[31m B", ["01"], "lesson 01")
+    assert (found.name, found.passed, found.summary()["where"]) == ("Ann \\x1b[31m B", ["01"], "lesson 01")
     assert found.work is not None
     assert found.work.programs[0].text == "text"
     assert again.visitor(teacher or "") is True

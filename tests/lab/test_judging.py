@@ -66,6 +66,13 @@ def test_one_case_is_traced_with_lines_packets_and_findings(lab: Lab) -> None:
     )
     assert "RST ACK" in titles
     assert "exited-on-reset" in [each["rule"] for each in replies[-1]["findings"]]
+    rows = [row for each in replies if each["type"] == "rows" for row in each["rows"]]
+    assert next(each["cells"][1] for each in rows if each.get("header")) == [1, "checker", "lane"]
+    said = [text for each in rows for lane, text, _ in each["cells"] if lane == 1]
+    assert said.index("client 1: connects") < said.index("client 1: resets (RST)")
+    arrows = [(each["arrow"][:2], each["arrow"][2]) for each in rows if "arrow" in each]
+    assert ([1, 0], "SYN") in arrows
+    assert ([0, 1], "SYN ACK") in arrows
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_failure_is_judged_explained_and_traced(visit: Visit) -> None:
 def test_contract_is_written_and_its_error_is_shown(visit: Visit) -> None:
     page = visit.page
     page.click("#tab-judge")
-    page.click("text=Write one")
+    page.click("text=Write your own")
     expect(page.locator(".contract-text")).to_have_value(re.compile('service = "upper"'))
     page.fill(".contract-text", 'transport = "tcp"\nframing = "lines"\n[answer]\nfunction = "os:system"\n')
     page.locator(".judge button.main").click()
@@ -158,3 +158,22 @@ def test_teacher_sees_where_students_are(browser: Browser, tmp_path: Path) -> No
         teacher.close()
         assert ann.problems == []
         ann.context.close()
+
+
+def test_work_is_sent_again_until_the_connection_is_open(visit: Visit) -> None:
+    assert visit.page.evaluate(
+        """async () => {
+            const { joinClass } = await import("/static/student.js");
+            const { Connection } = await import("/static/connection.js");
+            const sent = [];
+            let isOpen = false;
+            const connection = { send(message) { sent.push([message.type, isOpen]); return isOpen; } };
+            const state = () => ({ programs: [], seconds: 9, path: null });
+            joinClass({ number: 1, name: "Ann" }, { connection, state }, () => "run");
+            const leave = () => dispatchEvent(new Event("pagehide"));
+            leave(); leave();
+            isOpen = true;
+            leave(); leave();
+            return [sent, new Connection(() => {}, () => {}).send({ type: "keep" })];
+        }"""
+    ) == [[["keep", False], ["keep", False], ["keep", True]], False]

@@ -129,8 +129,11 @@ def test_silent_and_endless(bothends_peer: PeerFactory) -> None:
         assert sum(len(client.recv(10_000)) for _ in range(1_000)) > 1_000
 
 def test_refuse(bothends_peer: PeerFactory) -> None:
+    peer = bothends_peer("refuse")
     with pytest.raises(ConnectionRefusedError):
-        ask(bothends_peer("refuse").address)
+        ask(peer.address)
+    with pytest.raises(OSError, match="in use"):  # no other process can get the port
+        socket.create_server(peer.address)
 
 def test_own(bothends_peer: PeerFactory) -> None:
     def greet(sock: socket.socket) -> None:

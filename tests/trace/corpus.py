@@ -48,6 +48,7 @@ class CorpusCase:
 
     folder: Path
     rule: str = ""
+    text: str = ""  # a part of the title or the text of the first finding
     also: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     runs_until: str = "exit"

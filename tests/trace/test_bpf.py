@@ -308,3 +308,72 @@ def test_ring_buffer_is_read_at_a_high_priority() -> None:
         assert -15 in found
     finally:
         source.close()
+
+
+def test_threads_with_neighbouring_ids_are_each_followed_and_forgotten() -> None:
+    threads = 40
+    source = (
+        "import socket, threading\n"
+        f"together = threading.Barrier({threads})\n"
+        "def talk():\n"
+        "    a, b = socket.socketpair(); together.wait(); a.send(b'x'); together.wait()\n"
+        f"started = [threading.Thread(target=talk) for _ in range({threads})]\n"
+        "for each in started: each.start()\n"
+        "for each in started: each.join()\n"
+    )
+    with BpfSource() as bpf:
+        for number in (bpf.add_program(), bpf.add_program()):  # the second one takes the slots of the first
+            with bpf.spawning(number), subprocess.Popen(python_command(source)) as process:
+                assert process.wait(TIMEOUT) == 0
+            text, deadline = b"", time.monotonic() + TIMEOUT
+            while not bpf.has_ended(number) and time.monotonic() < deadline:
+                text += bpf.read(number, 1 << 20)[0]
+            senders = {line.split()[0] for line in text.splitlines() if b" sendto(" in line}
+            assert len(senders) == threads
+        assert bpf.describe_lost() == []
+
+
+class BusySource:
+    """What `_bpf.Source` says of itself, without one."""
+
+    def __init__(self) -> None:
+        self.late, self.records, self.is_running = 0, 0, True
+
+    def horizon(self) -> int:
+        return time.time_ns() - self.late
+
+    def waiting(self) -> int:
+        return self.records
+
+    def is_alive(self) -> bool:
+        return self.is_running
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("late", "records", "is_running", "yields"),
+    [
+        (10 * bpf_module.LAG, 10 * bpf_module.BACKLOG, True, True),
+        (0, 10 * bpf_module.BACKLOG, True, False),
+        (10 * bpf_module.LAG, bpf_module.BACKLOG, True, False),  # other programs use the processors
+        (10 * bpf_module.LAG, 10 * bpf_module.BACKLOG, False, False),  # nobody is slowed any more
+    ],
+)
+def test_reading_yields_the_processors_while_much_waits_and_programs_run(
+    late: int, records: int, is_running: bool, yields: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = BusySource()
+    monkeypatch.setattr(bpf_module, "_open_source", lambda: source)
+    before = os.sched_getscheduler(0)
+    with BpfSource() as bpf:
+        source.late, source.records, source.is_running = late, records, is_running
+        bpf.horizon()
+        assert (os.sched_getscheduler(0) == os.SCHED_IDLE) == yields
+        source.late = 0
+        bpf.horizon()
+        assert os.sched_getscheduler(0) == before
+        source.late = late
+        bpf.horizon()
+    assert os.sched_getscheduler(0) == before

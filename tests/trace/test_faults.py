@@ -19,6 +19,7 @@ def test_faulty_program_has_its_fault_named_first(case: corpus.CorpusCase, tmp_p
     assert case.rule, "expect.toml has no rule"
     first = findings[0].rule if findings else "nothing"
     assert first == case.rule, corpus.describe(findings, trace)
+    assert case.text in f"{findings[0].title}. {findings[0].text}", corpus.describe(findings, trace)
     assert set(case.also) <= _all_rules(findings), corpus.describe(findings, trace)
 
 

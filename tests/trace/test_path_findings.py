@@ -6,6 +6,7 @@ import itertools
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
@@ -70,10 +71,9 @@ class TraceBuilder:
         return self.packet(at, (0, 0), to="client", acks=up_to, **attributes)  # type: ignore[arg-type]
 
     def call(self, at: float, until: float, name: str, socket: int = 2, size: int = 100) -> Call:
-        """Add a call on a socket: by default the client's."""
-        process = 3 - socket if socket == 2 else 1
+        """Add a call on a socket, which has the number of its process: by default the client's."""
         call = Call(
-            next(self.numbers), process, process, name, round(at * MS), round(until * MS),
+            next(self.numbers), socket, socket, name, round(at * MS), round(until * MS),
             result=size, size=size, socket=socket, descriptor=3,
         )  # fmt: skip
         self.trace.add(Point(call))
@@ -106,7 +106,22 @@ def test_retransmission_in_a_network_with_one_name_shows_the_addresses() -> None
     lost = builder.packet(0, (0, 100), lost="loss", interface="lab", reaches="lab")
     builder.packet(220, (0, 100), retransmits=lost, interface="lab", reaches="lab")
     (finding,) = builder.findings_of("retransmission")
-    assert "segments from 10.0.0.2:40000 to 10.0.0.1:7000 are" in finding.text
+    assert "1 of 2 segments from 10.0.0.2:40000 to 10.0.0.1:7000 are" in finding.text
+
+
+def test_retransmission_on_one_host_names_the_programs_of_each_direction() -> None:
+    builder = TraceBuilder()
+    one_host: dict[str, Any] = {"interface": "lab", "reaches": "lab"}
+    builder.call(0, 1, "sendto")
+    builder.call(0, 1, "recvfrom", socket=1)
+    for to in ("server", "client"):
+        lost = builder.packet(1, (0, 100), to=to, lost="loss", **one_host)
+        builder.packet(220, (0, 100), to=to, retransmits=lost, **one_host)
+    texts = [each.text for each in builder.findings_of("retransmission")]
+    assert [each.partition(" are ")[0] for each in texts] == [
+        "1 of 2 segments from the client to the server",
+        "1 of 2 segments from the server to the client",
+    ]
 
 
 def test_spurious_retransmission_names_state_of_ack() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import os
 import random
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Final
@@ -317,7 +320,7 @@ def fast_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "MIN_RATE", -1)
 
 
-def run_saved(tmp_path: Path, server: str, client: str) -> Path:
+def run_saved(tmp_path: Path, server: str, client: str, cast: Path | None = None) -> Path:
     for name, source in (("server.py", server), ("client.py", client)):
         (tmp_path / name).write_text(source, encoding="utf-8")
     python = " ".join(PYTHON)
@@ -325,7 +328,7 @@ def run_saved(tmp_path: Path, server: str, client: str) -> Path:
         servers=[f"{python} {tmp_path}/server.py"], clients=[f"{python} {tmp_path}/client.py {{port}}"]
     )
     saved = tmp_path / "run.trace"
-    outputs = TraceOutputs(Filter(hide_quiet_calls=True), width=100, save=saved)
+    outputs = TraceOutputs(Filter(hide_quiet_calls=True), width=100, save=saved, cast=cast)
     assert run(programs, outputs, calls_only=not has_packets()) == 0
     return saved
 
@@ -347,6 +350,25 @@ def test_programs_that_are_too_fast_are_recorded_and_drawn_later(
     trace = read_saved(saved)
     assert len([each for each in trace.events() if isinstance(each, Call) and each.data]) == 4 * 12
     assert not trace.notes
+
+
+def test_a_long_recording_is_analysed_if_a_file_needs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fast_session(monkeypatch)
+    monkeypatch.setattr(output_module, "MAX_ANALYSED", 0)
+    saved = run_saved(tmp_path, SERVER, CLIENT, tmp_path / "run.cast")
+    assert "round trip" in (tmp_path / "run.cast").read_text(encoding="utf-8")
+    assert not is_recording(saved)
+    assert "bothends trace --open" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["svg", "html", "pdf", "cast", "pcapng"])
+def test_files_need_the_whole_run(name: str) -> None:
+    outputs = TraceOutputs(Filter(), save=Path("run.trace"))
+    assert not outputs.needs_all_points
+    assert dataclasses.replace(outputs, **{name: Path("a")}).needs_all_points  # type: ignore[arg-type]
+    assert dataclasses.replace(outputs, summary=True).needs_all_points
 
 
 def test_a_short_recording_is_drawn_at_the_end(
@@ -433,6 +455,53 @@ def test_packets_of_other_namespaces_are_recorded() -> None:
     assert header.points == 3
     reader.read(content[: header.rows], memoryview(content)[header.rows :])
     assert list(reader.held) == raws
+
+
+class OnePacket:
+    """A capture that has one packet, which NAT has translated."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0)
+        data = b"\x45" + bytes(19) + struct.pack("!HH", 5000, 12000) + bytes(16)
+        transit = TransitEvent("sent", (1, 2), 7, "eth1", "", b"translated")
+        self._raws = [RawPacket(time.time_ns(), "eth0", data, transit)]
+
+    def fileno(self) -> int:
+        return self._event
+
+    def read(self) -> list[RawPacket]:
+        found, self._raws = self._raws, []
+        return found
+
+    def count_dropped(self) -> int:
+        return 0
+
+    def filter_ports(self, ports: object) -> None:
+        """Every packet is wanted."""
+
+    def has_more(self) -> bool:
+        return False
+
+    def prepare(self, words: object, /) -> None:
+        """Nothing to prepare."""
+
+    def look(self, pids: object, started: object, /) -> float:
+        return 1.0
+
+    def close(self) -> None:
+        os.close(self._event)
+
+
+def test_translated_packets_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = list[RawPacket]()
+    monkeypatch.setattr(SourceRecorder, "add_packets", lambda _, raws: recorded.extend(raws))
+    with open_call_source() as source:
+        session = TraceSession(lambda _: None, bpf=source)
+        session.add_client("client", ["true"], inherit_stdin=False)
+        session.capture = OnePacket()
+        session.recorder = SourceRecorder(Memory())
+        session.run()
+    assert [each.transit.arrived_as for each in recorded if each.transit] == [b"translated"]
 
 
 def test_namespace_of_a_process_is_recorded() -> None:

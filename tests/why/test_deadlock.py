@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -117,6 +118,19 @@ def test_mutual_wait_with_a_time_limit_is_information(programs: Programs, limit:
     problem = find("mutual wait", server)
     assert not problem.is_wrong
     assert f"of client.py[{client}] ends after 10 min at most ({reason})" in problem.text
+
+
+def test_both_sending_with_a_time_limit_is_information_at_once(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bothends.why.problems.deadlock._STALLED_SECONDS", math.inf)
+    limit = OPTION.replace("SO_RCVTIMEO", "SO_SNDTIMEO")
+    server, client, _ = programs.pair(
+        "connection, _ = listener.accept()\n" + SEND_ALL, limit + "connection.sendall(bytes(64 << 20))\n"
+    )
+    problem = find("mutual wait", server)
+    assert not problem.is_wrong
+    assert f"of client.py[{client}] ends after 10 min at most (SO_SNDTIMEO)" in problem.text
 
 
 def test_options_that_are_not_readable_make_it_an_inference(

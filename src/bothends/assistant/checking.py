@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +12,15 @@ from typing import Any, Final, Literal
 from bothends.check import contract as contract_files
 from bothends.errors import UsageError
 from bothends.lab.messages import MAX_SOURCE, Program
+from bothends.lab.sandboxed import kill_group
+from bothends.osutil.reexec import self_command
 from bothends.source_programs import find_file_recipe
 from bothends.trace.capture.tracees import split_words
 
 TIMEOUT: Final = 180.0  # seconds of a whole check
 _MAX_REPORT: Final = 8 << 20  # bytes
+_MAX_PROBLEM: Final = 2000  # characters of the end of its errors
+_CHUNK: Final = 64 << 10  # bytes of one read: StreamReader.read returns what there is, not all that will come
 _MAX_CASES: Final = 64
 _CASE_KEYS: Final = ("detail", "stimulus", "expectation", "expected", "happened", "mistake", "why")
 _MAX_TRANSCRIPT: Final = 40  # lines
@@ -48,7 +48,7 @@ async def check_program(
                 f"{recipe.language} is compiled; here, only scripts are checked: run `bothends check` itself"
             )
         only = [word for case in cases[:_MAX_CASES] for word in ("--only", case)]
-        command = [sys.executable, "-P", "-m", "bothends", "check", kind, "--contract", contract, "--sandbox"]
+        command = [*self_command(), "check", kind, "--contract", contract, "--sandbox"]
         arguments = split_words(program.arguments) or (
             ["{port}"] if kind == "server" else ["{host}", "{port}"]
         )
@@ -68,7 +68,11 @@ def contracts() -> list[dict[str, str]]:
 
 
 async def _run(command: Sequence[str], folder: Path) -> tuple[int, bytes, str]:
-    """Run a command. Returns its status, its output, and the end of its errors."""
+    """Run a command. Returns its status, its output, and the end of its errors.
+
+    Raises:
+        UsageError: it took too long, or its output is longer than _MAX_REPORT.
+    """
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
@@ -82,17 +86,34 @@ async def _run(command: Sequence[str], folder: Path) -> tuple[int, bytes, str]:
     try:
         async with asyncio.timeout(TIMEOUT):
             output, problem = await asyncio.gather(
-                process.stdout.read(_MAX_REPORT), process.stderr.read(64 << 10)
+                _read_report(process.stdout), _read_end(process.stderr, 4 * _MAX_PROBLEM)
             )
             status = await process.wait()
     except TimeoutError:
         raise UsageError(f"the check took longer than {TIMEOUT:g} s; ask for fewer cases") from None
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             await process.wait()
-    return status, output, problem.decode("utf-8", "replace")[-2000:]
+    return status, output, problem.decode("utf-8", "replace")[-_MAX_PROBLEM:]
+
+
+async def _read_report(stream: asyncio.StreamReader) -> bytes:
+    """Return all that a stream has. Raises UsageError if that is more than _MAX_REPORT."""
+    data = bytearray()
+    while part := await stream.read(_CHUNK):
+        data += part
+        if len(data) > _MAX_REPORT:
+            raise UsageError(f"the report is longer than {_MAX_REPORT:,} bytes; ask for fewer cases")
+    return bytes(data)
+
+
+async def _read_end(stream: asyncio.StreamReader, size: int) -> bytes:
+    """Read a stream to its end. Returns its last bytes."""
+    data = b""
+    while part := await stream.read(_CHUNK):
+        data = (data + part)[-size:]
+    return data
 
 
 def _shortened(report: dict[str, Any]) -> dict[str, Any]:

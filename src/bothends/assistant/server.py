@@ -40,7 +40,7 @@ class ProgramText(BaseModel):
     kind: Literal["server", "client"]
     file: str = Field(description="Name of the file, whose suffix is its language: server.py, Main.java.")
     text: str = Field(max_length=MAX_SOURCE, description="The source text.")
-    arguments: str = Field(default="", max_length=500, description="Words behind its name, such as 12000.")
+    arguments: str = Field(default="", max_length=500, description="Command-line arguments, such as 12000.")
 
 
 class BadNetwork(BaseModel):
@@ -87,7 +87,7 @@ def create(version: str) -> MCPServer:
         network = path.model_dump() if path is not None else None
         run = await runs.start([each.model_dump() for each in programs], seconds, network)
         await runs.wait(run, ("hangs", "ended", "failed"), run.process.max_seconds)
-        return run.summary() | {"timeline": _timeline(run)}
+        return _result(run)
 
     @server.tool()
     @_with_errors
@@ -106,7 +106,7 @@ def create(version: str) -> MCPServer:
         """End a run, and return its timeline and findings."""
         found = runs.get(run)
         await runs.stop(found)
-        return found.summary() | {"timeline": _timeline(found)}
+        return _result(found)
 
     @server.tool()
     @_with_errors
@@ -146,7 +146,7 @@ def create(version: str) -> MCPServer:
     ) -> dict[str, Any]:
         """Test a program against a contract in the sandbox: what fails, what happened, and the mistake.
 
-        Its arguments are {port} for a server, and {host} {port} for a client, unless `arguments` says else.
+        Its arguments are {port} for a server, {host} {port} for a client, unless `arguments` says otherwise.
         """
         given = msgspec.convert(program.model_dump(), type=LabProgram)
         return await checking.check_program(program.kind, contract, given, cases or ())
@@ -173,8 +173,10 @@ def _with_errors(tool: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return call
 
 
-def _timeline(run: AssistantRun) -> str:
+def _result(run: AssistantRun) -> dict[str, Any]:
+    """Return what is known about a run, with its timeline."""
     try:
-        return timeline(run)
+        lines = timeline(run)
     except UsageError:  # nothing has been saved: a program could not be built, for example
-        return ""
+        lines = ""
+    return run.summary() | {"timeline": lines}

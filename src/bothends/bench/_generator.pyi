@@ -2,11 +2,12 @@
 
 from array import array
 from collections.abc import Callable, Iterator
+from socket import socket
 from typing import Any
 
 def run(
     *,
-    like: int,
+    like: socket,
     sends: bytes,
     send_offsets: array[int],
     answers: bytes,
@@ -27,7 +28,28 @@ def run(
     times: Iterator[Any] | None,
     batch: bool,
     http: tuple[bytes, bool, bytes | None, int] | None,
+    tls: Any,
     on_progress: Callable[[int, int, int], None] | None,
     on_measurement_start: Callable[[], None] | None,
     on_measurement_end: Callable[[], None] | None,
 ) -> dict[str, Any]: ...
+def tls_context(
+    *,
+    library: str,
+    name: str | None,
+    address: str | None,
+    verify: bool,
+    check_name: bool,
+    ca_file: str | None,
+    ca_path: str | None,
+    certificate: str | None,
+    key: str | None,
+    alpn: bytes,
+    fingerprint: bytes,
+    options: int,
+    verify_flags: int,
+    host_flags: int,
+    min_version: int,
+    ciphers: str,
+    security_level: int,
+) -> Any: ...

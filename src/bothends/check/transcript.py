@@ -39,7 +39,10 @@ def quote_bytes(data: bytes) -> str:
 
 
 class Transcript:
-    """The entries of one case. `clock` returns seconds."""
+    """The entries of one case. `clock` returns seconds.
+
+    `observer` is called with the actor and the event of each entry, also of those that are not retained.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -48,6 +51,7 @@ class Transcript:
         self._head: list[TranscriptEntry] = []
         self._tail: deque[TranscriptEntry] = deque(maxlen=TAIL_ENTRIES)
         self._count = 0
+        self.observer: Callable[[str, str], None] | None = None
 
     def add(self, actor: str, event: str) -> None:
         """Record an entry. Quotations of a peer in `event` must be escaped already."""
@@ -60,6 +64,8 @@ class Transcript:
             self._head.append(entry)
         else:
             self._tail.append(entry)
+        if self.observer is not None:
+            self.observer(actor, event)
 
     def entries(self) -> list[TranscriptEntry]:
         """Return the retained entries; one in the middle gives the number of omitted entries."""

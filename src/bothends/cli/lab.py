@@ -93,11 +93,11 @@ def lab(
     1 if a lesson fails its test.
     """
     import asyncio
+    import contextlib
     import os
     import signal
     from collections.abc import Callable
 
-    from bothends.errors import UsageError
     from bothends.trace.capture.tracees import find_strace
 
     given = {"--host": host, "--tls-cert": tls_cert, "--tls-key": tls_key, "--state": state,
@@ -140,8 +140,9 @@ def lab(
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, exit_soon)
 
-        with server.listen(port, options.host) as listener:
-            await server.serve(listener, on_ready, stop, options)
+        with contextlib.ExitStack() as stack:
+            listeners = [stack.enter_context(each) for each in server.listen(port, options.host)]
+            await server.serve(listeners, on_ready, stop, options)
 
     address = ("" if host == "*" else host) if host else "127.0.0.1"
     if not for_class:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import collections
 import dataclasses
-import ipaddress
 import itertools
 import math
 import os
@@ -28,6 +27,7 @@ from bothends.http1 import BadRequest, HttpRequest, HttpResponse, RequestParser
 from bothends.impair.api import Api, error_response
 from bothends.osutil.event_loop import IN, OUT, EventLoop, Timer
 from bothends.sockets import Listener, open_listeners
+from bothends.sockets.host_addresses import is_local_host
 
 _MAX_CONNECTIONS: Final = 128  # concurrent
 _MAX_PER_PEER: Final = 96  # concurrent, from one address
@@ -105,12 +105,7 @@ class ApiServer:
 
 def _is_local(endpoint: Endpoint) -> bool:
     """Whether only programs on this machine can connect to a bound endpoint."""
-    if endpoint.is_unix:
-        return True
-    try:
-        return ipaddress.ip_address(endpoint.host.partition("%")[0]).is_loopback
-    except ValueError:
-        return endpoint.host == "localhost"
+    return endpoint.is_unix or is_local_host(endpoint.host)
 
 
 def _request_ids() -> Iterator[str]:

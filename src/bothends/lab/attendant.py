@@ -19,7 +19,7 @@ from bothends.check.sandbox.launcher import SandboxLimits
 from bothends.check.sandbox.monitor import ResourceMonitor
 from bothends.escaping import escape_controls
 from bothends.lab.messages import MAX_REQUEST, Look, Output, Reply, Stop, Typed, decode_request
-from bothends.lab.sandboxed import SandboxedProgram
+from bothends.lab.sandboxed import SandboxedProgram, kill_group
 from bothends.osutil.process_info import descendants, is_running
 
 MAX_OUTPUT: Final = 256 << 10  # characters of one program that are shown
@@ -103,8 +103,7 @@ class Attendant:
 
         def on_exceeded(reason: str) -> None:
             terminal.kill_reason = reason
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(terminal.leader, signal.SIGKILL)
+            kill_group(terminal.leader)
 
         terminal.monitor = ResourceMonitor(self._limits, processes, on_exceeded, program.group)
         self._loop.add_reader(terminal.descriptor, self._on_output, terminal)

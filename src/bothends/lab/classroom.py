@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -44,15 +45,13 @@ _Token = Annotated[str, Meta(min_length=11, max_length=100)]
 class Student(Struct):
     """A student: a number, the hash of its secret, and what it has said about itself.
 
-    `state`: "idle", "waits" or "runs"; `where`: the view, or the lesson; `seen`: seconds since 1970.
+    `state`: "idle", "waits" or "runs"; `seen`: seconds since 1970.
     """
 
     number: Annotated[int, Meta(ge=1, le=MAX_STUDENTS)]
     digest: Annotated[str, Meta(min_length=64, max_length=64)]
     name: Annotated[str, Meta(max_length=4 * MAX_NAME)] = ""
-    where: Annotated[str, Meta(max_length=100)] = ""
     state: Annotated[str, Meta(max_length=20)] = "idle"
-    result: Annotated[str, Meta(max_length=200)] = ""
     seen: float = 0.0
     passed: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=_MAX_PASSED)] = []
     work: Work | None = None
@@ -62,9 +61,8 @@ class Student(Struct):
         return {
             "number": self.number,
             "name": self.name,
-            "where": self.where,
+            "where": self.work.where if self.work is not None else "",
             "state": self.state,
-            "result": self.result,
             "seen": round(max(0.0, time.time() - self.seen), 1),
             "passed": self.passed,
         }
@@ -94,6 +92,7 @@ class Classroom:
         self._state = state
         self._is_dirty = False
         self._saved_at = 0.0
+        self._saving = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path) -> Classroom:
@@ -190,8 +189,8 @@ class Classroom:
         self.touch()
 
     def keep(self, student: Student, work: Work) -> None:
-        """Keep a student's work, and where it is."""
-        student.work, student.where, student.seen = work, work.where, time.time()
+        """Keep a student's work."""
+        student.work, student.seen = work, time.time()
         self.touch()
 
     def remove(self, number: int) -> Student | None:
@@ -215,12 +214,17 @@ class Classroom:
     def save(self, *, at_once: bool = False) -> None:
         """Write the file, if something has changed and the last time was long enough ago.
 
+        It may be called in another thread: the state is encoded at once, while no other thread runs.
+
         Raises:
             SystemCallFailed: it cannot be written.
         """
-        if not self._is_dirty or (not at_once and time.monotonic() - self._saved_at < SAVE_INTERVAL):
-            return
-        self._is_dirty, self._saved_at = False, time.monotonic()
+        with self._saving:
+            if self._is_dirty and (at_once or time.monotonic() - self._saved_at >= SAVE_INTERVAL):
+                self._is_dirty, self._saved_at = False, time.monotonic()
+                self._write()
+
+    def _write(self) -> None:
         path = self._folder / _FILE
         new = path.with_suffix(".new")
         try:
@@ -245,8 +249,7 @@ def parse_state(data: bytes, file: str) -> _State:
     if len({each.number for each in state.students}) < len(state.students):
         raise ConfigurationError(file, "", "", "two students have the same number")
     for each in state.students:
-        each.name, each.where = escape_controls(each.name), escape_controls(each.where)
-        each.result, each.state = escape_controls(each.result), "idle"
+        each.name, each.state = escape_controls(each.name), "idle"
     return state
 
 

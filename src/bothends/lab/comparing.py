@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from bothends.lab.messages import MAX_PROGRAMS, Program, decode_with
+from bothends.lab.request_body import read_body
 from bothends.trace.comparison import RunStep, compare
 
 _MAX_STEPS: Final = 4_000
@@ -47,13 +48,11 @@ _decoder: Final = msgspec.json.Decoder(RunComparison)
 
 async def respond_to_comparison(request: Request) -> Response:
     """Answer a request of a page."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            return PlainTextResponse("the runs are too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    body = await read_body(request, _MAX_BODY)
+    if body is None:
+        return PlainTextResponse("the runs are too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     try:
-        found = await asyncio.to_thread(compare_runs, parse_comparison(bytes(body)))
+        found = await asyncio.to_thread(compare_runs, parse_comparison(body))
     except msgspec.DecodeError as error:
         return PlainTextResponse(f"not two runs: {error}", HTTPStatus.BAD_REQUEST)
     return Response(msgspec.json.encode(found), media_type="application/json")

@@ -3,18 +3,17 @@
 1. All programs run in the sandbox, as in a run. Verdicts are sent as they come; the result at the end may
    differ, because failures with one cause are joined then.
 2. One case can be run again and traced. Its checker runs in a thread, because TraceSession needs the main
-   one: the case starts the program in a sandbox with a gate, at which strace attaches from outside.
+   one: the case starts the program in a sandbox with a gate, at which strace attaches from outside. The
+   checker is not traced: its lane has what the transcript says of it, and its ends of the packets.
 3. The contract is a built-in one or a text, and a text with code is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,7 +43,7 @@ from bothends.lab.sandboxed import SandboxedProgram, add_program, attach_at_gate
 from bothends.lab.sources import Sources
 from bothends.osutil.scratch import scratch_folder
 from bothends.trace.capture.packets import PacketSource
-from bothends.trace.capture.tracees import ProcessHandle
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProcessHandle
 from bothends.trace.findings import run_rules
 from bothends.trace.model import Trace
 from bothends.trace.session import TraceSession
@@ -53,6 +52,8 @@ _JOBS: Final = 3  # cases at a time: a page is one of several
 _CASE_TIMEOUT: Final = 60.0  # seconds of one traced case
 _START_TIMEOUT: Final = 40.0  # seconds until the program of a traced case is at its gate
 _MAX_POINTS: Final = 60_000  # of the trace of a case
+_CHECKER: Final = "checker"  # its lane
+_MAX_STEPS: Final = 1_000  # of the checker on the timeline: a case may open thousands of connections
 
 
 def read_contract(request: Judge) -> Contract:
@@ -181,6 +182,8 @@ class _CaseTrace:
         self._capture = capture
         self._replies = replies
         self._trace = Trace(_MAX_POINTS)
+        self._picture = Picture(self._trace, [program.role], replies.send, _CHECKER)
+        self._steps = 0  # of the checker
         self._gates: queue.SimpleQueue[tuple[socket.socket, socket.socket] | None] = queue.SimpleQueue()
         self._is_armed = False
         lines = program.lines
@@ -195,7 +198,7 @@ class _CaseTrace:
         """Run the case, and send its timeline and its outcome."""
         role = self._program.role
         began = time.monotonic()
-        picture = Picture(self._trace, [role], self._replies.send)
+        picture = self._picture
         session = TraceSession(
             picture.write,
             on_idle=picture.idle,
@@ -207,7 +210,7 @@ class _CaseTrace:
         session.capture = self._capture
         traced = add_program(session, role, role, self._program.argv)
         picture.set_lines([(self._program, traced)])
-        self._replies.send(Started([role]))
+        self._replies.send(Started([role, _CHECKER]))
         try:
             session.run()
         except BothendsError as error:
@@ -250,14 +253,25 @@ class _CaseTrace:
         """Return the subject's function whose context ends the trace before the program is ended."""
 
         @asynccontextmanager
-        async def freezing(*arguments: Any) -> AsyncIterator[Any]:
-            async with case_context(*arguments) as context:
+        async def freezing(oracle: Oracle, transcript: Transcript, timeout: float) -> AsyncIterator[Any]:
+            transcript.observer = self._add_step
+            async with case_context(oracle, transcript, timeout) as context:
                 try:
                     yield context
                 finally:
                     self._freeze()
 
         return freezing
+
+    def _add_step(self, actor: str, event: str) -> None:
+        """Draw what the checker did: an entry of the transcript, unless it is about the program."""
+        role = self._program.role
+        if actor == role or self._trace.frozen_at is not None or self._steps >= _MAX_STEPS:
+            return
+        self._steps += 1
+        peer = "client" if role == "server" else "server"
+        text = event if actor in (peer, "check") else f"{actor}: {event}"
+        self._picture.add_untraced(time.time_ns(), text)
 
     def _freeze(self) -> None:
         if self._trace.frozen_at is None:
@@ -296,41 +310,8 @@ class _CaseTrace:
             self._program.first_ids, tracer = attach_at_gate(gate, strace)
         if tracer is None:
             raise UsageError("the program has not started")
-        return _Strace(tracer)
+        return tracer
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         """Send a signal to processes that strace has shown."""
-        import os
-
-        for each in processes:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, number)
-
-
-class _Strace:
-    """The strace of a program that a case has started, and ends."""
-
-    def __init__(self, strace: subprocess.Popen[bytes]) -> None:
-        self.pid = strace.pid
-        self._strace = strace
-
-    @property
-    def returncode(self) -> int | None:
-        """Its status."""
-        return self._strace.poll()
-
-    def poll(self) -> int | None:
-        """Return its status, or None while it runs."""
-        return self._strace.poll()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for it."""
-        return self._strace.wait(timeout)
-
-    def send_signal(self, sig: int) -> None:
-        """Send it a signal."""
-        self._strace.send_signal(sig)
-
-    def kill(self) -> None:
-        """Kill it."""
-        self._strace.kill()
+        LOCAL_LAUNCHER.signal(processes, number)

@@ -25,7 +25,7 @@ MAX_TIME_LIMIT: Final = 120.0
 
 
 class Program(Struct, forbid_unknown_fields=True):
-    """A program to run: its part, the name of its file, its text, and the words behind its name."""
+    """A program to run: its kind, file name, text and command-line arguments."""
 
     kind: Literal["server", "client"]
     file: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_-]{0,40}\.[a-z]{1,8}\Z")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from bothends.trace.findings.base import TraceIndex
 from bothends.trace.model import Call, Point, Trace
 from bothends.trace.rendering.details import details_of
 from bothends.trace.rendering.layout import Filter, Layout, Row, WaitArrow
+from bothends.trace.session import ORDER_MARGIN
 from bothends.trace.socket_states import SocketState, SocketStateTracker
 from bothends.trace.waits.graph import WaitsAtEnd
 from bothends.trace.waits.sentences import sentences, wait_arrows
@@ -32,13 +34,16 @@ class Picture:
     Args:
         roles: the lanes to reserve.
         send: called with `Rows` and `Waits`.
+        untraced: the name of a lane behind those, for what `add_untraced` is given; "" for none.
     """
 
-    def __init__(self, trace: Trace, roles: Sequence[str], send: Callable[[Reply], None]) -> None:
+    def __init__(
+        self, trace: Trace, roles: Sequence[str], send: Callable[[Reply], None], untraced: str = ""
+    ) -> None:
         self._trace = trace
         self._roles = roles
         self._send = send
-        self._layout = Layout(trace, Filter(hide_quiet_calls=True), roles=roles)
+        self._layout = Layout(trace, Filter(hide_quiet_calls=True), roles=roles, untraced=untraced)
         self._programs: Sequence[tuple[SandboxedProgram, TracedProgram]] = ()
         self._rows: list[dict[str, Any]] = []
         self._shown: set[int] = set()
@@ -50,13 +55,26 @@ class Picture:
         self._sent_at = 0.0
         self._is_stalled = False
         self._drawn_waits: list[WaitArrow] = []  # nothing has moved since they were drawn
+        self._untraced: deque[tuple[int, str]] = deque()  # not drawn yet: its time, and its text
 
     def set_lines(self, programs: Sequence[tuple[SandboxedProgram, TracedProgram]]) -> None:
         """Set the programs whose calls have source lines, in the order of the page."""
         self._programs = programs
 
+    def add_untraced(self, at: int, text: str) -> None:
+        """Add what a program that is not traced did, at a time in nanoseconds. Safe from every thread."""
+        self._untraced.append((at, text))
+
+    def _write_untraced(self, until: int) -> None:
+        """Add what was done before a time."""
+        while self._untraced and self._untraced[0][0] < until:
+            for row in self._layout.untraced_row(*self._untraced.popleft()):
+                self._add(row)
+
     def write(self, point: Point) -> None:
         """Add a point of the trace."""
+        if self._untraced:
+            self._write_untraced(point.at)
         if self._is_stalled:
             self._is_stalled = False
             self._drawn_waits = []
@@ -72,6 +90,7 @@ class Picture:
 
     def idle(self) -> None:
         """Add the calls that are blocked, and send everything."""
+        self._write_untraced(time.time_ns() - 2 * ORDER_MARGIN)
         for row in self._layout.pending():
             self._add(row)
         self._flush()
@@ -90,6 +109,8 @@ class Picture:
     def end(self) -> None:
         """Send what is left. Called once, when the run is over."""
         self.idle()
+        self._write_untraced(time.time_ns())
+        self._flush()
         if self._count > MAX_ROWS:
             self._trace.notes.append(f"{self._count - MAX_ROWS:,} more rows are not shown")
 

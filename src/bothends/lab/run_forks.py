@@ -14,15 +14,12 @@ import gc
 import os
 import signal
 import socket
-import struct
 import sys
 import traceback
-from typing import Final
 
 from bothends.check.sandbox.launcher import preload
 from bothends.lab import judging, run
-
-PID: Final = struct.Struct("i")
+from bothends.lab.runs import PID
 
 
 def _reap(_number: int, _frame: object) -> None:

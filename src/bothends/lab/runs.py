@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -34,14 +33,16 @@ from bothends.lab.messages import (
     Start,
     encode,
 )
+from bothends.osutil.reexec import self_command
 
 _START_TIMEOUT: Final = 30.0  # seconds until a process has its sandbox
 _EXIT_TIMEOUT: Final = 12.0  # seconds from the end of its requests to SIGKILL
 _OVERTIME: Final = 90.0  # seconds beyond a run's time limit, for building and for findings
 _JOB_SECONDS: Final = 300.0  # for judging and measuring
 
-_COMMAND: Final = (sys.executable, "-P", "-m", "bothends.lab.run_forks")
-_PID: Final = struct.Struct("i")
+PID: Final = struct.Struct("i")
+"""The answer of the process that forks runs."""
+
 _IN_CLASS: Final = "--class"  # with the limits of a class
 SAVE_IN: Final = "--save-in"
 _first_reply: Final = msgspec.json.Decoder(Prepared | Failed)
@@ -93,7 +94,7 @@ class RunForks:
             self._control.setblocking(False)
             with inner:
                 self._process = await asyncio.create_subprocess_exec(
-                    *_COMMAND,
+                    *self_command("bothends.lab.run_forks"),
                     *([_IN_CLASS] if self._in_class else []),
                     *([SAVE_IN, str(self._save_in)] if self._save_in is not None else []),
                     stdin=inner.fileno(),
@@ -101,10 +102,10 @@ class RunForks:
                 )
         socket.send_fds(self._control, [b"1"], [channel.fileno()])
         await asyncio.wait_for(_readable(self._control), _START_TIMEOUT)
-        data, handles, _, _ = socket.recv_fds(self._control, _PID.size, 1)
-        if len(data) < _PID.size:
+        data, handles, _, _ = socket.recv_fds(self._control, PID.size, 1)
+        if len(data) < PID.size:
             raise ConnectionError("the process that forks runs has ended")
-        return _PID.unpack(data)[0], handles[0]
+        return PID.unpack(data)[0], handles[0]
 
     async def close(self) -> None:
         """End it. Processes that it has forked go on."""

@@ -26,7 +26,7 @@ from bothends.check.sandbox.control_groups import ControlGroup
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.errors import Unavailable
 from bothends.lab.source_lines.records import LineRecords
-from bothends.trace.capture.tracees import ProcessHandle, TracedProgram
+from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProcessHandle, TracedProgram, tracer_of
 from bothends.trace.session import TraceSession
 
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred (unix(7))
@@ -163,9 +163,7 @@ class SandboxLauncher:
 
     def signal(self, processes: Sequence[int], number: int) -> None:
         """Send a signal to processes that strace has shown."""
-        for each in processes:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, number)
+        LOCAL_LAUNCHER.signal(processes, number)
 
 
 class _TracedProcess:
@@ -262,7 +260,7 @@ def open_terminal() -> tuple[int, int]:
 def _wait_for_tracer(pid: int, tracer: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < deadline and tracer.poll() is None:
-        if _status_field(pid, "TracerPid") == [str(tracer.pid)]:
+        if tracer_of(pid) == tracer.pid:
             return
         time.sleep(_ATTACH_INTERVAL)
     tracer.kill()
@@ -271,18 +269,12 @@ def _wait_for_tracer(pid: int, tracer: subprocess.Popen[bytes]) -> None:
 
 
 def _inner_id(pid: int) -> int:
-    """Return the id of a process in its own PID namespace (proc(5), NSpid)."""
-    ids = _status_field(pid, "NSpid")
-    return int(ids[-1]) if ids else 0
-
-
-def _status_field(pid: int, name: str) -> list[str]:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, text = line.partition(":")
-            if key == name:
-                return text.split()
-    return []
+    """Return the id of a process in its own PID namespace (proc(5), NSpid); 0 if it has exited."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[-1]) for line in lines if line.startswith("NSpid:")), 0)
 
 
 def kill_group(leader: int) -> None:

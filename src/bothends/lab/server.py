@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -35,6 +35,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
+from bothends.endpoints import Endpoint
 from bothends.errors import SystemCallFailed, Unavailable
 from bothends.lab import recording
 from bothends.lab.beginnings import beginnings
@@ -45,11 +46,14 @@ from bothends.lab.fair_queue import FairQueue
 from bothends.lab.guard import Guard, OwnKeys
 from bothends.lab.lessons import load_own_lessons
 from bothends.lab.messages import MAX_REQUEST
+from bothends.lab.request_body import read_body
 from bothends.lab.request_rate import RequestRate, TooManyRequests
 from bothends.lab.runs import RunPool
 from bothends.lab.session import Session, Shared
 from bothends.layers.certificates import TlsSettings
-from bothends.sockets.host_addresses import local_addresses
+from bothends.sockets.host_addresses import is_local_host, local_addresses
+from bothends.sockets.listener import Listener
+from bothends.sockets.listening import open_listeners
 
 _STATIC: Final = Path(__file__).with_name("static")
 _MAX_PAGES: Final = 8  # pages that are open at a time; in a class, for each student two
@@ -85,7 +89,7 @@ class LabOptions:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+        return is_local_host(self.host)
 
 
 class Lab:
@@ -95,7 +99,6 @@ class Lab:
         port: where it is served.
         on_ready: called with a description of the sandbox, when the first run can start.
         on_failure: called with the error if there is no sandbox.
-        opened: what the page begins with.
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class Lab:
         while self._options.classroom is not None:
             await asyncio.sleep(SAVE_INTERVAL)
             with contextlib.suppress(SystemCallFailed):  # the disk is full: perhaps not the next time
-                self._options.classroom.save()
+                await asyncio.to_thread(self._options.classroom.save)  # fsync may take long
 
     async def _page(self, _request: HttpRequest) -> Response:
         return FileResponse(_STATIC / "page.html")
@@ -212,13 +215,11 @@ class Lab:
             )
 
     async def _render(self, request: HttpRequest) -> Response:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > recording.MAX_FILE:
-                return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        body = await read_body(request, recording.MAX_FILE)
+        if body is None:
+            return PlainTextResponse("the run is too large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
-            file = recording.parse(bytes(body))
+            file = recording.parse(body)
         except msgspec.DecodeError as error:
             return PlainTextResponse(f"not a file of the lab: {error}", HTTPStatus.BAD_REQUEST)
         if file.run is None or request.path_params["kind"] not in ("page", "svg"):
@@ -314,27 +315,21 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
-    """Return a listening socket. `host`: an address or a name; "": every address. Raises SystemCallFailed."""
-    shown = f"{host or '*'}:{port}"
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _, _, address = found[0]
-        listener = socket.socket(family, kind)
-    except OSError as error:
-        raise SystemCallFailed("listen on", shown, error.errno or 0) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(256)
-    except OSError as error:
-        listener.close()
-        raise SystemCallFailed("listen on", shown, error.errno or 0) from error
-    return listener
+def listen(port: int = 0, host: str = "127.0.0.1") -> list[Listener]:
+    """Return listening sockets on one port, which the caller closes.
+
+    `host`: an address; a name, of which each address is taken; "" or "::": IPv6 and IPv4, on every interface.
+
+    Raises:
+        EndpointError, ResolveError: there is no such host.
+        SystemCallFailed: binding or listening failed.
+    """
+    endpoint = Endpoint("tcp", host=host, port=port)
+    return open_listeners(endpoint.with_options(v6only=False) if host == "::" else endpoint)
 
 
 async def serve(
-    listener: socket.socket,
+    listeners: Sequence[Listener],
     on_ready: Callable[[Lab, str], None],
     stop: Callable[[Callable[[], None]], None],
     options: LabOptions = LabOptions(),
@@ -342,6 +337,7 @@ async def serve(
     """Serve the lab until it is stopped.
 
     Args:
+        listeners: what `listen` has returned.
         on_ready: called with the lab and a description of the sandbox.
         stop: called with a function that stops the server.
 
@@ -357,7 +353,8 @@ async def serve(
 
     if options.certificate:  # uvicorn's errors do not name the file
         TlsSettings(options.certificate, options.key or None).context()
-    lab = Lab(listener.getsockname()[1], lambda sandbox: on_ready(lab, sandbox), fail, options)
+    port = listeners[0].endpoint.port or 0
+    lab = Lab(port, lambda sandbox: on_ready(lab, sandbox), fail, options)
     config = uvicorn.Config(
         lab.guard,
         ws="websockets-sansio",
@@ -379,6 +376,6 @@ async def serve(
         server.should_exit = True
 
     stop(exit_soon)
-    await server.serve(sockets=[listener])
+    await server.serve(sockets=[each.socket for each in listeners])
     if failure:
         raise failure[0]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ from bothends.errors import BothendsError
 from bothends.escaping import escape_controls
 from bothends.lab import own_servers
 from bothends.lab.messages import Built, Diagnostic, Program, Reply
-from bothends.lab.sandboxed import SandboxedProgram
+from bothends.lab.sandboxed import SandboxedProgram, kill_group
 from bothends.lab.source_lines.addresses import (
     AUDITOR,
     JAVA_AGENT,
@@ -187,8 +185,7 @@ def _read_bounded(process: subprocess.Popen[bytes], max_output: int) -> tuple[by
                 text += data
         return text[:max_output] + b"\nended: it took too long, or wrote too much\n", 1
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
         process.wait()
 
 

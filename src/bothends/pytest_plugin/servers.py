@@ -149,16 +149,13 @@ class ServerFactory:
 
 def _bound_ports() -> set[tuple[bool, int]]:
     """Return the ports here that listen (TCP) or are bound (UDP): whether it is UDP, and the port."""
-    from bothends.socket_table.proc_net import parse_inet
+    from bothends.socket_table import proc_net
 
-    found = set()
-    for name in ("tcp", "tcp6", "udp", "udp6"):
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/net/{name}").read_text(encoding="ascii")
-            for entry in parse_inet(name, text):
-                if name.startswith("udp") or entry.state == "LISTEN":
-                    found.add((name.startswith("udp"), entry.local.port))
-    return found
+    return {
+        (entry.protocol == "udp", entry.local.port)
+        for entry in proc_net.read(protocols=("tcp", "udp"))
+        if entry.protocol == "udp" or entry.state == "LISTEN"
+    }
 
 
 class PeerFactory:
@@ -187,20 +184,14 @@ class PeerFactory:
         """
         from bothends.endpoints import Endpoint
 
-        listener = socket.create_server(("127.0.0.1", 0))
-        endpoint = Endpoint.parse(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
-        if behaviour == "refuse":
-            # Bound, so that no other process gets the port, but not listening.
-            address = listener.getsockname()
-            listener.close()
-            listener = socket.socket()
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            self._stack.callback(listener.close)
-            return ServerHandle((endpoint,))
-        act = behaviour if callable(behaviour) else _behaviours(reply, interval)[behaviour]
-        server = _PeerServer(listener, act)
-        self._stack.callback(server.stop)
+        sock = socket.socket()
+        self._stack.callback(sock.close)
+        sock.bind(("127.0.0.1", 0))
+        endpoint = Endpoint.parse(f"tcp://127.0.0.1:{sock.getsockname()[1]}")
+        if behaviour != "refuse":  # which is bound, so that no other process gets the port
+            sock.listen()
+            act = behaviour if callable(behaviour) else _behaviours(reply, interval)[behaviour]
+            self._stack.callback(_PeerServer(sock, act).stop)
         return ServerHandle((endpoint,))
 
 

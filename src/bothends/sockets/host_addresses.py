@@ -33,6 +33,14 @@ def local_addresses() -> list[str]:
     return [text for _, text in sorted(found, key=lambda each: each[0])]
 
 
+def is_local_host(host: str) -> bool:
+    """Whether a host is localhost or a loopback address. No other name is looked up: False."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def port_note(endpoint: Endpoint) -> str | None:
     """Return a one-line note about a well-known port, or None for any other port.
 

@@ -80,11 +80,19 @@ class TraceAnalysis:
         self._note_interrupt(point)
         self.correlator.add(point)
 
+    def may_be_relevant(self, raw: RawPacket) -> bool:
+        """Return whether a packet may be one of the traced programs: a quick check before it is parsed.
+
+        The ports of a packet that NAT has translated may be those of no program.
+        """
+        ports = raw.ports
+        if ports is None or (raw.transit is not None and raw.transit.arrived_as):
+            return True
+        return self.correlator.may_be_relevant(*ports)
+
     def add_packet(self, raw: RawPacket) -> bool:
         """Add a packet, unless it is that of other programs. Returns whether it is added."""
-        ports = raw.ports
-        has_other_ends = raw.transit is not None and raw.transit.arrived_as
-        if ports is not None and not has_other_ends and not self.correlator.may_be_relevant(*ports):
+        if not self.may_be_relevant(raw):
             return False
         packet = raw.packet(0)
         if raw.transit is not None and raw.transit.arrived_as:

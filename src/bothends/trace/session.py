@@ -467,7 +467,7 @@ class TraceSession:
         while self._held_packets and self._held_packets[0].at <= horizon:
             packets.append(self._held_packets.popleft())
         if self.recorder is not None:
-            self.recorder.add_packets(filter(self._may_be_relevant, packets))
+            self.recorder.add_packets(filter(self.analysis.may_be_relevant, packets))
         for raw in packets:
             self._on_packet(raw)
         if self.tls is not None and self.tls.add_to(
@@ -486,17 +486,13 @@ class TraceSession:
     def _record_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
         """Record what has been read."""
         assert self.recorder is not None
-        self.recorder.add_packets(filter(self._may_be_relevant, [*self._held_packets, *raws]))
+        self.recorder.add_packets(filter(self.analysis.may_be_relevant, [*self._held_packets, *raws]))
         self._held_packets.clear()
         if self.kernel is not None:
             self.recorder.add_kernel_events(self.kernel.read())
         count = self.recorder.end_batch(horizon, until)
         if count > self._recorded:
             self._recorded, self._last_event, self._idle_reported = count, time.monotonic(), False
-
-    def _may_be_relevant(self, raw: RawPacket) -> bool:
-        ports = raw.ports
-        return ports is None or self.analysis.correlator.may_be_relevant(*ports)
 
     def _look_at_processes(self, programs: Sequence[TracedProgram]) -> float:
         """Look where the processes are and what they map. Returns seconds until the next look."""

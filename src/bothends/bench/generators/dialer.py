@@ -52,12 +52,18 @@ class BenchDialer:
         options = tls or TlsOptions()
         self._context = options.context() if endpoint.scheme == "tls" else None
         self._fingerprint = options.fingerprint
-        self._server_hostname = options.name or endpoint.host.partition("%")[0] or "localhost"
-        with open_stream(endpoint, timeout=timeout, tls=tls) as first:
+        self.server_name = options.name or endpoint.host.partition("%")[0] or "localhost"
+        first = open_stream(endpoint, timeout=timeout, tls=tls)
+        self.first_socket = first if keep_first else None
+        """The first connection if `keep_first`; the caller closes it. Otherwise None."""
+        try:
             self.family, self.kind, self.protocol = int(first.family), int(first.type), first.proto
             self.address: Any = first.getpeername()
-            self.first_socket = first.dup() if keep_first else None
-            """The first connection if `keep_first`; the caller closes it. Otherwise None."""
+        except BaseException:
+            first.close()
+            raise
+        if not keep_first:
+            first.close()
         self.message_oriented = self.kind != socket.SOCK_STREAM
         self._send_timeout = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6) or 1)
         # The end that closes first keeps the port in TIME_WAIT for a minute, or on loopback for at least a
@@ -118,7 +124,7 @@ class BenchDialer:
             sock.send(encode_header(self.endpoint.number("header") or 2, *ends))
         if self._context is None:
             return sock
-        name, context = self._server_hostname, self._context
+        name, context = self.server_name, self._context
         return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
 
     def check_certificate(self, sock: ssl.SSLSocket) -> None:
@@ -157,6 +163,6 @@ def detect_rule(endpoint: Endpoint, *, tls: TlsOptions | None, timeout: float) -
 def error_name(error: OSError) -> str:
     """Return a short name of a connection error for a result: "ECONNRESET"."""
     if isinstance(error, ssl.SSLError):
-        return str(error.reason or error)
+        return str(getattr(error, "reason", None) or error)  # OpenSSL's reason, or our text
     number = error.errno or 0
     return errno.errorcode.get(number, os.strerror(number))

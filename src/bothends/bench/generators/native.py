@@ -1,8 +1,9 @@
 """The generator in C: one thread, epoll, no GIL. Source: native/generator, extension module `_generator`.
 
 On one CPU it drives several times the load of the generator in Python. If io_uring is permitted, the receives
-and sends of many stream connections are batched in one system call. TLS, the PROXY header and socket options
-need the generator in Python; `unsupported_reason` returns which of them a plan needs.
+and sends of many stream connections are batched in one system call. The PROXY header, socket options and,
+with some builds of Python (`native_tls.py`), TLS need the generator in Python; `unsupported_reason` returns
+which of them a plan needs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from bothends.bench.generators import native_tls
 from bothends.bench.generators.base import (
     UNRESPONSIVE_AFTER,
     MeasurementHooks,
@@ -32,6 +34,7 @@ from bothends.bench.http_response import MALFORMED
 from bothends.bench.http_target import HttpExchange
 from bothends.bench.results import Faults
 from bothends.bench.schedule import SECOND, Schedule
+from bothends.client.tls import TlsOptions
 from bothends.install_hints import rebuild_command
 
 # In the order of `enum fault` in native/generator/generator.h.
@@ -51,8 +54,8 @@ def unsupported_reason(plan: RunPlan) -> str:
     """Return why this generator does not support a plan; "" if it does."""
     if reason := unavailable_reason():
         return reason
-    if plan.endpoint.scheme == "tls":
-        return "it does not support TLS"
+    if plan.endpoint.scheme == "tls" and (reason := native_tls.unsupported_reason()):
+        return reason
     if plan.endpoint.wrappers:
         return "it does not support PROXY headers"
     unsupported = [name for name, _ in plan.endpoint.options if name not in ("nodelay", "family")]
@@ -79,15 +82,16 @@ class NativeGenerator:
         limit = max(plan.timeout, 1.0)
         dialer = BenchDialer(
             plan.endpoint,
-            tls=None,
+            tls=plan.tls,
             timeout=limit,
             reconnect=plan.reconnect or plan.http is not None,
             keep_first=True,
         )
         assert dialer.first_socket is not None
+        tls = plan.tls or TlsOptions()
         workload = plan.workload
         found = run(
-            like=dialer.first_socket.detach(),
+            like=dialer.first_socket,
             sends=b"".join(workload.requests),
             send_offsets=_offsets(workload.requests),
             answers=b"".join(workload.responses),
@@ -108,6 +112,7 @@ class NativeGenerator:
             times=_times(plan.schedule) if plan.schedule is not None else None,
             batch=self._batch,
             http=_http_argument(plan.http) if plan.http is not None else None,
+            tls=native_tls.native_context(tls, dialer.server_name) if dialer.is_tls else None,
             on_progress=_progress_callback(plan, on_progress) if on_progress is not None else None,
             on_measurement_start=hooks.measurement_started if hooks is not None else None,
             on_measurement_end=hooks.measurement_ended if hooks is not None else None,
@@ -144,7 +149,7 @@ def _outcome(found: dict[str, Any]) -> RunOutcome:
         seconds.pop()
     ended = ""
     if number := found["unresponsive_errno"]:
-        reason = errno.errorcode.get(number, os.strerror(number))
+        reason = found["tls_reason"] or errno.errorcode.get(number, os.strerror(number))
         ended = f"no response since {found['last_answer'] / SECOND:.1f} s: {reason}"
     statuses, malformed, closes = found["http"] or ((), (), 0)
     return RunOutcome(

@@ -14,6 +14,7 @@ bottleneck.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import select
@@ -186,6 +187,7 @@ class _Run:
     def close(self) -> None:
         for peer in self.peers:
             if peer.sock is not None:
+                _send_close_notify(peer)
                 peer.sock.close()
         self.epoll.close()
 
@@ -359,6 +361,7 @@ class _Run:
             self._send_requests(peer, 1, now, now)
             return
         peer.backoff = _MIN_BACKOFF
+        _send_close_notify(peer)
         self._close_peer(peer)
         self._restart_conversation(peer, now)
 
@@ -591,6 +594,13 @@ class _Run:
         if peer.interest != interest:
             peer.interest = interest
             self.epoll.modify(peer.descriptor, interest)
+
+
+def _send_close_notify(peer: PeerConnection) -> None:
+    """Before an open connection is closed: tell a TLS peer that has not closed it (RFC 8446, section 6.1)."""
+    if peer.state is PeerState.OPEN and isinstance(peer.sock, ssl.SSLSocket):
+        with contextlib.suppress(OSError):  # it would also wait for the peer's
+            peer.sock.unwrap()
 
 
 def thread_cpu_times() -> tuple[float, float]:

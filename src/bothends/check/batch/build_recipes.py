@@ -1,33 +1,21 @@
-"""How to build and run a submission: from its manifest, with its build tool, or by its programming language.
-
-The manifest is `check.toml` in the submission's folder:
-
-    build = ["cc -O2 -o server server.c"]
-    run = "./server {port}"
-    input = "{port}\\n"       # a server that asks for its port at the keyboard
-"""
+"""How to build and run a submission: by its manifest, with its build tool, or by its programming language."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
-import tomllib
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bothends import suggest
 from bothends.check.batch.build_plan import BuildPlan, NoRecipe
 from bothends.check.batch.candidates import Candidate
+from bothends.check.batch.manifest import MANIFEST, read_manifest
 from bothends.check.batch.project_recipes import find_project_plan
 from bothends.check.batch.source_evidence import find_evidence
-from bothends.errors import ConfigurationError
 from bothends.source_programs import LANGUAGES, SourceFile
 
-MANIFEST: Final = "check.toml"
-_MANIFEST_KEYS: Final = ("build", "run", "input")
 _MAX_TEXT: Final = 200_000  # characters of a source file that are searched
 _OTHERS_FOLDERS: Final = {"node_modules", "venv", "site-packages", "__pycache__", "CMakeFiles", "__MACOSX"}
 _IMPORTS: Final = {
@@ -38,7 +26,6 @@ _UNUSED_BUILD_FILES: Final = ("pom.xml", "build.gradle", "build.gradle.kts")
 _C_SUFFIXES: Final = {".c", ".cpp", ".cc"}
 # Python's argparse with -p only, or getopt(3) with p:
 _SHORT_OPTION: Final = re.compile(r"""add_argument\(\s*["']-p["']|\bgetopt\s*\([^"';]*["'][^"']*p:""")
-MAX_INPUT: Final = 1000  # characters: as in a contract
 _MAIN_PATTERNS: Final = {
     ".py": re.compile(r"__main__|\.bind\(|create_server\(|\.connect\(|create_connection\(|\.sendto\("),
     ".c": re.compile(r"\bmain\s*\("),
@@ -64,7 +51,7 @@ def find_recipe(folder: Path, role: str, transport: str = "tcp", *, typed: bool 
         ConfigurationError: its manifest is invalid.
     """
     if (folder / MANIFEST).is_file():
-        return _from_manifest(folder / MANIFEST)
+        return read_manifest(folder / MANIFEST)
     arguments = () if typed else ("{port}",) if role == "server" else ("{host}", "{port}")
     project = find_project_plan(folder, role, arguments)
     try:
@@ -138,51 +125,6 @@ def _source_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
         if path.suffix in suffixes and path.is_file() and not path.is_symlink()
         and not _OTHERS_FOLDERS.intersection(path.relative_to(folder).parts)
     ]  # fmt: skip
-
-
-def _from_manifest(path: Path) -> BuildPlan:
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(path.name, "", "", f"invalid TOML: {error}") from error
-    except RecursionError as error:
-        raise ConfigurationError(path.name, "", "", "nested too deeply") from error
-    for key in found:
-        if key not in _MANIFEST_KEYS:
-            nearest = suggest.nearest(key, _MANIFEST_KEYS)
-            raise ConfigurationError(
-                path.name, "", key, "unknown key", f"did you mean {nearest!r}?" if nearest else ""
-            )
-    build, run, typed = found.get("build", []), found.get("run"), found.get("input", "")
-    if not isinstance(run, str) or not isinstance(build, list) or not all(isinstance(x, str) for x in build):
-        raise ConfigurationError(
-            path.name, "", "run", "run must be a string, and build a list of strings",
-            'for example, run = "./server {port}"',
-        )  # fmt: skip
-    if not isinstance(typed, str) or len(typed) > MAX_INPUT or "\0" in typed:
-        raise ConfigurationError(
-            path.name, "", "input", f"input must be a string of at most {MAX_INPUT:,} characters",
-            'for example, input = "{port}\\n"',
-        )  # fmt: skip
-    builds = tuple(_split(path, "build", each) for each in build)
-    return BuildPlan("manifest", builds, _split(path, "run", run), typed)
-
-
-def _split(path: Path, key: str, command: str) -> tuple[str, ...]:
-    """Return the words of a command.
-
-    Raises:
-        ConfigurationError: it is empty, has an unbalanced quote, or a NUL, which execve(2) cannot pass.
-    """
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError as error:
-        raise ConfigurationError(path.name, "", key, f"invalid command: {error}") from error
-    if not words or "\0" in command:
-        raise ConfigurationError(
-            path.name, "", key, "a command is empty" if not words else "a NUL in a command"
-        )
-    return words
 
 
 def _find_main_source(folder: Path, role: str, transport: str) -> tuple[Path, str]:

@@ -38,6 +38,7 @@ from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.built_programs import executables, with_built_program
 from bothends.check.batch.cluster import run_on_cluster
 from bothends.check.batch.contract_copy import write_copy
+from bothends.check.batch.manifest import MANIFEST
 from bothends.check.batch.repairs import repair_scripts
 from bothends.check.case import Verdict
 from bothends.check.contract import BUILTIN_DIR
@@ -46,7 +47,7 @@ from bothends.check.results import CaseOutcome, SuiteResult, from_object
 from bothends.check.runner import selected_cases
 from bothends.check.sandbox.visible import home_folder
 from bothends.check.suites.registry import cases, suite_for
-from bothends.errors import BothendsError, SystemCallFailed
+from bothends.errors import BothendsError, ConfigurationError, SystemCallFailed
 from bothends.escaping import escape, escape_text
 from bothends.foreign_text import json_text
 from bothends.osutil.private_files import open_private
@@ -61,6 +62,7 @@ MAX_NAME_SIZE: Final = 200  # bytes: a file name has at most 255 (NAME_MAX), and
 BUILD_TIMEOUT: Final = 60.0  # seconds: one command of a build
 BUILD_TOTAL: Final = 180.0  # seconds: all commands of a build, of which a submission may list thousands
 JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite
+_UNTESTED: Final = "not tested on a clean machine"  # the likely cause if a submission does not even start
 _TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
 _GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL, for a check to end its processes
 _MAX_STDERR: Final = 65_536  # bytes of standard error that are read
@@ -328,12 +330,15 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
     unpack(archive, folder)
     repaired = repair_scripts(folder)
     failure: tuple[str, str] | None
+    cause = _UNTESTED
     try:
         contract = _contract_document(settings)
         typed = settings.role == "server" and bool(contract.get("server", {}).get("input"))
         recipe = find_recipe(folder, settings.role, contract["transport"], typed=typed)
     except (NoRecipe, BothendsError) as error:
         failure = str(error), ""
+        if isinstance(error, ConfigurationError):
+            cause = f"a mistake in its {MANIFEST}"
     else:
         recipe, failure = _build_first(folder, recipe, settings.role, contract["transport"], settings.sandbox)
         language = recipe.language
@@ -343,7 +348,7 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
             if not isinstance(result, str):
                 return {"name": name, "digest": digest, "language": language, "remark": remark, **result}
             failure = result, ""
-    failed = _failed_to_run_result(name, settings, *failure)
+    failed = _failed_to_run_result(name, settings, *failure, cause=cause)
     return JudgedSubmission(name, digest, language, failed, remark).as_object()
 
 
@@ -437,14 +442,18 @@ def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSetti
 
 
 def _failed_to_run_result(
-    name: str, settings: BatchSettings, reason: str, stderr_tail: str = ""
+    name: str,
+    settings: BatchSettings,
+    reason: str,
+    stderr_tail: str = "",
+    cause: str = _UNTESTED,
 ) -> SuiteResult:
     """Return the result of a submission that cannot be built or run: one failed case."""
     reason = "\n".join(map(escape_text, reason.splitlines()))
     contract, suite, points = _describe_contract(settings)
     outcome = CaseOutcome(
         "build", Verdict.FAIL, expected="a program that can be built and run", happened=reason,
-        likely_cause=_compiler_error(stderr_tail) or "not tested on a clean machine",
+        likely_cause=_compiler_error(stderr_tail) or cause,
         stderr_tail=stderr_tail, max_points=points,
     )  # fmt: skip
     return SuiteResult(name, contract, suite, (outcome,))

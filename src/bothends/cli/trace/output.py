@@ -79,6 +79,12 @@ class TraceOutputs:
         """Whether standard output carries data only: no diagram, and no output of the traced programs."""
         return self.as_json or self.pcapng == STDOUT
 
+    @property
+    def needs_all_points(self) -> bool:
+        """Whether an output is made at the end, from the whole run."""
+        files = self.svg, self.html, self.pdf, self.cast, self.pcapng
+        return self.summary or any(each is not None for each in files)
+
 
 @dataclass(slots=True)
 class TraceWriter:
@@ -171,7 +177,7 @@ class TraceWriter:
         assert self._run_file is not None
         self._run_file.keep_source()
         if self._layout is not None:
-            terminal.show("┊ too fast to be drawn meanwhile: what follows is saved ┊", flush=True)
+            terminal.show("┊ too fast to draw live: the rest is only saved ┊", flush=True)
 
     def settle(self) -> None:
         """Let the points take the place of the recording: so far all has been drawn in time."""
@@ -181,17 +187,16 @@ class TraceWriter:
     def end_recording(self, count: int) -> None:
         """End a run of which the rest is recorded only: `count` calls and packets in all.
 
-        They are analysed now if that takes a moment, or if a picture needs them.
+        They are analysed now if that takes a moment, or if an output needs them.
         """
-        outputs = self.outputs
-        if count <= MAX_ANALYSED or outputs.svg or outputs.html or outputs.pcapng or outputs.summary:
+        if count <= MAX_ANALYSED or self.outputs.needs_all_points:
             self._analyse_again(goes_on=False)
             self.end()
             return
         self._layout = None
         terminal.note(
-            f"{count:,} calls and packets are saved, more than can be drawn meanwhile; "
-            f"to draw them and to look for mistakes: bothends trace --open {outputs.save}"
+            f"{count:,} calls and packets are saved, more than could be drawn live; "
+            f"to draw them and to look for mistakes: bothends trace --open {self.outputs.save}"
         )
 
     def on_calm(self, count: int) -> SourceReader | None:

@@ -3,7 +3,7 @@
 import { append, button, byId, element } from "./dom.js";
 
 const INTERVAL = 2000;  // milliseconds
-const STATES = { idle: "", waits: "waits for its turn", runs: "runs" };
+const STATES = { idle: "", waits: "waiting for a turn", runs: "running" };
 
 function ago(seconds) {
   if (seconds < 15) return "now";
@@ -15,7 +15,7 @@ function show({ students, lessons, address }) {
   byId("address").textContent = address;
   byId("empty").hidden = students.length > 0;
   const open = students.filter((each) => each.open).length;
-  byId("title").textContent = `Students: ${students.length}, of whom ${open} ${open === 1 ? "is" : "are"} here`;
+  byId("title").textContent = `Students: ${students.length} (${open} online)`;
   const rows = students.map((each) => {
     const row = element("tr", "", each.open ? "" : "off");
     append(row, "td", String(each.number));

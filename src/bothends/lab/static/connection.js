@@ -19,8 +19,11 @@ export class Connection {
     });
   }
 
+  // Return whether the message is sent: the connection must be open.
   send(message) {
     if (["start", "judge", "measure"].includes(message.type)) this.job = message.type;
-    if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    if (!this.socket || this.socket.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(message));
+    return true;
   }
 }

@@ -9,7 +9,7 @@ export async function build(place, lab) {
   const bar = append(place, "div", "", "toolbar");
   const program = select(bar, "Program");
   const contract = select(bar, "Contract");
-  const edit = button("Write one", "Change the contract, or write another", () => setEditing(!isEditing));
+  const edit = button("Write your own", "Edit this contract, or write another", () => setEditing(!isEditing));
   bar.append(edit);
   append(bar, "span", "", "space");
   const counts = append(bar, "span", "", "counts muted");
@@ -74,7 +74,7 @@ export async function build(place, lab) {
     isEditing = edits;
     text.hidden = !edits;
     contract.disabled = edits;
-    edit.textContent = edits ? "Take a built-in one" : "Write one";
+    edit.textContent = edits ? "Use a built-in one" : "Write your own";
     showContract();
   }
 
@@ -124,7 +124,7 @@ export async function build(place, lab) {
   }
 
   const handlers = {
-    queued({ ahead }) { counts.textContent = `waits for its turn: ${ahead} before it`; },
+    queued({ ahead }) { counts.textContent = `waiting for a turn: ${ahead} ahead`; },
     built({ succeeded, output }) { if (!succeeded) built = output; },
     judging(message) {
       for (const each of message.cases) {
@@ -154,9 +154,8 @@ export async function build(place, lab) {
       counts.textContent += `, ${result.points.toLocaleString("en")} of ${result.most.toLocaleString("en")} points`;
       finish(failed ? `judged: ${failed} failed` : "judged: all passed", failed ? "waiting" : "done");
     },
-    started() {},
+    started({ roles }) { viewer.clear(roles); viewer.empty.hidden = true; },
     rows({ rows, events, sockets }) { viewer.add({ rows, events, sockets }); },
-    lines({ events }) { viewer.correct(events); },
     ended({ findings, waits, notes }) {
       viewer.showWaits(waits);
       viewer.showFindings(findings, notes);

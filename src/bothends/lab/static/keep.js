@@ -107,7 +107,7 @@ export class Keeper {
   // `place`: the program on which one file was dropped, if it was.
   async open(files, place = null) {
     if (!files.length) return;
-    if (this.isBusy()) { this.say("A run is going on. Stop it, and open the file then."); return; }
+    if (this.isBusy()) { this.say("A run is in progress. Stop it, then open the file."); return; }
     const programs = [];
     for (const file of files.slice(0, MAX_PROGRAMS)) {
       try {

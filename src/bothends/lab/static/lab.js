@@ -8,7 +8,6 @@ import { closeMenus, isImpaired, PathPanel } from "./path.js";
 import { ProgramView } from "./programs.js";
 import { addSplitter } from "./splitter.js";
 import { joinClass } from "./student.js";
-import { Timeline } from "./timeline.js";
 import { findTraceback } from "./tracebacks.js";
 import { RunViewer } from "./viewer.js";
 import { makeViews } from "./views.js";
@@ -218,7 +217,7 @@ const handlers = {
     }
     const count = findings.length ? `, ${findings.length} finding${findings.length > 1 ? "s" : ""}` : "";
     if (!viewer.timeline.rows.length)
-      viewer.showEmpty(problem ? `${problem}. The errors stand at their lines.` : "No program made a call on a socket.");
+      viewer.showEmpty(problem ? `${problem}. The errors are shown at their lines.` : "No program made a call on a socket.");
     if (problem) end(problem, "failed");
     else if (reason) end(`ended by ${reason} after ${seconds.toFixed(1)} s${count}`, "waiting");
     else end(`ended after ${seconds.toFixed(1)} s${count}`, findings.length ? "waiting" : "done");
@@ -268,16 +267,12 @@ const lab = {
   passed: [],  // lessons that the student has done, as the lab of a class knows them
   programs: () => views.map((view) => view.program),
   state: () => currentState(),  // programs, seconds, path
-  record: () => (record && record.ended ? record : null),  // the last run: roles, rows, events, sockets, output, ended
-  setPrograms: (programs) => setPrograms(programs),
   show: (name) => show(name),  // another view
   run: () => run(),
   runWithAnotherSeed() { path.set({ ...path.get(), seed: path.get().seed + 1 }); saveDraft(); run(); },
   runs: () => runs,  // the last runs, the newest last
   openRun(run) { openState({ ...run.state, run }); show("run"); },
   isRunning: () => isRunning,
-  limits: () => limits,
-  timeline: (place, onSelect, label) => new Timeline(place, onSelect, label),
   viewer: (place, options) => new RunViewer(place, options),  // a timeline with all that stands beside it
 };
 const show = makeViews(byId("views"), byId("panels"), lab);
@@ -305,7 +300,7 @@ function openState(state) {
 new Keeper({
   state: currentState,
   run() {
-    if (!lab.record()) return null;
+    if (!record?.ended) return null;
     const { roles, rows, events, sockets, began, output, ended } = record;
     return { roles, rows, events, sockets, began, output, ended };
   },

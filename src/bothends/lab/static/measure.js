@@ -35,7 +35,7 @@ export function build(place, lab) {
   append(bar, "span", "", "space");
   const group = append(bar, "div", "", "group");
   const stop = button("Stop", "End the measurements", () => lab.connection.send({ type: "stop" }));
-  const start = button("Measure", "Measure everything that is chosen", measure, "main");
+  const start = button("Measure", "Measure everything selected", measure, "main");
   stop.disabled = true;
   group.append(stop, start);
   const what = append(place, "fieldset", "", "targets");
@@ -179,7 +179,7 @@ export function build(place, lab) {
     if (rounds.length) {
       part("Correct responses per second: each round, and their median", drawRounds(rows, "Correct responses per second", "/s"),
         rounds.some((each) => each.limit) ? "A hollow mark: the generator was the limit, so the server may be faster." : "");
-      part("How long one took", drawLatencies(rows),
+      part("Latency of a request", drawLatencies(rows),
         about.load.rate === null ? "From the send. In a closed loop a slow server gets fewer requests, so its worst moments count less."
           : "From the time at which it was due.");
       plots.append(table(rows));

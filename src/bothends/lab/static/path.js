@@ -1,6 +1,6 @@
 // The path between the programs: a slider for each toxic, and the seed of their decisions.
 
-import { append, button, element } from "./dom.js";
+import { append, button } from "./dom.js";
 
 const TOXICS = [
   { name: "delay", label: "delay", unit: "ms", max: 500, step: 10, title: "Each packet arrives later" },
@@ -11,7 +11,7 @@ const TOXICS = [
   { name: "rate", label: "rate", unit: "KB/s", max: 1000, step: 10, title: "Packets leave at this rate; 0: as fast as it goes" },
 ];
 const MAX_SEED = 4294967295;
-export const NO_PATH = { delay: 0, jitter: 0, loss: 0, duplicate: 0, reorder: 0, rate: 0, seed: 1 };
+const NO_PATH = { delay: 0, jitter: 0, loss: 0, duplicate: 0, reorder: 0, rate: 0, seed: 1 };
 
 // Return a path that is valid, from one that may not be.
 export function checkPath(given) {
@@ -116,10 +116,3 @@ export function closeMenus() {
     }
   });
 }
-
-export const menu = (parent, id) => {
-  const made = element("details", "", "menu");
-  made.id = id;
-  parent.append(made);
-  return made;
-};

@@ -16,7 +16,7 @@ export class ProgramView {
     const head = append(this.root, "div", "", "head");
     this.title = append(head, "h2");
     this.file = this.field(head, "file", program.file, "File name; its suffix is the language");
-    this.arguments = this.field(head, "arguments", program.arguments || "", "Arguments of the program");
+    this.arguments = this.field(head, "arguments", program.arguments || "", "Command-line arguments");
     this.arguments.placeholder = "no arguments";
     this.remove = button("×", "Remove this program", () => onRemove(this), "remove");
     head.append(this.remove);

@@ -17,7 +17,7 @@ export function build(place, lab) {
   const why = append(column, "div", "", "why");
   const scroll = append(column, "div", "", "table-scroll");
   const table = append(scroll, "table");
-  const hint = append(column, "p", "Of a listener: the connections in its queue, and the limit of that.", "muted hint");
+  const hint = append(column, "p", "For a listener: the connections in its accept queue, and the limit.", "muted hint");
   hint.hidden = true;
   const empty = "Run programs that go on for a while, and look here meanwhile: their sockets, the bytes that wait in "
     + "the buffers of each, and what each program waits for. Those of other programs are not shown.";
@@ -26,7 +26,7 @@ export function build(place, lab) {
 
   function show() {
     if (!seen) note.textContent = empty;
-    else if (!lab.isRunning()) note.textContent = "As they were at last. The run is over.";
+    else if (!lab.isRunning()) note.textContent = "As last seen. The run is over.";
     else note.textContent = "Once a second, while the programs run.";
   }
 

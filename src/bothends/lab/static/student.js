@@ -1,6 +1,6 @@
 // A page of a class: the student's name, and its work, which the lab keeps.
 
-import { append, byId, element } from "./dom.js";
+import { append, element } from "./dom.js";
 
 const INTERVAL = 2000;  // milliseconds between two messages with the work
 
@@ -19,9 +19,7 @@ export function joinClass(about, lab, where) {
   const keep = () => {
     const { programs, seconds, path } = lab.state();
     const message = JSON.stringify({ programs, seconds: seconds || 30, path, where: where() });
-    if (message === sent || byId("state").textContent === "connecting") return;
-    sent = message;
-    lab.connection.send({ type: "keep", work: JSON.parse(message) });
+    if (message !== sent && lab.connection.send({ type: "keep", work: JSON.parse(message) })) sent = message;
   };
   setInterval(keep, INTERVAL);
   addEventListener("pagehide", keep);

@@ -175,13 +175,4 @@ export class Timeline {
     }
     if (first) first.scrollIntoView({ block: "nearest" });
   }
-
-  // Give the rows of an event the line that has become known of it.
-  setLine(number, event) {
-    this.events.set(number, event);
-    for (const row of this.rowsOf.get(number) || []) {
-      const cell = row.querySelector(".cell");
-      if (cell && !cell.querySelector(".source")) append(cell, "span", `line ${event.line}`, "source");
-    }
-  }
 }

@@ -105,11 +105,6 @@ export class RunViewer {
     this.enable();
   }
 
-  // Add what has become known of events after their rows were drawn.
-  correct(events) {
-    for (const [number, event] of Object.entries(events)) this.timeline.setLine(Number(number), event);
-  }
-
   enable() {
     const none = this.timeline.rows.length === 0;
     for (const each of this.steps.children) each.disabled = none;

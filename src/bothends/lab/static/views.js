@@ -3,11 +3,11 @@
 // A view with a module is built when it is first shown. The module exports `build(place, lab)`: `place` is
 // an empty element, and `lab` is what lab.js makes of the page (see `Lab` there). What `build` returns may have
 // a function `onShow`, called each time the view is shown. `style` is a style sheet of its own beside the
-// module, if it has one. A view without a module has no tab.
+// module, if it has one.
 
 import { append, button } from "./dom.js";
 
-export const VIEWS = [
+const VIEWS = [
   { name: "run", label: "Run" },
   { name: "compare", label: "Compare", module: "compare.js", style: "compare.css" },
   { name: "judge", label: "Judge", module: "judge.js", style: "tools.css" },
@@ -20,7 +20,6 @@ const built = new Map();  // by name: what build() has returned, a promise
 
 // Make the tabs. Returns a function that shows a view, by name.
 export function makeViews(tabs, panels, lab) {
-  const shown = VIEWS.filter((view) => view.module || view.name === "run");
   const parts = new Map();
   let current = "";
 
@@ -39,7 +38,7 @@ export function makeViews(tabs, panels, lab) {
     if (made && made.onShow && current === name) made.onShow();
   }
 
-  for (const view of shown) {
+  for (const view of VIEWS) {
     const tab = button(view.label, "", () => show(view.name), "tab");
     tab.id = `tab-${view.name}`;
     tab.removeAttribute("title");
@@ -56,9 +55,8 @@ export function makeViews(tabs, panels, lab) {
     }
     parts.set(view.name, { tab, panel, view });
   }
-  tabs.hidden = shown.length < 2;
   tabs.addEventListener("keydown", (event) => {
-    const names = shown.map((view) => view.name), at = names.indexOf(current);
+    const names = VIEWS.map((view) => view.name), at = names.indexOf(current);
     const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: names.length - 1 }[event.key];
     if (next === undefined) return;
     event.preventDefault();

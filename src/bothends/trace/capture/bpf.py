@@ -8,8 +8,8 @@
 2. Records come out as lines in the form of strace, so that both sources have one decoder, and a trace does
    not depend on its source. Forming a line costs a small part of decoding it.
 3. A slow reader does not stop a program. What waits is kept in memory, up to `MAX_WAITING`; what does not
-   fit is counted. When reading is late, it runs at the lowest priority while programs run: a program that is
-   observed keeps its speed, and the drawing comes later.
+   fit is counted. When much of it waits, it is read only while a processor is idle, as long as programs
+   run: a program that is observed keeps its speed, and the drawing comes later.
 4. `BpfSource.horizon` is the time up to which all lines have been read. Later packets have to wait, because
    the calls that caused them are not known yet (`session.py`, rule 1).
 """
@@ -22,7 +22,6 @@ import importlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,10 +38,10 @@ from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, thread_
 from bothends.trace.model import Point
 
 MAX_WAITING: Final = 1 << 30  # bytes of records that wait to be read, and not above a quarter of the memory
-LAG: Final = (
-    500_000_000  # nanoseconds that reading may be late before it yields the processors to the programs
-)
-_YIELDING: Final = 19  # nice(2)
+# Reading yields the processors to the programs when it is this late (nanoseconds) and this many records wait.
+# On a machine that others keep busy few records wait: they are soon read.
+LAG: Final = 100_000_000
+BACKLOG: Final = 5_000
 SEARCH_INTERVAL: Final = 0.5  # seconds between two searches for processes to follow
 _READ_SIZE: Final = 1 << 18
 _TAG: Final = "BOTHENDS_TRACED"  # the variable by which the reaper finds the programs
@@ -93,7 +92,7 @@ class BpfSource:
             hint = "run as root" if is_denied else "it needs Linux 6.1 with CONFIG_DEBUG_INFO_BTF"
             raise Unavailable("trace", "with bpf", error.errno or 0, hint=hint) from error
         self._programs = 0
-        self._nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        self._policy = os.sched_getscheduler(0), os.sched_getparam(0)
         self._yields = False
 
     def __enter__(self) -> BpfSource:
@@ -108,12 +107,11 @@ class BpfSource:
         self._source.close()
 
     def _yield_processors(self, wanted: bool) -> None:
-        """Run this thread at the lowest priority, or at the normal one again: rule 3."""
+        """Run this thread when a processor is idle (SCHED_IDLE of sched(7)), or as before: rule 3."""
         if wanted != self._yields:
-            with contextlib.suppress(OSError):  # EPERM: the priority stays low
-                os.setpriority(
-                    os.PRIO_PROCESS, threading.get_native_id(), _YIELDING if wanted else self._nice
-                )
+            with contextlib.suppress(OSError):  # EPERM: the policy stays
+                idle = os.SCHED_IDLE, os.sched_param(0)
+                os.sched_setscheduler(0, *(idle if wanted else self._policy))
                 self._yields = wanted
 
     def fileno(self) -> int:
@@ -123,7 +121,8 @@ class BpfSource:
     def horizon(self) -> int:
         """Return the time up to which all lines have been read, in nanoseconds."""
         horizon = int(self._source.horizon())
-        self._yield_processors(time.time_ns() - horizon > LAG and bool(self._source.is_alive()))
+        is_late = time.time_ns() - horizon > LAG and self._source.waiting() > BACKLOG
+        self._yield_processors(is_late and bool(self._source.is_alive()))
         return horizon
 
     def add_program(self) -> int:

@@ -70,18 +70,8 @@ ON_SOCKETS: Final = (
     | RECEIVING
     | ACCEPTING
     | DUPLICATING
-    | {
-        "bind",
-        "listen",
-        "connect",
-        "shutdown",
-        "close",
-        "getsockopt",
-        "setsockopt",
-        "getsockname",
-        "getpeername",
-    }
-    | {"fcntl", "ioctl", "epoll_ctl"}
+    | {"bind", "listen", "connect", "shutdown", "close", "fcntl", "ioctl", "epoll_ctl"}
+    | {"getsockopt", "setsockopt", "getsockname", "getpeername"}
 )
 _MOVING: Final = SENDING | RECEIVING
 # The names of all calls that can be drawn.

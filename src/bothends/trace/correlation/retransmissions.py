@@ -7,7 +7,7 @@ and where its acknowledgement was at the time.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -68,11 +68,11 @@ def sequence_range(packet: Packet) -> tuple[int, int]:
     return start - ("SYN" in packet.flags), start + packet.size + ("FIN" in packet.flags)
 
 
-def find_retransmissions(packets: Iterable[Packet]) -> tuple[list[Retransmission], Counter[tuple[str, str]]]:
-    """Return the retransmissions on a wire, and the number of segments by direction (sender, receiver)."""
+def find_retransmissions(packets: Iterable[Packet]) -> tuple[list[Retransmission], list[Packet]]:
+    """Return the retransmissions on a wire, and all segments: packets with bytes, SYN or FIN."""
     flows: dict[_AddressPair, _Flow] = defaultdict(_Flow)
     found: list[Retransmission] = []
-    count: Counter[tuple[str, str]] = Counter()
+    segments: list[Packet] = []
     for packet in packets:
         if packet.protocol != "tcp" or not packet.reaches:
             continue
@@ -83,12 +83,13 @@ def find_retransmissions(packets: Iterable[Packet]) -> tuple[list[Retransmission
         if packet.synthesized and not any(packet.raw == each.raw for each in flow.copies_of(packet)):
             continue  # a corrupted copy: the receiver discards it because of its checksum
         start, end = sequence_range(packet)
-        count[packet.interface, packet.reaches] += end > start and not packet.synthesized
+        if end > start and not packet.synthesized:
+            segments.append(packet)
         if packet.resent and not packet.synthesized and (packet.size or "SYN" in packet.flags):
             classified = _classify(packet, flow.copies_of(packet), back)
             found += [classified] if classified is not None else []
         flow.add(packet)
-    return found, count
+    return found, segments
 
 
 def _classify(packet: Packet, copies: list[Packet], back: _Flow) -> Retransmission | None:

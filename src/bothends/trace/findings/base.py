@@ -7,7 +7,7 @@ source: so a finding states what happened and its usual cause, and lists the eve
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,7 +116,7 @@ class TraceIndex:
                 self.bytes_sent_by[call.number] = self._totals[call.socket]
 
     @cached_property
-    def retransmissions(self) -> tuple[list[Retransmission], Counter[tuple[str, str]]]:
+    def retransmissions(self) -> tuple[list[Retransmission], list[Packet]]:
         """See `find_retransmissions`."""
         return find_retransmissions(self.packets)
 

@@ -42,7 +42,7 @@ def udp_reply_discarded(trace_index: TraceIndex) -> Iterator[Finding]:
         times = "the reply" if len(received) == 1 else f"each of the {len(received)} replies"
         yield Finding(
             "udp-reply-discarded",
-            "The reply comes from another address than was asked, and the client discards it",
+            "The reply comes from a different address than the one asked, and the client discards it",
             f"{capitalized(client)} asked {target} and received {times} from {reply.address}: {server} is "
             "bound to every address, so the kernel chose the source by the route. "
             f"{capitalized(client)} went on as if nothing had come: probably it compares the source with "

@@ -273,7 +273,7 @@ def _closed_before_request(trace_index: TraceIndex) -> Iterator[Finding]:
         when = (
             f"{formatting.duration(request.at - close.at)} later"
             if request.at > close.at
-            else f"{formatting.duration(close.at - request.at)} before"
+            else f"{formatting.duration(close.at - request.at)} earlier"
         )
         yield Finding(
             "closed-without-answer",

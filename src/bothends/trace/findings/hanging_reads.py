@@ -9,6 +9,8 @@ waits for is inferred from the bytes, and from the sizes of its reads:
     hello                     reads by line            no-newline
     hello                     reads otherwise          no-half-close
     hello\\n                   reads by line            unflushed: the answer is in a buffer
+    hello\\n                   sends at the end         unflushed, if earlier requests were answered
+    hello\\n                   sends nothing            request-ignored, if earlier requests were answered
     nothing at all                                     unflushed: the request is in a buffer
 """
 
@@ -20,7 +22,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, Literal
 
-from bothends.trace.capture.calls import RECEIVING
+from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.after_answers import compressed_unflushed, holds_lines, last_line_unended
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
@@ -61,6 +63,8 @@ from bothends.trace.rendering import formatting
 _INTERPRETER: Final = re.compile(r'(\["|")?([^"]*/)?(python|node|java|ruby|perl|php|sh\b)')
 _BYTE_ORDERS: Final[tuple[Literal["big", "little"], ...]] = ("big", "little")
 UNANSWERED_NS: Final = 3_000_000_000  # nanoseconds
+_FLUSH_IN_C: Final = "fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */"
+_FLUSH_IN_PYTHON: Final = "stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()"
 _UNBUFFERED_OUTPUT: Final = frozenset({65536, 262144})  # Node.js and asyncio read so, and send at once
 
 
@@ -329,7 +333,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             each, read, wait, spoken[-1].calls[-1:],
             f"{state}: it fills a buffer of {bytes_text(from_buffer)} and goes on, so probably it asks its "
             f"stream for more than the {size:,} that came, as read(n) of a buffered stream does.",
-            "of a buffered stream asks again for the room that is left only if it needs so much",
+            "read(n) of a buffered stream asks for the rest of its buffer only if it still needs more",
         )  # fmt: skip
     if _lacks_carriage_return(spoken):
         return Finding(
@@ -349,38 +353,7 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     if read.has_limit or any(turn.kind == "received" and len(spoken) > 8 for turn in spoken):
         return None
     if not is_server and _answered_before(spoken):
-        pieces = _pieces(trace_index, peer)
-        return Finding(
-            "request-ignored",
-            "A request came in pieces, and the server has not answered it"
-            if pieces
-            else "The server has not answered a request, and waits for the next one",
-            f"{state}. It answered the requests before this one, and sent no answer to it."
-            + (
-                f" It came in {pieces} reads, and each request before in one: probably {other} takes every "
-                "read for a whole message, and none of the pieces is one."
-                if pieces
-                else ""
-            ),
-            "Collect what is read until the message is complete, by its length or its end: TCP keeps no "
-            "borders of messages."
-            if pieces
-            else "Look at what the server does with this request: one that it does not know, or that fails, "
-            "needs an answer too. If it is not complete, send the rest.",
-            events,
-            "inferred",
-            "earlier requests, each read at once, were answered"
-            if pieces
-            else "earlier requests on this connection were answered",
-            process=read.process,
-            sockets=sockets,
-            in_c="have += n; while ((end = message_end(buf, have))) { handle(buf, end); have -= end; }"
-            if pieces
-            else 'else send(c, "ERR unknown command\\n", 20, 0);',
-            in_python="buffer += data   # and handle what is complete; in Node.js: rest = rest + chunk"
-            if pieces
-            else 'else: connection.sendall(b"ERR unknown command\\n")',
-        )
+        return _not_answered(trace_index, each, peer, read, state, events)
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
@@ -421,8 +394,8 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
             "a whole line was read through a buffer, and nothing was sent",
             process=read.process,
             sockets=sockets,
-            in_c="fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */",
-            in_python="stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()",
+            in_c=_FLUSH_IN_C,
+            in_python=_FLUSH_IN_PYTHON,
         )
     return Finding(
         "no-half-close",
@@ -445,6 +418,101 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         in_c="shutdown(fd, SHUT_WR);  /* after the last send() */",
         in_python="s.shutdown(socket.SHUT_WR)  # after sendall()",
     )
+
+
+def _not_answered(
+    trace_index: TraceIndex,
+    each: Standstill,
+    peer: Socket,
+    read: ThreadState,
+    state: str,
+    events: tuple[int, ...],
+) -> Finding:
+    """Return the finding for a request without an answer, at a server that answered others like it."""
+    other, client = name_of(trace_index, read.process), name_of(trace_index, each.waiter.process)
+    late = _sent_without_input(trace_index, each, peer, read)
+    if late is not None:
+        return Finding(
+            "unflushed",
+            "The answer was in a buffer, and left it only when the connection ended",
+            f"{state}. It answered the requests before this one. When {client} had given up, {other} sent "
+            f"{formatting.quoted(late.data, late.size or late.requested or 0, 24)} without having read "
+            "another request: so probably the answer had been written to a buffered stream, which was "
+            "flushed only when it was closed.",
+            "Flush after each answer, on every path, or use a line-buffered stream.",
+            (*events, late.number),
+            "inferred",
+            "the answer was sent at the end of the connection, and nothing was read in between",
+            process=read.process,
+            sockets=(each.socket.number, peer.number),
+            in_c=_FLUSH_IN_C,
+            in_python=_FLUSH_IN_PYTHON,
+        )
+    pieces = _pieces(trace_index, peer)
+    if pieces:
+        return Finding(
+            "request-ignored",
+            "A request came in pieces, and the server has not answered it",
+            f"{state}. It answered the requests before this one, and sent no answer to it. It came in "
+            f"{pieces} reads, and each request before in one: probably {other} takes every read for a whole "
+            "message, and none of the pieces is one.",
+            "Collect what is read until the message is complete, by its length or its end: TCP does not "
+            "preserve message boundaries.",
+            events,
+            "inferred",
+            "earlier requests, each read at once, were answered",
+            process=read.process,
+            sockets=(each.socket.number, peer.number),
+            in_c="have += n; while ((end = message_end(buf, have))) { handle(buf, end); have -= end; }",
+            in_python="buffer += data   # and handle what is complete; in Node.js: rest = rest + chunk",
+        )
+    is_buffered = _may_buffer_output(trace_index, each, peer, read)
+    return Finding(
+        "request-ignored",
+        "The server has not answered a request, and waits for the next one",
+        f"{state}. It answered the requests before this one, and sent no answer to it"
+        + (
+            ": either it did not make one, or the answer is in a buffer that was not flushed."
+            if is_buffered
+            else "."
+        ),
+        "Look at what the server does with this request: one that it does not know, or that fails, "
+        "needs an answer too. If it is not complete, send the rest."
+        + " If the answer is written to a buffered stream, flush after it."
+        * is_buffered,
+        events,
+        "inferred",
+        "earlier requests on this connection were answered",
+        process=read.process,
+        sockets=(each.socket.number, peer.number),
+        in_c='else send(c, "ERR unknown command\\n", 20, 0);',
+        in_python='else: connection.sendall(b"ERR unknown command\\n")',
+    )
+
+
+def _sent_without_input(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, read: ThreadState
+) -> Call | None:
+    """Return what the server sent after the wait, if it had received nothing more than EOF or an error."""
+    for call in trace_index.calls_by_socket[peer.number]:
+        if call.process != read.process or (call.until or trace_index.end) <= each.moment.now:
+            continue
+        if call.name in RECEIVING and call.size:
+            return None
+        if call.name in SENDING and call.requested:
+            return call
+    return None
+
+
+def _may_buffer_output(trace_index: TraceIndex, each: Standstill, peer: Socket, read: ThreadState) -> bool:
+    """Return whether answers may go through a stream that keeps them until it is flushed.
+
+    Node.js and asyncio send at once, and so does send() of a compiled program: stdio calls write().
+    """
+    if size_of_reads(each, peer, read) in _UNBUFFERED_OUTPUT:
+        return False
+    is_compiled = _INTERPRETER.match(trace_index.process(read.process).command) is None
+    return not is_compiled or all(call.name in ("write", "writev") for call in each.sends(peer))
 
 
 def _lacks_carriage_return(spoken: list[Turn]) -> bool:
@@ -572,8 +640,8 @@ def _nothing_sent(
         "no byte was sent on the connection",
         process=each.waiter.process,
         sockets=(each.socket.number, peer.number),
-        in_c="fflush(out);  /* or setvbuf(out, NULL, _IOLBF, 0) */",
-        in_python="stream.flush()  # in Java: new PrintWriter(out, true), or out.flush()",
+        in_c=_FLUSH_IN_C,
+        in_python=_FLUSH_IN_PYTHON,
     )
 
 

@@ -100,7 +100,7 @@ def _finding(
     server, client = name_of(trace_index, state.process), name_of(trace_index, each.waiter.process)
     request = turns(trace_index, peer)[-1]
     what = (
-        f"{capitalized(server)} has read {formatting.quoted(request.data, request.total, 24)} of {client}, "
+        f"{capitalized(server)} has read {formatting.quoted(request.data, request.total, 24)} from {client}, "
         f"and the thread that read it waits for another thread in futex() for {age(each, state)}"
     )
     if holders:

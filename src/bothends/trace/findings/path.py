@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.correlation.retransmissions import NEARBY_PACKETS, Retransmission, sequence_range
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.findings.endpoints import name_of
+from bothends.trace.findings.endpoints import program_of
 from bothends.trace.findings.streams import DELAYED_ACK_NS
 from bothends.trace.model import Call, Packet, Socket, SocketAddress
 from bothends.trace.rendering import formatting
@@ -30,14 +30,16 @@ _AddressPair: TypeAlias = tuple[SocketAddress, SocketAddress]
 
 def retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find segments that the path lost and TCP retransmitted."""
-    found, count = trace_index.retransmissions
-    for direction, resent in _by_direction(each for each in found if each.was_lost and each.reason != MTU):
+    found, segments = trace_index.retransmissions
+    lost = [each for each in found if each.was_lost and each.reason != MTU]
+    count = Counter(_ends(trace_index, each) for each in segments) if lost else Counter()
+    for ends, resent in _by_direction(trace_index, lost):
         waits = [each.packet.until - each.original.at for each in resent if each.packet.until is not None]
         longest = f" The longest delay was {formatting.duration(max(waits))}." if waits else ""
         yield Finding(
             "retransmission",
             "The path loses segments, and TCP retransmits them",
-            f"{len(resent)} of {count[direction]} segments from {_ends(trace_index, direction, resent)} are "
+            f"{len(resent)} of {count[ends]} segments from {' to '.join(ends)} are "
             f"retransmissions of lost segments ({_count_names(each.reason for each in resent)}).{longest}",
             "No data is lost, but it is late. TCP detects the loss of the last segment only by its timeout, "
             "which is 200 ms at least and doubles each time. Choose timeouts that allow for it.",
@@ -48,11 +50,11 @@ def retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
 def spurious_retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find segments that TCP retransmitted although they had arrived."""
     found, _ = trace_index.retransmissions
-    for direction, resent in _by_direction(each for each in found if not each.was_lost):
+    for ends, resent in _by_direction(trace_index, (each for each in found if not each.was_lost)):
         yield Finding(
             "spurious-retransmission",
             "TCP retransmits segments that were not lost",
-            f"{len(resent)} from {_ends(trace_index, direction, resent)}. State of the acknowledgement: "
+            f"{len(resent)} from {' to '.join(ends)}. State of the acknowledgement: "
             f"{_count_names(each.reason for each in resent)}.",
             "Look for losses in the other direction, and for a delay that varies: the sender assumed that a "
             "late segment was lost (RFC 6298, RFC 5681). Timestamps and RACK (net.ipv4.tcp_timestamps, "
@@ -61,24 +63,36 @@ def spurious_retransmission(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _by_direction(found: Iterable[Retransmission]) -> Iterator[tuple[tuple[str, str], list[Retransmission]]]:
-    """Group retransmissions by direction: the interfaces of sender and receiver."""
+def _by_direction(
+    trace_index: TraceIndex, found: Iterable[Retransmission]
+) -> Iterator[tuple[tuple[str, str], list[Retransmission]]]:
+    """Group retransmissions by direction: the names of sender and receiver."""
     by_direction: dict[tuple[str, str], list[Retransmission]] = {}
     for each in found:
-        by_direction.setdefault((each.packet.interface, each.packet.reaches), []).append(each)
+        by_direction.setdefault(_ends(trace_index, each.packet), []).append(each)
     yield from by_direction.items()
 
 
-def _ends(trace_index: TraceIndex, direction: tuple[str, str], resent: list[Retransmission]) -> str:
-    """Name both ends of a direction: by their interfaces, or by their programs if those have one name."""
-    if direction[0] != direction[1]:
-        return f"{direction[0]} to {direction[1]}"
-    packet = resent[0].packet
-    names = []
-    for socket, address in ((packet.sender, packet.source), (packet.receiver, packet.destination)):
-        holders = trace_index.holders_at(socket, packet.at) if socket is not None else {}
-        names.append(name_of(trace_index, min(holders)) if holders else str(address))
-    return f"{names[0]} to {names[1]}"
+def _ends(trace_index: TraceIndex, packet: Packet) -> tuple[str, str]:
+    """Name the sender and the receiver of a packet: by their hosts, or on one host by their programs."""
+    if packet.interface != packet.reaches:
+        return packet.interface, packet.reaches
+    return (
+        _program_name(trace_index, packet.sender, packet.source),
+        _program_name(trace_index, packet.receiver, packet.destination),
+    )
+
+
+def _program_name(trace_index: TraceIndex, number: int | None, address: SocketAddress) -> str:
+    """Return the name of the program with a socket or its listener, or else the address."""
+    sockets = trace_index.trace.sockets
+    known = sockets.get(number or 0)
+    listeners = (each.number for each in sockets.values() if each.is_listener and each.local == address)
+    for each in (number, known.accepted_from if known is not None else next(listeners, None)):
+        if calls := trace_index.calls_by_socket[each or 0]:
+            role = program_of(trace_index, calls[-1].process)
+            return f"the {role}" if role in ("server", "client") else role
+    return str(address)
 
 
 def _evidence(retransmissions: Iterable[Retransmission]) -> tuple[int, ...]:
@@ -167,12 +181,13 @@ def delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
             if found is None:
                 continue
             data, ack, delayed = found
+            sender, receiver = _ends(trace_index, data)
             yield Finding(
                 "delayed-ack",
                 "A send waited for a delayed acknowledgement",
-                f"A segment reached {data.reaches}, which acknowledged it only after "
+                f"A segment reached {receiver}, which acknowledged it only after "
                 f"{formatting.duration(_ack_delay(data, ack))}, because it had no data to send with the "
-                f"acknowledgement. The next data of {data.interface} waited for that.",
+                f"acknowledgement. The next data of {sender} waited for that.",
                 "Reply to each message at once, so that the reply carries the acknowledgement. Or make the "
                 "sender not wait: put a message into one send, or set TCP_NODELAY. (TCP_QUICKACK at the "
                 "receiver is not permanent: tcp(7).)",

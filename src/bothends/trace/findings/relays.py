@@ -47,7 +47,7 @@ def relay_one_way(trace_index: TraceIndex) -> Iterator[Finding]:
             yield Finding(
                 "relay-one-way",
                 "A relay waits for one side, and the answer of the other side lies unread",
-                f"{capitalized(relay)} passed on {formatting.quoted(send.data, send.size, 24)} of {source} "
+                f"{capitalized(relay)} passed on {formatting.quoted(send.data, send.size, 24)} from {source} "
                 f"and waits in {call_name(state)} for more of it, for {age(each, state)}. Meanwhile the "
                 f"answer has come, {formatting.quoted(answers[-1].data, answers[-1].size, 24)}, and "
                 f"{bytes_text(each.unread)} are unread: no thread waits for that connection.",
@@ -163,7 +163,7 @@ def loop_not_woken(trace_index: TraceIndex) -> Iterator[Finding]:
         yield Finding(
             "loop-not-woken",
             "Nothing wakes the event loop when another thread has the answer",
-            f"{capitalized(server)} read {formatting.quoted(request.data, request.total, 24)} of {client} "
+            f"{capitalized(server)} read {formatting.quoted(request.data, request.total, 24)} from {client} "
             f"and waits in {call_name(state)} for {age(each, state)}, without a time limit and for sockets "
             f"alone. Beside it {beside} in futex(): probably a thread got the request and has made the "
             "answer, which lies in a queue that the loop looks at only when a client sends.",

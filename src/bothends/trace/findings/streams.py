@@ -28,7 +28,6 @@ DELAYED_ACK_MAX_NS: Final = 250_000_000  # nanoseconds: the kernel's limit is 20
 NAGLE_TOTAL_NS: Final = 200_000_000  # nanoseconds in all: a few delays are not worth a word
 SMALL_SEND: Final = 1400  # bytes: less than a segment on any path
 READS_PER_MESSAGE: Final = 2  # a header and a body; a program that reads more often reads in a loop
-IDLE_NS: Final = 1_000_000_000  # nanoseconds: a server that serves clients in turn may make one wait a little
 CRASH_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
 _COMMAND: Final = re.compile(rb"[A-Z]{3,10}[ \r\n]")  # of a protocol, such as POST: not the bytes of a file
 REPEATED_FAILURES: Final = 4  # a program that handles EPIPE stops before
@@ -507,56 +506,3 @@ def _delayed_packet(trace_index: TraceIndex, socket: Socket, previous: Call, cal
 
 def _acked_between(trace_index: TraceIndex, socket: Socket, start: int, end: int) -> bool:
     return any(not each.size and start < each.at <= end for each in trace_index.packets_to[socket.number])
-
-
-def idle_client(trace_index: TraceIndex) -> Iterator[Finding]:
-    """Find a server that waits for one client while another is in the accept queue."""
-    for listener, _ in trace_index.listeners():
-        connections = list(_connections_to(trace_index, listener))
-        for process in {call.process for call in trace_index.calls_by_socket[listener.number]}:
-            for receive in trace_index.calls_by_process[process]:
-                socket = trace_index.trace.sockets.get(receive.socket or 0)
-                until = receive.until or trace_index.end
-                if socket is None or socket.accepted_from != listener.number or receive.name not in RECEIVING:
-                    continue
-                if until - receive.at < IDLE_NS:
-                    continue
-                waiting = [
-                    accept
-                    for connected_at, accept in connections
-                    if until - max(connected_at, receive.at) >= IDLE_NS
-                    and (accept is None or (accept.until or trace_index.end) >= until)
-                    and (accept is None or accept.created_id != socket.number)
-                ]
-                if waiting:
-                    yield Finding(
-                        "idle-client",
-                        "An idle client blocks a server that serves one client at a time",
-                        f"The server waited {formatting.duration(until - receive.at)} for one client, while "
-                        "another had connected and was not accepted.",
-                        "Serve several clients at once (threads, fork, select), and set a timeout for each.",
-                        (receive.number, *(accept.number for accept in waiting[:1] if accept is not None)),
-                        process=process,
-                        sockets=(socket.number, listener.number),
-                        in_c="pthread_create(&thread, NULL, serve, connection);",
-                        in_python="threading.Thread(target=serve, args=(connection,)).start()",
-                    )
-                    return
-
-
-def _connections_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple[int, Call | None]]:
-    """Return the time of each connect() to a listener, and the call that accepted it, or None."""
-    sockets = trace_index.trace.sockets
-    accepts = {
-        sockets[call.created_id].peer: call
-        for call in trace_index.calls_by_socket[listener.number]
-        if call.name.startswith("accept") and call.created_id in sockets
-    }
-    for call in trace_index.calls:
-        target, local = call.address, listener.local
-        if call.name != "connect" or call.result != 0 or target is None or local is None:
-            continue
-        if target.port == local.port and (target.port or target.host == local.host):
-            client = sockets.get(call.socket or 0)
-            if client is not None and client.kind == "stream" and client.family != "unix" and client.local:
-                yield call.until or call.at, accepts.get(client.local)

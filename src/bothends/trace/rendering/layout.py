@@ -12,6 +12,7 @@
    for `LONG_WAIT_NS`, or sleep for `MIN_SLEEP_NS`. While one blocks, the lane is dotted.
 7. The threads of a process share its lane. When a second one makes a call, each call begins with the number
    of its thread: t1, t2 and so on, in the order of their first calls.
+8. One lane may stand for all that is not traced: packets go to it and come from it, and rows are added to it.
 """
 
 from __future__ import annotations
@@ -196,6 +197,7 @@ class Layout:
         row_filter: what is drawn; everything by default.
         explain: add an explanation below each call.
         roles: lanes to reserve from the start.
+        untraced: the role of a lane to reserve behind those, for rule 8; "" for none.
         is_complete: the trace has ended, so that datagrams not received by now are marked.
         fold: draw what repeats as one row (`folding.py`).
     """
@@ -207,6 +209,7 @@ class Layout:
         *,
         explain: bool = False,
         roles: Iterable[str] = (),
+        untraced: str = "",
         is_complete: bool = False,
         fold: bool = False,
     ) -> None:
@@ -218,7 +221,8 @@ class Layout:
         self._unhidden = replace(self._filter, hide_quiet_calls=False)
         self._explain = explain
         self._is_complete = is_complete
-        self._lanes: list[Lane | None] = [Lane(role) for role in roles]
+        self._lanes: list[Lane | None] = [Lane(role) for role in (*roles, *filter(None, [untraced]))]
+        self._untraced = len(self._lanes) - 1 if untraced else None
         self._lane_numbers: dict[int, int] = {}  # the lane of each process that has one
         self._last_bars: tuple[Bar, ...] = ()
         self._pending_calls: dict[int, Call] = {}  # by thread: not drawn yet, perhaps in one row with the end
@@ -247,6 +251,10 @@ class Layout:
         self._units = {}
         return self._units
 
+    def _note_start(self, at: int) -> None:
+        if self._start is None:
+            self._start = at if self._trace.began_at is None else self._trace.began_at
+
     def _decided_rows(self, decisions: Iterable[Decision]) -> Iterator[Row]:
         for decision in decisions:
             if self._units is not None:
@@ -270,8 +278,7 @@ class Layout:
 
     def _rows_of_point(self, point: Point) -> Iterator[Row]:
         event = point.event
-        if self._start is None:
-            self._start = event.at if self._trace.began_at is None else self._trace.began_at
+        self._note_start(event.at)
         if isinstance(event, Call) and event.socket is not None:
             self._track_owner(event)
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
@@ -340,6 +347,13 @@ class Layout:
             call = self._trace.event(each.event)
             if waiting is not None and ender is not None and waiting != ender and call is not None:
                 yield self._row(at, (), call, Arrow(waiting, ender, each.text, "note"))
+
+    def untraced_row(self, at: int, text: str) -> Iterator[Row]:
+        """Draw what a program that is not traced did, at a time, in its lane: rule 8."""
+        if self._untraced is not None:
+            self._note_start(at)
+            yield from self.pending()
+            yield self._row(at, (Cell(self._untraced, text),))
 
     def _track_hidden_waits(self, point: Point) -> None:
         event = point.event
@@ -438,6 +452,10 @@ class Layout:
             self._lane_of_end(packet, packet.sender),
             self._lane_of_end(packet, packet.receiver),
         )
+        if sender is None:
+            sender = self._untraced
+        elif receiver is None:
+            receiver = self._untraced
         text, style = formatting.packet_text(packet), _packet_style(packet)
         original = self._trace.event(packet.repeats) if packet.repeats is not None else None
         if original is not None:
