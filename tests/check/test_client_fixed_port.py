@@ -82,6 +82,7 @@ def test_datagram_client_finds_the_checker_where_it_sends(tmp_path: Path) -> Non
     only = ("udp-client-refused", "udp-client-stranger", "udp-client-silent")
     result = judge_fixed(tmp_path, UDP_CLIENT, "upper-udp", *only, host="127.0.0.1")
     assert not result.failed, format_failures(result)
+    assert any("the client always sends to 127.0.0.1 port" in note for note in result.notes)
     assert result.counts[Verdict.PASS] == 4
 
 

@@ -61,6 +61,19 @@ def test_textbook_server_fails_expected_cases(tmp_path: Path) -> None:
     assert any('"M"' in entry.event for entry in split.transcript)
 
 
+def test_transcript_of_datagrams_has_no_connection(tmp_path: Path) -> None:
+    program = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "s.bind(('127.0.0.1', int(sys.argv[1])))\n"
+        "while True: s.sendto(b'no', s.recvfrom(99)[1])\n"
+    )
+    result = judge(write_server_script(tmp_path, program), "upper-udp", "udp-one-message")
+    events = [entry.event for entry in result.outcomes[0].transcript if entry.actor == "client"]
+    assert events[0] == "opens a socket"
+    assert not any("connect" in event for event in events)
+
+
 def test_server_exiting_at_start_is_one_failure_with_stderr(tmp_path: Path) -> None:
     result = judge(write_server_script(tmp_path, "raise SystemExit('no such luck')"))
     first, *others = result.outcomes

@@ -211,7 +211,8 @@ def test_has_colour(environment: dict[str, str], coloured: bool, monkeypatch: py
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
-    "arguments", [("services",), ("sockets", "--json"), ("--help",), ("new", "server", "--show")]
+    "arguments",
+    [("services",), ("sockets", "--json", str(os.getpid())), ("--help",), ("new", "server", "--show")],
 )
 def test_full_disk_is_no_internal_error(arguments: tuple[str, ...], unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:

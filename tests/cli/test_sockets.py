@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bothends.cli.main import run
-from bothends.cli.sockets import check_kinds, find_pids, fit_columns
+from bothends.cli.sockets import check_kinds, find_pids, fit_columns, join_cells
 from bothends.errors import UnknownName
 from bothends.socket_table import EntryAddress, SocketEntry
 from bothends.socket_table.rows import cells
@@ -141,6 +141,15 @@ def test_narrow_terminal_leaves_out_columns(width: int, columns: list[str]) -> N
     assert [row[names.index("local")] for row in rows] == [row[4] for row in ROWS]
     if width > 60:
         assert sum(widths) + 2 * (len(widths) - 1) <= width
+
+
+def test_long_address_keeps_the_columns_after_it() -> None:
+    names, rows, widths = fit_columns(ROWS, 80)
+    short, long = (join_cells(names, row, widths, 80).split("\n") for row in rows)
+    assert len(short) == 1
+    assert (len(long), long[0]) == (2, "LISTEN       " + ROWS[1][4])
+    assert long[1].index("nginx") == short[0].index("python")
+    assert join_cells(names, rows[1], widths, 200).count("\n") == 0
 
 
 def test_narrow_terminal_shows_the_family_of_a_socket() -> None:

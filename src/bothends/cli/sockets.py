@@ -139,7 +139,7 @@ def check_kinds(only: Sequence[str]) -> None:
 def fit_columns(rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[list[str]], list[int]]:
     """Return the columns, rows and column widths for a width in characters, without unimportant columns.
 
-    The longest cells do not count: a row with one is longer than the others. Only the last column is
+    The longest cells do not count: a row with one takes two lines (`join_cells`). Only the last column is
     shortened.
     """
     shown = {name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)}
@@ -160,6 +160,20 @@ def fit_columns(rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], l
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)], list(widths().values())
 
 
+def join_cells(columns: Sequence[str], row: Sequence[str], widths: Sequence[int], width: int) -> str:
+    """Return the cells of a row in their columns. If a long address makes the line wider than `width`, the
+    cells after it are in their columns of a second line.
+    """
+    cells = [f"{text:<{size}}" for text, size in zip(row, widths, strict=True)]
+    line = _GAP.join(cells).rstrip()
+    addresses = [at for at, name in enumerate(columns[:-1]) if name in ("local", "peer")]
+    long = next((at for at in addresses if len(row[at]) > widths[at]), None)
+    if long is None or len(line) <= width:
+        return line
+    rest = " " * (sum(widths[: long + 1]) + len(_GAP) * (long + 1)) + _GAP.join(cells[long + 1 :]).rstrip()
+    return f"{_GAP.join(cells[: long + 1])}\n{rest}".rstrip()
+
+
 def _print_table(table: SocketTable) -> list[str]:
     """Print the table, on a terminal without the columns for which there is no room. Returns those."""
     rows = [cells(row) for row in table.sockets]
@@ -169,9 +183,9 @@ def _print_table(table: SocketTable) -> list[str]:
     width = terminal.columns()
     columns, fitted, widths = fit_columns(rows, width)
     for row in (columns, *fitted):
-        line = _GAP.join(f"{cell:<{size}}" for cell, size in zip(row, widths, strict=True)).rstrip()
+        line = join_cells(columns, row, widths, width)
         start = len(line) - len(row[-1])
-        if columns[-1] == "more" and row[-1] and len(line) > width:
+        if columns[-1] == "more" and row[-1] and len(line) > width and "\n" not in line:
             line = line[: max(width, start + _MIN_MORE) - 1] + "…"
         terminal.show(terminal.styled(line, "strong", sys.stdout) if row is columns else line)
     return [name for name in COLUMNS if name not in columns]

@@ -72,6 +72,7 @@ def _is_first_packet(packet: SentPacket, transport: str) -> bool:
 
 async def _describe_failure(program: ProgramProcess, sent: list[SentPacket], transport: str) -> NotListening:
     verb = "connect to a TCP port" if transport == "tcp" else "send a UDP datagram"
+    consequence = f"the client does not {'connect' if transport == 'tcp' else 'send a datagram'}"
     other = next(
         (each for each in sent if each.transport != transport and each.destination_port != _DNS), None
     )
@@ -85,8 +86,8 @@ async def _describe_failure(program: ProgramProcess, sent: list[SentPacket], tra
     elif found := find_cause(program.stderr.data)[1]:
         cause = found
     elif ending:
-        cause = "ends before it connects"
+        cause = "ends before it connects" if transport == "tcp" else "ends before it sends a datagram"
     return NotListening(
         f"the client does not {verb}{ending}", program.stderr_tail, exited=bool(ending), cause=cause,
-        expected=f"a client that can {verb}", consequence="the client does not connect",
+        expected=f"a client that can {verb}", consequence=consequence,
     )  # fmt: skip

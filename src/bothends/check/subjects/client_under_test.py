@@ -149,12 +149,11 @@ class ClientUnderTest:
             return
         self.destination, self.assigns_port = found, False
         where = f"{found.host} port {found.port}"
-        ignores = (
-            "ignores the port that it is given, and connects"
-            if self._has_port_argument()
-            else "always connects"
+        verb = "sends" if self.contract.is_datagram else "connects"
+        ignores = "ignores the port that it is given, and" if self._has_port_argument() else "always"
+        self.notes.append(
+            f"the client {ignores} {verb} to {where}: each case ran in a network namespace of its own"
         )
-        self.notes.append(f"the client {ignores} to {where}: each case ran in a network namespace of its own")
 
     async def _find_destination(self) -> tuple[int, ClientDestination]:
         """Start the client where nothing listens. Returns: the port it was given, and where it connects."""

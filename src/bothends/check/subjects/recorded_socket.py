@@ -60,7 +60,7 @@ class RecordedSocket:
     # Opening and closing -------------------------------------------------------------------------
 
     async def connect(self, address: Any) -> None:
-        """Connect.
+        """Connect. A datagram socket sends nothing by that: the transcript says that it is opened.
 
         Raises:
             CheckFailed: the connection is refused, or not established in time.
@@ -73,7 +73,7 @@ class RecordedSocket:
             ) from None
         except OSError as error:
             raise CheckFailed("a connection", f"connect(): {errno_text(error.errno or 0)}") from error
-        self.note("connects")
+        self.note("opens a socket" if self.socket.type == socket.SOCK_DGRAM else "connects")
 
     def start_connect(self, address: Any) -> None:
         """Start to connect without waiting, because the kernels of both ends complete the handshake.
