@@ -69,10 +69,12 @@ types: $(READY) ## run mypy --strict
 
 .PHONY: test
 test: $(READY) ## run the tests, two on each processor
+	@$(BIN)/python -m compileall -q src tests  # tests with full disks would leave cut files
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: slow
 slow: $(READY) ## run the slow tests
+	@$(BIN)/python -m compileall -q src tests
 	@$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m slow -o faulthandler_timeout=600
 
 # A shorter run: make fuzz FUZZ_SECONDS=60. The inputs that failed are saved in tests/hostile/fuzz/corpus.

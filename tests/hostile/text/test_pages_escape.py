@@ -67,6 +67,7 @@ FILES: Final = {
     "wire/supervisor.py": "the hosts file of a wire, from checked names",
     "cli/trace/output.py": "traces and recordings as JSON in ASCII; SVG, PDF and HTML of `markup`; pcapng",
     "cli/reporting.py": "reports: `markup`, `json_text`, or escaped lines",
+    "cli/help_layout.py": "the help of a verb, into click's buffer",
     "cli/new.py": "a starter, from its template",
     "lab/run.py": "the trace of a run as JSON in ASCII",
     "lab/sources.py": "the programs of a page, for their compilers and interpreters in the sandbox",

@@ -295,7 +295,6 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ("exited-on-reset", "exited-on-timeout"), _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"}
     ),
     "exited-mid-conversation": _OF_A_HANG | _REFUSED | {"listener-closed-with-queue"},
-    "one-recv-per-message": frozenset({"closed-with-unread-data", "write-after-close"}),
     "edge-not-drained": _OF_A_HANG | {"one-recv-per-message"},
     "buffered-data-skipped": _OF_A_HANG | {*_HANGS, "one-recv-per-message"},
     **dict.fromkeys(
