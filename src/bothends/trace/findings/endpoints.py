@@ -53,6 +53,11 @@ def runs(trace_index: TraceIndex, process: int, *programs: str) -> bool:
     return name.rstrip("0123456789.") in programs
 
 
+def runs_node(trace_index: TraceIndex, process: int) -> bool:
+    """Return whether a process is Node.js."""
+    return runs(trace_index, process, "node", "nodejs")
+
+
 def capitalized(text: str) -> str:
     """Return a text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
@@ -340,8 +345,3 @@ def is_used(trace_index: TraceIndex, binding: Binding) -> bool:
         if each.is_connected and binding.is_reached_by(each.target) and binding.is_open_at(at):
             return True
     return False
-
-
-def runs_node(trace_index: TraceIndex, process: int) -> bool:
-    """Return whether a process is Node.js."""
-    return runs(trace_index, process, "node", "nodejs")

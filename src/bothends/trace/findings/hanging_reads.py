@@ -56,7 +56,12 @@ from bothends.trace.findings.standstill import (
     standstills,
 )
 from bothends.trace.findings.turns import Turn, turns
-from bothends.trace.findings.waiting_loops import answered_elsewhere, may_await_wakeup, unanswered_here
+from bothends.trace.findings.waiting_loops import (
+    ANSWER_EVERY_REQUEST,
+    answered_elsewhere,
+    may_await_wakeup,
+    unanswered_here,
+)
 from bothends.trace.model import Call, Socket
 from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
@@ -536,8 +541,7 @@ def _not_answered(
             if is_buffered
             else "."
         ),
-        "Look at what the server does with this request: one that it does not know, or that fails, "
-        "needs an answer too. If it is not complete, send the rest."
+        ANSWER_EVERY_REQUEST
         + " If the answer is written to a buffered stream, flush after it." * is_buffered
         + " A paused stream of Node.js reads into its own buffer: resume() it."
         * runs_node(trace_index, read.process),

@@ -117,7 +117,7 @@ def _finding(
         "had connected and was not accepted"
     )
     remedy = "Serve several clients at once (threads, fork, select), and set a timeout for each."
-    certainty, basis = "seen", ""
+    basis = ""  # of what is inferred
     in_c = "pthread_create(&thread, NULL, serve, connection);"
     in_python = "threading.Thread(target=serve, args=(connection,)).start()"
     if len(served) > 1:
@@ -130,7 +130,7 @@ def _finding(
             "Set a timeout for idle clients, have more threads or processes than clients that stay "
             "connected, or wait for all clients in an event loop (select, epoll)."
         )
-        certainty, basis = "inferred", f"{len(served)} threads or processes each have a client"
+        basis = f"{len(served)} threads or processes each have a client"
         in_c = "setsockopt(c, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){30}, sizeof(struct timeval));"
         in_python = "connection.settimeout(30)"
     elif not accepts_itself:
@@ -143,7 +143,7 @@ def _finding(
             "Accept again at once, and don't wait for the thread or the process that serves a client. Set a "
             "timeout for each client."
         )
-        certainty, basis = "inferred", "the next connection is not accepted before this client has left"
+        basis = "the next connection is not accepted before this client has left"
         in_c = "pthread_create(&thread, NULL, serve, connection); pthread_detach(thread);"
         in_python = "threading.Thread(target=serve, args=(connection,)).start()   # and no join()"
     elif clients > 1:
@@ -158,7 +158,7 @@ def _finding(
         text,
         remedy,
         evidence(receive, *waiting[:1]),
-        certainty="seen" if certainty == "seen" else "inferred",
+        certainty="inferred" if basis else "seen",
         basis=basis,
         process=receive.process,
         sockets=(receive.socket or 0, listener.number),

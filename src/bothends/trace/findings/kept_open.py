@@ -6,13 +6,12 @@ and in the same one (dup, makefile) keep it open.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, name_of, runs
 from bothends.trace.findings.hanging_reads import UNANSWERED_NS, waits_for_end
 from bothends.trace.findings.hangs import doing, not_selected
 from bothends.trace.findings.http_messages import missing_of_response
@@ -31,7 +30,7 @@ from bothends.trace.findings.turns import turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
-_OWN_THREADS: Final = re.compile(r'\["([^"]*/)?(node|java)"')  # they have idle threads in any program
+_OWN_THREADS: Final = ("node", "nodejs", "java")  # they have idle threads in any program
 _REMEDY_IN_THREAD: Final = (
     "Catch the errors of each connection in its thread, and close the connection in any case (finally)."
 )
@@ -211,8 +210,7 @@ def _idle_workers(trace_index: TraceIndex, each: Standstill, state: ThreadState)
     """
     if state.activity not in ("accept", "events") or _is_used(trace_index, each):
         return []
-    command = trace_index.process(state.process).command
-    if _OWN_THREADS.match(command) is not None:
+    if runs(trace_index, state.process, *_OWN_THREADS):
         return []
     others = [
         call

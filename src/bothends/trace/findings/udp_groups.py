@@ -55,8 +55,9 @@ def broadcast_missed(trace_index: TraceIndex) -> Iterator[Finding]:
             f"{binding.address}: it receives only datagrams to that address, and has received nothing.",
             "Bind the receiver to every address"
             + (
-                ", or to that of the group; the interface is an argument of the join." * is_group_of_hosts
-                or "."
+                ", or to that of the group; the interface is an argument of the join."
+                if is_group_of_hosts
+                else "."
             ),
             (binding.call.number, *(each.number for each in joins[:1]), send.number),
             process=binding.process,

@@ -7,6 +7,7 @@ did for other clients does: a request that was answered elsewhere needs no EOF h
 from __future__ import annotations
 
 import itertools
+from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import runs_node
@@ -14,6 +15,12 @@ from bothends.trace.findings.standstill import Standstill, ThreadState
 from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Socket
 from bothends.trace.rendering import formatting
+
+ANSWER_EVERY_REQUEST: Final = (
+    "Look at what the server does with this request: one that it does not know, or that fails, needs an "
+    "answer too. If it is not complete, send the rest."
+)
+"""The remedy for a request that is not answered, if nothing shows why."""
 
 
 def answered_elsewhere(
@@ -97,8 +104,7 @@ def unanswered_here(
         "Hold no lock while a handler waits for its client: read first, then take the lock. Give each wait "
         "for a client a time limit."
         if len(held) == 1
-        else "Look at what the server does with this request: one that it does not know, or that fails, "
-        "needs an answer too. If it is not complete, send the rest.",
+        else ANSWER_EVERY_REQUEST,
         events,
         "inferred",
         "a request that ends in the same way was answered on another connection",
