@@ -137,7 +137,6 @@ def test_a_later_handshake_that_fails_ends_the_run(tmp_path: Path, later: str) -
 def test_generator_in_c_needs_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = BulkPlan(Endpoint("tcp", host="127.0.0.1", port=1), "discard")
     monkeypatch.setattr(native, "unavailable_reason", lambda: "no compiler")
-    monkeypatch.setattr(bulk, "unavailable_reason", lambda: "no compiler")
     assert select_bulk_generator("auto", plan).name == "Python, epoll"
     with pytest.raises(Unavailable, match="no compiler"):
         select_bulk_generator("native", plan)

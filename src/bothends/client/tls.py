@@ -373,7 +373,7 @@ def describe_session(sock: TlsSocket) -> Iterator[str]:
     tls = sock.tls
     cipher = tls.cipher()
     parts = [tls_version(tls), cipher[0] if cipher else "no cipher"]
-    if not _is_address(sock.server_name):  # SNI is for names only (RFC 6066, section 3)
+    if not is_address(sock.server_name):  # SNI is for names only (RFC 6066, section 3)
         parts.append(f"SNI {sock.server_name}")
     if protocol := tls.selected_alpn_protocol():
         parts.append(f"ALPN {protocol}")
@@ -389,7 +389,8 @@ def describe_session(sock: TlsSocket) -> Iterator[str]:
     yield f"fingerprint (SHA-256): {fingerprint(sock)}"
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Return whether a server's name is an IP address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -10,12 +10,12 @@ from bothends.bench.generators.base import ProgressCallback
 from bothends.bench.generators.bulk_base import SAMPLE_INTERVAL, BulkGenerator, BulkPlan
 from bothends.bench.generators.bulk_native import NativeBulkGenerator, unsupported_reason
 from bothends.bench.generators.bulk_python import PythonBulkGenerator
-from bothends.bench.generators.native import unavailable_reason
+from bothends.bench.generators.native import is_usable
 from bothends.bench.histogram import Histogram
 from bothends.bench.results import STARVED_SHARE, BulkTransfer, GeneratorUsage, LatencySummary, Round
 from bothends.client.tls import TlsOptions
 from bothends.endpoints import Endpoint
-from bothends.errors import TimeoutExpired, Unavailable, UnsupportedCombination, UsageError
+from bothends.errors import TimeoutExpired, UsageError
 from bothends.escaping import escape
 
 _BUSY_SHARE: Final = 0.95
@@ -55,15 +55,9 @@ def select_bulk_generator(prefer: str, plan: BulkPlan) -> BulkGenerator:
     Raises Unavailable if the native generator was not built, UnsupportedCombination if it does not support
     the plan.
     """
-    reason = unsupported_reason(plan)
-    if prefer == "python" or (prefer == "auto" and reason):
-        return PythonBulkGenerator()
-    if not reason:
+    if prefer != "python" and is_usable(prefer, plan.endpoint, unsupported_reason(plan)):
         return NativeBulkGenerator()
-    hint = "use --generator python"
-    if unavailable_reason():
-        raise Unavailable("use", "the native generator", reason=reason, hint=hint)
-    raise UnsupportedCombination("the native generator", plan.endpoint.label, reason, hint)
+    return PythonBulkGenerator()
 
 
 def run_bulk(

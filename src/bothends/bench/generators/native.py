@@ -35,6 +35,8 @@ from bothends.bench.http_target import HttpExchange
 from bothends.bench.results import Faults
 from bothends.bench.schedule import SECOND, Schedule
 from bothends.client.tls import TlsOptions
+from bothends.endpoints import Endpoint
+from bothends.errors import Unavailable, UnsupportedCombination
 from bothends.install_hints import rebuild_command
 
 # In the order of `enum fault` in native/generator/generator.h.
@@ -48,6 +50,20 @@ def unavailable_reason() -> str:
     except ImportError as error:
         return f"the C extension was not built ({error}): {rebuild_command()}"
     return ""
+
+
+def is_usable(prefer: str, endpoint: Endpoint, reason: str) -> bool:
+    """Return whether the generator in C is used: if nothing speaks against it, which is `reason`.
+
+    Raises Unavailable if it is preferred and was not built, UnsupportedCombination if it is preferred and
+    there is another reason.
+    """
+    if not reason or prefer != "native":
+        return not reason
+    hint = "use --generator python"
+    if unavailable_reason():
+        raise Unavailable("use", "the native generator", reason=reason, hint=hint)
+    raise UnsupportedCombination("the native generator", endpoint.label, reason, hint)
 
 
 def unsupported_reason(plan: RunPlan) -> str:

@@ -9,13 +9,12 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 import os
 import ssl
 from pathlib import Path
 from typing import Any, Final
 
-from bothends.client.tls import TlsOptions, server_name
+from bothends.client.tls import TlsOptions, is_address, server_name
 from bothends.endpoints import Endpoint
 from bothends.errors import UsageError
 
@@ -59,13 +58,13 @@ def native_context(options: TlsOptions, endpoint: Endpoint) -> Any:
     context, name = options.context(), server_name(options, endpoint)
     verify = context.verify_mode is not ssl.CERT_NONE
     paths = ssl.get_default_verify_paths()
-    is_address = _is_address(name)
+    by_address = is_address(name)
     never_common_name = 0 if context.hostname_checks_common_name else _NEVER_CHECK_COMMON_NAME
     try:
         return tls_context(
             library=library_name(),
-            name=None if is_address else name.encode("idna").decode("ascii"),
-            address=name if is_address else None,
+            name=None if by_address else name.encode("idna").decode("ascii"),
+            address=name if by_address else None,
             verify=verify,
             check_name=context.check_hostname,
             ca_file=_path(options.ca or paths.cafile),
@@ -87,11 +86,3 @@ def native_context(options: TlsOptions, endpoint: Endpoint) -> Any:
 
 def _path(path: str | Path | None) -> str | None:
     return None if path is None else os.fspath(path)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
