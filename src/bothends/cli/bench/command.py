@@ -10,6 +10,7 @@ import click
 
 from bothends.cli import terminal
 from bothends.cli.bench import bulk, http_options, output, tls_options
+from bothends.cli.help_layout import lay_out
 from bothends.cli.wire_options import wire_options
 from bothends.errors import SystemCallFailed, UsageError
 
@@ -40,8 +41,7 @@ class BenchCommand(click.Command):
     ) -> click.Context:
         """Create the context of the subcommand that the first argument names, or else of this command."""
         if args and args[0] in SUBCOMMANDS:
-            command = _load_subcommand(args[0])
-            command.context_class = self.context_class  # the layout of --help
+            command = lay_out(_load_subcommand(args[0]))
             return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 
 from bothends.cli import terminal
+from bothends.cli.help_layout import lay_out
 from bothends.cli.impair.api import VERBS, read_token, token_option
 from bothends.cli.impair.toxiproxy import instead_of
 from bothends.cli.output_files import output_files
@@ -55,8 +56,7 @@ class _ImpairCommand(click.Command):
         verb = VERBS.get(args[0]) if args else None
         if verb is None:
             return super().make_context(info_name, args, parent, **extra)
-        verb.context_class = self.context_class  # the layout of --help
-        return verb.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return lay_out(verb).make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
 
 class _DurationType(click.ParamType[float]):
