@@ -37,9 +37,9 @@ int source_has_ended(struct source *source, int program);
 int source_is_alive(const struct source *source);
 /* The wall-clock time, in nanoseconds, before which all lines have been read. */
 u64 source_horizon(struct source *source);
-/* Records that are missing: the buffers were full. */
-/* Return the number of records that are not read as lines yet. */
+/* The number of records that are not read as lines yet. */
 size_t source_waiting(struct source *source);
+/* Records that are missing: the buffers were full. */
 u64 source_lost(struct source *source);
 u64 source_lost_threads(struct source *source);
 /* Calls that are left out because they repeat earlier ones and move no data. */

@@ -127,15 +127,14 @@ class ServerSidePlayer:
         try:
             await self._play(step, following)
         except CheckFailed as failure:
-            if failure.answer is not None:
-                pass
-            elif not self._inbox.is_empty:
-                failure.answer = text_instead(step.line, self._inbox.pending, self.sent)
-            elif self._end:
-                failure.answer = WrongAnswer(step.line, Instead.ENDED)
-            else:
-                failure.answer = WrongAnswer(step.line, Instead.NOTHING)
+            failure.answer = failure.answer or self._wrong_answer(step)
             raise
+
+    def _wrong_answer(self, step: Step) -> WrongAnswer:
+        """Return what the client did at a line that has failed."""
+        if not self._inbox.is_empty:
+            return text_instead(step.line, self._inbox.pending, self.sent)
+        return WrongAnswer(step.line, Instead.ENDED if self._end else Instead.NOTHING)
 
     async def _play(self, step: Step, following: Step | None) -> None:
         match step:
