@@ -120,6 +120,7 @@ class TraceSession:
         self._undrawn: dict[int, Call] = {}  # calls that were blocked and are not on the timeline, by thread
         self._snapshot_at = 0
         self._snapshot_event = 0.0  # `_last_event` when the snapshot was taken
+        self._is_snapshot_last = False  # nothing has moved between it and ^C
         self._on_idle = on_idle
         self.capture: PacketSource | None = None  # the source of packets; None: trace calls only
         self.kernel: KernelEventSource | None = None  # the source of the kernel's reasons; None: without
@@ -316,6 +317,7 @@ class TraceSession:
         elif self.trace.frozen_at is None:
             now = time.time_ns()
             is_interrupt = number == signal.SIGINT
+            self._is_snapshot_last = is_interrupt and self._snapshot_event == self._last_event
             self._freeze(now - _FREEZE_MARGIN if is_interrupt else now, by_interrupt=is_interrupt)
         self.stopped_by = number
         self._waiting_for_servers = False
@@ -600,8 +602,10 @@ class TraceSession:
             self._poll_until_quiet(LINGER_TIMEOUT)
             self._take_snapshot(self._programs)
         else:
-            # ^C has reached the clients already: what they were blocked in is in the last snapshot.
-            self._take_snapshot(self._servers if self.stopped_by == signal.SIGINT else self._programs)
+            # ^C has reached the clients already: what they were blocked in is in the last snapshot. The servers
+            # may have moved because of their ends, so that snapshot counts for them, too, if it is recent.
+            if not self._is_snapshot_last:
+                self._take_snapshot(self._servers if self.stopped_by == signal.SIGINT else self._programs)
             # Otherwise all at once: a server may loop at the EOF of a client that has been ended.
             is_interrupt = self.stopped_by == signal.SIGINT
             self._terminate(
