@@ -602,8 +602,8 @@ class TraceSession:
             self._poll_until_quiet(LINGER_TIMEOUT)
             self._take_snapshot(self._programs)
         else:
-            # ^C has reached the clients already: what they were blocked in is in the last snapshot. The servers
-            # may have moved because of their ends, so that snapshot counts for them, too, if it is recent.
+            # ^C has reached the clients already: what they were blocked in is in the last snapshot. It counts
+            # for the servers, too, if nothing moved before ^C: the ends of the clients may have moved them.
             if not self._is_snapshot_last:
                 self._take_snapshot(self._servers if self.stopped_by == signal.SIGINT else self._programs)
             # Otherwise all at once: a server may loop at the EOF of a client that has been ended.
