@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "mutants.m
 QUICK = {
     *("python-tcp-split-write", "python-tcp-half-close", "python-tcp-burst", "python-udp-empty"),
     *("python-proxy-half-close-client", "python-proxy-deaf-client", "python-udp-proxy-two-clients"),
-    *("python-client-cut-reply", "c-tcp-sigterm", "c-udp-lengths", "java-client-cut-reply"),
+    *("python-client-cut-reply", "c-tcp-half-close", "c-udp-lengths", "java-client-cut-reply"),
 }
 LANGUAGES = {"python": "Python", "c": "C", "java": "Java"}
 THOROUGH = {case.id for case in cases("tcp") if case.thorough}

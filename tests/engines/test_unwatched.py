@@ -62,7 +62,7 @@ class NoTrafficObserverContract(
                 metafunc.parametrize(argument, ["tcp"])
 
 
-@pytest.mark.spread("reading", "cut", "answer", one_in=3)
+@pytest.mark.spread("reading", "cut", "answer", "datagram_transport", one_in=3)
 class TestUringWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentUringEngine"
 
@@ -72,12 +72,12 @@ class TestEpollWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentEpollEngine"
 
 
-@pytest.mark.spread("reading", "cut", "answer", one_in=3)
+@pytest.mark.spread("reading", "cut", "answer", "datagram_transport", one_in=3)
 class TestReadinessWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentReadinessEngine"
 
 
-@pytest.mark.spread("reading", "cut", "answer", one_in=3)
+@pytest.mark.spread("reading", "cut", "answer", "datagram_transport", one_in=3)
 class TestUvloopWithoutTrafficObserver(NoTrafficObserverContract):
     engine: ClassVar[str] = "tests.engines.silent_engines:SilentUvloopEngine"
     retained_descriptors: ClassVar[int] = 2  # libuv's pipe for signals

@@ -216,6 +216,7 @@ SPOKEN: Final = [
 ]
 
 
+@pytest.mark.spread("call_source", one_in=2)
 @pytest.mark.usefixtures("probes")
 @needs_tool("curl")
 def test_plaintext_of_python_and_curl_is_drawn_where_it_was_encrypted(
@@ -295,6 +296,7 @@ def test_plaintext_of_programs_is_seen(
     assert None not in sockets
 
 
+@pytest.mark.spread("call_source", one_in=2)
 @pytest.mark.usefixtures("probes")
 @needs_tool("wget")
 def test_plaintext_of_gnutls_is_seen(call_source: str, keys: CertificateFiles, tmp_path: Path) -> None:
