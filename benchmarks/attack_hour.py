@@ -1,8 +1,9 @@
 """make attack-hour: mixed attacks on engines, an hour for each; several at a time, in random order.
 
-For each engine: a quiet phase, a warm-up, and then the attacks, while an honest client goes on. After the
-warm-up and at the end the server is idle for some seconds; what it then has more than before is leaked. Exit
-status 1 if an answer was wrong, p99 rose above ten times its quiet value, or something leaked.
+For each engine two servers: one is attacked, one is left alone, and an honest client asks both all the time.
+So what the machine does to latencies is in both p99s, and their ratio says what the attacks do. After a
+warm-up and at the end the attacked server is idle for some seconds; what it then has more than before is
+leaked. Exit status 1 if an answer was wrong, p99 rose above ten times its quiet value, or something leaked.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from bothends.attack.results import HonestFigures
 from bothends.endpoints import Endpoint
 from bothends.engines.registry import ENGINES
 
-QUIET: Final = 10.0  # seconds
+SETTLE: Final = 10.0  # seconds of honest requests before the attacks
 WARM_UP: Final = 60.0  # seconds at most, and a quarter of the time at most
 IDLE: Final = 20.0  # seconds: fork still forks for queued clients that have gone, for 10 s after an attack
 AT_ONCE: Final = 2  # attackers
+NICENESS: Final = "10"  # of the attackers: where processors are short, the server gets them first
 TIMEOUT: Final = 1.0  # seconds after which an honest request is unanswered
 MAX_P99: Final = 10  # times the quiet value
 MIN_P99: Final = 0.05  # seconds: below it, the machine is measured, not the server
@@ -52,8 +54,9 @@ LIMITS: Final = {
 class Outcome:
     """What was seen at one engine: honest requests, and what it had when idle.
 
-    `before` the attacks, after the warm-up (`warm`) and at the end (`idle`). `peak` in bytes. `p99` in
-    seconds, quiet and attacked, with the requests that were not answered in time.
+    `quiet` and `attacked` are the honest client's figures at the two servers in the same period. `before` the
+    attacks, after the warm-up (`warm`) and at the end (`idle`). `peak` in bytes. `p99` in seconds, quiet and
+    attacked, with the requests that were not answered in time.
     """
 
     engine: str
@@ -112,6 +115,17 @@ def serving(engine: str, options: list[str]) -> Iterator[tuple[subprocess.Popen[
             process.kill()
 
 
+@contextlib.contextmanager
+def asking(endpoint: Endpoint, expectation: Expectation) -> Iterator[HonestClient]:
+    """Run an honest client."""
+    client = HonestClient(endpoint, expectation, TIMEOUT)
+    client.start()
+    try:
+        yield client
+    finally:
+        client.stop()
+
+
 class Attackers:
     """Some attackers, each of them replaced by another one when it ends."""
 
@@ -136,7 +150,7 @@ class Attackers:
 
     def _start(self, duration: float) -> None:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bothends.attack.attacker_process"],
+            ["nice", "-n", NICENESS, sys.executable, "-m", "bothends.attack.attacker_process"],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         plan: dict[str, Any] = {
@@ -170,31 +184,28 @@ def percentile_99(samples: list[Sample]) -> float:
 def attack(engine: str, seconds: float, options: list[str], seed: int) -> Outcome:
     """Attack a server with this engine for a time."""
     warm_up = min(WARM_UP, seconds / 4)
-    with serving(engine, options) as (process, endpoint):
+    with serving(engine, options) as (process, endpoint), serving(engine, options) as (_, left_alone):
         expectation = learn(endpoint, None)
         pids = [process.pid]
-        honest = HonestClient(endpoint, expectation, TIMEOUT)
-        honest.start()
-        started = time.monotonic()
-        time.sleep(QUIET)
-        honest.stop()
-        quiet = honest.taken(started, time.monotonic())
+        with asking(endpoint, expectation):
+            time.sleep(SETTLE)
         time.sleep(IDLE)
         before = health.read_health(pids)
         attackers = Attackers(endpoint, expectation, seed)
+        quiet: list[Sample] = []
         samples: list[Sample] = []
         readings: list[Health] = []
         peak = 0
         for duration in (warm_up, seconds - warm_up):
-            honest = HonestClient(endpoint, expectation, TIMEOUT)
-            honest.start()
-            started = time.monotonic()
-            try:
-                peak = max(peak, attackers.run(duration, pids))
-            finally:
-                attackers.stop()
-            samples += honest.taken(started, time.monotonic())
-            honest.stop()
+            with asking(left_alone, expectation) as alone, asking(endpoint, expectation) as honest:
+                started = time.monotonic()
+                try:
+                    peak = max(peak, attackers.run(duration, pids))
+                finally:
+                    attackers.stop()
+                ended = time.monotonic()
+            quiet += alone.taken(started, ended)
+            samples += honest.taken(started, ended)
             time.sleep(IDLE)
             readings.append(health.read_health(pids))
         warm, idle = readings
