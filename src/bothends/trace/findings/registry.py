@@ -61,6 +61,7 @@ from bothends.trace.findings import (
     unix_datagrams,
     unsent_output,
     vanished,
+    wrong_sockets,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.model import Call, KernelEvent, Packet, ProcessEvent, Trace
@@ -118,6 +119,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-in-use": descriptor_use.closed_in_use,
     "closed-twice": descriptor_use.closed_twice,
     "used-after-close": descriptor_use.used_after_close,
+    "transfer-on-listener": wrong_sockets.transfer_on_listener,
+    "connected-again": wrong_sockets.connected_again,
     "sigpipe": processes.sigpipe,
     "two-readers": descriptor_use.two_readers,
     "two-writers": descriptor_use.two_writers,
@@ -304,6 +307,15 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "http-response-read-to-eof": _OF_A_HANG,
     "not-read": (_OF_A_HANG - {"not-read"}) | {"one-recv-per-message", "http-unanswered"},
     "not-closed": _OF_A_HANG - {"not-closed"},
+    "transfer-on-listener": _OF_A_HANG
+    | {
+        "sigpipe",
+        "exited-mid-conversation",
+        "closed-with-unread-data",
+        "write-after-close",
+        "closed-without-answer",
+    },
+    "connected-again": frozenset({"closed-without-answer", "exited-mid-conversation", "write-after-close"}),
     "swapped-port": frozenset(
         {"refused-other-port", "refused", "unanswered-datagram", "udp-port-unreachable"}
     ),
