@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bothends.check.batch import grading
 from bothends.check.batch.build_plan import NoRecipe
 from bothends.check.batch.build_recipes import find_recipe
 from bothends.check.batch.grading import BatchSettings, judge_all, pack, unpack
@@ -133,6 +134,18 @@ def test_pack_omits_symlinks_and_hidden_files(tmp_path: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     unpack(pack(folder), tmp_path / "again")
     assert [path.name for path in (tmp_path / "again").rglob("*") if path.is_file()] == ["server.py"]
+
+
+def test_time_limit_grows_with_the_load_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grading, "JUDGE_TIMEOUT", 0.01)
+    monkeypatch.setattr(grading, "load_factor", lambda: 3.0)
+    made = make_starter("server", "python", "udp")
+    folder = write_file(tmp_path / "one", made.file, made.text)
+    settings = BatchSettings("server", "upper-udp", sandbox=False)
+    [found] = judge_all([folder], settings, tmp_path / "out", workers=1)
+    [failure] = found.result.outcomes
+    assert failure.happened == "the check did not finish within 0.03 s"
+    assert failure.likely_cause.startswith("the program or this machine is too slow")
 
 
 @pytest.mark.slow

@@ -54,6 +54,42 @@ def test_request_that_works_elsewhere_shows_another_mistake() -> None:
     assert joined(nil("for-all-clients"), nil("any-bytes")) == {}
 
 
+def test_right_reply_that_equals_the_wrong_one_shows_nothing() -> None:
+    """A store that forgets is right about a key that was deleted, or never set."""
+    contract = parsed(
+        "ann> SET a 1\nann< OK\nann> GET a\nann< 1",
+        "ann> SET b 2\nann< OK\nann> GET b\nann< 2",
+        "ann> SET c 3\nann< OK\nann> GET none\nann< NONE",
+    )
+    cases = [case for case in server_cases(contract) if case.exchanges]
+    first, second, missing = (case.id for case in cases)
+    lines = [case.exchanges[-1].line for case in cases]
+    wrong = {
+        first: text_instead(lines[0], b"NONE\n", [b"SET a 1\n", b"GET a\n"]),
+        second: text_instead(lines[1], b"NONE\n", [b"SET b 2\n", b"GET b\n"]),
+    }
+    [found] = join_scenes(cases, frozenset([missing]), wrong)
+    assert (found.case, found.others) == (first, (second,))
+    other = {name: replace(answer, text=b"?\n") for name, answer in wrong.items()}
+    assert join_scenes(cases, frozenset([missing]), other) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('{{"type": "hello", "nick": "chris"}}', "HELLO"),
+        ('{{"nick": "chris", "type": "chat"}}', "CHAT"),
+        ('{{"id": 1, "command": "get"}}', "GET"),
+        ('{{"nick": "chris"}}', "NICK"),
+        ("GET type", "GET"),
+    ],
+)
+def test_kind_of_a_json_request_is_the_value_that_names_it(text: str, kind: str) -> None:
+    [scene] = parsed(f"ann> {text}\nann< OK").scenes
+    [exchange] = exchanges_of(scene)
+    assert exchange.request == kind
+
+
 def test_other_reply_to_the_same_request_is_another_mistake() -> None:
     name, answer = nil("any-bytes")
     first, never = nil("set-and-get"), ("a-large-value", "for-all-clients")

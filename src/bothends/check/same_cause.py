@@ -53,7 +53,8 @@ class Exchange:
 
     `line`: its number; `due`; `request`: the kind of the request that it follows, such as "GET", or "" if
     there was none; `number`: of the lines since that request, from 0; `before`: the kinds of the requests
-    before it; `interruptions`: ends of connections and restarts before; `clients`: how many take part.
+    before it; `interruptions`: ends of connections and restarts before; `clients`: how many take part;
+    `texts`: the literal texts that are right, with "*" as in `WrongAnswer`.
     """
 
     line: int
@@ -63,6 +64,7 @@ class Exchange:
     before: frozenset[str] = frozenset()
     interruptions: int = 0
     clients: int = 1
+    texts: frozenset[bytes] = frozenset()
 
     def asks_as(self, other: Exchange) -> bool:
         """Whether the same is due after the same kind of request."""
@@ -72,8 +74,13 @@ class Exchange:
         """Whether it has no more clients and interruptions than another one."""
         return self.clients <= other.clients and self.interruptions <= other.interruptions
 
-    def shows(self, failed: Exchange) -> bool:
-        """Whether this line, which was right, shows that the request of a failed one works in its state."""
+    def shows(self, failed: Exchange, answer: WrongAnswer) -> bool:
+        """Whether this line, which was right, shows that the request of a failed one works in its state.
+
+        `answer`: what the program did at the failed line.
+        """
+        if answer.text.rstrip(b"\r\n") in self.texts:
+            return False
         return self.asks_as(failed) and failed.is_no_harder(self) and failed.before <= self.before
 
     def explains(self, other: Exchange) -> bool:
@@ -174,7 +181,7 @@ def join_scenes(
     due = [(case, found) for case in failed if (found := _exchange(case, wrong[case.id])) is not None]
     due.sort(key=lambda each: (each[1].clients, each[1].interruptions))
     for case, exchange in due:
-        if any(each.shows(exchange) for each in right):
+        if any(each.shows(exchange, wrong[case.id]) for each in right):
             continue
         for first, earlier, others in causes:
             if earlier.explains(exchange) and wrong[first.id].is_like(wrong[case.id]):

@@ -44,7 +44,7 @@ from bothends.check.case import Verdict
 from bothends.check.contract import BUILTIN_DIR
 from bothends.check.requirements import possible_points
 from bothends.check.results import CaseOutcome, SuiteResult, from_object
-from bothends.check.runner import selected_cases
+from bothends.check.runner import load_factor, selected_cases
 from bothends.check.sandbox.visible import home_folder
 from bothends.check.suites.registry import cases, suite_for
 from bothends.errors import BothendsError, ConfigurationError, SystemCallFailed
@@ -61,8 +61,10 @@ MAX_ENTRIES: Final = 32_768  # files and folders; an archive of more exceeds MAX
 MAX_NAME_SIZE: Final = 200  # bytes: a file name has at most 255 (NAME_MAX), and results are named NAME.json
 BUILD_TIMEOUT: Final = 60.0  # seconds: one command of a build
 BUILD_TOTAL: Final = 180.0  # seconds: all commands of a build, of which a submission may list thousands
-JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite
+JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite; longer on a busy machine
 _UNTESTED: Final = "not tested on a clean machine"  # the likely cause if a submission does not even start
+_NOT_FINISHED: Final = "the check did not finish within"
+_UNFINISHED: Final = "the program or this machine is too slow: judge the program again alone"
 _TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
 _GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL, for a check to end its processes
 _MAX_STDERR: Final = 65_536  # bytes of standard error that are read
@@ -348,6 +350,7 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
             if not isinstance(result, str):
                 return {"name": name, "digest": digest, "language": language, "remark": remark, **result}
             failure = result, ""
+            cause = _UNFINISHED if result.startswith(_NOT_FINISHED) else _UNTESTED
     failed = _failed_to_run_result(name, settings, *failure, cause=cause)
     return JudgedSubmission(name, digest, language, failed, remark).as_object()
 
@@ -429,9 +432,10 @@ def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSetti
     options += [f"--input={line}" for line in recipe.typed.splitlines()]
     options += [f"--against={settings.against}"] * bool(settings.against)
     command = [*self_command(), "check", settings.role, *options, "--", *recipe.run]
-    status, stdout, stderr = _children.run(command, folder, JUDGE_TIMEOUT)
+    timeout = JUDGE_TIMEOUT * load_factor()  # the timeouts of its cases are prolonged by as much
+    status, stdout, stderr = _children.run(command, folder, timeout)
     if status is None:
-        return f"the check did not finish within {JUDGE_TIMEOUT:g} s"
+        return f"{_NOT_FINISHED} {timeout:g} s"
     try:
         result: dict[str, Any] = json.loads(stdout)
     except ValueError:

@@ -1,7 +1,8 @@
 """Read from a scene what is asked before each of its lines: what a failure needs to be compared. Pure.
 
 Requests are compared by their kind: the first word of letters, as in "GET name" or "*2\\r\\n$3\\r\\nGET", or
-else the first two bytes. A text that a client receives is the reply to the first request of its own without
+else the first two bytes. Of a JSON object it is the value of the key that names the request, such as "type"
+or "command". A text that a client receives is the reply to the first request of its own without
 one; if there is none, it follows the last request of any client.
 """
 
@@ -27,8 +28,11 @@ from bothends.check.scenes.template import TextTemplate
 
 _WORD: Final = re.compile(rb"[A-Za-z]{2,}")
 _NAME: Final = re.compile(rb"[A-Za-z]\w+")
+_JSON_KIND: Final = re.compile(
+    rb'"(?:type|command|cmd|action|method|request|op|operation|kind)"\s*:\s*"([^"\\]+)"', re.IGNORECASE
+)
 _KIND_BYTES: Final = 64  # of a text: its kind is at its beginning
-_COMPARED_BYTES: Final = 256  # of a wrong answer
+_COMPARED_BYTES: Final = 256  # of a wrong answer, and of a JSON object
 _DUE: Final = {
     ExpectText: Due.TEXT,
     ExpectInAnyOrder: Due.TEXT,
@@ -39,7 +43,11 @@ _DUE: Final = {
 
 def request_kind(text: TextTemplate) -> str:
     """Return the kind of a request."""
-    head = b"".join(part if isinstance(part, bytes) else b" " for part in text.parts)[:_KIND_BYTES]
+    literal = b"".join(part if isinstance(part, bytes) else b" " for part in text.parts)
+    head = literal[:_COMPARED_BYTES]
+    if head.lstrip().startswith(b"{") and (named := _JSON_KIND.search(head)):
+        return named[1].decode(errors="replace").upper()
+    head = literal[:_KIND_BYTES]
     word = _WORD.search(head)
     return word[0].decode().upper() if word else f"{BINARY}{head[:2].hex()}"
 
@@ -51,6 +59,7 @@ def exchanges_of(scene: Scene) -> tuple[Exchange, ...]:
     unanswered: dict[str, list[int]] = {}  # by client: its requests without a reply, sent in a row
     replies: dict[str, int] = {}  # by client, since the last of them
     clients: set[str] = set()
+    sent: list[bytes] = []
     interruptions = 0
     previous: Step | None = None
     for step in scene.steps:
@@ -60,6 +69,7 @@ def exchanges_of(scene: Scene) -> tuple[Exchange, ...]:
             earlier = unanswered.get(step.client, []) if in_a_row else []
             unanswered[step.client] = [*earlier, len(requests)]
             requests.append(request_kind(step.texts[0]))
+            sent += [_literal_bytes(text) for text in step.texts]
             replies.clear()
         elif isinstance(step, EndConnection | Restart):
             interruptions += 1
@@ -71,9 +81,23 @@ def exchanges_of(scene: Scene) -> tuple[Exchange, ...]:
             replies[client] = number + 1
             before = frozenset(requests[: max(0, at)])
             request = requests[at] if requests else ""
-            found.append(Exchange(step.line, due, request, number, before, interruptions, len(clients)))
+            texts = _right_texts(step, sent)
+            found.append(
+                Exchange(step.line, due, request, number, before, interruptions, len(clients), texts)
+            )
         previous = step
     return tuple(found)
+
+
+def _literal_bytes(text: TextTemplate) -> bytes:
+    return b"".join(part for part in text.parts if isinstance(part, bytes))
+
+
+def _right_texts(step: Step, sent: Sequence[bytes]) -> frozenset[bytes]:
+    """Return the texts without patterns that are right at a line, as `text_instead` compares them."""
+    choices = step.choices if isinstance(step, ExpectText) else ()
+    literal = [each for each in choices if all(isinstance(part, bytes) for part in each.parts)]
+    return frozenset(_compared(_literal_bytes(each), sent).rstrip(b"\r\n") for each in literal)
 
 
 def _clients(step: Step) -> set[str]:
@@ -99,6 +123,9 @@ def text_instead(line: int, received: bytes, sent: Sequence[bytes]) -> WrongAnsw
         received: what was received at the line.
         sent: what the other side had sent before: its words may be anything.
     """
-    words = {word for text in sent for word in _NAME.findall(text[:_COMPARED_BYTES])}
-    compared = _NAME.sub(lambda found: b"*" if found[0] in words else found[0], received[:_COMPARED_BYTES])
-    return WrongAnswer(line, Instead.TEXT, compared)
+    return WrongAnswer(line, Instead.TEXT, _compared(received, sent))
+
+
+def _compared(text: bytes, sent: Sequence[bytes]) -> bytes:
+    words = {word for each in sent for word in _NAME.findall(each[:_COMPARED_BYTES])}
+    return _NAME.sub(lambda found: b"*" if found[0] in words else found[0], text[:_COMPARED_BYTES])
