@@ -83,9 +83,8 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     assert "compared with the earlier batch: 3 of 3 programs differ" in done.stdout
     rows = (tmp_path / "second" / "comparison.csv").read_text(encoding="utf-8").splitlines()
     assert rows[1:] == ["ada17,2,0,,udp-one-message", "bob23,0,2,udp-one-message,", "cyd42,0,,,"]
-    assert (
-        "1 programs better, 2 worse" in (tmp_path / "second" / "comparison.html").read_text("utf-8") or True
-    )
+    page = (tmp_path / "second" / "comparison.html").read_text("utf-8")
+    assert "1 better, 2 worse, of 3 programs" in page
     nothing = run_batch(folders, tmp_path / "third", "--compare", str(tmp_path / "class"))
     assert nothing.returncode == 2
     assert "has no results of a batch" in nothing.stderr
@@ -96,6 +95,14 @@ def test_comparison_of_equal_runs_has_no_changes(tmp_path: Path) -> None:
     found = judge_all([folder], SETTINGS, tmp_path / "out", workers=1)
     [change] = comparison.compare({"ada17": found[0]}, found)
     assert (change.difference, change.fixed, change.broken) == (0, (), ())
+
+
+def test_page_of_a_comparison_marks_better_worse_and_equal_programs() -> None:
+    changes = [comparison.Change(name, 1, after) for name, after in (("ada", 2), ("bob", 0), ("cyd", 1))]
+    page = comparison.as_html(changes, "upper-udp")
+    assert "1 better, 1 worse, of 3 programs" in page
+    rows = re.findall(r'<tr class="(\w+)"><td[^>]*>(\w+)<', page)
+    assert rows == [("pass", "ada"), ("fail", "bob"), ("skip", "cyd")]
 
 
 @needs_tool("strace")

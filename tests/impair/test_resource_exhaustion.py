@@ -15,6 +15,7 @@ import pytest
 from bothends.endpoints import Endpoint
 from bothends.impair.api import Api
 from bothends.impair.api_server import ApiServer
+from tests.impair.api_client import ApiClient
 from tests.impair.running import TIMEOUT, RunningProxies, connect, echo, tcp_server, udp_echo_server
 from tests.interop.bothends_servers import BOTHENDS
 from tests.interop.running import Running as Process
@@ -96,6 +97,36 @@ def test_descriptor_exhaustion_pauses_accept_and_notifies_once() -> None:
         assert len(running.notices) == 1
         assert "Too many open files" in running.notices[0]
         running.run_on_loop(api_server.close)
+
+
+def is_open(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+
+
+def test_api_closes_the_oldest_connection_of_the_busiest_peer_at_its_limits(api_client: ApiClient) -> None:
+    """At most 96 connections of one address are open, and 128 in all."""
+    server = ("127.0.0.1", api_client.server.endpoint.port)
+    clients: list[socket.socket] = []
+
+    def connect_from(host: str, count: int) -> list[int]:
+        """Connect, wait until all are accepted, and return the numbers of the closed ones."""
+        for _ in range(count):
+            each = stack.enter_context(socket.create_connection(server, TIMEOUT, (host, 0)))
+            each.settimeout(TIMEOUT)
+            clients.append(each)
+        clients[-1].sendall(b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert clients[-1].recv(65_536).startswith(b"HTTP/1.1 200")
+        return [number for number, each in enumerate(clients) if not is_open(each)]
+
+    with contextlib.ExitStack() as stack:
+        assert connect_from("127.0.0.1", 96) == []
+        assert connect_from("127.0.0.1", 1) == [0]
+        assert connect_from("127.0.0.2", 32) == [0]
+        assert connect_from("127.0.0.3", 1) == [0, 1]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from bothends.errors import UnsupportedCombination
 from bothends.framing import Framing
 from bothends.impair.proxy import medium_of
 from bothends.impair.sockets import FRAMINGS, FramedSocketEnd
+from bothends.toxics.base import Medium
 from tests.impair.running import (
     TIMEOUT,
     RunningProxies,
@@ -153,3 +154,15 @@ def test_oversized_framed_message_resets_connection() -> None:
 def test_framing_without_stream_endpoint_is_rejected() -> None:
     with pytest.raises(UnsupportedCombination, match="needs a stream"):
         medium_of(Endpoint.parse("udp://:0"), Endpoint.parse("udp://:1"), "lines")
+
+
+@pytest.mark.parametrize(
+    ("listen", "upstream", "medium"),
+    [
+        ("udp://:0", "tcp://:1", Medium.DATAGRAMS),
+        ("tcp://:0", "udp://:1", Medium.MESSAGES),
+        ("tcp://:0", "tcp://:1", Medium.MESSAGES),
+    ],
+)
+def test_framing_keeps_the_medium_of_the_listener(listen: str, upstream: str, medium: Medium) -> None:
+    assert medium_of(Endpoint.parse(listen), Endpoint.parse(upstream), "lines") is medium

@@ -128,7 +128,10 @@ def test_icmp_error_about_echo_request_is_sent() -> None:
 def test_is_link_control() -> None:
     membership = bytes([58, 0, 5, 2, 0, 0, 1, 0]) + bytes([143]) + bytes(20)  # after a router alert
     assert packets.is_link_control(ipv6(membership, following=0))
-    assert packets.is_link_control(ipv6(bytes([133]) + bytes(7), following=58))
+    kinds = {
+        kind for kind in range(256) if packets.is_link_control(ipv6(bytes([kind, *[0] * 7]), following=58))
+    }
+    assert kinds == {*range(130, 138), 143}  # RFC 2710 (MLD), 4861 (discovery), 3810 (MLDv2)
     assert packets.is_link_control(ipv4(bytes(8), protocol=2))
     assert not packets.is_link_control(ipv6(bytes([128]) + bytes(7), following=58))
     assert not packets.is_link_control(ipv6(bytes(8)))

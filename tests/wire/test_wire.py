@@ -238,6 +238,7 @@ def test_exit_status_is_last_commands() -> None:
 def test_time_limit_exit_status() -> None:
     done = run_wire("-q", "--time-limit", "0.3", "--", "sleep", "60", status=124)
     assert done.stderr.startswith("bothends: wire: timed out after 0.3 s")
+    run_wire("-q", "--time-limit", str(TIMEOUT), "--", "sh", "-c", "exit 3", status=3)
 
 
 @pytest.mark.parametrize(

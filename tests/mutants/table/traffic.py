@@ -208,4 +208,12 @@ MUTATIONS: Final = (
         breaks="a UDP datagram whose checksum is 0 has none",
         tests="tests/wire/test_offload.py",
     ),
+    Mutation(
+        name="impair-framing-medium-of-the-other-end",
+        file="src/bothends/impair/proxy.py",
+        old='return Medium.DATAGRAMS if from_type == "datagrams"',
+        new='return Medium.DATAGRAMS if from_type != "datagrams"',
+        breaks="the datagrams of a framed proxy are taken for messages of a stream",
+        tests="tests/impair/test_sockets.py",
+    ),
 )
