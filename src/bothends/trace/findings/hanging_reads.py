@@ -387,19 +387,31 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
     if by_line and is_text and not is_line:
+        by_bytes = size_of_reads(each, peer, read) == 1  # no line reader's buffer: any byte may end a message
+        if by_bytes:
+            what, mark = "message", "a newline, or to another byte that ends a message, such as NUL"
+            basis = "the bytes are text without newline, and they are read one by one"
+            remedy = "End each message with the byte that the peer reads up to, such as a newline or NUL. "
+        else:
+            what, mark = "line", "a newline"
+            basis = (
+                "the bytes are text without a newline, and the read has the size of a line reader's buffer"
+            )
+            remedy = "End each message with the newline that the peer reads up to. "
         return Finding(
             "no-newline",
-            "The end of the line is missing, and each end waits for the other",
-            f"{state}: probably it reads up to a newline, and none was sent."
+            f"The end of the {what} is missing, and each end waits for the other",
+            f"{state}: probably it reads up to {mark}, and none was sent."
             + _hint_of_size(trace_index, wait, size),
-            "End each message with the newline that the peer reads up to. If the peer reads to EOF, call "
-            "shutdown(SHUT_WR) after the last byte.",
+            remedy + "If the peer reads to EOF, call shutdown(SHUT_WR) after the last byte.",
             events,
             "inferred",
-            "the bytes are text without a newline, and the read has the size of a line reader's buffer",
+            basis,
             process=wait.process,
             sockets=sockets,
-            in_c='send(fd, "hello\\n", 6, 0);',
+            in_c='send(fd, "hello", 6, 0);  /* with its NUL */'
+            if by_bytes
+            else 'send(fd, "hello\\n", 6, 0);',
             in_python='s.sendall(text.encode() + b"\\n")',
         )
     if is_server:

@@ -41,6 +41,7 @@ from bothends.trace.findings import (
     late_replies,
     length_inclusion,
     locks,
+    long_lines,
     loops,
     path,
     processes,
@@ -185,6 +186,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "exited-mid-conversation": exits.exited_mid_conversation,
     "closed-without-answer": exits.closed_without_answer,
     "timeout-too-short": exits.timeout_too_short,
+    "line-over-limit": long_lines.line_over_limit,
     "one-recv-per-message": streams.one_recv_per_message,
     "two-sends-one-read": streams.two_sends_one_read,
     "messages-unanswered": joined_messages.messages_unanswered,
@@ -369,6 +371,9 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     | {*_HANGS, "text-as-length", "one-recv-per-message", "exited-mid-conversation", "length-byte-order"},
     "whole-buffer": _OF_A_HANG | {*_HANGS},
     "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
+    "line-over-limit": frozenset(
+        {"one-recv-per-message", "exited-mid-conversation", "closed-with-unread-data"}
+    ),
     "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "http-host-missing": _OF_A_HANG | {*_HANGS, "http-unanswered", "exited-mid-conversation"},
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),

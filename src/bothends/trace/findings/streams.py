@@ -15,6 +15,7 @@ from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
 from bothends.trace.findings.after_eof import neither_answers_nor_closes
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.long_lines import reads_over_limit
 from bothends.trace.findings.resets import lost_bytes
 from bothends.trace.findings.standstill import bytes_text
 from bothends.trace.findings.turns import close_of, peer_socket, stream_of
@@ -58,6 +59,8 @@ def one_recv_per_message(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         if following is None and trace_index.ended_at(receive.process) is None:
             continue  # it may read on after the end of the trace
+        if reads_over_limit(trace_index, socket):
+            continue  # it read on, up to the limit of a line
         yield Finding(
             "one-recv-per-message",
             "The program takes one recv for one message",
