@@ -160,6 +160,13 @@ _SEND_ERRORS: Final = {
 
 def _reason(call: Call, target: SocketAddress | None) -> tuple[str, str, str, str]:
     """Return why a send failed, the remedy, and the lines in C and in Python; empty for no known reason."""
+    if call.error == "EINVAL" and target is None:
+        return (
+            "no address was given to it: its length is 0",
+            "Set the length to the size of the address before each recvfrom(), which stores no more.",
+            "len = sizeof from; n = recvfrom(fd, buf, size, 0, (struct sockaddr *)&from, &len);",
+            "data, address = sock.recvfrom(2048); sock.sendto(data, address)",
+        )
     if call.error == "EINVAL" and target is not None and target.port == 0:
         return (
             "the port is 0",

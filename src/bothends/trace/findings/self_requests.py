@@ -82,13 +82,18 @@ def _only_acceptor(
 
 
 def _path(trace_index: TraceIndex, each: Standstill, acceptor: ThreadState) -> tuple[ThreadState, ...]:
-    """Return the threads from the acceptor to the one that waits in the queue; () if it waits for others."""
+    """Return the threads from the acceptor to the one that waits in the queue; () if it waits for others.
+
+    Each waits for an answer of the next one.
+    """
     path = [acceptor]
     while path[-1].thread != each.waiter.thread:
         state = path[-1]
         peer = trace_index.peer_of(state.sockets[0]) if len(state.sockets) == 1 else None
         if state.activity != "read" or peer is None or len(path) == _LONGEST:
             return ()
+        if trace_index.trace.sockets[state.sockets[0]].accepted_from is not None:
+            return ()  # it waits for a request of its client, and asks nobody
         holders = trace_index.holders_at(peer, each.moment.now)
         following = [other for other in each.moment.states_at(peer) if other.process in holders]
         if len(following) != 1 or following[0] in path:

@@ -18,7 +18,7 @@ from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.long_lines import reads_over_limit
 from bothends.trace.findings.resets import lost_bytes
 from bothends.trace.findings.standstill import bytes_text
-from bothends.trace.findings.turns import close_of, peer_socket, stream_of
+from bothends.trace.findings.turns import close_of, peer_socket, stream_of, turns
 from bothends.trace.model import Call, Packet, Socket
 from bothends.trace.protocols.tls_records import is_client_hello
 from bothends.trace.rendering import formatting
@@ -394,6 +394,10 @@ def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
         if unread is not None:
             yield unread
             continue
+        answered = _one_answer(trace_index, socket, failed[0])
+        if answered is not None:
+            yield answered
+            continue
         yield Finding(
             "write-after-close",
             "The program sends to a peer that has closed the connection",
@@ -406,6 +410,39 @@ def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="n = send(fd, buf, size, MSG_NOSIGNAL); if (n < 0 && errno == EPIPE) close(fd);",
             in_python="except (BrokenPipeError, ConnectionResetError): s.close()",
         )
+
+
+def _one_answer(trace_index: TraceIndex, socket: Socket, failed: Call) -> Finding | None:
+    """Return the finding about a server that closes after one answer, and a client that sends on."""
+    peer = peer_socket(trace_index, socket)
+    close = close_of(trace_index, peer) if peer is not None else None
+    if peer is None or close is None or peer.accepted_from is None:
+        return None
+    spoken = turns(trace_index, socket)
+    if [turn.kind for turn in turns(trace_index, peer)] != ["received", "sent"]:
+        return None
+    if [turn.kind for turn in spoken[:3]] != ["sent", "received", "sent"]:
+        return None
+    _, answer, following = spoken[:3]
+    if close.at > following.calls[0].at:
+        return None  # the next request made it close
+    server, client = name_of(trace_index, close.process), name_of(trace_index, failed.process)
+    answered = formatting.quoted(answer.data, answer.total, 24)
+    asked = formatting.quoted(following.data, following.total, 24)
+    return Finding(
+        "write-after-close",
+        "The server closes the connection after one answer, and the client sends on",
+        f"{capitalized(server)} sent one answer, {answered}, and closed the connection. "
+        f"{capitalized(client)} then sent its next request, {asked}, on the same connection: a send failed "
+        f"with {failed.error}, and the program exited with an error.",
+        "Serve requests in a loop until recv() returns 0, in handle() of socketserver, too. Or, if the "
+        "protocol has one request on each connection, connect again for the next one.",
+        (answer.calls[-1].number, close.number, following.calls[0].number, failed.number),
+        process=close.process,
+        sockets=(socket.number, peer.number),
+        in_c="while ((n = recv(c, buf, sizeof buf, 0)) > 0) answer(c, buf, n);   /* then close(c) */",
+        in_python="while data := connection.recv(4096): connection.sendall(answer(data))",
+    )
 
 
 def _answer_not_read(trace_index: TraceIndex, socket: Socket, failed: Call) -> Finding | None:
