@@ -166,7 +166,9 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
         state = selecting or _idle_holder(each) or _listens_only(trace_index, each, each.peer)
         reads = each.receives(each.peer)
         # An event loop also waits for what its other threads have done, through a pipe or an eventfd.
-        is_inferred = state is None and not reads and each.moment.now - each.since >= UNANSWERED_NS
+        # And it stops to wait for a stream that nobody reads, after one read that fills its own buffer.
+        is_paused = not reads or reads[-1].size == reads[-1].requested
+        is_inferred = state is None and is_paused and each.moment.now - each.since >= UNANSWERED_NS
         if is_inferred:
             state = _listens_only(trace_index, each, each.peer, besides_files=True)
         if state is None:
@@ -195,11 +197,15 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
             "a thread, or wait for all of them in poll().",
             evidence(*each.sends(each.socket)[-1:], state, each.waiter),
             "inferred" if is_inferred else "seen",
-            "its event loop has not waited for this connection since it was accepted" if is_inferred else "",
+            "its event loop has not waited for this connection since it was "
+            + ("read" if reads else "accepted")
+            if is_inferred
+            else "",
             process=state.process,
             sockets=(each.socket.number, each.peer.number),
             in_c="int c = accept(listener, NULL, NULL); pthread_create(&t, NULL, serve, (void *)(long)c);",
-            in_python="threading.Thread(target=serve, args=(connection,)).start()",
+            in_python="threading.Thread(target=serve, args=(connection,)).start()   "
+            "# in Node.js: socket.on('data', serve)",
         )
 
 

@@ -197,8 +197,15 @@ class WaitsAtEnd:
         if not connected:
             return PendingWait(call, call.process, "connection", tuple(sockets), call.at)
         wanted = dict(zip(call.sockets, call.wanted_events, strict=False))
-        only_space = all("IN" not in wanted.get(each, "IN") for each in connected)
-        return self._socket_wait(call, "space" if only_space else "data", sockets)
+        for_space = all(self._awaits_space(each, wanted.get(each, "IN")) for each in connected)
+        return self._socket_wait(call, "space" if for_space else "data", sockets)
+
+    def _awaits_space(self, socket: int, events: str) -> bool:
+        """Whether a wait for these events of a socket is one for room to send, perhaps beside others."""
+        if "OUT" not in events or "IN" not in events:
+            return "IN" not in events
+        sends = self.trace_index.sends(self._trace.sockets[socket])
+        return bool(sends) and sends[-1].requested is not None and sends[-1].size < sends[-1].requested
 
     def _socket_wait(self, call: Call, need: Need, sockets: list[int]) -> PendingWait:
         processes, threads = list[int](), list[int]()
