@@ -25,7 +25,7 @@ from bothends.trace.findings.endpoints import (
     name_of,
     program_of,
 )
-from bothends.trace.model import Call, Packet, SocketAddress, TracedProcess
+from bothends.trace.model import Call, Packet, SocketAddress
 from bothends.trace.rendering import formatting
 
 # A connection that is refused while the listener closes may start before the close() does.
@@ -343,20 +343,6 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
             certainty="inferred" if is_file else "seen",
             basis="no traced program has that path open" if is_file else "",
         )
-    gone = _ended_without_listening(trace_index, attempt)
-    if gone is not None:
-        return _finding(
-            trace_index,
-            attempt,
-            "refused",
-            "The server ended with an error before it listened",
-            f"{capitalized(name_of(trace_index, gone.number))} exited with status {gone.status} before "
-            f"{client} connected to {target}, and had called neither bind() nor listen() on its socket: so "
-            "the connection is refused.",
-            "Read what the server printed, and look at its last calls. If it was bind() or listen() that "
-            "failed and none is drawn here, it was given a descriptor that is no socket.",
-            process=gone.number,
-        )
     return _finding(
         trace_index,
         attempt,
@@ -366,17 +352,6 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
         "Start the server first, and check its address and port with bothends sockets or ss -ltn.",
         cause=failed_bind,
     )
-
-
-def _ended_without_listening(trace_index: TraceIndex, attempt: Attempt) -> TracedProcess | None:
-    """Return a server that ended with an error before an attempt, and never called bind() or listen()."""
-    bound = {each.process for each in trace_index.calls if each.name in ("bind", "listen", "connect")}
-    makers = {each.process for each in trace_index.calls if each.name == "socket" and not each.failed}
-    for number in sorted(makers - bound):
-        ended, process = trace_index.ended_at(number), trace_index.process(number)
-        if process.role == "server" and process.status and ended is not None and ended < attempt.connect.at:
-            return process
-    return None
 
 
 def _failed_to_bind(call: Call, target: SocketAddress) -> bool:

@@ -394,7 +394,7 @@ def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
         if unread is not None:
             yield unread
             continue
-        answered = _one_answer(trace_index, socket, failed[0])
+        answered = _one_answer(trace_index, socket, failed[0], text)
         if answered is not None:
             yield answered
             continue
@@ -412,8 +412,11 @@ def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _one_answer(trace_index: TraceIndex, socket: Socket, failed: Call) -> Finding | None:
-    """Return the finding about a server that closes after one answer, and a client that sends on."""
+def _one_answer(trace_index: TraceIndex, socket: Socket, failed: Call, result: str) -> Finding | None:
+    """Return the finding about a server that closes after one answer, and a client that sends on.
+
+    `result`: what the failed send led to, as a sentence.
+    """
     peer = peer_socket(trace_index, socket)
     close = close_of(trace_index, peer) if peer is not None else None
     if peer is None or close is None or peer.accepted_from is None:
@@ -424,17 +427,14 @@ def _one_answer(trace_index: TraceIndex, socket: Socket, failed: Call) -> Findin
     if [turn.kind for turn in spoken[:3]] != ["sent", "received", "sent"]:
         return None
     _, answer, following = spoken[:3]
-    if close.at > following.calls[0].at:
-        return None  # the next request made it close
     server, client = name_of(trace_index, close.process), name_of(trace_index, failed.process)
     answered = formatting.quoted(answer.data, answer.total, 24)
     asked = formatting.quoted(following.data, following.total, 24)
     return Finding(
         "write-after-close",
         "The server closes the connection after one answer, and the client sends on",
-        f"{capitalized(server)} sent one answer, {answered}, and closed the connection. "
-        f"{capitalized(client)} then sent its next request, {asked}, on the same connection: a send failed "
-        f"with {failed.error}, and the program exited with an error.",
+        f"{capitalized(server)} sent one answer, {answered}, and closed the connection without another "
+        f"read. {capitalized(client)} sent its next request, {asked}, on that connection. {result}",
         "Serve requests in a loop until recv() returns 0, in handle() of socketserver, too. Or, if the "
         "protocol has one request on each connection, connect again for the next one.",
         (answer.calls[-1].number, close.number, following.calls[0].number, failed.number),
