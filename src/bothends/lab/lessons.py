@@ -254,7 +254,10 @@ def _is_web_link(url: str) -> bool:
 
 
 def _open_link(self: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    """Open links in a page of their own, which has no access to this one."""
+    """Open links in a page of their own, which has no access to this one. An empty one is none."""
+    if not tokens[index].attrGet("href"):
+        tokens[index].attrs = {}
+        return str(self.renderToken(tokens, index, options, env))
     tokens[index].attrSet("target", "_blank")
     tokens[index].attrSet("rel", "noopener noreferrer")
     return str(self.renderToken(tokens, index, options, env))

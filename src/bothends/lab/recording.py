@@ -36,6 +36,7 @@ from bothends.trace.rendering.svg import render_svg
 
 MAX_FILE: Final = 16 << 20  # bytes
 _MAX_ROWS: Final = 4_000
+_MAX_TIME: Final = 2**53  # nanoseconds, 104 days: what JavaScript counts exactly
 _STATIC: Final = FilePath(__file__).with_name("static")
 # The modules of the page, each after those that it imports.
 _MODULES: Final = (
@@ -44,13 +45,14 @@ _MODULES: Final = (
 )  # fmt: skip
 _IMPORT: Final = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=(?:async )?(?:const|class|function) )", re.MULTILINE)
+_Time = Annotated[int, Meta(ge=0, le=_MAX_TIME)]
 _Lane = Annotated[int, Meta(ge=0, lt=100)]
 
 
 class RecordedRow(Struct):
     """A row of a timeline, as `Rows` has it."""
 
-    at: int | None
+    at: _Time | None
     bars: Annotated[list[Bar], Meta(max_length=100)]
     cells: Annotated[list[tuple[_Lane, str, Style]], Meta(max_length=100)]
     event: int | None

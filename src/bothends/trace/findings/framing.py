@@ -36,6 +36,7 @@ AGREEING: Final = 3  # messages that show a length prefix in a stream that is no
 ENOUGH: Final = 1_000  # messages that show a length prefix for certain
 SHOWN: Final = 12  # bytes of a payload in a text
 _SMALLEST_BUFFER: Final = 1024  # bytes of a datagram that may be a whole buffer
+_BUFFERS: Final = frozenset({4096, 8192, 16_384, 32_768, 65_536})  # bytes: reads of so much ask for no rest
 
 _OTHER: Final[dict[ByteOrder, ByteOrder]] = {"big": "little", "little": "big"}
 _C_ORDER: Final = {
@@ -314,7 +315,8 @@ def _text_through_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
                 (
                     each
                     for each in (2, 4, 8)
-                    if consumed > each
+                    if (call.requested or 0) not in _BUFFERS
+                    and consumed > each
                     and (call.requested or 0) + consumed - each in binary_lengths(sent.data[:each])
                 ),
                 0,
