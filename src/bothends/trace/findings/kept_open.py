@@ -166,7 +166,7 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
         state = selecting or _idle_holder(each) or _listens_only(trace_index, each, each.peer)
         reads = each.receives(each.peer)
         # An event loop also waits for what its other threads have done, through a pipe or an eventfd.
-        # And it stops to wait for a stream that nobody reads, after one read that fills its own buffer.
+        # And it stops to wait for a stream without a reader, after one read that fills its own buffer.
         is_paused = not reads or reads[-1].size == reads[-1].requested
         is_inferred = state is None and is_paused and each.moment.now - each.since >= UNANSWERED_NS
         if is_inferred:

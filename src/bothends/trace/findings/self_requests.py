@@ -93,7 +93,7 @@ def _path(trace_index: TraceIndex, each: Standstill, acceptor: ThreadState) -> t
         if state.activity != "read" or peer is None or len(path) == _LONGEST:
             return ()
         if trace_index.trace.sockets[state.sockets[0]].accepted_from is not None:
-            return ()  # it waits for a request of its client, and asks nobody
+            return ()  # it waits for a request of its client, and for no answer
         holders = trace_index.holders_at(peer, each.moment.now)
         following = [other for other in each.moment.states_at(peer) if other.process in holders]
         if len(following) != 1 or following[0] in path:
