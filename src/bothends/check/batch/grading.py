@@ -63,7 +63,6 @@ BUILD_TIMEOUT: Final = 60.0  # seconds: one command of a build
 BUILD_TOTAL: Final = 180.0  # seconds: all commands of a build, of which a submission may list thousands
 JUDGE_TIMEOUT: Final = 300.0  # seconds: ten times the duration of a whole suite; longer on a busy machine
 _UNTESTED: Final = "not tested on a clean machine"  # the likely cause if a submission does not even start
-_NOT_FINISHED: Final = "the check did not finish within"
 _UNFINISHED: Final = "the program or this machine is too slow: judge the program again alone"
 _TAG_VARIABLE: Final = "BOTHENDS_BATCH"  # in the environment of all processes of a batch: its process tag
 _GRACE: Final = 10.0  # seconds from SIGTERM to SIGKILL, for a check to end its processes
@@ -347,10 +346,10 @@ def _judge_in(work_dir: Path, name: str, archive: bytes, settings: BatchSettings
         remark = escape_text("; ".join(filter(None, (recipe.remark, repaired))))
         if failure is None:
             result = _judge(work_dir, folder, recipe, settings)
-            if not isinstance(result, str):
+            if isinstance(result, dict):
                 return {"name": name, "digest": digest, "language": language, "remark": remark, **result}
-            failure = result, ""
-            cause = _UNFINISHED if result.startswith(_NOT_FINISHED) else _UNTESTED
+            reason, cause = result
+            failure = reason, ""
     failed = _failed_to_run_result(name, settings, *failure, cause=cause)
     return JudgedSubmission(name, digest, language, failed, remark).as_object()
 
@@ -418,8 +417,10 @@ def _build(folder: Path, recipe: BuildPlan, *, sandbox: bool) -> tuple[str, str]
     return None
 
 
-def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSettings) -> dict[str, Any] | str:
-    """Run the check in a separate process. Returns: its result, or the reason if there is none."""
+def _judge(
+    work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSettings
+) -> dict[str, Any] | tuple[str, str]:
+    """Run the check in a separate process. Returns: its result, or why there is none and the cause."""
     contract = settings.contract
     if "\n" in contract:
         contract = str(write_copy(work_dir, contract, settings.contract_files))
@@ -435,11 +436,13 @@ def _judge(work_dir: Path, folder: Path, recipe: BuildPlan, settings: BatchSetti
     timeout = JUDGE_TIMEOUT * load_factor()  # the timeouts of its cases are prolonged by as much
     status, stdout, stderr = _children.run(command, folder, timeout)
     if status is None:
-        return f"{_NOT_FINISHED} {timeout:g} s"
+        return f"the check did not finish within {timeout:g} s", _UNFINISHED
     try:
         result: dict[str, Any] = json.loads(stdout)
     except ValueError:
-        return stderr.decode("utf-8", "replace").strip() or f"the check exited with status {status}"
+        return stderr.decode(
+            "utf-8", "replace"
+        ).strip() or f"the check exited with status {status}", _UNTESTED
     if settings.trace:
         result["pages"] = {page.name: page.read_text("utf-8") for page in sorted(traces.glob("*.html"))}
     return result
