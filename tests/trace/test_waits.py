@@ -156,6 +156,22 @@ def test_both_ends_in_send_are_a_deadlock_with_the_bytes_that_arrived() -> None:
     assert trace.text().endswith("It ends when the client or the server reads.")
 
 
+@pytest.mark.parametrize(
+    ("events", "sent", "need"),
+    [
+        ("EPOLLIN|EPOLLOUT", 1000, "space"),
+        ("EPOLLIN|EPOLLOUT", 8_000_000, "data"),
+        ("EPOLLOUT", 8_000_000, "space"),
+        ("EPOLLIN", 1000, "data"),
+    ],
+)
+def test_event_loop_with_the_rest_of_a_send_waits_for_room(events: str, sent: int, need: str) -> None:
+    trace = WaitingTrace()
+    trace.call(2, "write", 0.1, 0.2, socket=AT_CLIENT, descriptor=3, size=sent, requested=8_000_000)
+    trace.call(2, "epoll_wait", 0.4, descriptor=5, sockets=(AT_CLIENT,), wanted_events=(events,))
+    assert [wait.need for wait in trace.waits().waits] == [need]
+
+
 def test_poll_with_time_limit_is_no_deadlock() -> None:
     trace = WaitingTrace()
     limit = 9 * SECOND_NS

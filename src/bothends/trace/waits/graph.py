@@ -202,8 +202,10 @@ class WaitsAtEnd:
 
     def _awaits_space(self, socket: int, events: str) -> bool:
         """Whether a wait for these events of a socket is one for room to send, perhaps beside others."""
-        if "OUT" not in events or "IN" not in events:
-            return "IN" not in events
+        if "IN" not in events:
+            return True
+        if "OUT" not in events:
+            return False
         sends = self.trace_index.sends(self._trace.sockets[socket])
         return bool(sends) and sends[-1].requested is not None and sends[-1].size < sends[-1].requested
 
