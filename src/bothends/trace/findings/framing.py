@@ -311,12 +311,12 @@ def _text_through_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
         for call in trace_index.calls_by_socket[reader.number]:
             if call.name not in RECEIVING or call.failed or "MSG_PEEK" in call.flags:
                 continue
+            widths = (2, 4, 8) if call.requested not in _BUFFERS else ()
             width = next(
                 (
                     each
-                    for each in (2, 4, 8)
-                    if (call.requested or 0) not in _BUFFERS
-                    and consumed > each
+                    for each in widths
+                    if consumed > each
                     and (call.requested or 0) + consumed - each in binary_lengths(sent.data[:each])
                 ),
                 0,
