@@ -163,7 +163,7 @@ def _reason(call: Call, target: SocketAddress | None) -> tuple[str, str, str, st
     if call.error == "EINVAL" and target is None:
         return (
             "no address was given to it: its length is 0",
-            "Set the length to the size of the address before each recvfrom(), which stores no more.",
+            "Give the size of the address, and set the length to it before each recvfrom() that stores one.",
             "len = sizeof from; n = recvfrom(fd, buf, size, 0, (struct sockaddr *)&from, &len);",
             "data, address = sock.recvfrom(2048); sock.sendto(data, address)",
         )
