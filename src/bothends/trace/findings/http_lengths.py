@@ -11,7 +11,7 @@ from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.http_messages import body_lengths, rest_after_request_without_length
 from bothends.trace.findings.standstill import Moment, bytes_text
-from bothends.trace.findings.turns import Turn, close_of, peer_socket, stream_of, turns
+from bothends.trace.findings.turns import Turn, both_ends, close_of, peer_socket, stream_of, turns
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
@@ -87,7 +87,7 @@ def _too_long(
         f"does not read {those}{rest} as part of the response.",
         response,
         (),
-        _sockets(trace_index, socket),
+        both_ends(trace_index, socket),
     )
 
 
@@ -121,13 +121,8 @@ def _too_short(
         f"connection: the client read EOF where it expects {bytes_text(announced - sent)} more.",
         response,
         (close, eof),
-        _sockets(trace_index, socket),
+        both_ends(trace_index, socket),
     )
-
-
-def _sockets(trace_index: TraceIndex, socket: Socket) -> tuple[int, ...]:
-    peer = trace_index.peer_of(socket.number)
-    return (socket.number,) if peer is None else (socket.number, peer)
 
 
 def _finding(text: str, response: Turn, others: tuple[Call, ...], sockets: tuple[int, ...]) -> Finding:

@@ -8,7 +8,7 @@ from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.turns import Turn, stream_of
+from bothends.trace.findings.turns import Turn, both_ends, stream_of
 from bothends.trace.model import Socket
 from bothends.trace.rendering import formatting
 
@@ -34,7 +34,7 @@ def http_host_missing(trace_index: TraceIndex) -> Iterator[Finding]:
             "inferred",
             "RFC 9112, section 3.2; the server may have had another reason as well",
             process=sent.calls[0].process,
-            sockets=_both_ends(trace_index, socket),
+            sockets=both_ends(trace_index, socket),
             in_c='dprintf(fd, "GET / HTTP/1.1\\r\\nHost: %s:%d\\r\\n\\r\\n", name, port);',
             in_python='s.sendall(b"GET / HTTP/1.1\\r\\nHost: " + name + b"\\r\\n\\r\\n")',
         )
@@ -49,11 +49,6 @@ def _first_requests(trace_index: TraceIndex) -> Iterator[tuple[Socket, Turn, Tur
         header, blank_line, _ = sent.data.partition(b"\r\n\r\n")
         if blank_line and received.data and _REQUEST.match(header + b"\r\n") is not None:
             yield socket, sent, received, header + b"\r\n"
-
-
-def _both_ends(trace_index: TraceIndex, socket: Socket) -> tuple[int, ...]:
-    peer = trace_index.peer_of(socket.number)
-    return (socket.number,) if peer is None else (socket.number, peer)
 
 
 def _first_line(data: bytes) -> str:

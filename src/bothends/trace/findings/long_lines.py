@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
+from bothends.trace.findings.turns import both_ends, turns
 from bothends.trace.model import Call, Socket
 
 _READ: Final = 262_144  # bytes that a transport of asyncio asks for
@@ -40,25 +40,21 @@ def line_over_limit(trace_index: TraceIndex) -> Iterator[Finding]:
             "inferred",
             "reads of 256 KiB, as asyncio makes them, more than 64 KiB without a newline, and no answer",
             process=last.process,
-            sockets=tuple(each for each in (socket.number, sent.socket) if each is not None),
+            sockets=both_ends(trace_index, socket),
             in_python="await asyncio.start_server(handle, host, port, limit=16 * 2**20)",
         )
 
 
 def reads_over_limit(trace_index: TraceIndex, socket: Socket) -> list[Call]:
     """Return the reads of a line that asyncio gave up; none if the last message was no such line."""
-    reads: list[Call] = []
-    is_closed = False
-    for call in trace_index.calls_by_socket[socket.number]:
-        is_closed = is_closed or call.name == "close"
-        if call.name in SENDING and call.size:
-            reads = []
-        elif call.size and call.requested:
-            reads.append(call)
-    total = sum(call.size for call in reads)
-    if not is_closed or total <= _LIMIT or any(b"\n" in call.data for call in reads):
+    spoken = turns(trace_index, socket)
+    if not spoken or spoken[-1].kind != "received" or spoken[-1].total <= _LIMIT:
         return []
+    reads = spoken[-1].calls
     last = reads[-1]
+    if last.requested != _READ or any(b"\n" in call.data for call in reads):
+        return []
     senders = trace_index.senders_of(last)
-    is_cut = bool(senders) and senders[-1].size > total
-    return reads if is_cut and last.requested == _READ and runs(trace_index, last.process, "python") else []
+    is_cut = bool(senders) and senders[-1].size > spoken[-1].total
+    is_closed = any(call.name == "close" for call in trace_index.calls_by_socket[socket.number])
+    return reads if is_cut and is_closed and runs(trace_index, last.process, "python") else []

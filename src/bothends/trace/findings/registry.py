@@ -371,9 +371,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     | {*_HANGS, "text-as-length", "one-recv-per-message", "exited-mid-conversation", "length-byte-order"},
     "whole-buffer": _OF_A_HANG | {*_HANGS},
     "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
-    "line-over-limit": frozenset(
-        {"one-recv-per-message", "exited-mid-conversation", "closed-with-unread-data"}
-    ),
+    "line-over-limit": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
     "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "http-host-missing": _OF_A_HANG | {*_HANGS, "http-unanswered", "exited-mid-conversation"},
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),

@@ -78,6 +78,12 @@ def peer_socket(trace_index: TraceIndex, socket: Socket) -> Socket | None:
     return trace_index.trace.sockets.get(number) if number is not None else None
 
 
+def both_ends(trace_index: TraceIndex, socket: Socket) -> tuple[int, ...]:
+    """Return the number of a socket, and that of the socket at the other end if it is traced."""
+    peer = trace_index.peer_of(socket.number)
+    return (socket.number,) if peer is None else (socket.number, peer)
+
+
 def close_of(trace_index: TraceIndex, socket: Socket) -> Call | None:
     """Return the first call by which a program closed a connection, or the writing side of it."""
     for call in trace_index.calls_by_socket[socket.number]:
