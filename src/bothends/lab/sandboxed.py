@@ -26,6 +26,7 @@ from bothends.check.sandbox.control_groups import ControlGroup
 from bothends.check.sandbox.launcher import Sandbox
 from bothends.errors import Unavailable
 from bothends.lab.source_lines.records import LineRecords
+from bothends.osutil.process_info import read_stat
 from bothends.trace.capture.tracees import LOCAL_LAUNCHER, ProcessHandle, TracedProgram, tracer_of
 from bothends.trace.session import TraceSession
 
@@ -258,9 +259,14 @@ def open_terminal() -> tuple[int, int]:
 
 
 def _wait_for_tracer(pid: int, tracer: subprocess.Popen[bytes]) -> None:
+    """Wait until strace has attached, and waits itself.
+
+    It attaches by two calls, PTRACE_SEIZE and PTRACE_INTERRUPT, and sleeps after both only. A program that
+    ran on between the two would call execve() unseen, and strace takes each entry of a call for an exit then.
+    """
     deadline = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < deadline and tracer.poll() is None:
-        if tracer_of(pid) == tracer.pid:
+        if tracer_of(pid) == tracer.pid and read_stat(tracer.pid)[1:2] == ["S"]:
             return
         time.sleep(_ATTACH_INTERVAL)
     tracer.kill()
