@@ -21,6 +21,8 @@ from bothends.cli.trace.output import TraceOutputs
 from bothends.cli.trace.programs import Programs
 from bothends.osutil.blocked_calls import BlockedCall, CallKind, DescriptorWait, Need, RawCall
 from bothends.trace import load, trace_blocks, trace_file
+from bothends.trace import session as session_module
+from bothends.trace.capture import tracees
 from bothends.trace.capture.arguments import SocketLabel
 from bothends.trace.capture.blocked_threads import ThreadSnapshot
 from bothends.trace.capture.packets import Capture, RawPacket, TransitEvent
@@ -137,6 +139,41 @@ def record(server: str = SERVER, client: str = CLIENT) -> tuple[TraceSession, Me
         session.run()
         session.end_recording()
     return session, memory
+
+
+NEW_PORTS: Final = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_connection(listener.getsockname()) as sender, listener.accept()[0] as receiver:
+        sender.sendall(b"stream")
+        receiver.recv(10)
+with socket.socket(type=socket.SOCK_DGRAM) as sender, socket.socket(type=socket.SOCK_DGRAM) as receiver:
+    receiver.bind(("127.0.0.1", 0))
+    sender.sendto(b"datagram", receiver.getsockname())
+    receiver.recv(10)
+"""
+
+
+@pytest.mark.parametrize("records_only", [False, True])
+def test_packets_of_ports_that_are_new_are_kept(
+    monkeypatch: pytest.MonkeyPatch, *, records_only: bool
+) -> None:
+    """However late the lines are read that show the ports, and though only some of them are decoded."""
+    if not has_packets():
+        pytest.skip("packets can't be captured here")
+    monkeypatch.setattr(session_module, "_READ_BYTES", 1)
+    monkeypatch.setattr(tracees, "_READ_SIZE", 1_000)
+    monkeypatch.setattr(AnalysisLoad, "is_too_high", lambda _load: records_only)
+    memory = Memory()
+    session = TraceSession(lambda _: None)
+    session.add_client("both", [*PYTHON, "-c", NEW_PORTS], inherit_stdin=False)
+    session.capture = Capture()
+    session.recorder = SourceRecorder(memory)
+    session.run()
+    assert session.records_only == records_only
+    session.end_recording()
+    packets = [each for each in read(memory.data).events() if isinstance(each, Packet)]
+    assert {b"stream", b"datagram"} <= {each.data for each in packets}
 
 
 @pytest.mark.usefixtures("call_source")

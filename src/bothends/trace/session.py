@@ -7,7 +7,8 @@
 
 1. strace writes the start of a call before the kernel executes it (`strace.py`, fact 2). So by the time a
    packet exists, the call that caused it is in strace's pipe. Packets are read first and the pipes after
-   them: then the cause of every packet is known when the packet is added to the timeline.
+   them: then the cause of every packet is known when the packet is added to the timeline. If a pipe holds
+   more than is read at once, packets later than the last line read are held.
 2. Points are emitted up to the time at which the packets were read, minus `ORDER_MARGIN`. On a busy machine
    strace is some milliseconds late. Causes precede effects anyway, but without the margin the times of lanes
    would not be sorted.
@@ -24,7 +25,7 @@ import shlex
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from types import FrameType
 from typing import Final
@@ -358,7 +359,7 @@ class TraceSession:
             return
         self.records_only = False
         self.analysis, self.trace = reader.analysis, reader.analysis.trace
-        self._held_packets = reader.held
+        self._held_packets = reader.held + self._held_packets
         for program, (decoder, parser) in zip(self._programs, reader.programs, strict=True):
             program.select_all_lines(decoder, parser)
 
@@ -375,9 +376,6 @@ class TraceSession:
         self.records_only = True
         self._on_idle()
         self.on_record_only()
-        ports = sorted(self.analysis.correlator.ports)
-        if self.capture is not None and 0 < len(ports) <= MAX_FILTER_PORTS:
-            self.capture.filter_ports(ports)
         for each in self._programs:
             each.select_lines()
 
@@ -444,8 +442,9 @@ class TraceSession:
             if program.has_ended:
                 self._loop.unwatch(program.fileno())  # at EOF it would always be ready
         horizon = self._bpf.horizon() if self._bpf is not None and running else FOREVER
-        until = min(until, horizon)
         lag = (time.time_ns() - horizon) / 1e9 if horizon < FOREVER else 0.0
+        horizon = min([horizon, *(each.read_up_to for each in running if each.read_up_to is not None)])
+        until = min(until, horizon)
         self._load.add(waited, events + len(raws), lag)
         if self.records_only:
             self._record_batch(raws, horizon, until)
@@ -470,10 +469,7 @@ class TraceSession:
 
     def _analyse_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
         """Analyse what has been read, and emit points up to `until`."""
-        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
-        packets = []
-        while self._held_packets and self._held_packets[0].at <= horizon:
-            packets.append(self._held_packets.popleft())
+        packets = self._packets_until(horizon, raws)
         if self.recorder is not None:
             self.recorder.add_packets(filter(self.analysis.may_be_relevant, packets))
         for raw in packets:
@@ -491,11 +487,25 @@ class TraceSession:
         elif self.recorder is not None and self.recorder.size > MAX_SOURCE:
             self._stop_recording()
 
+    def _packets_until(self, horizon: int, raws: Iterable[RawPacket]) -> list[RawPacket]:
+        """Return the packets, held ones and these, up to a time; hold the others."""
+        self._held_packets.extend(raw for raw in raws if raw.at >= self._packets_since)
+        packets = []
+        while self._held_packets and self._held_packets[0].at <= horizon:
+            packets.append(self._held_packets.popleft())
+        return packets
+
     def _record_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:
         """Record what has been read."""
         assert self.recorder is not None
-        self.recorder.add_packets(filter(self.analysis.may_be_relevant, [*self._held_packets, *raws]))
-        self._held_packets.clear()
+        ports = set[int]().union(
+            *(each.recorder.ports for each in self._programs if each.recorder is not None)
+        )
+        self.recorder.add_packets(
+            raw
+            for raw in self._packets_until(horizon, raws)
+            if self.analysis.may_be_relevant(raw) or not ports.isdisjoint(raw.ports or ())
+        )
         if self.kernel is not None:
             self.recorder.add_kernel_events(self.kernel.read())
         count = self.recorder.end_batch(horizon, until)
@@ -616,6 +626,7 @@ class TraceSession:
         self._terminate(self._servers, signal.SIGTERM)
         self._drain_capture()
         self._poll_until_quiet(QUIET_PERIOD)
+        self._poll_once(0.0)  # no packet is held any longer
         self._emit_until(FOREVER)
         self._on_idle()
 

@@ -52,10 +52,13 @@ PACKET: Final = struct.Struct("<QHI")  # time in nanoseconds, index of the inter
 MAX_PROGRAMS: Final = 1_000
 MAX_THREADS: Final = 100_000
 _LEVEL: Final = 1  # of compression: recording must be fast
-# The start of lines that must be decoded while nothing else is: of processes and threads that begin and end.
+# The start of lines that must be decoded while nothing else is: of processes and threads that begin and end;
+# and of those that show a port for the first time.
 _OF_PROCESSES: Final = re.compile(
     rb"\d+ +\d+\.\d+ (?:\+\+\+|---|(?:<\.\.\. )?(?:v?fork|clone3?|execve(?:at)?)\b)"
 )
+_OF_PORTS: Final = re.compile(rb"\d+ +\d+\.\d+ (?:<\.\.\. )?(?:bind|listen|connect|getsockname)\b")
+_PORT: Final = re.compile(rb"port=htons\((\d+)\)|:(\d+)\]>")  # of an address, of a listener's label
 _LIMIT: Final = 1 << 63
 _MAX_LATE: Final = 2_000_000_000  # nanoseconds from an event to the batch that has it
 
@@ -203,6 +206,11 @@ class ProgramRecorder:
         self._recorder.add_lines(self._number, data)
         return data if self._selector is None else self._selector.feed(data)
 
+    @property
+    def ports(self) -> set[int]:
+        """The ports that lines have shown since others than those of processes are not decoded."""
+        return set() if self._selector is None else self._selector.ports
+
     def add_unfinished(self) -> None:
         """Note that the start of a call, at the end of what has been read, is decoded already."""
         self._recorder.add_unfinished(self._number)
@@ -219,10 +227,14 @@ class ProgramRecorder:
 
 
 class LinesOfProcesses:
-    """Selects the lines about processes and threads that begin and end, of bytes in any pieces."""
+    """Selects the lines about processes and threads that begin and end, of bytes in any pieces.
+
+    `ports` are those that other lines show: their packets are the programs'.
+    """
 
     def __init__(self, rest: bytes = b"") -> None:
         self._rest = rest
+        self.ports: set[int] = set()
 
     def feed(self, data: bytes) -> bytes:
         """Return the lines among those that these bytes complete."""
@@ -230,8 +242,10 @@ class LinesOfProcesses:
         end = data.rfind(b"\n") + 1
         self._rest = data[end:]
         # A search in all of the data would look at each byte of what is sent, in hexadecimal.
-        match = _OF_PROCESSES.match
-        return b"".join([line + b"\n" for line in data[:end].split(b"\n") if match(line)])
+        lines = data[:end].split(b"\n")
+        for line in filter(_OF_PORTS.match, lines):
+            self.ports.update(int(one or other) for one, other in _PORT.findall(line))
+        return b"".join([line + b"\n" for line in filter(_OF_PROCESSES.match, lines)])
 
 
 def _encode_files(files: OpenFiles) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from bothends.osutil.reaper import Reaper, process_tag
 from bothends.socket_table.owners import process_name
 from bothends.trace.capture.calls import CallDecoder
 from bothends.trace.capture.running_processes import read_open_files
-from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, thread_ids
+from bothends.trace.capture.tracees import LocalLauncher, TracedProgram, last_time, thread_ids
 from bothends.trace.model import Point
 
 MAX_WAITING: Final = 1 << 30  # bytes of records that wait to be read, and not above a quarter of the memory
@@ -310,6 +310,7 @@ class BpfProgram(TracedProgram):
         """Decode the next lines, up to about `max_bytes`. Never blocks. At the end sets `has_ended`."""
         if self._is_following and time.monotonic() > self._next_search:
             yield from self._find_processes()
+        self.read_up_to = None
         while max_bytes > 0 and not self.has_ended:
             data, added = self._source.read(self._number, _READ_SIZE)
             for pid in added:
@@ -321,6 +322,8 @@ class BpfProgram(TracedProgram):
                 return
             max_bytes -= len(data)
             yield from self._decode(data)
+            if max_bytes <= 0:
+                self.read_up_to = last_time(data)
 
     def _is_over(self) -> bool:
         """Return whether nothing more can come, when all lines have been read."""

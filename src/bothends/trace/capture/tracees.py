@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -38,6 +39,7 @@ from bothends.trace.model import Point, Socket
 GRACE_PERIOD: Final = 2.0  # seconds from SIGTERM to SIGKILL
 _PIPE_SIZE: Final = 1 << 20  # bytes that strace can write before it blocks
 _READ_SIZE: Final = 1 << 18
+_TIME: Final = re.compile(rb"\d+ +(\d+)\.(\d{9}) ")  # how a line begins
 _SHELL_SYNTAX: Final = frozenset("|&;<>()$`*")  # characters of a shell's operators and expansions
 _SHELL_OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>&1"})
 
@@ -146,6 +148,10 @@ class ProgramLauncher(Protocol):
 
 class LineRecorder(Protocol):
     """Records what is read about a program, and selects what is decoded: `ProgramRecorder`."""
+
+    @property
+    def ports(self) -> set[int]:
+        """The ports that lines have shown since others than those of processes are not decoded."""
 
     def select(self, rest: bytes) -> None:
         """From now on, select lines about processes only. `rest` is the start of the next line."""
@@ -263,6 +269,7 @@ class TracedProgram:
         self.is_ready = False
         self.listener: Socket | None = None
         self.has_ended = False
+        self.read_up_to: int | None = None  # the time of the last line read, if more lines wait
         self._inherit_stdin = inherit_stdin
         self._output = output
         self._launcher = launcher
@@ -371,6 +378,7 @@ class TracedProgram:
 
     def read(self, max_bytes: int = 1 << 20) -> Iterator[Point]:
         """Decode what strace has written, up to about `max_bytes`. Never blocks. At EOF sets `has_ended`."""
+        self.read_up_to = None
         while max_bytes > 0 and not self.has_ended:
             try:
                 data = os.read(self._pipe, _READ_SIZE)
@@ -383,6 +391,8 @@ class TracedProgram:
             self._has_output = True
             max_bytes -= len(data)
             yield from self._decode(data)
+            if max_bytes <= 0:
+                self.read_up_to = last_time(data)
         started = self.parser.unfinished_call()
         if started is not None:
             if self.recorder is not None:
@@ -453,6 +463,14 @@ class TracedProgram:
             while os.read(self._pipe, _READ_SIZE):
                 pass
             self._on_eof()
+
+
+def last_time(lines: bytes) -> int:
+    """Return the time of the last complete line, in nanoseconds; 0 if there is none that begins here."""
+    for line in reversed(lines.split(b"\n")[:-1]):
+        if found := _TIME.match(line):
+            return int(found[1]) * 1_000_000_000 + int(found[2])
+    return 0
 
 
 def tracer_of(pid: int) -> int:
