@@ -187,11 +187,9 @@ class CommandRelay:
         """See DescriptorLoop. Does nothing, as `watch`."""
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def connection_closed(self, connection: LoopConnection) -> None:
-        """See ConnectionLoop."""
         self._closed = True
 
     # Waiting -------------------------------------------------------------------------------------

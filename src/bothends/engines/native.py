@@ -151,19 +151,16 @@ class NativeEngine(Engine):
             self._loop.close()
 
     def reload(self, service: Service) -> None:
-        """See Engine.reload."""
         super().reload(service)
         if self._loop is not None:
             self._loop.reload()
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
-        """See Engine.unavailable_reason."""
         return None if cls.backend else cls.backend_reason
 
     @classmethod
     def backend_info(cls) -> str:
-        """See Engine.backend_info."""
         return cls.backend_reason if cls.backend else ""
 
 
@@ -274,7 +271,6 @@ class NativeLoop(ServerLoop):
         return self._core.now
 
     def time(self) -> float:
-        """See TransportLoop."""
         return self._core.now
 
     def run(self) -> None:
@@ -363,32 +359,26 @@ class NativeLoop(ServerLoop):
         *,
         shared: bool = False,
     ) -> None:
-        """See ServerLoop.watch."""
         self._core.watch(descriptor, handler, interest, shared)
 
     def unwatch(self, descriptor: int) -> None:
-        """See ServerLoop.unwatch."""
         self._core.unwatch(descriptor)
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         super().schedule(connection, deadline)
         if self._wakeup_at is None or deadline < self._wakeup_at:
             self._core.stop()
 
     def release(self, peer: Peer) -> None:
-        """See ServerLoop.release."""
         super().release(peer)
         if not (self._accepting and self.is_serving):  # the loop may accept again, or end
             self._core.stop()
 
     def datagram_listeners(self) -> list[Listener]:
-        """See ServerLoop.datagram_listeners."""
         # An observer of messages receives an event for each datagram, so Python handles them one by one then.
         return super().datagram_listeners() if self._observes_messages() else []
 
     def watched_listeners(self) -> list[Listener]:
-        """See ServerLoop.watched_listeners."""
         return [each for each in self.listeners if each not in self._core_listeners]
 
     def open_count(self) -> int:
@@ -397,14 +387,12 @@ class NativeLoop(ServerLoop):
         return self._core.connections + others
 
     def accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
-        """See ServerLoop.accept."""
         accepted = super().accept(listener)
         if not self.admission.can_accept():
             self._core.stop()
         return accepted
 
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        """See ServerLoop.start_connection."""
         if connection.type != socket.SOCK_STREAM or self.context.limits.rate is not None:
             super().start_connection(listener, connection, peer)
         elif not self._can_run_in_c():
@@ -502,7 +490,6 @@ class NativeLoop(ServerLoop):
     # Shutting down -------------------------------------------------------------------------------
 
     def stop_serving(self) -> None:
-        """See ServerLoop.stop_serving."""
         self._core.stop_listening()
         for listener in self._core_datagram_listeners:
             self._core.remove_datagram_socket(listener.socket.fileno())
@@ -510,19 +497,16 @@ class NativeLoop(ServerLoop):
         self._core_listeners, self._core_datagram_listeners = [], []
 
     def drain(self) -> None:
-        """See ServerLoop.drain."""
         super().drain()
         self._core.stop()
 
     def drain_tick(self) -> None:
-        """See ServerLoop.drain_tick."""
         last_check = self._last_drain_check
         super().drain_tick()
         if self._abort_at is not None and self.now < self._abort_at:
             self._core.drain(last_check)
 
     def abort(self) -> None:
-        """See ServerLoop.abort."""
         super().abort()
         self._core.abort()
 

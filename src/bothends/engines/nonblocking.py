@@ -117,7 +117,6 @@ class NonblockingConnection(LoopConnection):
 
     @property
     def is_closing(self) -> bool:
-        """See LoopConnection."""
         return self.socket.fileno() < 0
 
     # Reading and writing ---------------------------------------------------------------------
@@ -211,7 +210,6 @@ class NonblockingConnection(LoopConnection):
         return None
 
     def _write(self, data: bytes) -> None:
-        """See LoopConnection."""
         self.on_ready(POLLOUT, data)
 
     def _enqueue(self, data: bytes | memoryview) -> None:

@@ -121,12 +121,10 @@ class ReadinessLoop(ServerLoop):
         *,
         shared: bool = False,
     ) -> None:
-        """See ServerLoop.watch."""
         self._handlers[descriptor] = handler
         self._poller.watch(descriptor, interest, shared=shared)
 
     def unwatch(self, descriptor: int) -> None:
-        """See ServerLoop.unwatch."""
         if self._handlers.pop(descriptor, None) is not None:
             self._poller.unwatch(descriptor)
 

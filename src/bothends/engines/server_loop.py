@@ -156,11 +156,9 @@ class ServerLoop(ABC):
     # Called by the connections --------------------------------------------------------------------
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         self.timer_wheel.schedule(connection, deadline)
 
     def connection_closed(self, connection: LoopConnection) -> None:
-        """See ConnectionLoop."""
         if connection.slot is not None:
             self.timer_wheel.cancel(connection)
         self.connections.discard(connection)

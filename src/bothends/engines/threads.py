@@ -278,7 +278,6 @@ class BlockingConnectionWithWriter(BlockingConnection):
 
     @property
     def unsent(self) -> int:
-        """See BlockingConnection."""
         return self._send_queue.unsent
 
     def flush(self) -> None:
@@ -290,7 +289,6 @@ class BlockingConnectionWithWriter(BlockingConnection):
             raise ConversationEnded(self.abort_cause)
 
     def stop_writer(self) -> None:
-        """See BlockingConnection."""
         self._send_queue.discard()
         if self._writer.is_alive():
             self.watchdog.abort(self, CloseReason.ABORTED)
