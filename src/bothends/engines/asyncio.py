@@ -32,6 +32,7 @@ from typing import ClassVar, Final, Protocol, cast
 from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
 from bothends.engines.connection_state import OPEN, State
 from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
+from bothends.engines.nonblocking import Handler
 from bothends.engines.server_loop import ServerLoop
 from bothends.engines.timers import TICK
 from bothends.events import CloseReason
@@ -263,12 +264,7 @@ class AsyncioLoop(ServerLoop):
     # ServerLoop ----------------------------------------------------------------------------------
 
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
         """See ServerLoop.watch. asyncio cannot watch a shared socket exclusively."""
         if interest & POLLIN:

@@ -30,13 +30,12 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from typing import Final
 
 from bothends.engines.acceptor import AcceptedConnection
 from bothends.engines.base import EngineContext
 from bothends.engines.loop_connection import LoopConnection
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.nonblocking import Handler, NonblockingConnection
 from bothends.engines.processes import KILL_GRACE, flush_stdio
 from bothends.engines.shutdown import ShutdownFlag
 from bothends.events import CloseReason
@@ -180,7 +179,7 @@ class CommandRelay:
 
     # nonblocking.DescriptorLoop ------------------------------------------------------------------
 
-    def watch(self, descriptor: int, handler: Callable[[int], object], interest: int) -> None:
+    def watch(self, descriptor: int, handler: Handler, interest: int) -> None:
         """See DescriptorLoop. Does nothing, because each wait reads `connection.interest`."""
 
     def unwatch(self, descriptor: int) -> None:

@@ -118,7 +118,6 @@ class ForkEngine(ChildPerConnection):
     termination_signals = (signal.SIGKILL,)
 
     def start_child(self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet) -> Child:
-
         def serve() -> None:
             context = self.context
             children.close_in_child()

@@ -39,7 +39,7 @@ from bothends.engines.base import DRAIN_IDLE, Engine, EngineContext
 from bothends.engines.client_limits import AccessControl
 from bothends.engines.datagrams import max_datagram_size
 from bothends.engines.loop_connection import LoopConnection
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.nonblocking import Handler, NonblockingConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.errors import errno_text
 from bothends.events import (
@@ -352,12 +352,7 @@ class NativeLoop(ServerLoop):
     # ServerLoop ----------------------------------------------------------------------------------
 
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
         self._core.watch(descriptor, handler, interest, shared)
 

@@ -21,7 +21,7 @@ import errno
 import socket
 from collections.abc import Callable
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from bothends.engines.base import EngineContext
 from bothends.engines.connection_state import AT_EOF, OPEN
@@ -60,10 +60,14 @@ CONNECTION_LOST: Final = frozenset(
 _NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 
 
+# Called with the events of a ready descriptor, in the bits of poll().
+Handler: TypeAlias = Callable[[int], object]
+
+
 class DescriptorLoop(ConnectionLoop, Protocol):
     """The event loop, as a NonblockingConnection sees it."""
 
-    def watch(self, descriptor: int, handler: Callable[[int], object], interest: int, /) -> None:
+    def watch(self, descriptor: int, handler: Handler, interest: int, /) -> None:
         """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
 
         Replaces what it was watched for before.

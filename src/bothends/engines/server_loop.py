@@ -22,7 +22,7 @@ from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, EngineContext
 from bothends.engines.datagrams import DatagramServer
 from bothends.engines.loop_connection import LoopConnection
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.nonblocking import Handler, NonblockingConnection
 from bothends.engines.timers import TimerWheel
 from bothends.events import CloseReason, Draining
 from bothends.services.base import Peer
@@ -66,12 +66,7 @@ class ServerLoop(ABC):
 
     @abstractmethod
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
         """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
 
@@ -175,7 +170,6 @@ class ServerLoop(ABC):
         self.stop_serving()
         for listener in self.listeners:
             if listener in watched:
-                self.unwatch(listener.socket.fileno())
                 for _ in range(FINAL_ACCEPT_BATCHES):
                     if not self.accept(listener):
                         break
