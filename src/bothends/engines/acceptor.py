@@ -19,7 +19,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from types import TracebackType
 from typing import Final, NamedTuple
 
 from bothends.engines.admission import AdmissionControl
@@ -86,9 +85,7 @@ class Acceptor:
             self._watch_datagram_server(server)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close all sockets that are still open."""
         self._close()
 

@@ -32,7 +32,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from bothends.engines.acceptor import AcceptedConnection
@@ -84,9 +83,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the thread. Connections still open are left alone."""
         self._exit_flag.set()
         self._thread.join()

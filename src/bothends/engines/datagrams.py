@@ -8,7 +8,6 @@ anyway.
 
 from __future__ import annotations
 
-import errno
 import functools
 import socket
 from typing import Any, Final
@@ -29,8 +28,6 @@ DATAGRAM_BATCH: Final = 64
 # Bytes. The sender's buffer alone limits a UNIX datagram (net.core.wmem_default, 212,992 bytes). Allocating a
 # buffer of this size for every UDP datagram would take longer than answering it.
 MAX_UNIX_DATAGRAM: Final = 256 * 1024
-
-_WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 def max_datagram_size(sock: socket.socket, limits: Limits) -> int:
@@ -76,9 +73,9 @@ class DatagramServer:
                 data, truncated, sender, ancillary = receive_datagram(
                     self.socket, self._max_size, wildcard=self._wildcard
                 )
-            except OSError as error:
-                if error.errno in _WOULD_BLOCK:
-                    return count
+            except BlockingIOError:
+                return count
+            except OSError:
                 # An ICMP error about an earlier answer, which the kernel reports in this call (udp(7)).
                 continue
             peer, loop_guard = self._cached_peer(sender)
