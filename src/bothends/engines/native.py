@@ -36,8 +36,7 @@ from bothends.endpoints import Address
 from bothends.engines.admission import ACCEPT_PAUSE
 from bothends.engines.asyncio import ConversationProtocol
 from bothends.engines.base import DRAIN_IDLE, Engine, EngineContext
-from bothends.engines.client_limits import AccessControl
-from bothends.engines.datagrams import max_datagram_size
+from bothends.engines.datagrams import max_datagram_size, sender_check
 from bothends.engines.loop_connection import LoopConnection
 from bothends.engines.nonblocking import Handler, NonblockingConnection
 from bothends.engines.server_loop import ServerLoop
@@ -56,7 +55,6 @@ from bothends.events import (
     ServiceFailed,
 )
 from bothends.install_hints import rebuild_command
-from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Conversation, Peer, Service, discard_push
 from bothends.services.loop_guard import LOOP_REJECTION
 from bothends.sockets import Listener, enable_pktinfo
@@ -431,16 +429,10 @@ class NativeLoop(ServerLoop):
         """Let the core answer the datagrams of a socket, as DatagramServer does, without message events."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
-        access_control = (
-            AccessControl(context.limits) if context.limits.allow or context.limits.deny else None
-        )
-        rate = context.service.answers_per_second
-        guard = AmplificationGuard(rate) if rate is not None else None
+        check_sender = sender_check(context)
 
         def reject(peer: Peer) -> object:
-            rejection = None if access_control is None else access_control.rejection(peer.address)
-            if rejection is None and guard is not None:
-                rejection = guard.check(peer.address)
+            rejection = None if check_sender is None else check_sender(peer.address)
             if rejection is not None:
                 self._emit(DatagramDropped(peer.address, *rejection))
             return rejection
@@ -448,7 +440,7 @@ class NativeLoop(ServerLoop):
         is_inet = sock.family in (socket.AF_INET, socket.AF_INET6)
         max_size = max_datagram_size(sock, context.limits)
         wildcard = enable_pktinfo(sock)
-        callback = reject if access_control is not None or guard is not None else None
+        callback = None if check_sender is None else reject
         self._core.add_datagram_socket(sock.fileno(), listener.address, callback, max_size, wildcard, is_inet)
 
     # Events --------------------------------------------------------------------------------------
