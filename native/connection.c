@@ -23,13 +23,8 @@ static void connection_update(Connection *self);
 /* Call a method and discard its result. 0, or -1 with an exception set. */
 static int call_method(PyObject *self, PyObject *name, PyObject *argument)
 {
-    PyObject *result =
-        argument == NULL ? PyObject_CallMethodNoArgs(self, name) : PyObject_CallMethodOneArg(self, name, argument);
-
-    if (result == NULL)
-        return -1;
-    Py_DECREF(result);
-    return 0;
+    return discard_result(argument == NULL ? PyObject_CallMethodNoArgs(self, name)
+                                           : PyObject_CallMethodOneArg(self, name, argument));
 }
 
 /* Make a connection, which takes ownership of the descriptor. On failure returns NULL with an exception set, and the
@@ -235,12 +230,8 @@ int connection_on_read(Connection *self, const char *data, size_t size)
         return 0;
     self->last_activity = self->core->now;
     self->core->chunks++;
-    if (self->flags & PROTOCOL) {
-        PyObject *result = call_with_bytes(self, names.data_received, data, size);
-
-        Py_XDECREF(result);
-        return result == NULL ? -1 : 0;
-    }
+    if (self->flags & PROTOCOL)
+        return discard_result(call_with_bytes(self, names.data_received, data, size));
     core_count_up(self->core, COUNT_READS, 1);
     core_count_up(self->core, COUNT_RECEIVED, size);
     if (self->peer != NULL)
@@ -449,14 +440,10 @@ int connection_close_now(Connection *self)
         core_count_up(core, COUNT_CLOSED + self->reason, 1);
         if (status == 0 && self->log_peer != NULL)
             status = traffic_log_closed(core, self);
-        if (status == 0 && self->flags & IN_PYTHON) {
-            PyObject *result = PyObject_CallFunction(core->on_connection_closed, "OiKK", self->peer,
-                                                     (int)self->reason, (unsigned long long)self->totals.received,
-                                                     (unsigned long long)self->totals.sent);
-
-            status = result == NULL ? -1 : 0;
-            Py_XDECREF(result);
-        }
+        if (status == 0 && self->flags & IN_PYTHON)
+            status = discard_result(PyObject_CallFunction(
+                core->on_connection_closed, "OiKK", self->peer, (int)self->reason,
+                (unsigned long long)self->totals.received, (unsigned long long)self->totals.sent));
     }
     Py_XDECREF(handler);
     release_peer(self);

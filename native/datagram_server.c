@@ -241,13 +241,9 @@ static struct cmsghdr *reply_pktinfo(struct msghdr *received_msg)
 /* Report a datagram without a reply. `number`: the size limit or an errno. 0, or -1 with an exception set. */
 static int report_dropped(DatagramServer *server, PyObject *peer, enum drop_reason reason, long number)
 {
-    PyObject *result;
-
     if (server->core->on_datagram_dropped == NULL)
         return 0;
-    result = PyObject_CallFunction(server->core->on_datagram_dropped, "Oil", peer, reason, number);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(PyObject_CallFunction(server->core->on_datagram_dropped, "Oil", peer, reason, number));
 }
 
 static int report_reply_dropped(DatagramServer *server, const Reply *reply, int error)

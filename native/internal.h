@@ -57,6 +57,13 @@ typedef struct TrafficLog TrafficLog;
 /* How many files a log is written to, at most. */
 enum { LOG_STREAMS = 2 };
 
+/* Release what a call of Python returned, which is not used. 0, or -1 with an exception set. */
+static inline int discard_result(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* The type of the object in a slot. */
 enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
 

@@ -67,32 +67,25 @@ static int is_pull_producer(Core *core, PyObject *conversation)
 /* Report that accepting paused because of an errno, or resumed (0). 0, or -1 with an exception set. */
 static int notify_accept_paused(Core *core, int error)
 {
-    PyObject *result;
-
     core->accept_paused = error;
     if (core->on_accept_paused == NULL)
         return 0;
-    result = PyObject_CallFunction(core->on_accept_paused, "i", error);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(PyObject_CallFunction(core->on_accept_paused, "i", error));
 }
 
 /* Report a connection whose conversation is opened, or could not be: then an exception is set, which stays. 0, or -1
  * with another exception set. */
 static int notify_opened(Core *core, PyObject *peer, PyObject *log_peer, PyObject *local)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *type, *value, *traceback;
     int status;
 
     if (core->on_connection_opened == NULL && log_peer == NULL)
         return 0;
     PyErr_Fetch(&type, &value, &traceback);
     status = log_peer == NULL ? 0 : traffic_log_opened(core, log_peer, core->last_connection_id, local);
-    if (status == 0 && core->on_connection_opened != NULL) {
-        result = PyObject_CallOneArg(core->on_connection_opened, peer);
-        status = result == NULL ? -1 : 0;
-        Py_XDECREF(result);
-    }
+    if (status == 0 && core->on_connection_opened != NULL)
+        status = discard_result(PyObject_CallOneArg(core->on_connection_opened, peer));
     if (status < 0) {
         Py_XDECREF(type);
         Py_XDECREF(value);
@@ -158,10 +151,7 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
         Py_CLEAR(conversation); /* the connection is closed */
     }
     if (wants_pull > 0) {
-        PyObject *result = PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation);
-
-        status = result == NULL ? -1 : 0;
-        Py_XDECREF(result);
+        status = discard_result(PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation));
         fd = -1;
         goto end;
     }

@@ -309,15 +309,12 @@ int traffic_log_flush(Core *core)
     for (int stream = 0; stream < LOG_STREAMS; stream++) {
         Buffer *buffer = &log->buffers[stream];
         Py_ssize_t size = (Py_ssize_t)buffer->size;
-        PyObject *result;
 
         if (!size)
             continue;
         buffer->size = 0; /* writing may run another thread, or Python code that logs */
-        result = PyObject_CallFunction(log->write, "iy#", stream, buffer->text, size);
-        if (result == NULL)
+        if (discard_result(PyObject_CallFunction(log->write, "iy#", stream, buffer->text, size)) < 0)
             return -1;
-        Py_DECREF(result);
     }
     return 0;
 }
@@ -392,31 +389,25 @@ int traffic_log_opened(Core *core, PyObject *peer_text, uint64_t number, PyObjec
 /* Write what Python holds of a connection, after what is collected. 0, or -1 with an exception set. */
 static int end_fragment(Core *core, Connection *self)
 {
-    PyObject *result;
-
     if (!(self->flags & LOG_HELD))
         return 0;
     self->flags &= ~(uint32_t)LOG_HELD;
     if (traffic_log_flush(core) < 0)
         return -1;
-    result = PyObject_CallFunction(core->log->end_fragment, "K", (unsigned long long)self->totals.number);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(
+        PyObject_CallFunction(core->log->end_fragment, "K", (unsigned long long)self->totals.number));
 }
 
 /* Give a short read to Python, and all that follows up to the end of the line. */
 static int add_fragment(Connection *self, const char *data, size_t size)
 {
-    PyObject *result;
-
     if (traffic_log_flush(self->core) < 0)
         return -1;
     self->flags |= LOG_HELD;
     if (data[size - 1] == '\n')
         self->flags &= ~(uint32_t)LOG_HELD;
-    result = PyObject_CallFunction(self->core->log->on_fragment, "Oy#", self->peer, data, (Py_ssize_t)size);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(
+        PyObject_CallFunction(self->core->log->on_fragment, "Oy#", self->peer, data, (Py_ssize_t)size));
 }
 
 /* Log a message as one record. */
