@@ -115,13 +115,14 @@ static void connection_finish(Connection *self)
 /* Report the exception that is set, as core_report_service_error() does. */
 static int connection_report_error(Core *core, Connection *self)
 {
-    PyObject *peer = Py_XNewRef(self->peer), *type, *value, *traceback;
+    PyObject *peer = Py_XNewRef(self->peer);
     int status;
 
     if (peer == NULL && self->peer_address.local != NULL) {
-        PyErr_Fetch(&type, &value, &traceback);
+        PyObject *exception = take_exception();
+
         peer = peer_from_address(&self->peer_address, core->max_message_size);
-        PyErr_Restore(type, value, traceback); /* replaces a MemoryError of the line above */
+        restore_exception(exception); /* in place of a MemoryError of the line above */
     }
     status = core_report_service_error(core, peer);
     Py_XDECREF(peer);
@@ -172,13 +173,11 @@ static int queue_reply(Connection *self, PyObject *reply)
 /* Check whether the conversation is done. Called after every method except the last. */
 static int check_done(Connection *self)
 {
-    PyObject *done = PyObject_GetAttr(self->handler, names.done);
-    int truth = done == NULL ? -1 : done == Py_False ? 0 : PyObject_IsTrue(done);
+    int done = take_truth(PyObject_GetAttr(self->handler, names.done));
 
-    Py_XDECREF(done);
-    if (truth < 0)
+    if (done < 0)
         return connection_on_service_error(self);
-    if (!truth)
+    if (!done)
         return 0;
     if (self->state == STATE_OPEN)
         self->reason = CLOSED_BY_SERVICE;

@@ -533,16 +533,13 @@ int datagram_server_poll(DatagramServer *server, int *received)
     for (int i = 0; i < count && status == 0; i++)
         status = answer_one(server, (size_t)i);
     if (server->reply_count) {
-        PyObject *type, *value, *traceback;
+        PyObject *exception = take_exception();
 
-        PyErr_Fetch(&type, &value, &traceback);
         if (send_replies(server) < 0) {
             status = -1; /* its exception replaces an earlier one */
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
+            Py_XDECREF(exception);
         } else
-            PyErr_Restore(type, value, traceback);
+            restore_exception(exception);
     }
     for (int i = 0; i < count; i++) {
         struct msghdr *received_msg = &server->recv_msgs[i].msg_hdr;

@@ -64,6 +64,15 @@ static inline int discard_result(PyObject *result)
     return result == NULL ? -1 : 0;
 }
 
+/* Release what Python returned, for its truth: 0 or 1, or -1 with an exception set. */
+static inline int take_truth(PyObject *object)
+{
+    int truth = object == NULL ? -1 : PyObject_IsTrue(object);
+
+    Py_XDECREF(object);
+    return truth;
+}
+
 /* The type of the object in a slot. */
 enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
 
@@ -281,6 +290,8 @@ void slot_free(Core *core, uint32_t slot);
 void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *kind);
 void core_append_pending(Core *core, Connection *connection);
 int core_flush_pending(Core *core);
+PyObject *take_exception(void);
+void restore_exception(PyObject *exception);
 int core_report_service_error(Core *core, PyObject *peer);
 
 /* counters.c */

@@ -469,14 +469,11 @@ static int core_clear(Core *core)
 /* Close a core that is still open, while its callbacks exist: closing calls them. */
 static void core_finalize(Core *core)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *exception = take_exception();
 
-    PyErr_Fetch(&type, &value, &traceback);
-    result = core_close(core, NULL);
-    if (result == NULL)
+    if (discard_result(core_close(core, NULL)) < 0)
         PyErr_WriteUnraisable((PyObject *)core);
-    Py_XDECREF(result);
-    PyErr_Restore(type, value, traceback);
+    restore_exception(exception);
 }
 
 static void core_dealloc(Core *core)
