@@ -22,20 +22,30 @@ static const double TIMEOUT_SLACK = 1.0 / 64;
 
 /* The loop ----------------------------------------------------------------------------------------- */
 
+/* Return the next connection with a conversation whose slot is `slot` or later; NULL if there is none. `slot` becomes
+ * the one after it. */
+static Connection *next_conversation(const Core *core, uint32_t *slot)
+{
+    while (*slot < core->slot_count) {
+        const Slot *each = &core->slots[(*slot)++];
+        Connection *connection = each->object;
+
+        if (each->kind == SLOT_CONNECTION && !(connection->flags & PROTOCOL))
+            return connection;
+    }
+    return NULL;
+}
+
 static int check_timeouts(Core *core)
 {
+    Connection *connection;
     double shortest = fmin(fmin(core->idle_timeout, core->max_lifetime), core->linger_timeout);
     double earliest = core->now + fmax(TIMEOUT_TICK, shortest * TIMEOUT_SLACK);
 
     core->next_timeout_check = INFINITY;
-    for (uint32_t i = 0; i < core->slot_count; i++) {
-        Connection *connection = core->slots[i].object;
-
-        if (core->slots[i].kind != SLOT_CONNECTION || connection->flags & PROTOCOL)
-            continue;
+    for (uint32_t slot = 0; (connection = next_conversation(core, &slot)) != NULL;)
         if (connection_check_timeouts(connection) < 0)
             return -1;
-    }
     core->next_timeout_check = fmax(core->next_timeout_check, earliest);
     return core_flush_pending(core);
 }
@@ -168,40 +178,31 @@ static PyObject *core_start_conversation(Core *core, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Call a function for each connection with a conversation. */
-static PyObject *for_each_conversation(Core *core, int (*function)(Connection *, double), double argument)
-{
-    core->now = clock_now();
-    for (uint32_t i = 0; i < core->slot_count; i++) {
-        Connection *connection = core->slots[i].object;
-
-        if (core->slots[i].kind != SLOT_CONNECTION || connection->flags & PROTOCOL)
-            continue;
-        if (function(connection, argument) < 0)
-            return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(drain_doc, "drain(last_check)\n\nFinish the conversations that are idle. All data received before "
                         "`last_check` (the time of the previous call) must have been processed.");
 static PyObject *core_drain(Core *core, PyObject *last_check)
 {
     double seconds = PyFloat_AsDouble(last_check);
+    Connection *connection;
 
-    return PyErr_Occurred() ? NULL : for_each_conversation(core, connection_drain, seconds);
-}
-
-static int abort_connection(Connection *connection, double Py_UNUSED(argument))
-{
-    connection_abort(connection);
-    return 0;
+    if (PyErr_Occurred())
+        return NULL;
+    core->now = clock_now();
+    for (uint32_t slot = 0; (connection = next_conversation(core, &slot)) != NULL;)
+        if (connection_drain(connection, seconds) < 0)
+            return NULL;
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(abort_doc, "abort()\n\nEnd all conversations: with RST, unless our FIN is sent.");
 static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    return for_each_conversation(core, abort_connection, 0);
+    Connection *connection;
+
+    core->now = clock_now();
+    for (uint32_t slot = 0; (connection = next_conversation(core, &slot)) != NULL;)
+        connection_abort(connection);
+    Py_RETURN_NONE;
 }
 
 /* Construction and closing --------------------------------------------------------------------------- */
