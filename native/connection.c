@@ -544,22 +544,22 @@ static PyObject *transport_write(Connection *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
+/* Set flags, and do what they ask for. */
+static PyObject *set_flags(Connection *self, uint32_t flags)
+{
+    self->flags |= flags;
+    connection_update(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *transport_write_eof(Connection *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!(self->flags & (CLOSE_PENDING | CLOSED))) {
-        self->flags |= WR_SHUTDOWN_PENDING;
-        connection_update(self);
-    }
-    Py_RETURN_NONE;
+    return set_flags(self, WR_SHUTDOWN_PENDING);
 }
 
 static PyObject *transport_close(Connection *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!(self->flags & (CLOSE_PENDING | CLOSED))) {
-        self->flags |= CLOSE_WHEN_FLUSHED | READ_PAUSED;
-        connection_update(self);
-    }
-    Py_RETURN_NONE;
+    return set_flags(self, CLOSE_WHEN_FLUSHED | READ_PAUSED);
 }
 
 static PyObject *transport_abort(Connection *self, PyObject *Py_UNUSED(ignored))
@@ -575,9 +575,7 @@ static PyObject *transport_is_closing(Connection *self, PyObject *Py_UNUSED(igno
 
 static PyObject *transport_pause_reading(Connection *self, PyObject *Py_UNUSED(ignored))
 {
-    self->flags |= READ_PAUSED;
-    connection_update(self);
-    Py_RETURN_NONE;
+    return set_flags(self, READ_PAUSED);
 }
 
 static PyObject *transport_resume_reading(Connection *self, PyObject *Py_UNUSED(ignored))

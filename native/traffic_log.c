@@ -330,6 +330,18 @@ int traffic_log_check_age(Core *core)
 
 /* Connections and messages ----------------------------------------------------------------------------- */
 
+/* Ask Python how the log writes an address. Returns bytes, or NULL with an exception set. */
+static PyObject *format_address(TrafficLog *log, PyObject *address, uint64_t number)
+{
+    PyObject *text = PyObject_CallFunction(log->format_address, "OK", address, (unsigned long long)number);
+
+    if (text != NULL && !PyBytes_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "an address in a log is bytes");
+        Py_CLEAR(text);
+    }
+    return text;
+}
+
 /* Return how the log writes a peer's address, in bytes, or NULL with an exception set. */
 PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject *peer, uint64_t number)
 {
@@ -348,11 +360,8 @@ PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject 
     peer_address = PyObject_GetAttrString(peer, "address");
     if (peer_address == NULL)
         return NULL;
-    result = PyObject_CallFunction(core->log->format_address, "NK", peer_address, (unsigned long long)number);
-    if (result != NULL && !PyBytes_Check(result)) {
-        PyErr_SetString(PyExc_TypeError, "an address in a log is bytes");
-        Py_CLEAR(result);
-    }
+    result = format_address(core->log, peer_address, number);
+    Py_DECREF(peer_address);
     return result;
 }
 
@@ -360,15 +369,10 @@ PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject 
 static PyObject *local_text(TrafficLog *log, PyObject *local)
 {
     if (log->local != local) {
-        PyObject *text = PyObject_CallFunction(log->format_address, "Oi", local, 0);
+        PyObject *text = format_address(log, local, 0);
 
         if (text == NULL)
             return NULL;
-        if (!PyBytes_Check(text)) {
-            Py_DECREF(text);
-            PyErr_SetString(PyExc_TypeError, "an address in a log is bytes");
-            return NULL;
-        }
         Py_XSETREF(log->local_text, text);
         Py_XSETREF(log->local, Py_NewRef(local));
     }
