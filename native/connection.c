@@ -20,6 +20,34 @@
 
 static void connection_update(Connection *self);
 
+typedef struct {
+    bool exists;
+    unsigned char state, action;
+} Transition;
+
+static Transition transitions[STATE_COUNT][INPUT_COUNT];
+
+/* Take the table of states, a dictionary: (state, input) to (state, action). 0, or -1 with an exception set. */
+int connection_bind_transitions(PyObject *table)
+{
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+
+    while (PyDict_Next(table, &position, &key, &value)) {
+        unsigned state, input, next, action;
+
+        if (!PyArg_ParseTuple(key, "II", &state, &input) || !PyArg_ParseTuple(value, "II", &next, &action))
+            return -1;
+        if (state >= STATE_COUNT || input >= INPUT_COUNT || next >= STATE_COUNT || action > ACTION_RESET) {
+            PyErr_SetString(PyExc_ValueError, "a transition has an unknown state, input or action");
+            return -1;
+        }
+        transitions[state][input] =
+            (Transition){.exists = true, .state = (unsigned char)next, .action = (unsigned char)action};
+    }
+    return 0;
+}
+
 /* Call a method and discard its result. 0, or -1 with an exception set. */
 static int call_method(PyObject *self, PyObject *name, PyObject *argument)
 {
@@ -75,11 +103,11 @@ void connection_mark_pending(Connection *self)
 /* Change the state as the table says, and do what it says with the socket. */
 static void connection_step(Connection *self, enum connection_input input)
 {
-    Transition transition = connection_transition(self->state, input);
+    Transition transition = transitions[self->state][input];
 
     assert(transition.exists);
     if (!transition.exists)
-        return;
+        return; /* a bug of the caller */
     self->state = transition.state;
     switch ((enum connection_action)transition.action) {
     case ACTION_NONE:

@@ -9,7 +9,6 @@
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
  *   traffic_log.c      the log of connections, messages and datagrams
- *   connection_state.c the table of a connection's states
  *   lines.c            answering lines
  *   connection.c       Connection: one connection
  *   listener.c         accepting connections
@@ -344,6 +343,7 @@ PyObject *lines_answer(Connection *self, const char *data, size_t size);
 
 /* connection.c */
 extern PyTypeObject ConnectionType;
+int connection_bind_transitions(PyObject *table);
 Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags);
 int connection_start(Connection *self);
 int connection_on_read(Connection *self, const char *data, size_t size);

@@ -36,6 +36,7 @@ from bothends.endpoints import Address
 from bothends.engines.admission import ACCEPT_PAUSE
 from bothends.engines.asyncio import ConversationProtocol
 from bothends.engines.base import DRAIN_IDLE, Engine, EngineContext
+from bothends.engines.connection_state import TRANSITIONS
 from bothends.engines.datagrams import max_datagram_size, sender_check
 from bothends.engines.loop_connection import LoopConnection
 from bothends.engines.nonblocking import Handler, NonblockingConnection
@@ -109,7 +110,7 @@ _BACKEND, _BACKEND_REASON = choose_backend(os.environ.get(BACKEND_VARIABLE, ""))
 _CLOSE_REASONS: Final = tuple(CloseReason[name.upper()] for name in getattr(_native, "CLOSE_REASONS", ()))
 
 if _native is not None:
-    _native.bind_classes(Address, Peer, Conversation)
+    _native.bind(Address, Peer, Conversation, TRANSITIONS)
 
 
 class NativeEngine(Engine):

@@ -112,9 +112,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="native-flushing-resets",
-        file="native/connection_state.c",
-        old="[INPUT_FLUSHED] = TO(LINGERING, SHUTDOWN),",
-        new="[INPUT_FLUSHED] = TO(CLOSED, CLOSE),",
+        file="native/connection.c",
+        old="    case ACTION_SHUTDOWN:\n        if (shutdown(self->fd, SHUT_WR) < 0)\n",
+        new="    case ACTION_SHUTDOWN:\n        connection_begin_close(self, false);\n        if (false)\n",
         breaks="a connection is closed with unread input after the last byte, which resets it",
         tests="tests/engines/test_connection_state.py",
     ),
