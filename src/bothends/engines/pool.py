@@ -76,7 +76,9 @@ class PoolEngine(Engine):
             ):
                 for accepted in self._acceptor.accepted():
                     self._tasks.put(lambda accepted=accepted: self._serve_connection(accepted))  # type: ignore[misc]
-                all_closed = self._acceptor.run_until(lambda: self._admission.open_count == 0, ABORT_GRACE)
+                all_closed = self._acceptor.poll_loop.run_until(
+                    lambda: self._admission.open_count == 0, drain=context.limits.drain, grace=ABORT_GRACE
+                )
             for _ in threads:
                 self._tasks.put(None)
             for thread in threads:

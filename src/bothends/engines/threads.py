@@ -101,7 +101,9 @@ class ThreadsEngine(Engine):
                     admission.pause(errno.EAGAIN)
                 else:
                     admission.resume()
-            acceptor.run_until(lambda: admission.open_count == 0, ABORT_GRACE)
+            acceptor.poll_loop.run_until(
+                lambda: admission.open_count == 0, drain=context.limits.drain, grace=ABORT_GRACE
+            )
 
 
 def run_pushing_conversation(
