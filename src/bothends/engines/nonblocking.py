@@ -19,6 +19,7 @@ import collections
 import contextlib
 import errno
 import socket
+from abc import abstractmethod
 from collections.abc import Callable
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT
 from typing import Final, Protocol, TypeAlias
@@ -67,14 +68,16 @@ Handler: TypeAlias = Callable[[int], object]
 class DescriptorLoop(ConnectionLoop, Protocol):
     """The event loop, as a NonblockingConnection sees it."""
 
+    @abstractmethod
     def watch(self, descriptor: int, handler: Handler, interest: int, /) -> None:
         """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
 
         Replaces what it was watched for before.
         """
 
+    @abstractmethod
     def unwatch(self, descriptor: int, /) -> None:
-        """Stop watching a descriptor. Called before it is closed."""
+        """Stop watching a descriptor, before it is closed. Does nothing if it is not watched."""
 
 
 class NonblockingConnection(LoopConnection):
