@@ -1,6 +1,7 @@
 /* Functions that all files of the core need: clock, fork check, wakeup, slots, the pending list. */
 #include "internal.h"
 
+#include <errno.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -20,6 +21,14 @@ int core_check_owner_process(const Core *core)
     if (core->fork_generation == current_fork_generation)
         return 0;
     PyErr_SetString(PyExc_RuntimeError, "this core belongs to the parent process (fork)");
+    return -1;
+}
+
+/* Raise OSError. Returns -1. */
+int raise_errno(int error)
+{
+    errno = error;
+    PyErr_SetFromErrno(PyExc_OSError);
     return -1;
 }
 

@@ -283,6 +283,7 @@ size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t 
 extern unsigned current_fork_generation; /* how many forks lie between the first process and this one */
 double clock_now(void);
 int core_check_owner_process(const Core *core);
+int raise_errno(int error);
 void core_wake(Core *core);
 uint32_t slot_alloc(Core *core, enum slot_kind kind, void *object, uint32_t *generation);
 void slot_free(Core *core, uint32_t slot);

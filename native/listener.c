@@ -202,9 +202,7 @@ int listener_on_error(Core *core, int error)
     case EBADF:
     case EINVAL:
     case ENOTSOCK: /* of the listener, and permanent: a retry would loop forever */
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+        return raise_errno(error);
     default:
         return 0; /* of this connection */
     }

@@ -396,29 +396,22 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
  * a cycle, and a header for the garbage collector is a tenth of its size: the core visits for it. */
 static int core_traverse(Core *core, visitproc visit, void *arg)
 {
+    int status = 0;
+
     for (size_t i = 0; i < OPTION_COUNT; i++)
         if (options[i].type == T_OBJECT || options[i].type == T_OBJECT_EX)
             Py_VISIT(*(PyObject **)((char *)core + options[i].offset));
     Py_VISIT(core->last_type);
-    for (uint32_t i = 0; i < core->slot_count; i++) {
+    for (uint32_t i = 0; status == 0 && i < core->slot_count; i++) {
         if (core->slots[i].kind == SLOT_CONNECTION) {
             Connection *connection = core->slots[i].object;
 
             Py_VISIT(connection->handler);
-        } else if (core->slots[i].kind == SLOT_WATCH) {
-            int status = watch_traverse(core->slots[i].object, visit, arg);
-
-            if (status)
-                return status;
-        }
+        } else if (core->slots[i].kind == SLOT_WATCH)
+            status = watch_traverse(core->slots[i].object, visit, arg);
     }
-    if (core->log != NULL) {
-        int status = traffic_log_traverse(core, visit, arg);
-
-        if (status)
-            return status;
-    }
-    return datagram_servers_traverse(core, visit, arg);
+    status = status ? status : traffic_log_traverse(core, visit, arg);
+    return status ? status : datagram_servers_traverse(core, visit, arg);
 }
 
 static int core_clear(Core *core)

@@ -520,7 +520,7 @@ int traffic_log_datagram_sent(Core *core, PyObject *peer_text, const char *data,
 {
     Record record = {.peer = peer_text, .data = (const unsigned char *)data};
 
-    return core->log->templates[SENT].count ? add_message(core, SENT, &record, size) : 0;
+    return add_message(core, SENT, &record, size);
 }
 
 /* Log the peer's EOF. 0, or -1 with an exception set. */
