@@ -125,10 +125,8 @@ static int on_event(Core *core, const struct epoll_event *event)
 /* Process the events of an epoll_wait(), or raise its errno if `count` is negative. */
 static int process_events(Core *core, const struct epoll_event *events, int count)
 {
-    if (count < 0 && errno != EINTR) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+    if (count < 0 && errno != EINTR)
+        return raise_errno(errno);
     core->now = clock_now();
     for (int i = 0; i < count; i++)
         if (on_event(core, &events[i]) < 0 || core_check_owner_process(core) < 0

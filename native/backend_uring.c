@@ -264,9 +264,7 @@ static int check_enter(int error)
     /* EBUSY: completions must be taken first; EAGAIN: memory is short (io_uring_enter(2)). Both pass. */
     if (!error || error == ETIME || error == EINTR || error == EBUSY || error == EAGAIN)
         return 0;
-    errno = error;
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
+    return raise_errno(error);
 }
 
 /* Process all completions in the queue. */
@@ -401,9 +399,7 @@ int uring_backend_open(Core *core)
     error = ring_open(ring, &sizes);
     if (error) {
         PyMem_Free(ring);
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+        return raise_errno(error);
     }
     core->ring = ring;
     core->backend = &uring_backend;

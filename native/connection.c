@@ -20,16 +20,39 @@
 
 static void connection_update(Connection *self);
 
+typedef struct {
+    bool exists;
+    unsigned char state, action;
+} Transition;
+
+static Transition transitions[STATE_COUNT][INPUT_COUNT];
+
+/* Take the table of states, a dictionary: (state, input) to (state, action). 0, or -1 with an exception set. */
+int connection_bind_transitions(PyObject *table)
+{
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+
+    while (PyDict_Next(table, &position, &key, &value)) {
+        unsigned state, input, next, action;
+
+        if (!PyArg_ParseTuple(key, "II", &state, &input) || !PyArg_ParseTuple(value, "II", &next, &action))
+            return -1;
+        if (state >= STATE_COUNT || input >= INPUT_COUNT || next >= STATE_COUNT || action > ACTION_RESET) {
+            PyErr_SetString(PyExc_ValueError, "a transition has an unknown state, input or action");
+            return -1;
+        }
+        transitions[state][input] =
+            (Transition){.exists = true, .state = (unsigned char)next, .action = (unsigned char)action};
+    }
+    return 0;
+}
+
 /* Call a method and discard its result. 0, or -1 with an exception set. */
 static int call_method(PyObject *self, PyObject *name, PyObject *argument)
 {
-    PyObject *result =
-        argument == NULL ? PyObject_CallMethodNoArgs(self, name) : PyObject_CallMethodOneArg(self, name, argument);
-
-    if (result == NULL)
-        return -1;
-    Py_DECREF(result);
-    return 0;
+    return discard_result(argument == NULL ? PyObject_CallMethodNoArgs(self, name)
+                                           : PyObject_CallMethodOneArg(self, name, argument));
 }
 
 /* Make a connection, which takes ownership of the descriptor. On failure returns NULL with an exception set, and the
@@ -80,11 +103,11 @@ void connection_mark_pending(Connection *self)
 /* Change the state as the table says, and do what it says with the socket. */
 static void connection_step(Connection *self, enum connection_input input)
 {
-    Transition transition = connection_transition(self->state, input);
+    Transition transition = transitions[self->state][input];
 
     assert(transition.exists);
     if (!transition.exists)
-        return;
+        return; /* a bug of the caller */
     self->state = transition.state;
     switch ((enum connection_action)transition.action) {
     case ACTION_NONE:
@@ -120,13 +143,14 @@ static void connection_finish(Connection *self)
 /* Report the exception that is set, as core_report_service_error() does. */
 static int connection_report_error(Core *core, Connection *self)
 {
-    PyObject *peer = Py_XNewRef(self->peer), *type, *value, *traceback;
+    PyObject *peer = Py_XNewRef(self->peer);
     int status;
 
     if (peer == NULL && self->peer_address.local != NULL) {
-        PyErr_Fetch(&type, &value, &traceback);
+        PyObject *exception = take_exception();
+
         peer = peer_from_address(&self->peer_address, core->max_message_size);
-        PyErr_Restore(type, value, traceback); /* replaces a MemoryError of the line above */
+        restore_exception(exception); /* in place of a MemoryError of the line above */
     }
     status = core_report_service_error(core, peer);
     Py_XDECREF(peer);
@@ -177,13 +201,11 @@ static int queue_reply(Connection *self, PyObject *reply)
 /* Check whether the conversation is done. Called after every method except the last. */
 static int check_done(Connection *self)
 {
-    PyObject *done = PyObject_GetAttr(self->handler, names.done);
-    int truth = done == NULL ? -1 : done == Py_False ? 0 : PyObject_IsTrue(done);
+    int done = take_truth(PyObject_GetAttr(self->handler, names.done));
 
-    Py_XDECREF(done);
-    if (truth < 0)
+    if (done < 0)
         return connection_on_service_error(self);
-    if (!truth)
+    if (!done)
         return 0;
     if (self->state == STATE_OPEN)
         self->reason = CLOSED_BY_SERVICE;
@@ -235,12 +257,8 @@ int connection_on_read(Connection *self, const char *data, size_t size)
         return 0;
     self->last_activity = self->core->now;
     self->core->chunks++;
-    if (self->flags & PROTOCOL) {
-        PyObject *result = call_with_bytes(self, names.data_received, data, size);
-
-        Py_XDECREF(result);
-        return result == NULL ? -1 : 0;
-    }
+    if (self->flags & PROTOCOL)
+        return discard_result(call_with_bytes(self, names.data_received, data, size));
     core_count_up(self->core, COUNT_READS, 1);
     core_count_up(self->core, COUNT_RECEIVED, size);
     if (self->peer != NULL)
@@ -449,14 +467,10 @@ int connection_close_now(Connection *self)
         core_count_up(core, COUNT_CLOSED + self->reason, 1);
         if (status == 0 && self->log_peer != NULL)
             status = traffic_log_closed(core, self);
-        if (status == 0 && self->flags & IN_PYTHON) {
-            PyObject *result = PyObject_CallFunction(core->on_connection_closed, "OiKK", self->peer,
-                                                     (int)self->reason, (unsigned long long)self->totals.received,
-                                                     (unsigned long long)self->totals.sent);
-
-            status = result == NULL ? -1 : 0;
-            Py_XDECREF(result);
-        }
+        if (status == 0 && self->flags & IN_PYTHON)
+            status = discard_result(PyObject_CallFunction(
+                core->on_connection_closed, "OiKK", self->peer, (int)self->reason,
+                (unsigned long long)self->totals.received, (unsigned long long)self->totals.sent));
     }
     Py_XDECREF(handler);
     release_peer(self);
@@ -558,22 +572,22 @@ static PyObject *transport_write(Connection *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
+/* Set flags, and do what they ask for. */
+static PyObject *set_flags(Connection *self, uint32_t flags)
+{
+    self->flags |= flags;
+    connection_update(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *transport_write_eof(Connection *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!(self->flags & (CLOSE_PENDING | CLOSED))) {
-        self->flags |= WR_SHUTDOWN_PENDING;
-        connection_update(self);
-    }
-    Py_RETURN_NONE;
+    return set_flags(self, WR_SHUTDOWN_PENDING);
 }
 
 static PyObject *transport_close(Connection *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!(self->flags & (CLOSE_PENDING | CLOSED))) {
-        self->flags |= CLOSE_WHEN_FLUSHED | READ_PAUSED;
-        connection_update(self);
-    }
-    Py_RETURN_NONE;
+    return set_flags(self, CLOSE_WHEN_FLUSHED | READ_PAUSED);
 }
 
 static PyObject *transport_abort(Connection *self, PyObject *Py_UNUSED(ignored))
@@ -589,9 +603,7 @@ static PyObject *transport_is_closing(Connection *self, PyObject *Py_UNUSED(igno
 
 static PyObject *transport_pause_reading(Connection *self, PyObject *Py_UNUSED(ignored))
 {
-    self->flags |= READ_PAUSED;
-    connection_update(self);
-    Py_RETURN_NONE;
+    return set_flags(self, READ_PAUSED);
 }
 
 static PyObject *transport_resume_reading(Connection *self, PyObject *Py_UNUSED(ignored))

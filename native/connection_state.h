@@ -1,12 +1,10 @@
-/* The states of a connection with a conversation, and the transitions between them.
+/* The states of a connection with a conversation, what can happen to it, and what must be done then.
  *
- * The table is that of engines/connection_state.py, which explains it; a test compares the two. The numbers are
- * the same, too.
+ * The numbers are those of engines/connection_state.py, which has the table of transitions: C takes it from there
+ * (connection_bind_transitions).
  */
 #ifndef BOTHENDS_CONNECTION_STATE_H
 #define BOTHENDS_CONNECTION_STATE_H
-
-#include <stdbool.h>
 
 /* In the first three the conversation may still send more. */
 enum connection_state {
@@ -34,13 +32,5 @@ enum connection_input {
 
 /* What must be done with the socket. */
 enum connection_action { ACTION_NONE, ACTION_SHUTDOWN, ACTION_CLOSE, ACTION_RESET };
-
-typedef struct {
-    bool exists;
-    unsigned char state, action;
-} Transition;
-
-/* Return the transition from a state on an input. If it does not exist, the caller has a bug. */
-Transition connection_transition(enum connection_state state, enum connection_input input);
 
 #endif

@@ -1,6 +1,7 @@
 /* Functions that all files of the core need: clock, fork check, wakeup, slots, the pending list. */
 #include "internal.h"
 
+#include <errno.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -20,6 +21,14 @@ int core_check_owner_process(const Core *core)
     if (core->fork_generation == current_fork_generation)
         return 0;
     PyErr_SetString(PyExc_RuntimeError, "this core belongs to the parent process (fork)");
+    return -1;
+}
+
+/* Raise OSError. Returns -1. */
+int raise_errno(int error)
+{
+    errno = error;
+    PyErr_SetFromErrno(PyExc_OSError);
     return -1;
 }
 
@@ -111,28 +120,43 @@ int core_flush_pending(Core *core)
     return 0;
 }
 
-/* Errors of services --------------------------------------------------------------------------------- */
+/* Exceptions ----------------------------------------------------------------------------------------- */
+
+/* Return the exception that is set, and clear it; NULL if none is. */
+PyObject *take_exception(void)
+{
+    PyObject *type, *exception, *traceback;
+
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(exception, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return exception;
+}
+
+/* Set what take_exception() returned, in place of an exception that is set. Steals the reference. */
+void restore_exception(PyObject *exception)
+{
+    if (exception == NULL)
+        PyErr_Clear();
+    else
+        PyErr_Restore(Py_NewRef(Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
+}
 
 /* Report the exception that is set to `on_service_error` and clear it, provided a service may raise it: an
  * Exception, not KeyboardInterrupt or SystemExit. 0, or -1 if an exception is still set. */
 int core_report_service_error(Core *core, PyObject *peer)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *exception;
+    int status = 0;
 
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return -1;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (core->on_service_error == NULL || peer == NULL)
-        result = Py_NewRef(Py_None);
-    else {
-        PyErr_NormalizeException(&type, &value, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(value, traceback);
-        result = PyObject_CallFunctionObjArgs(core->on_service_error, peer, value, NULL);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    exception = take_exception();
+    if (core->on_service_error != NULL && peer != NULL)
+        status = discard_result(PyObject_CallFunctionObjArgs(core->on_service_error, peer, exception, NULL));
+    Py_DECREF(exception);
+    return status;
 }

@@ -77,7 +77,7 @@ struct DatagramServer {
     PyObject *local;
     uint32_t slot, generation;
     int fd;
-    bool is_inet, wildcard, gso;
+    bool wildcard, gso;
     size_t max_datagram, stride;
     char *buffers; /* DATAGRAM_BATCH buffers of `stride` bytes */
     struct mmsghdr recv_msgs[DATAGRAM_BATCH];
@@ -113,14 +113,14 @@ static CachedPeer *find_cached(DatagramServer *server, const struct sockaddr_sto
                                                                                                     : NULL;
 }
 
-/* Return the Peer of a sender: a borrowed reference, or NULL with an exception set. */
-static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
+/* Return the entry of a sender, which is made if the cache has none; NULL with an exception set. */
+static CachedPeer *cache_sender(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
 {
     CachedPeer *cached = find_cached(server, address, size);
     PyObject *sender;
 
     if (cached != NULL)
-        return cached->peer;
+        return cached;
     sender = address_new((const struct sockaddr *)address, size);
     if (sender == NULL)
         return NULL;
@@ -128,19 +128,17 @@ static PyObject *sender_peer(DatagramServer *server, const struct sockaddr_stora
     Py_CLEAR(cached->log_peer);
     Py_XSETREF(cached->peer, peer_new(sender, server->local, true, 0, Py_None));
     if (cached->peer != NULL && traffic_log_takes_datagrams(server->core)) {
-        PyObject *log_peer = traffic_log_peer(server->core, (const struct sockaddr *)address, cached->peer, 0);
-
-        if (log_peer == NULL) {
+        cached->log_peer = traffic_log_peer(server->core, (const struct sockaddr *)address, cached->peer, 0);
+        if (cached->log_peer == NULL)
             Py_CLEAR(cached->peer);
-            return NULL;
-        }
-        cached->log_peer = log_peer;
     }
+    if (cached->peer == NULL)
+        return NULL;
     cached->size = size;
     memcpy(&cached->address, address, size);
     memset(&cached->loop, 0, sizeof cached->loop);
     cached->loop.matches = LOOP_MATCHES;
-    return cached->peer;
+    return cached;
 }
 
 /* Loops ------------------------------------------------------------------------------------------ */
@@ -161,14 +159,6 @@ static uint32_t content_hash(const char *bytes, size_t size)
     memcpy(&word, bytes, size);
     hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
     return (uint32_t)(hash ^ hash >> 32) | 1u << 31;
-}
-
-/* The guard of a sender, or NULL if it has no entry in the cache any more. */
-static LoopGuard *loop_guard(DatagramServer *server, const struct sockaddr_storage *address, socklen_t size)
-{
-    CachedPeer *cached = find_cached(server, address, size);
-
-    return cached == NULL ? NULL : &cached->loop;
 }
 
 /* Whether a datagram must not be answered, because it belongs to a loop. */
@@ -241,25 +231,22 @@ static struct cmsghdr *reply_pktinfo(struct msghdr *received_msg)
 /* Report a datagram without a reply. `number`: the size limit or an errno. 0, or -1 with an exception set. */
 static int report_dropped(DatagramServer *server, PyObject *peer, enum drop_reason reason, long number)
 {
-    PyObject *result;
-
     if (server->core->on_datagram_dropped == NULL)
         return 0;
-    result = PyObject_CallFunction(server->core->on_datagram_dropped, "Oil", peer, reason, number);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(PyObject_CallFunction(server->core->on_datagram_dropped, "Oil", peer, reason, number));
 }
 
 static int report_reply_dropped(DatagramServer *server, const Reply *reply, int error)
 {
-    PyObject *peer = sender_peer(server, reply->address, reply->size);
-    int status = peer == NULL ? -1 : 0;
+    CachedPeer *cached = cache_sender(server, reply->address, reply->size);
+    PyObject *peer;
+    int status;
 
-    if (peer != NULL) {
-        Py_INCREF(peer);
-        status = report_dropped(server, peer, SEND_FAILED, error);
-        Py_DECREF(peer);
-    }
+    if (cached == NULL)
+        return -1;
+    peer = Py_NewRef(cached->peer);
+    status = report_dropped(server, peer, SEND_FAILED, error);
+    Py_DECREF(peer);
     return status;
 }
 
@@ -334,43 +321,36 @@ static int log_sent(DatagramServer *server, const Reply *reply)
                                      (size_t)PyBytes_GET_SIZE(reply->bytes));
 }
 
-/* Process the errno of a reply: send it without a source address if that is the cause, else drop it. */
-static int retry_reply(DatagramServer *server, Reply *reply, int error)
+/* Send a reply as a message of its own. Returns 0 or an errno. */
+static int send_alone(DatagramServer *server, Reply *reply)
 {
     struct iovec iov = {PyBytes_AS_STRING(reply->bytes), (size_t)PyBytes_GET_SIZE(reply->bytes)};
     _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
     struct msghdr message;
 
-    /* EINVAL, EADDRNOTAVAIL: not a valid source address, because the datagram was sent to a broadcast address. */
-    if (reply->source != NULL && (error == EINVAL || error == EADDRNOTAVAIL)) {
-        Reply without_source = *reply;
-
-        without_source.source = NULL;
-        fill_msghdr(&message, &without_source, &iov, 1, control);
-        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
-            mark_sent(server, reply, 1);
-            return 0;
-        }
-        error = errno;
-    }
-    return report_reply_dropped(server, reply, error);
+    fill_msghdr(&message, reply, &iov, 1, control);
+    if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        return errno;
+    mark_sent(server, reply, 1);
+    return 0;
 }
 
 /* Process the errno of a message with `count` replies that sendmmsg() rejected: send them one by one. */
 static int send_individually(DatagramServer *server, size_t first, size_t count, int error)
 {
-    if (count == 1)
-        return retry_reply(server, &server->replies[first], error);
-    if (error == EIO || error == ENOPROTOOPT || error == EOPNOTSUPP)
+    if (count > 1 && (error == EIO || error == ENOPROTOOPT || error == EOPNOTSUPP))
         server->gso = false; /* the kernel or the device lacks it */
     for (size_t i = first; i < first + count; i++) {
-        struct msghdr message;
-        _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
+        Reply *reply = &server->replies[i];
 
-        fill_msghdr(&message, &server->replies[i], &server->send_iov[i], 1, control);
-        if (sendmsg(server->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-            mark_sent(server, &server->replies[i], 1);
-        else if (retry_reply(server, &server->replies[i], errno) < 0)
+        if (count > 1)
+            error = send_alone(server, reply);
+        /* EINVAL, EADDRNOTAVAIL: not a valid source address, because the datagram was sent to a broadcast one. */
+        if (reply->source != NULL && (error == EINVAL || error == EADDRNOTAVAIL)) {
+            reply->source = NULL;
+            error = send_alone(server, reply);
+        }
+        if (error && report_reply_dropped(server, reply, error) < 0)
             return -1;
     }
     return 0;
@@ -439,7 +419,7 @@ static void queue_reply(DatagramServer *server, size_t index, PyObject *reply, P
 {
     struct msghdr *message = &server->recv_msgs[index].msg_hdr;
     /* Not the one of before: the service's code may have replaced the entry of the sender. */
-    LoopGuard *guard = loop_guard(server, &server->senders[index], message->msg_namelen);
+    CachedPeer *cached = find_cached(server, &server->senders[index], message->msg_namelen);
 
     server->replies[server->reply_count++] = (Reply){
         .bytes = Py_NewRef(reply),
@@ -448,8 +428,8 @@ static void queue_reply(DatagramServer *server, size_t index, PyObject *reply, P
         .source = server->wildcard ? reply_pktinfo(message) : NULL,
         .log_peer = Py_XNewRef(log_peer),
     };
-    if (guard != NULL)
-        loop_sent(guard, reply);
+    if (cached != NULL)
+        loop_sent(&cached->loop, reply);
 }
 
 /* Call the service for one datagram and queue its reply. 0, or -1 with an exception set that is not the service's
@@ -460,14 +440,13 @@ static int answer_one(DatagramServer *server, size_t index)
     const struct sockaddr_storage *sender = &server->senders[index];
     socklen_t sender_size = received->msg_hdr.msg_namelen;
     const char *bytes = server->recv_iov[index].iov_base;
-    PyObject *peer = sender_peer(server, sender, sender_size), *log_peer, *data, *reply = NULL;
-    CachedPeer *cached;
+    CachedPeer *cached = cache_sender(server, sender, sender_size);
+    PyObject *peer, *log_peer, *data, *reply = NULL;
     int status = 0, rejected;
 
-    if (peer == NULL)
+    if (cached == NULL)
         return -1;
-    cached = find_cached(server, sender, sender_size);
-    Py_INCREF(peer); /* the cache may drop both during the calls */
+    peer = Py_NewRef(cached->peer); /* the cache may drop both during the calls */
     log_peer = Py_XNewRef(cached->log_peer);
     core_count_up(server->core, COUNT_DATAGRAMS_RECEIVED, 1);
     core_count_up(server->core, COUNT_DATAGRAM_BYTES_RECEIVED, received->msg_len);
@@ -537,16 +516,13 @@ int datagram_server_poll(DatagramServer *server, int *received)
     for (int i = 0; i < count && status == 0; i++)
         status = answer_one(server, (size_t)i);
     if (server->reply_count) {
-        PyObject *type, *value, *traceback;
+        PyObject *exception = take_exception();
 
-        PyErr_Fetch(&type, &value, &traceback);
         if (send_replies(server) < 0) {
             status = -1; /* its exception replaces an earlier one */
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
+            Py_XDECREF(exception);
         } else
-            PyErr_Restore(type, value, traceback);
+            restore_exception(exception);
     }
     for (int i = 0; i < count; i++) {
         struct msghdr *received_msg = &server->recv_msgs[i].msg_hdr;
@@ -619,7 +595,7 @@ PyObject *core_add_datagram_socket(Core *core, PyObject *args)
     server->core = core;
     server->fd = fd;
     server->wildcard = wildcard;
-    server->is_inet = server->gso = is_inet;
+    server->gso = is_inet;
     server->max_datagram = (size_t)max_datagram;
     /* Not a power of two: the first bytes of all buffers would compete for the same few cache sets. */
     server->stride = (server->max_datagram + 4096 + 127) & ~(size_t)63;

@@ -6,6 +6,7 @@
  */
 #include "internal.h"
 
+#include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -21,10 +22,8 @@ int epoll_set_open(Core *core)
     core->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     core->wakeup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (core->epoll_fd < 0 || core->wakeup_fd < 0
-        || epoll_set_register(core, core->wakeup_fd, EPOLLIN, slot, generation, false) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+        || epoll_set_register(core, core->wakeup_fd, EPOLLIN, slot, generation, false) < 0)
+        return raise_errno(errno);
     return 0;
 }
 

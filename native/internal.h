@@ -9,7 +9,6 @@
  *   epoll_set.c        the epoll set, which both backends use
  *   peer.c             Address and Peer objects
  *   traffic_log.c      the log of connections, messages and datagrams
- *   connection_state.c the table of a connection's states
  *   lines.c            answering lines
  *   connection.c       Connection: one connection
  *   listener.c         accepting connections
@@ -56,6 +55,22 @@ typedef struct TrafficLog TrafficLog;
 
 /* How many files a log is written to, at most. */
 enum { LOG_STREAMS = 2 };
+
+/* Release what a call of Python returned, which is not used. 0, or -1 with an exception set. */
+static inline int discard_result(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Release what Python returned, for its truth: 0 or 1, or -1 with an exception set. */
+static inline int take_truth(PyObject *object)
+{
+    int truth = object == NULL ? -1 : PyObject_IsTrue(object);
+
+    Py_XDECREF(object);
+    return truth;
+}
 
 /* The type of the object in a slot. */
 enum slot_kind { SLOT_FREE, SLOT_CONNECTION, SLOT_LISTENER, SLOT_WATCH, SLOT_DATAGRAM_SERVER, SLOT_WAKEUP };
@@ -268,12 +283,15 @@ size_t write_queue_iovecs(const WriteQueue *queue, struct iovec *iovecs, size_t 
 extern unsigned current_fork_generation; /* how many forks lie between the first process and this one */
 double clock_now(void);
 int core_check_owner_process(const Core *core);
+int raise_errno(int error);
 void core_wake(Core *core);
 uint32_t slot_alloc(Core *core, enum slot_kind kind, void *object, uint32_t *generation);
 void slot_free(Core *core, uint32_t slot);
 void *slot_lookup(Core *core, uint64_t user_data, enum slot_kind *kind);
 void core_append_pending(Core *core, Connection *connection);
 int core_flush_pending(Core *core);
+PyObject *take_exception(void);
+void restore_exception(PyObject *exception);
 int core_report_service_error(Core *core, PyObject *peer);
 
 /* counters.c */
@@ -326,6 +344,7 @@ PyObject *lines_answer(Connection *self, const char *data, size_t size);
 
 /* connection.c */
 extern PyTypeObject ConnectionType;
+int connection_bind_transitions(PyObject *table);
 Connection *connection_new(Core *core, int fd, PyObject *handler, PyObject *peer, uint32_t flags);
 int connection_start(Connection *self);
 int connection_on_read(Connection *self, const char *data, size_t size);

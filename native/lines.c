@@ -105,7 +105,8 @@ PyObject *lines_answer(Connection *self, const char *data, size_t size)
 
     while (data < end) {
         const char *stop = memchr(data, '\n', (size_t)(end - data));
-        PyObject *type, *error, *traceback, *result;
+        PyObject *exception;
+        int status;
 
         if (answer_line(self, data, (size_t)(stop - data), &filled) == 0) {
             data = stop + 1;
@@ -113,17 +114,11 @@ PyObject *lines_answer(Connection *self, const char *data, size_t size)
         }
         if (!PyErr_ExceptionMatches(PyExc_Exception))
             return NULL;
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(error, traceback);
-        result = PyObject_CallMethodOneArg(self->handler, names.fail, error);
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(traceback);
-        if (result == NULL)
+        exception = take_exception();
+        status = discard_result(PyObject_CallMethodOneArg(self->handler, names.fail, exception));
+        Py_DECREF(exception);
+        if (status < 0)
             return NULL;
-        Py_DECREF(result);
         break;
     }
     return PyBytes_FromStringAndSize(self->core->answers, (Py_ssize_t)filled);

@@ -45,14 +45,12 @@ static socklen_t socket_name(int fd, int (*getname)(int, struct sockaddr *, sock
 static int is_pull_producer(Core *core, PyObject *conversation)
 {
     PyTypeObject *type = Py_TYPE(conversation);
-    PyObject *wants_pull, *property;
+    PyObject *property;
     int truth;
 
     if (type == core->last_type)
         return core->last_type_wants_pull;
-    wants_pull = PyObject_GetAttr(conversation, names.wants_pull);
-    truth = wants_pull == NULL ? -1 : PyObject_IsTrue(wants_pull);
-    Py_XDECREF(wants_pull);
+    truth = take_truth(PyObject_GetAttr(conversation, names.wants_pull));
     property = truth < 0 ? NULL : PyObject_GetAttr((PyObject *)type, names.wants_pull);
     if (truth >= 0 && property == NULL)
         return -1;
@@ -67,50 +65,30 @@ static int is_pull_producer(Core *core, PyObject *conversation)
 /* Report that accepting paused because of an errno, or resumed (0). 0, or -1 with an exception set. */
 static int notify_accept_paused(Core *core, int error)
 {
-    PyObject *result;
-
     core->accept_paused = error;
     if (core->on_accept_paused == NULL)
         return 0;
-    result = PyObject_CallFunction(core->on_accept_paused, "i", error);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(PyObject_CallFunction(core->on_accept_paused, "i", error));
 }
 
 /* Report a connection whose conversation is opened, or could not be: then an exception is set, which stays. 0, or -1
  * with another exception set. */
 static int notify_opened(Core *core, PyObject *peer, PyObject *log_peer, PyObject *local)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *exception;
     int status;
 
     if (core->on_connection_opened == NULL && log_peer == NULL)
         return 0;
-    PyErr_Fetch(&type, &value, &traceback);
+    exception = take_exception();
     status = log_peer == NULL ? 0 : traffic_log_opened(core, log_peer, core->last_connection_id, local);
-    if (status == 0 && core->on_connection_opened != NULL) {
-        result = PyObject_CallOneArg(core->on_connection_opened, peer);
-        status = result == NULL ? -1 : 0;
-        Py_XDECREF(result);
-    }
-    if (status < 0) {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-        return -1;
-    }
-    PyErr_Restore(type, value, traceback);
-    return 0;
-}
-
-/* Return whether to serve a peer, or -1 with an exception set. */
-static int is_admitted(Core *core, PyObject *peer)
-{
-    PyObject *answer = PyObject_CallOneArg(core->admit, peer);
-    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
-
-    Py_XDECREF(answer);
-    return truth;
+    if (status == 0 && core->on_connection_opened != NULL)
+        status = discard_result(PyObject_CallOneArg(core->on_connection_opened, peer));
+    if (status < 0)
+        Py_XDECREF(exception);
+    else
+        restore_exception(exception);
+    return status;
 }
 
 /* Open and start a conversation on an accepted connection. Takes ownership of the descriptor. 0, or -1 with an
@@ -139,7 +117,7 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
                     core->max_message_size);
     if (peer == NULL)
         goto end;
-    if (core->admit != NULL && (status = is_admitted(core, peer)) <= 0)
+    if (core->admit != NULL && (status = take_truth(PyObject_CallOneArg(core->admit, peer))) <= 0)
         goto end;
     status = -1;
     if (core->log != NULL) {
@@ -158,10 +136,7 @@ int listener_on_accept(Core *core, Listener *listener, int fd)
         Py_CLEAR(conversation); /* the connection is closed */
     }
     if (wants_pull > 0) {
-        PyObject *result = PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation);
-
-        status = result == NULL ? -1 : 0;
-        Py_XDECREF(result);
+        status = discard_result(PyObject_CallFunction(core->on_pull_conversation, "iOO", fd, peer, conversation));
         fd = -1;
         goto end;
     }
@@ -227,9 +202,7 @@ int listener_on_error(Core *core, int error)
     case EBADF:
     case EINVAL:
     case ENOTSOCK: /* of the listener, and permanent: a retry would loop forever */
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+        return raise_errno(error);
     default:
         return 0; /* of this connection */
     }

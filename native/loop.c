@@ -22,20 +22,30 @@ static const double TIMEOUT_SLACK = 1.0 / 64;
 
 /* The loop ----------------------------------------------------------------------------------------- */
 
+/* Return the next connection with a conversation whose slot is `slot` or later; NULL if there is none. `slot` becomes
+ * the one after it. */
+static Connection *next_conversation(const Core *core, uint32_t *slot)
+{
+    while (*slot < core->slot_count) {
+        const Slot *each = &core->slots[(*slot)++];
+        Connection *connection = each->object;
+
+        if (each->kind == SLOT_CONNECTION && !(connection->flags & PROTOCOL))
+            return connection;
+    }
+    return NULL;
+}
+
 static int check_timeouts(Core *core)
 {
+    Connection *connection;
     double shortest = fmin(fmin(core->idle_timeout, core->max_lifetime), core->linger_timeout);
     double earliest = core->now + fmax(TIMEOUT_TICK, shortest * TIMEOUT_SLACK);
 
     core->next_timeout_check = INFINITY;
-    for (uint32_t i = 0; i < core->slot_count; i++) {
-        Connection *connection = core->slots[i].object;
-
-        if (core->slots[i].kind != SLOT_CONNECTION || connection->flags & PROTOCOL)
-            continue;
+    for (uint32_t slot = 0; (connection = next_conversation(core, &slot)) != NULL;)
         if (connection_check_timeouts(connection) < 0)
             return -1;
-    }
     core->next_timeout_check = fmax(core->next_timeout_check, earliest);
     return core_flush_pending(core);
 }
@@ -168,115 +178,67 @@ static PyObject *core_start_conversation(Core *core, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Call a function for each connection with a conversation. */
-static PyObject *for_each_conversation(Core *core, int (*function)(Connection *, double), double argument)
-{
-    core->now = clock_now();
-    for (uint32_t i = 0; i < core->slot_count; i++) {
-        Connection *connection = core->slots[i].object;
-
-        if (core->slots[i].kind != SLOT_CONNECTION || connection->flags & PROTOCOL)
-            continue;
-        if (function(connection, argument) < 0)
-            return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(drain_doc, "drain(last_check)\n\nFinish the conversations that are idle. All data received before "
                         "`last_check` (the time of the previous call) must have been processed.");
 static PyObject *core_drain(Core *core, PyObject *last_check)
 {
     double seconds = PyFloat_AsDouble(last_check);
+    Connection *connection;
 
-    return PyErr_Occurred() ? NULL : for_each_conversation(core, connection_drain, seconds);
-}
-
-static int abort_connection(Connection *connection, double Py_UNUSED(argument))
-{
-    connection_abort(connection);
-    return 0;
+    if (PyErr_Occurred())
+        return NULL;
+    core->now = clock_now();
+    for (uint32_t slot = 0; (connection = next_conversation(core, &slot)) != NULL;)
+        if (connection_drain(connection, seconds) < 0)
+            return NULL;
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(abort_doc, "abort()\n\nEnd all conversations: with RST, unless our FIN is sent.");
 static PyObject *core_abort(Core *core, PyObject *Py_UNUSED(ignored))
 {
-    return for_each_conversation(core, abort_connection, 0);
+    Connection *connection;
+
+    core->now = clock_now();
+    for (uint32_t slot = 0; (connection = next_conversation(core, &slot)) != NULL;)
+        connection_abort(connection);
+    Py_RETURN_NONE;
 }
 
 /* Construction and closing --------------------------------------------------------------------------- */
 
-/* The keyword arguments of Core(), and the fields they set. */
-enum option_type { BOOL, SECONDS, SIZE, OBJECT, OBJECT_OR_NONE, UNSIGNED };
+#define OPTION(name, type, field) {name, type, offsetof(Core, field), 0, NULL}
 
-typedef struct {
-    const char *name;
-    enum option_type type;
-    size_t offset;
-    bool optional;
-} Option;
-
-static const Option options[] = {
-    {"io_uring", BOOL, offsetof(Core, use_uring), false},
-    {"write_high_water", SIZE, offsetof(Core, write_high_water), false},
-    {"read_size", SIZE, offsetof(Core, read_size), false},
-    {"idle_timeout", SECONDS, offsetof(Core, idle_timeout), false},
-    {"max_lifetime", SECONDS, offsetof(Core, max_lifetime), false},
-    {"linger_timeout", SECONDS, offsetof(Core, linger_timeout), false},
-    {"drain_idle", SECONDS, offsetof(Core, drain_idle), false},
-    {"accept_retry_delay", SECONDS, offsetof(Core, accept_retry_delay), false},
-    {"busy_poll", SECONDS, offsetof(Core, busy_poll), false},
-    {"max_connections", SIZE, offsetof(Core, max_connections), false},
-    {"max_message_size", OBJECT, offsetof(Core, max_message_size), false},
-    {"admit", OBJECT_OR_NONE, offsetof(Core, admit), false},
-    {"open_conversation", OBJECT, offsetof(Core, open_conversation), false},
-    {"push", OBJECT, offsetof(Core, push), false},
-    {"answer_datagram", OBJECT, offsetof(Core, answer_datagram), false},
-    {"on_connection_opened", OBJECT_OR_NONE, offsetof(Core, on_connection_opened), false},
-    {"on_connection_closed", OBJECT, offsetof(Core, on_connection_closed), false},
-    {"on_pull_conversation", OBJECT, offsetof(Core, on_pull_conversation), false},
-    {"on_service_error", OBJECT_OR_NONE, offsetof(Core, on_service_error), false},
-    {"on_accept_paused", OBJECT_OR_NONE, offsetof(Core, on_accept_paused), false},
-    {"on_datagram_dropped", OBJECT_OR_NONE, offsetof(Core, on_datagram_dropped), false},
-    {"submissions", UNSIGNED, offsetof(Core, ring_sizes.submissions), true},
-    {"completions", UNSIGNED, offsetof(Core, ring_sizes.completions), true},
-    {"buffers", UNSIGNED, offsetof(Core, ring_sizes.buffers), true},
-    {"buffer_size", UNSIGNED, offsetof(Core, ring_sizes.buffer_size), true},
+/* The keyword arguments of Core(), and the fields they set: with T_OBJECT, NULL for None; T_UINT has a default. */
+static PyMemberDef options[] = {
+    OPTION("io_uring", T_BOOL, use_uring),
+    OPTION("write_high_water", T_PYSSIZET, write_high_water),
+    OPTION("read_size", T_PYSSIZET, read_size),
+    OPTION("idle_timeout", T_DOUBLE, idle_timeout),
+    OPTION("max_lifetime", T_DOUBLE, max_lifetime),
+    OPTION("linger_timeout", T_DOUBLE, linger_timeout),
+    OPTION("drain_idle", T_DOUBLE, drain_idle),
+    OPTION("accept_retry_delay", T_DOUBLE, accept_retry_delay),
+    OPTION("busy_poll", T_DOUBLE, busy_poll),
+    OPTION("max_connections", T_PYSSIZET, max_connections),
+    OPTION("max_message_size", T_OBJECT_EX, max_message_size),
+    OPTION("admit", T_OBJECT, admit),
+    OPTION("open_conversation", T_OBJECT_EX, open_conversation),
+    OPTION("push", T_OBJECT_EX, push),
+    OPTION("answer_datagram", T_OBJECT_EX, answer_datagram),
+    OPTION("on_connection_opened", T_OBJECT, on_connection_opened),
+    OPTION("on_connection_closed", T_OBJECT_EX, on_connection_closed),
+    OPTION("on_pull_conversation", T_OBJECT_EX, on_pull_conversation),
+    OPTION("on_service_error", T_OBJECT, on_service_error),
+    OPTION("on_accept_paused", T_OBJECT, on_accept_paused),
+    OPTION("on_datagram_dropped", T_OBJECT, on_datagram_dropped),
+    OPTION("submissions", T_UINT, ring_sizes.submissions),
+    OPTION("completions", T_UINT, ring_sizes.completions),
+    OPTION("buffers", T_UINT, ring_sizes.buffers),
+    OPTION("buffer_size", T_UINT, ring_sizes.buffer_size),
 };
 
 enum { OPTION_COUNT = sizeof options / sizeof *options };
-
-static int set_option(Core *core, const Option *option, PyObject *value)
-{
-    char *field = (char *)core + option->offset;
-
-    switch (option->type) {
-    case BOOL:
-        *(bool *)field = PyObject_IsTrue(value);
-        break;
-    case SECONDS:
-        *(double *)field = PyFloat_AsDouble(value);
-        break;
-    case SIZE:
-        *(Py_ssize_t *)field = PyLong_AsSsize_t(value);
-        break;
-    case OBJECT:
-        Py_XSETREF(*(PyObject **)field, Py_NewRef(value));
-        break;
-    case OBJECT_OR_NONE:
-        Py_XSETREF(*(PyObject **)field, value == Py_None ? NULL : Py_NewRef(value));
-        break;
-    case UNSIGNED: {
-        unsigned long number = PyLong_AsUnsignedLong(value);
-
-        if (!PyErr_Occurred() && number > UINT32_MAX)
-            PyErr_Format(PyExc_OverflowError, "%s is too large", option->name);
-        *(unsigned *)field = (unsigned)number;
-        break;
-    }
-    }
-    return PyErr_Occurred() ? -1 : 0;
-}
 
 /* Set the fields of `options` from the keyword arguments. 0, or -1 with an exception set. */
 static int set_options(Core *core, PyObject *keywords)
@@ -292,14 +254,17 @@ static int set_options(Core *core, PyObject *keywords)
         Py_DECREF(name);
         if (value == NULL && PyErr_Occurred())
             return -1;
-        if (value != NULL) {
-            known++;
-            if (set_option(core, &options[i], value) < 0)
-                return -1;
-        } else if (!options[i].optional) {
+        if (value == NULL && options[i].type != T_UINT) {
             PyErr_Format(PyExc_TypeError, "Core() needs the argument %s", options[i].name);
             return -1;
         }
+        if (value == NULL)
+            continue;
+        known++;
+        if (PyMember_SetOne((char *)core, &options[i], value) < 0)
+            return -1;
+        if (options[i].type == T_OBJECT && value == Py_None)
+            Py_CLEAR(*(PyObject **)((char *)core + options[i].offset));
     }
     if (keywords != NULL && known != PyDict_GET_SIZE(keywords)) {
         PyErr_SetString(PyExc_TypeError, "Core() got an unknown argument");
@@ -431,35 +396,28 @@ static PyObject *core_close(Core *core, PyObject *Py_UNUSED(ignored))
  * a cycle, and a header for the garbage collector is a tenth of its size: the core visits for it. */
 static int core_traverse(Core *core, visitproc visit, void *arg)
 {
+    int status = 0;
+
     for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (options[i].type == OBJECT || options[i].type == OBJECT_OR_NONE)
+        if (options[i].type == T_OBJECT || options[i].type == T_OBJECT_EX)
             Py_VISIT(*(PyObject **)((char *)core + options[i].offset));
     Py_VISIT(core->last_type);
-    for (uint32_t i = 0; i < core->slot_count; i++) {
+    for (uint32_t i = 0; status == 0 && i < core->slot_count; i++) {
         if (core->slots[i].kind == SLOT_CONNECTION) {
             Connection *connection = core->slots[i].object;
 
             Py_VISIT(connection->handler);
-        } else if (core->slots[i].kind == SLOT_WATCH) {
-            int status = watch_traverse(core->slots[i].object, visit, arg);
-
-            if (status)
-                return status;
-        }
+        } else if (core->slots[i].kind == SLOT_WATCH)
+            status = watch_traverse(core->slots[i].object, visit, arg);
     }
-    if (core->log != NULL) {
-        int status = traffic_log_traverse(core, visit, arg);
-
-        if (status)
-            return status;
-    }
-    return datagram_servers_traverse(core, visit, arg);
+    status = status ? status : traffic_log_traverse(core, visit, arg);
+    return status ? status : datagram_servers_traverse(core, visit, arg);
 }
 
 static int core_clear(Core *core)
 {
     for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (options[i].type == OBJECT || options[i].type == OBJECT_OR_NONE)
+        if (options[i].type == T_OBJECT || options[i].type == T_OBJECT_EX)
             Py_CLEAR(*(PyObject **)((char *)core + options[i].offset));
     Py_CLEAR(core->last_type);
     traffic_log_release(core);
@@ -469,14 +427,11 @@ static int core_clear(Core *core)
 /* Close a core that is still open, while its callbacks exist: closing calls them. */
 static void core_finalize(Core *core)
 {
-    PyObject *type, *value, *traceback, *result;
+    PyObject *exception = take_exception();
 
-    PyErr_Fetch(&type, &value, &traceback);
-    result = core_close(core, NULL);
-    if (result == NULL)
+    if (discard_result(core_close(core, NULL)) < 0)
         PyErr_WriteUnraisable((PyObject *)core);
-    Py_XDECREF(result);
-    PyErr_Restore(type, value, traceback);
+    restore_exception(exception);
 }
 
 static void core_dealloc(Core *core)

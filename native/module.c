@@ -38,13 +38,13 @@ static int intern_names(void)
     return 0;
 }
 
-static PyObject *bind_classes(PyObject *Py_UNUSED(module), PyObject *args)
+static PyObject *bind_python(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *address, *peer, *conversation;
+    PyObject *address, *peer, *conversation, *transitions;
 
-    if (!PyArg_ParseTuple(args, "OOO:bind_classes", &address, &peer, &conversation)
+    if (!PyArg_ParseTuple(args, "OOOO!:bind", &address, &peer, &conversation, &PyDict_Type, &transitions)
         || peer_bind_classes(address, peer) < 0 || listener_bind_class(conversation) < 0
-        || lines_bind_class(conversation) < 0)
+        || lines_bind_class(conversation) < 0 || connection_bind_transitions(transitions) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -54,32 +54,11 @@ static PyObject *probe(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
     return PyLong_FromLong(ring_probe());
 }
 
-/* Return the transitions of a connection's states as a list, for the test that compares them. */
-static PyObject *transitions(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
-{
-    PyObject *list = PyList_New(0);
-
-    for (int state = 0; list != NULL && state < STATE_COUNT; state++)
-        for (int input = 0; list != NULL && input < INPUT_COUNT; input++) {
-            Transition transition = connection_transition(state, input);
-            PyObject *item = transition.exists
-                                 ? Py_BuildValue("((ii)(ii))", state, input, transition.state, transition.action)
-                                 : Py_NewRef(Py_None);
-
-            if (item == NULL || (item != Py_None && PyList_Append(list, item) < 0))
-                Py_CLEAR(list);
-            Py_XDECREF(item);
-        }
-    return list;
-}
-
 static PyMethodDef functions[] = {
-    {"bind_classes", bind_classes, METH_VARARGS,
-     "bind_classes(Address, Peer, Conversation)\n\nLook up the layouts of the classes that C code instantiates. Call "
-     "once, before making a Core."},
-    {"transitions", transitions, METH_NOARGS,
-     "transitions() -> list\n\nReturn the table of a connection's states as in engines/connection_state.py: pairs of "
-     "(state, input) and (state, action)."},
+    {"bind", bind_python, METH_VARARGS,
+     "bind(Address, Peer, Conversation, transitions)\n\nLook up the layouts of the classes that C code instantiates, and "
+     "take the table of a connection's states, TRANSITIONS of engines/connection_state.py. Call once, before making a "
+     "Core."},
     {"probe", probe, METH_NOARGS,
      "probe() -> int\n\nReturn 0 if io_uring is usable here, otherwise the errno of the failure."},
     {NULL},

@@ -309,15 +309,12 @@ int traffic_log_flush(Core *core)
     for (int stream = 0; stream < LOG_STREAMS; stream++) {
         Buffer *buffer = &log->buffers[stream];
         Py_ssize_t size = (Py_ssize_t)buffer->size;
-        PyObject *result;
 
         if (!size)
             continue;
         buffer->size = 0; /* writing may run another thread, or Python code that logs */
-        result = PyObject_CallFunction(log->write, "iy#", stream, buffer->text, size);
-        if (result == NULL)
+        if (discard_result(PyObject_CallFunction(log->write, "iy#", stream, buffer->text, size)) < 0)
             return -1;
-        Py_DECREF(result);
     }
     return 0;
 }
@@ -332,6 +329,18 @@ int traffic_log_check_age(Core *core)
 }
 
 /* Connections and messages ----------------------------------------------------------------------------- */
+
+/* Ask Python how the log writes an address. Returns bytes, or NULL with an exception set. */
+static PyObject *format_address(TrafficLog *log, PyObject *address, uint64_t number)
+{
+    PyObject *text = PyObject_CallFunction(log->format_address, "OK", address, (unsigned long long)number);
+
+    if (text != NULL && !PyBytes_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "an address in a log is bytes");
+        Py_CLEAR(text);
+    }
+    return text;
+}
 
 /* Return how the log writes a peer's address, in bytes, or NULL with an exception set. */
 PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject *peer, uint64_t number)
@@ -351,11 +360,8 @@ PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject 
     peer_address = PyObject_GetAttrString(peer, "address");
     if (peer_address == NULL)
         return NULL;
-    result = PyObject_CallFunction(core->log->format_address, "NK", peer_address, (unsigned long long)number);
-    if (result != NULL && !PyBytes_Check(result)) {
-        PyErr_SetString(PyExc_TypeError, "an address in a log is bytes");
-        Py_CLEAR(result);
-    }
+    result = format_address(core->log, peer_address, number);
+    Py_DECREF(peer_address);
     return result;
 }
 
@@ -363,15 +369,10 @@ PyObject *traffic_log_peer(Core *core, const struct sockaddr *address, PyObject 
 static PyObject *local_text(TrafficLog *log, PyObject *local)
 {
     if (log->local != local) {
-        PyObject *text = PyObject_CallFunction(log->format_address, "Oi", local, 0);
+        PyObject *text = format_address(log, local, 0);
 
         if (text == NULL)
             return NULL;
-        if (!PyBytes_Check(text)) {
-            Py_DECREF(text);
-            PyErr_SetString(PyExc_TypeError, "an address in a log is bytes");
-            return NULL;
-        }
         Py_XSETREF(log->local_text, text);
         Py_XSETREF(log->local, Py_NewRef(local));
     }
@@ -392,31 +393,25 @@ int traffic_log_opened(Core *core, PyObject *peer_text, uint64_t number, PyObjec
 /* Write what Python holds of a connection, after what is collected. 0, or -1 with an exception set. */
 static int end_fragment(Core *core, Connection *self)
 {
-    PyObject *result;
-
     if (!(self->flags & LOG_HELD))
         return 0;
     self->flags &= ~(uint32_t)LOG_HELD;
     if (traffic_log_flush(core) < 0)
         return -1;
-    result = PyObject_CallFunction(core->log->end_fragment, "K", (unsigned long long)self->totals.number);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(
+        PyObject_CallFunction(core->log->end_fragment, "K", (unsigned long long)self->totals.number));
 }
 
 /* Give a short read to Python, and all that follows up to the end of the line. */
 static int add_fragment(Connection *self, const char *data, size_t size)
 {
-    PyObject *result;
-
     if (traffic_log_flush(self->core) < 0)
         return -1;
     self->flags |= LOG_HELD;
     if (data[size - 1] == '\n')
         self->flags &= ~(uint32_t)LOG_HELD;
-    result = PyObject_CallFunction(self->core->log->on_fragment, "Oy#", self->peer, data, (Py_ssize_t)size);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return discard_result(
+        PyObject_CallFunction(self->core->log->on_fragment, "Oy#", self->peer, data, (Py_ssize_t)size));
 }
 
 /* Log a message as one record. */
@@ -525,7 +520,7 @@ int traffic_log_datagram_sent(Core *core, PyObject *peer_text, const char *data,
 {
     Record record = {.peer = peer_text, .data = (const unsigned char *)data};
 
-    return core->log->templates[SENT].count ? add_message(core, SENT, &record, size) : 0;
+    return add_message(core, SENT, &record, size);
 }
 
 /* Log the peer's EOF. 0, or -1 with an exception set. */

@@ -15,13 +15,10 @@ struct Watch {
 int watch_on_event(Watch *watch, uint32_t events)
 {
     PyObject *callback = Py_NewRef(watch->callback); /* the callback may end the watch */
-    PyObject *result = PyObject_CallFunction(callback, "I", events);
+    int status = discard_result(PyObject_CallFunction(callback, "I", events));
 
     Py_DECREF(callback);
-    if (result == NULL)
-        return -1;
-    Py_DECREF(result);
-    return 0;
+    return status;
 }
 
 /* Return the watch of a descriptor, or NULL. */

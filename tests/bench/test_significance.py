@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from bothends.bench.histogram import Histogram
 from bothends.bench.results import BenchEntry, Document, Faults, GeneratorUsage, LatencySummary, Load, Round
-from bothends.bench.significance import MIN_CHANGE, compare, mann_whitney_p_value, verdict
+from bothends.bench.significance import (
+    MAX_EXACT_ROUNDS,
+    MIN_CHANGE,
+    SIGNIFICANCE_LEVEL,
+    compare,
+    mann_whitney_p_value,
+    verdict,
+)
 from bothends.errors import UsageError
 
 RATES = st.lists(st.floats(1, 1e6), min_size=1, max_size=8)
@@ -81,6 +89,42 @@ def test_mann_whitney_p_value_matches_enumeration(one: int, other: int) -> None:
         smaller_u = min(wins(order), one * other - wins(order))
         share = sum(wins(each) <= smaller_u for each in orders) / len(orders)
         assert mann_whitney_p_value(order[:one], order[one:]) == pytest.approx(min(1, 2 * share))
+
+
+def orders_by_wins(one: int, other: int) -> list[int]:
+    """Return how many orders of `one` and `other` values have each number of wins: a Gaussian binomial."""
+    counts = [1] + [0] * (one * other)
+    for k in range(1, one + 1):
+        for wins in range(one * other, other + k - 1, -1):
+            counts[wins] -= counts[wins - other - k]
+        for wins in range(k, one * other + 1):
+            counts[wins] += counts[wins - k]
+    assert sum(counts) == math.comb(one + other, one)
+    return counts
+
+
+@pytest.mark.parametrize(("one", "other"), [(8, 21), (21, 8), (21, 21), (30, 25)])
+def test_mann_whitney_p_value_of_many_rounds_is_near_the_exact_one(one: int, other: int) -> None:
+    assert max(one, other) > MAX_EXACT_ROUNDS
+    counts = orders_by_wins(one, other)
+    for wins in range(one * other // 2 + 1):
+        exact = min(1.0, 2 * sum(counts[: wins + 1]) / sum(counts))
+        won_all, rest = divmod(wins, other)
+        values = [other + 0.5] * won_all + [rest - 0.5] + [-0.5] * (one - won_all - 1)
+        found = mann_whitney_p_value(values, range(other))
+        assert found == mann_whitney_p_value(range(other), values) == pytest.approx(exact, abs=0.008)
+        assert found > SIGNIFICANCE_LEVEL or exact <= SIGNIFICANCE_LEVEL
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=21, max_size=30),
+    st.lists(st.integers(0, 5), min_size=4, max_size=30),
+)
+def test_mann_whitney_p_value_of_many_rounds_with_ties_is_a_probability(
+    one: list[int], other: list[int]
+) -> None:
+    assert 0 < mann_whitney_p_value(one, other) <= 1
+    assert mann_whitney_p_value(one, one) == 1
 
 
 def test_compare_documents() -> None:

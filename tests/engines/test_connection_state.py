@@ -1,4 +1,4 @@
-"""`engines/connection_state.py`: the table of states, random lives of a connection, and the table in C."""
+"""`engines/connection_state.py`: the table of states, random lives of a connection, and its words in C."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -88,13 +89,23 @@ def test_page_has_the_table() -> None:
 
 
 @pytest.mark.skipif(NativeEngine.unavailable_reason() is not None, reason="the C core is not built")
-def test_table_in_c_is_the_same() -> None:
+def test_bind_rejects_a_state_that_c_does_not_know() -> None:
     from bothends.engines import _native
 
-    assert dict(_native.transitions()) == {
-        (int(state), int(what)): (int(after), int(action))
-        for (state, what), (after, action) in TRANSITIONS.items()
-    }
+    table = {(State.OPEN, Input.LOST): (cast(State, len(State)), Action.CLOSE)}
+    with pytest.raises(ValueError, match="unknown state"):
+        _native.bind(Address, Peer, Conversation, table)
+
+
+@pytest.mark.parametrize(
+    ("words", "prefix"),
+    [(State, "STATE"), (Input, "INPUT"), (Action, "ACTION")],
+    ids=["states", "inputs", "actions"],
+)
+def test_numbers_in_c_are_the_same(words: type[State] | type[Input] | type[Action], prefix: str) -> None:
+    header = (ROOT / "native" / "connection_state.h").read_text()
+    in_c = [name for name in re.findall(rf"\b{prefix}_(\w+)", header) if name != "COUNT"]
+    assert in_c == [each.name for each in words]
 
 
 RANDOM_SEQUENCES = 25

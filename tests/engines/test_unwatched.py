@@ -8,13 +8,16 @@ so is the clean exit of the engine.
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
 import pytest
 
 pytest.register_assert_rewrite("bothends.testing.contract")
 
+from bothends.engines.base import Limits  # noqa: E402
 from bothends.events import ProblemsOnly  # noqa: E402
+from bothends.services.base import Conversation, Peer, Push, Service  # noqa: E402
 from bothends.testing.contract.backpressure import BackpressureContract  # noqa: E402
 from bothends.testing.contract.base import DATAGRAM_URLS, has_ipv6  # noqa: E402
 from bothends.testing.contract.datagrams import DatagramContract  # noqa: E402
@@ -26,6 +29,33 @@ from bothends.testing.contract.shutdown import ShutdownContract  # noqa: E402
 from bothends.testing.contract.wire import WireContract  # noqa: E402
 from bothends.testing.harness import Harness  # noqa: E402
 from bothends.testing.ipc import ServiceMaker  # noqa: E402
+from bothends.testing.services import EchoService, pattern  # noqa: E402
+
+PIECE = b"piece\n" * 100
+
+
+class RequestedPieces(Service):
+    """Sends as many pieces as a message says, as a pull producer that has nothing to send in between."""
+
+    name = "test-requested"
+
+    def open(self, peer: Peer, push: Push) -> Conversation:
+        return _RequestedPieces()
+
+
+class _RequestedPieces(Conversation):
+    def __init__(self) -> None:
+        self._left = 0
+
+    def receive(self, data: bytes) -> bytes:
+        self._left += int(data)
+        return b""
+
+    def produce(self) -> bytes:
+        if not self._left:
+            return b""
+        self._left -= 1
+        return PIECE
 
 
 class NoTrafficObserverContract(
@@ -49,6 +79,23 @@ class NoTrafficObserverContract(
 
         running.wait_event = wait_problem  # type: ignore[method-assign]
         return running
+
+    def test_producer_goes_on_after_a_request(self) -> None:
+        running = self.serve(RequestedPieces, "tcp")
+        client = self.connect(running)
+        for count in (3, 2):
+            client.send(b"%d" % count)
+            assert client.receive_exactly(count * len(PIECE)) == count * PIECE
+
+    def test_rate_limit_slows_reading(self) -> None:
+        running = self.serve(EchoService, "tcp", limits=Limits(rate=40_000))
+        client = self.connect(running)
+        data = pattern(50_000)
+        began = time.monotonic()
+        client.send(data)
+        assert client.receive_exactly(len(data)) == data
+        assert client.request(b".") == b"."
+        assert time.monotonic() - began >= 0.2
 
     def test_unread_reply_after_half_close_uses_no_cpu(self) -> None:
         pytest.skip("it waits for an event first")

@@ -19,6 +19,7 @@ from bothends.trace.model import (
     DescriptorChange,
     Packet,
     Point,
+    ProcessEvent,
     Socket,
     SocketAddress,
     Trace,
@@ -276,6 +277,38 @@ def test_lost_packets_are_named() -> None:
     trace.trace.add(Point(packet))
     trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4)
     assert "9 bytes were sent to it and lost on the way (loss)" in trace.text()
+
+
+def test_lost_packet_that_was_sent_again_is_not_named() -> None:
+    trace = WaitingTrace()
+    for at, lost in ((1, "loss"), (2, "")):
+        packet = Packet(next(trace.numbers), at, "tcp", CLIENT, SERVER, 9, b"", ("ACK",), offset=0, lost=lost)
+        packet.sender, packet.receiver = AT_CLIENT, AT_SERVER
+        trace.trace.add(Point(packet))
+    trace.call(1, "recvfrom", 0.4, socket=AT_SERVER, descriptor=4)
+    assert trace.waits().lost(AT_SERVER) == []
+
+
+def test_thread_that_only_accepts_cannot_end_the_wait_of_a_client() -> None:
+    trace = WaitingTrace()
+    trace.call(1, "accept4", 0.1, 0.2, socket=LISTENER, descriptor=3, size=4)
+    trace.call(1, "accept4", 0.3, socket=LISTENER, descriptor=3)
+    trace.call(1, "recvfrom", 0.4, thread=12, socket=AT_SERVER, descriptor=4)
+    trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, descriptor=3)
+    waits = trace.waits()
+    assert waits.by_thread[102].ender_threads == (12,)
+    (cycle,) = waits.cycles()
+    assert {wait.thread for wait in cycle} == {12, 102}
+
+
+def test_child_that_has_exited_cannot_end_the_wait_of_its_parent() -> None:
+    trace = WaitingTrace()
+    for number in (3, 4):
+        trace.process(number, "server/2", parent=1)
+    trace.trace.add(Point(ProcessEvent(next(trace.numbers), SECOND_NS, 3, "ended", "exited")))
+    trace.call(1, "wait4", 2)
+    (wait,) = trace.waits().waits
+    assert (wait.need, wait.enders) == ("child", (4,))
 
 
 @pytest.mark.parametrize("answered", [False, True])

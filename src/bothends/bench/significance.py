@@ -4,9 +4,8 @@ Pure. Three figures are compared: requests per second, p99 (corrected in an open
 difference counts if it is statistically significant and large enough to matter:
 
 1. With four or more rounds on each side, by the two-sided Mann-Whitney test at the 5 % level, which is exact
-   up to `MAX_EXACT_ROUNDS`. It
-   depends only on the order of the values and assumes no distribution. Three rounds against three can never
-   be significant at this level.
+   up to `MAX_EXACT_ROUNDS`. It depends only on the order of the values and assumes no distribution. Three
+   rounds against three can never be significant at this level.
 2. With fewer rounds, by the ranges: they must not overlap, and the medians must differ by more than
    `FEW_ROUNDS_MIN_CHANGE`.
 3. A change of at most `MIN_CHANGE` is never a difference, because runs of the same server differ as much.

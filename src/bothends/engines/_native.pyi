@@ -1,17 +1,23 @@
 """Type stubs of the C core (native/*.c)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bothends.endpoints import Address
 from bothends.engines.asyncio import ConversationProtocol
+from bothends.engines.connection_state import Action, Input, State
 from bothends.services.base import Conversation, Peer, Push
 
 COUNTERS: tuple[str, ...]
 CLOSE_REASONS: tuple[str, ...]
 
-def bind_classes(address: type[Address], peer: type[Peer], conversation: type, /) -> None: ...
+def bind(
+    address: type[Address],
+    peer: type[Peer],
+    conversation: type,
+    transitions: Mapping[tuple[State, Input], tuple[State, Action]],
+    /,
+) -> None: ...
 def probe() -> int: ...
-def transitions() -> list[tuple[tuple[int, int], tuple[int, int]]]: ...
 
 class Connection:
     def write(self, data: bytes, /) -> None: ...

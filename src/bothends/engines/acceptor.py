@@ -19,7 +19,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from types import TracebackType
 from typing import Final, NamedTuple
 
 from bothends.engines.admission import AdmissionControl
@@ -86,9 +85,7 @@ class Acceptor:
             self._watch_datagram_server(server)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close all sockets that are still open."""
         self._close()
 
@@ -156,24 +153,6 @@ class Acceptor:
             yield from self._accept_remaining()
         self._close()
 
-    def run_until(self, condition: Callable[[], bool], grace: float) -> bool:
-        """Run the loop until `condition()` is true.
-
-        Returns False if it is still false `grace` seconds after all connections should have been closed:
-        after an abort, or after `limits.drain` seconds of draining.
-        """
-        while not condition():
-            timeout: float | None = None
-            if self.poll_loop.aborting_since is not None:
-                timeout = self.poll_loop.aborting_since + grace - time.monotonic()
-            elif self.poll_loop.draining_since is not None:
-                drain = self._context.limits.drain
-                timeout = self.poll_loop.draining_since + drain + grace - time.monotonic()
-            if timeout is not None and timeout <= 0:
-                return False
-            self.poll_loop.run_once(timeout)
-        return True
-
     def close_in_child(self) -> None:
         """After fork(), in the child: close the listeners and datagram sockets, which the parent serves."""
         for listener in self._context.listeners:
@@ -208,10 +187,8 @@ class Acceptor:
     def _drain_expired(self) -> bool:
         """Whether the drain timeout has passed, so that clients that keep sending can't delay the exit."""
         self.poll_loop.run_once(0)
-        draining_since, drain = self.poll_loop.draining_since, self._context.limits.drain
-        return self.poll_loop.aborting_since is not None or (
-            draining_since is not None and time.monotonic() > draining_since + drain
-        )
+        abort_at = self.poll_loop.abort_time(self._context.limits.drain)
+        return abort_at is not None and time.monotonic() >= abort_at
 
     def _watch_listeners(self, enabled: bool) -> None:
         if enabled == self._listeners_watched:

@@ -16,7 +16,6 @@ What the kernel does, and what follows:
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +36,6 @@ ACCEPT_BATCH: Final = 64
 ACCEPT_PAUSE: Final = 0.1  # seconds
 
 _UNSPECIFIED: Final = frozenset({"", "0.0.0.0", "::"})  # addresses of listeners on every interface
-
-_WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 class AcceptedSocket(socket.socket):
@@ -150,13 +147,12 @@ class AdmissionControl:
                 return
             try:
                 connection, address = queue.accept()
+            except BlockingIOError:
+                if not self._exhausted:
+                    # Linux allocates the descriptor before it checks the queue, so descriptors are available.
+                    self._end_pause()
+                return
             except OSError as error:
-                if error.errno in _WOULD_BLOCK:
-                    if not self._exhausted:
-                        # Linux allocates the descriptor before it checks the queue, so descriptors are
-                        # available.
-                        self._end_pause()
-                    return
                 if error.errno in OUT_OF_RESOURCES:
                     self._start_pause(error.errno)
                     return

@@ -32,6 +32,7 @@ from typing import ClassVar, Final, Protocol, cast
 from bothends.engines.base import DRAIN_TICK, Engine, EngineContext
 from bothends.engines.connection_state import OPEN, State
 from bothends.engines.loop_connection import ConnectionLoop, LoopConnection
+from bothends.engines.nonblocking import Handler
 from bothends.engines.server_loop import ServerLoop
 from bothends.engines.timers import TICK
 from bothends.events import CloseReason
@@ -96,14 +97,12 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
     # Called by the transport -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.BaseProtocol."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
         self._transport.set_write_buffer_limits(high=self.core.high_water, low=self.core.low_water)
         self._loop.connections.add(self)
         self.start()
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         core, driver = self.core, self.driver
         if driver.watched or core.state is not OPEN:
             reply = core.receive(data, self._time())
@@ -145,7 +144,6 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
         self._loop.call_soon(self._settle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.BaseProtocol."""
         self._loop.connection_closed(self)
         if exc is not None:
             self.core.lose(CloseReason.RESET)
@@ -162,12 +160,10 @@ class ConversationProtocol(LoopConnection, asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        """See LoopConnection."""
         return self._transport.get_write_buffer_size()
 
     @property
     def is_closing(self) -> bool:
-        """See LoopConnection."""
         return self._transport.is_closing()
 
     def _write(self, data: bytes) -> None:
@@ -220,7 +216,6 @@ class BufferedConversationProtocol(ConversationProtocol, asyncio.BufferedProtoco
         self._buffer = loop.buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio.BufferedProtocol."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -264,18 +259,12 @@ class AsyncioLoop(ServerLoop):
                 log.stop_collecting()
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
-        """See TransportLoop."""
         return self._loop.call_soon(callback)
 
     # ServerLoop ----------------------------------------------------------------------------------
 
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
         """See ServerLoop.watch. asyncio cannot watch a shared socket exclusively."""
         if interest & POLLIN:
@@ -288,18 +277,15 @@ class AsyncioLoop(ServerLoop):
             self._loop.remove_writer(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
-        """See ServerLoop.unwatch."""
         if descriptor >= 0:
             self._loop.remove_reader(descriptor)
             self._loop.remove_writer(descriptor)
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         super().schedule(connection, deadline)
         self._arm_timer()
 
     def release(self, peer: Peer) -> None:
-        """See ServerLoop.release."""
         super().release(peer)
         # Not at once, because the descriptor is closed only after this callback returns.
         if not self._accepting:
@@ -316,7 +302,6 @@ class AsyncioLoop(ServerLoop):
         super().update_listeners()
 
     def accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
-        """See ServerLoop.accept."""
         accepted = super().accept(listener)
         self.update_listeners()
         return accepted
@@ -356,7 +341,6 @@ class AsyncioLoop(ServerLoop):
     # Shutting down -------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """See ServerLoop.drain."""
         super().drain()
         self.drain_tick()
 

@@ -243,12 +243,17 @@ class Engine(ABC):
     @classmethod
     def unsupported_reason(cls, service: Service, endpoint: Endpoint) -> UnsupportedCombination | None:
         """Return why this engine does not support this service on this endpoint, or None if it does."""
-        if endpoint.is_datagram and not cls.datagrams:
-            return UnsupportedCombination(f"engine {cls.name}", str(endpoint), cls.why_not["datagrams"])
-        if not endpoint.is_datagram and not cls.streams:
-            return UnsupportedCombination(f"engine {cls.name}", str(endpoint), cls.why_not["streams"])
-        if service.pushes and not cls.supports_push:
-            return UnsupportedCombination(
-                f"engine {cls.name}", f"service {service.name}", cls.why_not["supports_push"]
-            )
-        return None
+        lack = cls.lack("datagrams" if endpoint.is_datagram else "streams", str(endpoint))
+        if lack is None and service.pushes:
+            lack = cls.lack("supports_push", f"service {service.name}")
+        return lack
+
+    @classmethod
+    def lack(cls, capability: str, what: str) -> UnsupportedCombination | None:
+        """Return why this engine does not support `what`, or None if it has the capability for it.
+
+        `capability`: the name of an attribute above.
+        """
+        if getattr(cls, capability):
+            return None
+        return UnsupportedCombination(f"engine {cls.name}", what, cls.why_not[capability])

@@ -32,7 +32,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from bothends.engines.acceptor import AcceptedConnection
@@ -40,6 +39,7 @@ from bothends.engines.base import DRAIN_IDLE, DRAIN_TICK, EngineContext, Limits
 from bothends.engines.connection_state import Action, ConnectionState, State
 from bothends.engines.driver import ConversationDriver
 from bothends.engines.nonblocking import CONNECTION_LOST, MAX_PACKET_SIZE
+from bothends.engines.poll_loop import PollLoop
 from bothends.engines.shutdown import ShutdownFlag, ShutdownFlags
 from bothends.errors import MessageTooLong
 from bothends.events import CloseReason
@@ -84,9 +84,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the thread. Connections still open are left alone."""
         self._exit_flag.set()
         self._thread.join()
@@ -117,24 +115,21 @@ class Watchdog:
                     _shutdown(connection.socket, socket.SHUT_RDWR)
 
     def _run(self) -> None:
-        poller = select.poll()
-        for flag in (self._exit_flag, self._stop.draining, self._stop.aborting):
-            poller.register(flag.fileno(), select.POLLIN)
-        ready = _poll(poller, None)
+        loop = PollLoop(self._stop)
+        loop.add(self._exit_flag.fileno(), _no_op)
+        loop.run_once(None)
         draining_since = time.monotonic()
         deadline = draining_since + self._drain
-        poller.unregister(self._stop.draining.fileno())  # the flag stays set, so it would always be ready
-        while self._exit_flag.fileno() not in ready:
-            if self._stop.aborting.fileno() in ready or time.monotonic() >= deadline:
+        while not self._exit_flag.is_set():
+            if loop.aborting_since is not None or time.monotonic() >= deadline:
                 self._abort_all()
-                poller.unregister(self._stop.aborting.fileno())
-                _poll(poller, None)
+                self._exit_flag.wait()
                 return
             self._drain_idle_connections()
             is_due = time.monotonic() >= draining_since + DRAIN_IDLE
             if self._on_drain is not None and is_due and self._on_drain():
                 self._on_drain = None
-            ready = _poll(poller, min(DRAIN_TICK, max(0.0, deadline - time.monotonic())))
+            loop.run_once(min(DRAIN_TICK, deadline - time.monotonic()))
 
     def _drain_idle_connections(self) -> None:
         now = time.monotonic()
@@ -413,5 +408,5 @@ def _shutdown(connection: socket.socket, how: int) -> None:
         connection.shutdown(how)
 
 
-def _poll(poller: select.poll, timeout: float | None) -> set[int]:
-    return {descriptor for descriptor, _ in poller.poll(None if timeout is None else timeout * 1000)}
+def _no_op() -> None:
+    pass

@@ -152,7 +152,6 @@ class CommandEngine(ChildPerConnection):
 
     @classmethod
     def unsupported_reason(cls, service: Service, endpoint: Endpoint) -> UnsupportedCombination | None:
-        """See Engine.unsupported_reason."""
         if not isinstance(service, CommandService):
             return UnsupportedCombination(
                 "engine command", f"service {service.name}", "it only runs commands"

@@ -30,13 +30,12 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from typing import Final
 
 from bothends.engines.acceptor import AcceptedConnection
 from bothends.engines.base import EngineContext
 from bothends.engines.loop_connection import LoopConnection
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.nonblocking import Handler, NonblockingConnection
 from bothends.engines.processes import KILL_GRACE, flush_stdio
 from bothends.engines.shutdown import ShutdownFlag
 from bothends.events import CloseReason
@@ -180,18 +179,16 @@ class CommandRelay:
 
     # nonblocking.DescriptorLoop ------------------------------------------------------------------
 
-    def watch(self, descriptor: int, handler: Callable[[int], object], interest: int) -> None:
+    def watch(self, descriptor: int, handler: Handler, interest: int) -> None:
         """See DescriptorLoop. Does nothing, because each wait reads `connection.interest`."""
 
     def unwatch(self, descriptor: int) -> None:
         """See DescriptorLoop. Does nothing, as `watch`."""
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def connection_closed(self, connection: LoopConnection) -> None:
-        """See ConnectionLoop."""
         self._closed = True
 
     # Waiting -------------------------------------------------------------------------------------

@@ -3,8 +3,7 @@
 Rules:
 
 1. The states and transitions are one table, TRANSITIONS. Only `_step` changes the state, and an input that
-   the table does not have is a bug of the caller (KeyError). The core in C has the same table
-   (native/connection_state.c), and a test compares the two.
+   the table does not have is a bug of the caller (KeyError). The core in C works by this table, too.
 2. A finished answer ends with FIN: the sending direction is shut down once everything is sent, and input is
    read and discarded until the peer's EOF, for `limits.linger` seconds at most. close() with unread input
    would make the kernel send RST, which can destroy the last reply on its way (RFC 1122, 4.2.2.13).

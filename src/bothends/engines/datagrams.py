@@ -8,16 +8,16 @@ anyway.
 
 from __future__ import annotations
 
-import errno
 import functools
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from bothends.endpoints import Address
 from bothends.engines.base import EngineContext, Limits
 from bothends.engines.client_limits import AccessControl
 from bothends.errors import errno_text
-from bothends.events import DatagramDropped, Received, RejectReason, Sent, ServiceFailed
+from bothends.events import DatagramDropped, Received, Rejection, RejectReason, Sent, ServiceFailed
 from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Peer
 from bothends.services.loop_guard import LoopGuard
@@ -30,13 +30,23 @@ DATAGRAM_BATCH: Final = 64
 # buffer of this size for every UDP datagram would take longer than answering it.
 MAX_UNIX_DATAGRAM: Final = 256 * 1024
 
-_WOULD_BLOCK: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
-
 
 def max_datagram_size(sock: socket.socket, limits: Limits) -> int:
     """Return the size limit for datagrams of this socket, in bytes."""
     max_size = MAX_UNIX_DATAGRAM if sock.family == socket.AF_UNIX else DATAGRAM_SIZE
     return min(max_size, limits.message or max_size)
+
+
+def sender_check(context: EngineContext) -> Callable[[Address], Rejection | None] | None:
+    """Return what tells why a sender gets no answer now (None: it gets one), or None if each gets one."""
+    access_control, rate = AccessControl(context.limits), context.service.answers_per_second
+    check_access = access_control.rejection if access_control.is_needed else None
+    if rate is None:
+        return check_access
+    check_rate = AmplificationGuard(rate).check
+    if check_access is None:
+        return check_rate
+    return lambda address: check_access(address) or check_rate(address)
 
 
 class DatagramServer:
@@ -49,10 +59,7 @@ class DatagramServer:
         self._context = context
         self._observe = context.observe
         self._message_observer = context.message_observer
-        self._access_control = AccessControl(context.limits)
-        self._guard = (
-            AmplificationGuard(rate) if (rate := context.service.answers_per_second) is not None else None
-        )
+        self._check_sender = sender_check(context)
         self._max_size = max_datagram_size(self.socket, context.limits)
         self._wildcard = enable_pktinfo(self.socket)
         self._cached_peer = functools.lru_cache(maxsize=4096)(self._make_peer)
@@ -76,9 +83,9 @@ class DatagramServer:
                 data, truncated, sender, ancillary = receive_datagram(
                     self.socket, self._max_size, wildcard=self._wildcard
                 )
-            except OSError as error:
-                if error.errno in _WOULD_BLOCK:
-                    return count
+            except BlockingIOError:
+                return count
+            except OSError:
                 # An ICMP error about an earlier answer, which the kernel reports in this call (udp(7)).
                 continue
             peer, loop_guard = self._cached_peer(sender)
@@ -91,9 +98,9 @@ class DatagramServer:
         return DATAGRAM_BATCH
 
     def _answer(self, data: bytes, peer: Peer, loop_guard: LoopGuard, sender: Any, ancillary: Any) -> None:
-        rejection = self._access_control.rejection(peer.address) or loop_guard.check(data)
-        if rejection is None and self._guard is not None:
-            rejection = self._guard.check(peer.address)
+        rejection = loop_guard.check(data)
+        if rejection is None and self._check_sender is not None:
+            rejection = self._check_sender(peer.address)
         if rejection is not None:
             self._drop(peer, *rejection)
             return

@@ -32,7 +32,6 @@ class EpollPoller(Poller):
         self._watched: set[int] = set()
 
     def watch(self, descriptor: int, interest: int, *, shared: bool = False) -> None:
-        """See Poller.watch."""
         if descriptor in self._watched:
             self._epoll.modify(descriptor, interest)
         else:
@@ -40,16 +39,13 @@ class EpollPoller(Poller):
             self._watched.add(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
-        """See Poller.unwatch."""
         self._epoll.unregister(descriptor)
         self._watched.discard(descriptor)
 
     def wait(self, timeout: float | None) -> Sequence[tuple[int, int]]:
-        """See Poller.wait."""
         return self._epoll.poll(timeout)
 
     def close(self) -> None:
-        """See Poller.close."""
         self._epoll.close()
 
 
@@ -62,5 +58,4 @@ class EpollEngine(ReadinessEngine):
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
-        """See Engine.unavailable_reason."""
         return None if hasattr(select, "epoll") else "only Linux has epoll"

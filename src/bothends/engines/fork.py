@@ -60,7 +60,8 @@ class ChildPerConnection(Engine):
             children = ChildSet(acceptor.poll_loop, self.context.observe)
             for accepted in acceptor.accepted():
                 self._handle_accepted(accepted, acceptor, children, admission)
-            if not acceptor.run_until(lambda: not children, self.kill_delay):
+            drain = self.context.limits.drain
+            if not acceptor.poll_loop.run_until(lambda: not children, drain=drain, grace=self.kill_delay):
                 for number in self.termination_signals:
                     children.signal(number, groups=self.kill_group)
                     children.wait(None if number == signal.SIGKILL else KILL_GRACE)
@@ -118,8 +119,6 @@ class ForkEngine(ChildPerConnection):
     termination_signals = (signal.SIGKILL,)
 
     def start_child(self, accepted: AcceptedConnection, acceptor: Acceptor, children: ChildSet) -> Child:
-        """See ChildPerConnection.start_child."""
-
         def serve() -> None:
             context = self.context
             children.close_in_child()

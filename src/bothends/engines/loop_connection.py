@@ -22,12 +22,15 @@ class ConnectionLoop(Protocol):
     """The event loop, as a connection sees it."""
 
     @property
+    @abstractmethod
     def now(self) -> float:
         """Seconds on the loop's clock."""
 
+    @abstractmethod
     def schedule(self, connection: LoopConnection, deadline: float, /) -> None:
         """Call `connection.on_timer(now)` at `deadline` or soon after."""
 
+    @abstractmethod
     def connection_closed(self, connection: LoopConnection, /) -> None:
         """Called when the connection has closed its socket, or is about to: forget it."""
 

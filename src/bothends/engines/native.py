@@ -36,10 +36,10 @@ from bothends.endpoints import Address
 from bothends.engines.admission import ACCEPT_PAUSE
 from bothends.engines.asyncio import ConversationProtocol
 from bothends.engines.base import DRAIN_IDLE, Engine, EngineContext
-from bothends.engines.client_limits import AccessControl
-from bothends.engines.datagrams import max_datagram_size
+from bothends.engines.connection_state import TRANSITIONS
+from bothends.engines.datagrams import max_datagram_size, sender_check
 from bothends.engines.loop_connection import LoopConnection
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.nonblocking import Handler, NonblockingConnection
 from bothends.engines.server_loop import ServerLoop
 from bothends.errors import errno_text
 from bothends.events import (
@@ -56,7 +56,6 @@ from bothends.events import (
     ServiceFailed,
 )
 from bothends.install_hints import rebuild_command
-from bothends.services.amplification_guard import AmplificationGuard
 from bothends.services.base import Conversation, Peer, Service, discard_push
 from bothends.services.loop_guard import LOOP_REJECTION
 from bothends.sockets import Listener, enable_pktinfo
@@ -111,7 +110,7 @@ _BACKEND, _BACKEND_REASON = choose_backend(os.environ.get(BACKEND_VARIABLE, ""))
 _CLOSE_REASONS: Final = tuple(CloseReason[name.upper()] for name in getattr(_native, "CLOSE_REASONS", ()))
 
 if _native is not None:
-    _native.bind_classes(Address, Peer, Conversation)
+    _native.bind(Address, Peer, Conversation, TRANSITIONS)
 
 
 class NativeEngine(Engine):
@@ -151,19 +150,16 @@ class NativeEngine(Engine):
             self._loop.close()
 
     def reload(self, service: Service) -> None:
-        """See Engine.reload."""
         super().reload(service)
         if self._loop is not None:
             self._loop.reload()
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
-        """See Engine.unavailable_reason."""
         return None if cls.backend else cls.backend_reason
 
     @classmethod
     def backend_info(cls) -> str:
-        """See Engine.backend_info."""
         return cls.backend_reason if cls.backend else ""
 
 
@@ -274,7 +270,6 @@ class NativeLoop(ServerLoop):
         return self._core.now
 
     def time(self) -> float:
-        """See TransportLoop."""
         return self._core.now
 
     def run(self) -> None:
@@ -356,39 +351,28 @@ class NativeLoop(ServerLoop):
     # ServerLoop ----------------------------------------------------------------------------------
 
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
-        """See ServerLoop.watch."""
         self._core.watch(descriptor, handler, interest, shared)
 
     def unwatch(self, descriptor: int) -> None:
-        """See ServerLoop.unwatch."""
         self._core.unwatch(descriptor)
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         super().schedule(connection, deadline)
         if self._wakeup_at is None or deadline < self._wakeup_at:
             self._core.stop()
 
     def release(self, peer: Peer) -> None:
-        """See ServerLoop.release."""
         super().release(peer)
         if not (self._accepting and self.is_serving):  # the loop may accept again, or end
             self._core.stop()
 
     def datagram_listeners(self) -> list[Listener]:
-        """See ServerLoop.datagram_listeners."""
         # An observer of messages receives an event for each datagram, so Python handles them one by one then.
         return super().datagram_listeners() if self._observes_messages() else []
 
     def watched_listeners(self) -> list[Listener]:
-        """See ServerLoop.watched_listeners."""
         return [each for each in self.listeners if each not in self._core_listeners]
 
     def open_count(self) -> int:
@@ -397,14 +381,12 @@ class NativeLoop(ServerLoop):
         return self._core.connections + others
 
     def accept(self, listener: Listener, _ready: int = POLLIN) -> bool:
-        """See ServerLoop.accept."""
         accepted = super().accept(listener)
         if not self.admission.can_accept():
             self._core.stop()
         return accepted
 
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
-        """See ServerLoop.start_connection."""
         if connection.type != socket.SOCK_STREAM or self.context.limits.rate is not None:
             super().start_connection(listener, connection, peer)
         elif not self._can_run_in_c():
@@ -448,16 +430,10 @@ class NativeLoop(ServerLoop):
         """Let the core answer the datagrams of a socket, as DatagramServer does, without message events."""
         sock, context = listener.socket, self.context
         sock.setblocking(False)
-        access_control = (
-            AccessControl(context.limits) if context.limits.allow or context.limits.deny else None
-        )
-        rate = context.service.answers_per_second
-        guard = AmplificationGuard(rate) if rate is not None else None
+        check_sender = sender_check(context)
 
         def reject(peer: Peer) -> object:
-            rejection = None if access_control is None else access_control.rejection(peer.address)
-            if rejection is None and guard is not None:
-                rejection = guard.check(peer.address)
+            rejection = None if check_sender is None else check_sender(peer.address)
             if rejection is not None:
                 self._emit(DatagramDropped(peer.address, *rejection))
             return rejection
@@ -465,7 +441,7 @@ class NativeLoop(ServerLoop):
         is_inet = sock.family in (socket.AF_INET, socket.AF_INET6)
         max_size = max_datagram_size(sock, context.limits)
         wildcard = enable_pktinfo(sock)
-        callback = reject if access_control is not None or guard is not None else None
+        callback = None if check_sender is None else reject
         self._core.add_datagram_socket(sock.fileno(), listener.address, callback, max_size, wildcard, is_inet)
 
     # Events --------------------------------------------------------------------------------------
@@ -502,7 +478,6 @@ class NativeLoop(ServerLoop):
     # Shutting down -------------------------------------------------------------------------------
 
     def stop_serving(self) -> None:
-        """See ServerLoop.stop_serving."""
         self._core.stop_listening()
         for listener in self._core_datagram_listeners:
             self._core.remove_datagram_socket(listener.socket.fileno())
@@ -510,19 +485,16 @@ class NativeLoop(ServerLoop):
         self._core_listeners, self._core_datagram_listeners = [], []
 
     def drain(self) -> None:
-        """See ServerLoop.drain."""
         super().drain()
         self._core.stop()
 
     def drain_tick(self) -> None:
-        """See ServerLoop.drain_tick."""
         last_check = self._last_drain_check
         super().drain_tick()
         if self._abort_at is not None and self.now < self._abort_at:
             self._core.drain(last_check)
 
     def abort(self) -> None:
-        """See ServerLoop.abort."""
         super().abort()
         self._core.abort()
 

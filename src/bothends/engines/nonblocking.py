@@ -19,9 +19,10 @@ import collections
 import contextlib
 import errno
 import socket
+from abc import abstractmethod
 from collections.abc import Callable
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from bothends.engines.base import EngineContext
 from bothends.engines.connection_state import AT_EOF, OPEN
@@ -60,17 +61,23 @@ CONNECTION_LOST: Final = frozenset(
 _NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 
 
+# Called with the events of a ready descriptor, in the bits of poll().
+Handler: TypeAlias = Callable[[int], object]
+
+
 class DescriptorLoop(ConnectionLoop, Protocol):
     """The event loop, as a NonblockingConnection sees it."""
 
-    def watch(self, descriptor: int, handler: Callable[[int], object], interest: int, /) -> None:
+    @abstractmethod
+    def watch(self, descriptor: int, handler: Handler, interest: int, /) -> None:
         """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
 
         Replaces what it was watched for before.
         """
 
+    @abstractmethod
     def unwatch(self, descriptor: int, /) -> None:
-        """Stop watching a descriptor. Called before it is closed."""
+        """Stop watching a descriptor, before it is closed. Does nothing if it is not watched."""
 
 
 class NonblockingConnection(LoopConnection):
@@ -117,7 +124,6 @@ class NonblockingConnection(LoopConnection):
 
     @property
     def is_closing(self) -> bool:
-        """See LoopConnection."""
         return self.socket.fileno() < 0
 
     # Reading and writing ---------------------------------------------------------------------
@@ -211,7 +217,6 @@ class NonblockingConnection(LoopConnection):
         return None
 
     def _write(self, data: bytes) -> None:
-        """See LoopConnection."""
         self.on_ready(POLLOUT, data)
 
     def _enqueue(self, data: bytes | memoryview) -> None:

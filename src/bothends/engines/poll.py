@@ -24,11 +24,9 @@ class PollPoller(Poller):
         self._poll.register(descriptor, interest)
 
     def unwatch(self, descriptor: int) -> None:
-        """See Poller.unwatch."""
         self._poll.unregister(descriptor)
 
     def wait(self, timeout: float | None) -> Sequence[tuple[int, int]]:
-        """See Poller.wait."""
         # poll() takes milliseconds. Round up, because rounding down would spin for the last fraction of one.
         return self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1))
 

@@ -60,6 +60,22 @@ class PollLoop:
         for callback in list(self.without_fd):
             callback()
 
+    def abort_time(self, drain: float) -> float | None:
+        """Return when all that still runs is aborted, with this drain timeout; None if it is not draining."""
+        if self.aborting_since is not None:
+            return self.aborting_since
+        return None if self.draining_since is None else self.draining_since + drain
+
+    def run_until(self, condition: Callable[[], bool], *, drain: float, grace: float) -> bool:
+        """Run until `condition()` is true. Returns False if it isn't `grace` seconds after `abort_time`."""
+        while not condition():
+            abort_at = self.abort_time(drain)
+            timeout = None if abort_at is None else abort_at + grace - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                return False
+            self.run_once(timeout)
+        return True
+
     def _on_draining(self) -> None:
         self.remove(
             self._stop.draining.fileno()

@@ -56,6 +56,7 @@ class PoolEngine(Engine):
     def __init__(self, context: EngineContext, size: int = DEFAULT_SIZE) -> None:
         super().__init__(context)
         self.size = size
+        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Serve until asked to stop.
@@ -63,17 +64,7 @@ class PoolEngine(Engine):
         Raises:
             SystemCallFailed: not even one thread could be started.
         """
-        _Pool(self.context, self.size).run()
-
-
-class _Pool:
-    def __init__(self, context: EngineContext, size: int) -> None:
-        self._context = context
-        self._size = size
-        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-
-    def run(self) -> None:
-        context = self._context
+        context = self.context
         with Watchdog(context.stop, context.limits) as self._watchdog:
             threads = self._start_threads()
             self._admission = AdmissionControl(context, max_connections=len(threads))
@@ -85,7 +76,9 @@ class _Pool:
             ):
                 for accepted in self._acceptor.accepted():
                     self._tasks.put(lambda accepted=accepted: self._serve_connection(accepted))  # type: ignore[misc]
-                all_closed = self._acceptor.run_until(lambda: self._admission.open_count == 0, ABORT_GRACE)
+                all_closed = self._acceptor.poll_loop.run_until(
+                    lambda: self._admission.open_count == 0, drain=context.limits.drain, grace=ABORT_GRACE
+                )
             for _ in threads:
                 self._tasks.put(None)
             for thread in threads:
@@ -94,7 +87,7 @@ class _Pool:
 
     def _start_threads(self) -> list[threading.Thread]:
         threads: list[threading.Thread] = []
-        for number in range(self._size):
+        for number in range(self.size):
             thread = threading.Thread(target=self._thread_main, name=f"bothends-pool-{number}", daemon=True)
             try:
                 thread.start()
@@ -118,7 +111,7 @@ class _Pool:
 
     def _serve_connection(self, accepted: AcceptedConnection) -> None:
         try:
-            run_conversation(self._context, accepted, self._watchdog)
+            run_conversation(self.context, accepted, self._watchdog)
         finally:
             accepted.connection.close()
             self._main_thread.post(lambda: self._admission.release(accepted.peer))

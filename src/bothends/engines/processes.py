@@ -283,13 +283,7 @@ class WorkerPool:
             loop.run_once(timeout)
         if self._on_drain is not None:
             self._on_drain()
-        while self._children:
-            deadline = (
-                loop.draining_since + self._grace if loop.aborting_since is None else loop.aborting_since
-            )
-            if (timeout := deadline + KILL_GRACE - time.monotonic()) <= 0:
-                break
-            loop.run_once(timeout)
+        loop.run_until(lambda: not self._children, drain=self._grace, grace=KILL_GRACE)
         self._children.signal(signal.SIGKILL)
         self._children.wait(None)
 

@@ -21,6 +21,7 @@ from select import POLLIN
 from typing import ClassVar
 
 from bothends.engines.base import Engine, EngineContext
+from bothends.engines.nonblocking import Handler
 from bothends.engines.server_loop import ServerLoop
 from bothends.events import CloseReason
 
@@ -81,7 +82,7 @@ class ReadinessLoop(ServerLoop):
     def __init__(self, context: EngineContext, poller: Poller, fd_limit: int | None) -> None:
         self.now = time.monotonic()
         self._poller = poller
-        self._handlers: dict[int, Callable[[int], object]] = {}
+        self._handlers: dict[int, Handler] = {}
         make_room = self._evict_idle if context.limits.when_full == "evict" else None
         super().__init__(context, fd_limit=fd_limit, make_room=make_room)
 
@@ -114,19 +115,12 @@ class ReadinessLoop(ServerLoop):
             log.stop_collecting()
 
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
-        """See ServerLoop.watch."""
         self._handlers[descriptor] = handler
         self._poller.watch(descriptor, interest, shared=shared)
 
     def unwatch(self, descriptor: int) -> None:
-        """See ServerLoop.unwatch."""
         if self._handlers.pop(descriptor, None) is not None:
             self._poller.unwatch(descriptor)
 

@@ -37,7 +37,6 @@ class SelectPoller(Poller):
                 descriptors.discard(descriptor)
 
     def unwatch(self, descriptor: int) -> None:
-        """See Poller.unwatch."""
         self._reading.discard(descriptor)
         self._writing.discard(descriptor)
 

@@ -43,10 +43,9 @@ def choose_engine(
 
 def check_inherited_connection(engine: type[Engine], listener: Listener, workers: int) -> None:
     """Check that exactly one process will use an inherited connection. Raises UnsupportedCombination."""
-    if not engine.accepts_inherited:
-        raise UnsupportedCombination(
-            f"engine {engine.name}", str(listener.requested_endpoint), engine.why_not["accepts_inherited"]
-        )
+    lack = engine.lack("accepts_inherited", str(listener.requested_endpoint))
+    if lack is not None:
+        raise lack
     if workers > 1:
         reason = "all of them would use the same connection"
         raise UnsupportedCombination(f"{workers} workers", str(listener.requested_endpoint), reason)
@@ -77,12 +76,10 @@ def incompatibility(
         return UnsupportedCombination(
             f"engine {engine.name}", "closing idle connections at the limit", reason
         )
-    if limits.when_full == "refuse" and not engine.rejects_when_full:
-        return UnsupportedCombination(
-            f"engine {engine.name}",
-            "rejecting connections at the limit",
-            engine.why_not["rejects_when_full"],
-        )
+    if limits.when_full == "refuse":
+        lack = engine.lack("rejects_when_full", "rejecting connections at the limit")
+        if lack is not None:
+            return lack
     if limits.busy_poll and not engine.supports_busy_poll:
         reason = "it blocks in the kernel until a descriptor is ready"
         return UnsupportedCombination(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 import socket
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from select import POLLIN
 
@@ -22,14 +22,14 @@ from bothends.engines.admission import AdmissionControl
 from bothends.engines.base import DRAIN_TICK, FINAL_ACCEPT_BATCHES, EngineContext
 from bothends.engines.datagrams import DatagramServer
 from bothends.engines.loop_connection import LoopConnection
-from bothends.engines.nonblocking import NonblockingConnection
+from bothends.engines.nonblocking import DescriptorLoop, Handler, NonblockingConnection
 from bothends.engines.timers import TimerWheel
 from bothends.events import CloseReason, Draining
 from bothends.services.base import Peer
 from bothends.sockets import Listener
 
 
-class ServerLoop(ABC):
+class ServerLoop(DescriptorLoop):
     """Listeners, datagram sockets, connections and timers of one engine, and their shutdown.
 
     Args:
@@ -59,29 +59,11 @@ class ServerLoop(ABC):
 
     # Of the subclass ------------------------------------------------------------------------------
 
-    @property
-    @abstractmethod
-    def now(self) -> float:
-        """Seconds on the loop's clock."""
-
     @abstractmethod
     def watch(
-        self,
-        descriptor: int,
-        handler: Callable[[int], object],
-        interest: int = POLLIN,
-        *,
-        shared: bool = False,
+        self, descriptor: int, handler: Handler, interest: int = POLLIN, *, shared: bool = False
     ) -> None:
-        """Call `handler` with the events whenever the descriptor is ready for those in `interest`.
-
-        Replaces what it was watched for before. Event masks use the bits of poll(). `shared`: other processes
-        watch the same socket, and only one of them should be woken.
-        """
-
-    @abstractmethod
-    def unwatch(self, descriptor: int) -> None:
-        """Stop watching a descriptor. Does nothing if it is not watched."""
+        """See DescriptorLoop. `shared`: other processes watch the socket, and only one should be woken."""
 
     def start_connection(self, listener: Listener, connection: socket.socket, peer: Peer) -> None:
         """Start the conversation with a peer that was accepted. By default on the non-blocking socket."""
@@ -156,11 +138,9 @@ class ServerLoop(ABC):
     # Called by the connections --------------------------------------------------------------------
 
     def schedule(self, connection: LoopConnection, deadline: float) -> None:
-        """See ConnectionLoop."""
         self.timer_wheel.schedule(connection, deadline)
 
     def connection_closed(self, connection: LoopConnection) -> None:
-        """See ConnectionLoop."""
         if connection.slot is not None:
             self.timer_wheel.cancel(connection)
         self.connections.discard(connection)
@@ -177,7 +157,6 @@ class ServerLoop(ABC):
         self.stop_serving()
         for listener in self.listeners:
             if listener in watched:
-                self.unwatch(listener.socket.fileno())
                 for _ in range(FINAL_ACCEPT_BATCHES):
                     if not self.accept(listener):
                         break

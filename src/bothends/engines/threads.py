@@ -101,7 +101,9 @@ class ThreadsEngine(Engine):
                     admission.pause(errno.EAGAIN)
                 else:
                     admission.resume()
-            acceptor.run_until(lambda: admission.open_count == 0, ABORT_GRACE)
+            acceptor.poll_loop.run_until(
+                lambda: admission.open_count == 0, drain=context.limits.drain, grace=ABORT_GRACE
+            )
 
 
 def run_pushing_conversation(
@@ -278,7 +280,6 @@ class BlockingConnectionWithWriter(BlockingConnection):
 
     @property
     def unsent(self) -> int:
-        """See BlockingConnection."""
         return self._send_queue.unsent
 
     def flush(self) -> None:
@@ -290,7 +291,6 @@ class BlockingConnectionWithWriter(BlockingConnection):
             raise ConversationEnded(self.abort_cause)
 
     def stop_writer(self) -> None:
-        """See BlockingConnection."""
         self._send_queue.discard()
         if self._writer.is_alive():
             self.watchdog.abort(self, CloseReason.ABORTED)

@@ -30,5 +30,4 @@ class UvloopEngine(AsyncioEngine):
 
     @classmethod
     def unavailable_reason(cls) -> str | None:
-        """See Engine.unavailable_reason."""
         return None if importlib.util.find_spec("uvloop") else "the package uvloop is not installed"

@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutation import Mutation
 
 _MERGE: Final = "tests/trace/test_correlator.py tests/trace/test_timeline.py tests/trace/test_merge.py"
+_WAITS: Final = "tests/trace/test_waits.py"
 _PROBLEMS: Final = "tests/why/test_problems.py"
 
 MUTATIONS: Final = (
@@ -159,6 +160,72 @@ MUTATIONS: Final = (
         new="        if start < high:",
         breaks="a lost segment counts as delivered if a later one was",
         tests="tests/trace/test_correlator.py",
+    ),
+    # trace: waits
+    Mutation(
+        name="trace-wait-user-is-any-thread",
+        file="src/bothends/trace/waits/graph.py",
+        old="        return users or self._threads_of(running)",
+        new="        return self._threads_of(running)",
+        breaks="a thread that only accepts could end each wait: no deadlock of a threaded server is found",
+        tests=_WAITS,
+    ),
+    Mutation(
+        name="trace-wait-lost-packet-sent-again",
+        file="src/bothends/trace/waits/graph.py",
+        old="if each.lost and each.size and (each.offset or 0) + each.size > arrived",
+        new="if each.lost and each.size",
+        breaks="a packet that was lost and sent again is said to be missing",
+        tests=_WAITS,
+    ),
+    Mutation(
+        name="trace-wait-for-an-exited-child",
+        file="src/bothends/trace/waits/graph.py",
+        old="if each.parent == call.process and self.trace_index.ended_at(each.number) is None",
+        new="if each.parent == call.process",
+        breaks="a parent is said to wait for a child that has exited",
+        tests=_WAITS,
+    ),
+    Mutation(
+        name="trace-wait-with-a-time-limit-is-stuck",
+        file="src/bothends/trace/waits/graph.py",
+        old="if wait.need in _MUTUAL and not wait.may_end_otherwise and wait.ender_threads",
+        new="if wait.need in _MUTUAL and wait.ender_threads",
+        breaks="two waits that end by themselves are called a deadlock",
+        tests=_WAITS,
+    ),
+    Mutation(
+        name="trace-wait-of-a-pool-is-a-deadlock",
+        file="src/bothends/trace/waits/graph.py",
+        old='            if any(each.need != "lock" for each in cycle):',
+        new="            if cycle:",
+        breaks="the idle threads of a pool are called a deadlock",
+        tests=_WAITS,
+    ),
+    Mutation(
+        name="trace-wait-for-room-after-any-send",
+        file="src/bothends/trace/waits/graph.py",
+        old="sends[-1].size < sends[-1].requested",
+        new="True",
+        breaks="an event loop that has sent everything is said to wait for room",
+        tests=_WAITS,
+    ),
+    # trace: findings
+    Mutation(
+        name="trace-standstill-thread-ended-by-us",
+        file="src/bothends/trace/findings/standstill.py",
+        old="            if exited is not None and exited > trace_index.end:\n",
+        new="            if False:\n",
+        breaks="a thread that bothends ended counts as one that had exited before",
+        tests="tests/trace/test_standstill.py",
+    ),
+    Mutation(
+        name="trace-text-as-length-whole-buffer",
+        file="src/bothends/trace/findings/framing.py",
+        old="            widths = (2, 4, 8) if call.requested not in _BUFFERS else ()",
+        new="            widths = (2, 4, 8)",
+        breaks="a read with a buffer of the usual size is taken for one of the rest of a message",
+        tests="tests/trace/test_text_as_length.py",
     ),
     # why
     Mutation(

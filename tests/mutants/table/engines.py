@@ -7,6 +7,10 @@ from typing import Final
 from tests.mutants.mutation import Mutation
 
 _CONTRACT: Final = "tests/engines/test_contract.py"
+_UNWATCHED: Final = " ".join(
+    f"tests/engines/test_unwatched.py::TestReadinessWithoutTrafficObserver::test_{each}"
+    for each in ("producer_goes_on_after_a_request", "rate_limit_slows_reading")
+)
 
 MUTATIONS: Final = (
     # The states and the limits of a connection
@@ -33,6 +37,22 @@ MUTATIONS: Final = (
         new="            if",
         breaks="an answer that is cut off ends with FIN, as if it were whole",
         tests=f"{_CONTRACT}::TestPool {_CONTRACT}::TestThreads tests/engines/test_blocking.py",
+    ),
+    Mutation(
+        name="engines-unwatched-rate-limit",
+        file="src/bothends/engines/driver.py",
+        old="            or self._token_bucket is not None\n",
+        new="",
+        breaks="without a log the rate limit of a connection does not hold",
+        tests=_UNWATCHED,
+    ),
+    Mutation(
+        name="engines-unwatched-producer",
+        file="src/bothends/engines/driver.py",
+        old="            or self.wants_pull\n            or self.conversation",
+        new="            or self.conversation",
+        breaks="without a log a producer stops after its first request",
+        tests=_UNWATCHED,
     ),
     Mutation(
         name="engines-discarded-input-is-activity",

@@ -101,6 +101,14 @@ MUTATIONS: Final = (
         breaks="a difference by chance counts as significant twice as often",
         tests="tests/bench/test_significance.py",
     ),
+    Mutation(
+        name="bench-approximation-without-continuity",
+        file="src/bothends/bench/significance.py",
+        old="size / 2 - smaller_u - 0.5)",
+        new="size / 2 - smaller_u)",
+        breaks="with many rounds a difference by chance counts as significant more often than at 5 %",
+        tests="tests/bench/test_significance.py",
+    ),
     # check
     Mutation(
         name="check-case-tried-again-once",
