@@ -43,7 +43,7 @@ from release.make_man import write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_LIBRARIES = ("libbpf.so.*", "libelf.so.*")
-MAX_WHEEL = 2 << 20  # bytes
+MAX_WHEEL = 2_000_000  # bytes
 # -Os in place of Python's -O3 makes the extensions a third smaller, and most of their time is the kernel's: a
 # server in C under load spends 2 to 6 % of a core in its own code with either. Nothing unwinds their stack.
 # Only the function that Python looks up is exported.
