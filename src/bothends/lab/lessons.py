@@ -127,7 +127,7 @@ class FrontMatter(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A lesson. `id`: the name of its folder or file; `text`: Markdown; `solution`: the programs when done."""
+    """A lesson. `id`: its name; `text`: Markdown; `solution`: the programs when it is done."""
 
     id: str
     about: FrontMatter
