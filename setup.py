@@ -8,6 +8,7 @@ libbpf as well. Without them `bothends trace` uses strace.
 
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -77,9 +78,9 @@ def has_libbpf() -> bool:
 def without_debug_data(elf: bytes) -> bytes:
     """Return a 64-bit ELF file with zeros for what libbpf does not need, which compress well (elf(5)).
 
-    That is DWARF, which clang writes beside BTF; of .BTF.ext the lines of source, which a log of the
-    kernel's verifier would show, with the relocations of that section, which libbpf ignores; and the symbols
-    of jump targets (LBB2_1), to which no relocation refers.
+    That is DWARF, which clang writes beside BTF; of .BTF and .BTF.ext the lines of source, which a log of the
+    kernel's verifier would show, with the relocations of .BTF.ext, which libbpf ignores; and the symbols of
+    jump targets (LBB2_1), to which no relocation refers.
     """
     data = bytearray(elf)
     order = "<" if data[5] == 1 else ">"
@@ -89,6 +90,13 @@ def without_debug_data(elf: bytes) -> bytes:
     for name, _, _, _, offset, length, link in sections:
         start = sections[names][4] + name
         title = bytes(data[start : data.index(0, start)])
+        if title == b".BTF":
+            # struct btf_header: hdr_len, type_off, type_len, str_off, str_len. No name has these signs.
+            header, _, _, begin, length = struct.unpack_from(f"{order}5I", data, offset + 4)
+            begin += offset + header
+            for line in re.finditer(rb"[^\0]*[;(){}][^\0]*", data[begin : begin + length]):
+                data[begin + line.start() : begin + line.end()] = bytes(len(line[0]))
+            continue
         if title == b".BTF.ext":
             # struct btf_ext_header: hdr_len, then offset and length of func_info and of line_info.
             header, _, _, begin, lines = struct.unpack_from(f"{order}5I", data, offset + 4)

@@ -43,10 +43,13 @@ from release.make_man import write_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_LIBRARIES = ("libbpf.so.*", "libelf.so.*")
-MAX_WHEEL = 2 << 20  # bytes
-# -O2 in place of Python's -O3 makes the extensions a tenth smaller, and most of their time is the kernel's.
+MAX_WHEEL = 2_000_000  # bytes
+# -Os in place of Python's -O3 makes the extensions a third smaller, and most of their time is the kernel's: a
+# server in C under load spends 2 to 6 % of a core in its own code with either. Nothing unwinds their stack.
 # Only the function that Python looks up is exported.
-_COMPILE = "-g0 -O2 -fvisibility=hidden -ffunction-sections -fdata-sections"
+_COMPILE = (
+    "-g0 -Os -fno-plt -fno-asynchronous-unwind-tables -fvisibility=hidden -ffunction-sections -fdata-sections"
+)
 _LINK = "-s -Wl,--gc-sections -Wl,--build-id=none"
 _BACKEND = "import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
 _TOOLS = Path(sys.executable).parent

@@ -192,7 +192,7 @@ const size_t call_count = sizeof call_table / sizeof *call_table;
 
 const char *name_of(const struct name *table, uint64_t value)
 {
-    for (; table->name; table++)
+    for (; *table->name; table++)
         if (table->value == value)
             return table->name;
     return NULL;
@@ -209,16 +209,16 @@ const char *call_name(uint32_t number)
 
 const struct name families[] = {
     NAME(AF_UNIX),    NAME(AF_INET),  NAME(AF_INET6),   NAME(AF_NETLINK), NAME(AF_PACKET),
-    {0, "AF_UNSPEC"}, {38, "AF_ALG"}, {40, "AF_VSOCK"}, {0, NULL},
+    {0, "AF_UNSPEC"}, {38, "AF_ALG"}, {40, "AF_VSOCK"}, {0, ""},
 };
 const struct name socket_types[] = {
     NAME(SOCK_STREAM),   NAME(SOCK_DGRAM), NAME(SOCK_RAW), NAME(SOCK_SEQPACKET),
-    {10, "SOCK_PACKET"}, NAME(SOCK_RDM),   {0, NULL},
+    {10, "SOCK_PACKET"}, NAME(SOCK_RDM),   {0, ""},
 };
 const struct name socket_flags[] = {
     NAME(SOCK_CLOEXEC),
     NAME(SOCK_NONBLOCK),
-    {0, NULL},
+    {0, ""},
 };
 const struct name message_flags[] = {
     NAME(MSG_OOB),
@@ -241,7 +241,7 @@ const struct name message_flags[] = {
     {0x4000000, "MSG_ZEROCOPY"},
     {0x20000000, "MSG_FASTOPEN"},
     NAME(MSG_CMSG_CLOEXEC),
-    {0, NULL},
+    {0, ""},
 };
 const struct name poll_events[] = {
     NAME(POLLIN),
@@ -256,17 +256,17 @@ const struct name poll_events[] = {
     {0x200, "POLLWRBAND"},
     {0x400, "POLLMSG"},
     {0x2000, "POLLRDHUP"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name epoll_events[] = {
     NAME(EPOLLIN),     NAME(EPOLLPRI),     NAME(EPOLLOUT),           NAME(EPOLLRDNORM),
     NAME(EPOLLRDBAND), NAME(EPOLLWRNORM),  NAME(EPOLLWRBAND),        NAME(EPOLLMSG),
     NAME(EPOLLERR),    NAME(EPOLLHUP),     NAME(EPOLLRDHUP),         NAME(EPOLLEXCLUSIVE),
-    NAME(EPOLLWAKEUP), NAME(EPOLLONESHOT), {0x80000000u, "EPOLLET"}, {0, NULL},
+    NAME(EPOLLWAKEUP), NAME(EPOLLONESHOT), {0x80000000u, "EPOLLET"}, {0, ""},
 };
 const struct name levels[] = {
     NAME(SOL_SOCKET), {0, "SOL_IP"},        {6, "SOL_TCP"},      {17, "SOL_UDP"}, {41, "SOL_IPV6"},
-    {255, "SOL_RAW"}, {270, "SOL_NETLINK"}, {263, "SOL_PACKET"}, {0, NULL},
+    {255, "SOL_RAW"}, {270, "SOL_NETLINK"}, {263, "SOL_PACKET"}, {0, ""},
 };
 const struct name socket_options[] = {
     {1, "SO_DEBUG"},
@@ -328,7 +328,7 @@ const struct name socket_options[] = {
     {69, "SO_PREFER_BUSY_POLL"},
     {70, "SO_BUSY_POLL_BUDGET"},
     {77, "SO_PEERPIDFD"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name ip_options[] = {
     {1, "IP_TOS"},
@@ -360,7 +360,7 @@ const struct name ip_options[] = {
     {46, "MCAST_JOIN_SOURCE_GROUP"},
     {49, "IP_MULTICAST_ALL"},
     {50, "IP_UNICAST_IF"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name ipv6_options[] = {
     {16, "IPV6_UNICAST_HOPS"},   {17, "IPV6_MULTICAST_IF"},
@@ -373,7 +373,7 @@ const struct name ipv6_options[] = {
     {49, "IPV6_RECVPKTINFO"},    {50, "IPV6_PKTINFO"},
     {51, "IPV6_RECVHOPLIMIT"},   {52, "IPV6_HOPLIMIT"},
     {62, "IPV6_DONTFRAG"},       {66, "IPV6_RECVTCLASS"},
-    {67, "IPV6_TCLASS"},         {0, NULL},
+    {67, "IPV6_TCLASS"},         {0, ""},
 };
 const struct name tcp_options[] = {
     {1, "TCP_NODELAY"},
@@ -398,10 +398,10 @@ const struct name tcp_options[] = {
     {31, "TCP_ULP"},
     {35, "TCP_ZEROCOPY_RECEIVE"},
     {36, "TCP_INQ"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name udp_options[] = {
-    {1, "UDP_CORK"}, {100, "UDP_ENCAP"}, {103, "UDP_SEGMENT"}, {104, "UDP_GRO"}, {0, NULL},
+    {1, "UDP_CORK"}, {100, "UDP_ENCAP"}, {103, "UDP_SEGMENT"}, {104, "UDP_GRO"}, {0, ""},
 };
 const struct name fcntl_commands[] = {
     NAME(F_DUPFD),
@@ -423,18 +423,18 @@ const struct name fcntl_commands[] = {
     {1032, "F_GETPIPE_SZ"},
     {1033, "F_ADD_SEALS"},
     {1034, "F_GET_SEALS"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name open_flags[] = {
     {1, "O_WRONLY"},     {2, "O_RDWR"},  NAME(O_APPEND),  NAME(O_NONBLOCK), NAME(O_DSYNC),
-    {020000, "O_ASYNC"}, NAME(O_DIRECT), NAME(O_CLOEXEC), {0, NULL},
+    {020000, "O_ASYNC"}, NAME(O_DIRECT), NAME(O_CLOEXEC), {0, ""},
 };
 const struct name ioctl_requests[] = {
     {0x5421, "FIONBIO"},     {0x541b, "FIONREAD"},      {0x5451, "FIOCLEX"},     {0x5450, "FIONCLEX"},
     {0x5452, "FIOASYNC"},    {0x5401, "TCGETS"},        {0x5402, "TCSETS"},      {0x5413, "TIOCGWINSZ"},
     {0x540f, "TIOCGPGRP"},   {0x5411, "TIOCOUTQ"},      {0x894b, "SIOCOUTQNSD"}, {0x8905, "SIOCATMARK"},
     {0x8912, "SIOCGIFCONF"}, {0x8913, "SIOCGIFFLAGS"},  {0x8915, "SIOCGIFADDR"}, {0x8933, "SIOCGIFINDEX"},
-    {0x8910, "SIOCGIFNAME"}, {0x8927, "SIOCGIFHWADDR"}, {0x8921, "SIOCGIFMTU"},  {0, NULL},
+    {0x8910, "SIOCGIFNAME"}, {0x8927, "SIOCGIFHWADDR"}, {0x8921, "SIOCGIFMTU"},  {0, ""},
 };
 const struct name clone_flags[] = {
     NAME(CLONE_VM),
@@ -463,13 +463,13 @@ const struct name clone_flags[] = {
     NAME(CLONE_IO),
     {0x100000000ull, "CLONE_CLEAR_SIGHAND"},
     {0x200000000ull, "CLONE_INTO_CGROUP"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name shutdown_ways[] = {
     NAME(SHUT_RD),
     NAME(SHUT_WR),
     NAME(SHUT_RDWR),
-    {0, NULL},
+    {0, ""},
 };
 const struct name wait_options[] = {
     NAME(WNOHANG),
@@ -480,15 +480,15 @@ const struct name wait_options[] = {
     {0x20000000, "__WNOTHREAD"},
     {0x40000000, "__WALL"},
     {0x80000000u, "__WCLONE"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name wait_kinds[] = {
-    {0, "P_ALL"}, {1, "P_PID"}, {2, "P_PGID"}, {3, "P_PIDFD"}, {0, NULL},
+    {0, "P_ALL"}, {1, "P_PID"}, {2, "P_PGID"}, {3, "P_PIDFD"}, {0, ""},
 };
 const struct name sigaction_flags[] = {
     {1, "SA_NOCLDSTOP"},        {2, "SA_NOCLDWAIT"},           {4, "SA_SIGINFO"},
     {0x4000000, "SA_RESTORER"}, {0x8000000, "SA_ONSTACK"},     {0x10000000, "SA_RESTART"},
-    {0x40000000, "SA_NODEFER"}, {0x80000000u, "SA_RESETHAND"}, {0, NULL},
+    {0x40000000, "SA_NODEFER"}, {0x80000000u, "SA_RESETHAND"}, {0, ""},
 };
 const struct name clocks[] = {
     {0, "CLOCK_REALTIME"},
@@ -500,21 +500,21 @@ const struct name clocks[] = {
     {6, "CLOCK_MONOTONIC_COARSE"},
     {7, "CLOCK_BOOTTIME"},
     {11, "CLOCK_TAI"},
-    {0, NULL},
+    {0, ""},
 };
 const struct name ip_protocols[] = {
     {0, "IPPROTO_IP"},    {1, "IPPROTO_ICMP"},    {6, "IPPROTO_TCP"},
     {17, "IPPROTO_UDP"},  {58, "IPPROTO_ICMPV6"}, {132, "IPPROTO_SCTP"},
-    {255, "IPPROTO_RAW"}, {262, "IPPROTO_MPTCP"}, {0, NULL},
+    {255, "IPPROTO_RAW"}, {262, "IPPROTO_MPTCP"}, {0, ""},
 };
 const struct name epoll_operations[] = {
     NAME(EPOLL_CTL_ADD),
     NAME(EPOLL_CTL_DEL),
     NAME(EPOLL_CTL_MOD),
-    {0, NULL},
+    {0, ""},
 };
 const struct name splice_flags[] = {
-    {1, "SPLICE_F_MOVE"}, {2, "SPLICE_F_NONBLOCK"}, {4, "SPLICE_F_MORE"}, {8, "SPLICE_F_GIFT"}, {0, NULL},
+    {1, "SPLICE_F_MOVE"}, {2, "SPLICE_F_NONBLOCK"}, {4, "SPLICE_F_MORE"}, {8, "SPLICE_F_GIFT"}, {0, ""},
 };
 
 static const struct name errors[] = {
@@ -652,7 +652,7 @@ static const struct name errors[] = {
     {513, "ERESTARTNOINTR"},
     {514, "ERESTARTNOHAND"},
     {516, "ERESTART_RESTARTBLOCK"},
-    {0, NULL},
+    {0, ""},
 };
 
 const char *errno_name(int number)
@@ -665,7 +665,7 @@ static const struct name signals[] = {
     NAME(SIGFPE),  NAME(SIGKILL),   NAME(SIGUSR1), NAME(SIGSEGV), NAME(SIGUSR2),   NAME(SIGPIPE), NAME(SIGALRM),
     NAME(SIGTERM), NAME(SIGSTKFLT), NAME(SIGCHLD), NAME(SIGCONT), NAME(SIGSTOP),   NAME(SIGTSTP), NAME(SIGTTIN),
     NAME(SIGTTOU), NAME(SIGURG),    NAME(SIGXCPU), NAME(SIGXFSZ), NAME(SIGVTALRM), NAME(SIGPROF), NAME(SIGWINCH),
-    NAME(SIGIO),   NAME(SIGPWR),    NAME(SIGSYS),  {0, NULL},
+    NAME(SIGIO),   NAME(SIGPWR),    NAME(SIGSYS),  {0, ""},
 };
 
 const char *signal_name(int number)

@@ -5,14 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The names stand in the tables: pointers would need a relocation each, which is larger. */
 struct name {
     uint64_t value;
-    const char *name;
+    char name[32];
 };
 
 struct call_entry {
     int number;
-    const char *name;
+    char name[20];
     uint16_t flags; /* enum call_kind */
 };
 
@@ -24,7 +25,7 @@ uint16_t call_flags(uint32_t number); /* enum call_kind; 0 if it is not traced *
 const char *errno_name(int number);
 const char *signal_name(int number);
 
-/* The name of a value in a table that ends with {0, NULL}; NULL if it has none. */
+/* The name of a value in a table that ends with {0, ""}; NULL if it has none. */
 const char *name_of(const struct name *table, uint64_t value);
 
 extern const struct name families[], socket_types[], socket_flags[], message_flags[], poll_events[],

@@ -99,7 +99,7 @@ void add_pointer(struct text *text, u64 address)
 void add_flags(struct text *text, const struct name *table, u64 value, const char *rest)
 {
     int is_first = 1;
-    for (; table->name; table++)
+    for (; *table->name; table++)
         if (table->value && (value & table->value) == table->value) {
             add(text, is_first ? "" : "|");
             add(text, table->name);

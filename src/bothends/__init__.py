@@ -7,12 +7,16 @@ raised, `events` the events that an observer gets.
 
 docs/reference/api.md documents the public modules. All other modules are internal and may change.
 
-Names are imported when first used (PEP 562), because `bothends --help` must not wait for event loops.
+Names are imported when first used (PEP 562), because `bothends --help` must not wait for event loops; nor for
+`typing`, whose import takes longer than the rest, and ^C would print a traceback in that time.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # type checkers take it for typing's
 if TYPE_CHECKING:
+    from typing import Any
+
     from bothends import errors, events
     from bothends.client.blocking import connect
     from bothends.client.tls import TlsOptions

@@ -30,6 +30,14 @@ def bothends(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     )
 
 
+def test_import_of_the_package_takes_no_module_of_python() -> None:
+    code = "import sys; before = set(sys.modules); import bothends; print(*set(sys.modules) - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert set(done.stdout.split()) == {"bothends", "__future__"}
+
+
 def test_help_imports_no_verb_module() -> None:
     code = (
         "import sys\n"

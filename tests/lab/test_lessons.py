@@ -127,6 +127,17 @@ def test_solution_replaces_what_it_has(tmp_path: Path) -> None:
     assert "done" not in json.dumps(found.page())
 
 
+def test_lesson_in_one_file_is_that_of_the_folder(tmp_path: Path) -> None:
+    write_lesson(tmp_path / "a" / "one", lesson_text(), client="begin\n")
+    write_lesson(tmp_path / "a" / "one" / "solution", "", client="done\n")
+    (tmp_path / "b").mkdir()
+    packed = f"{lesson_text()}==> client.py <==\nbegin\n==> solution/client.py <==\ndone\n"
+    (tmp_path / "b" / "one.lesson").write_text(packed, encoding="utf-8")
+    assert load_lessons([tmp_path / "a"]) == load_lessons([tmp_path / "b"])
+    with pytest.raises(ConfigurationError, match="same name"):
+        load_lessons([tmp_path / "a", tmp_path / "b"])
+
+
 def test_missing_programs_and_equal_names_are_refused(tmp_path: Path) -> None:
     write_lesson(tmp_path / "a" / "one", lesson_text())
     with pytest.raises(ConfigurationError, match="no such file"):

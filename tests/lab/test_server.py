@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from bothends.lab import server
 from bothends.lab.classroom import Classroom
 from bothends.sockets.listening import open_listeners
 from tests.sockets.tools import needs_ipv6
+from tests.tools import needs_tool
 
 
 def ports(host: str) -> dict[str, int]:
@@ -92,3 +95,18 @@ def test_class_is_saved_outside_the_thread_of_the_students(
     assert (tmp_path / "class.json").exists()
     monkeypatch.undo()
     room.close()
+
+
+@needs_tool("strace")
+def test_full_disk_ends_the_lab_with_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bothends", "lab", "--no-browser"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert done.stderr == "bothends: cannot write to standard output: ENOSPC (No space left on device)\n"
+    assert done.returncode == 1

@@ -3,6 +3,7 @@
     NAME/lesson.md       front matter in TOML between two lines of +++, then Markdown
     NAME/FILE            the text of a program that the front matter names; or FILE.in
     NAME/solution/FILE   the same program when the lesson is done
+    NAME.lesson          all of these in one file: each but lesson.md below a line `==> FILE <==`
 
 A lesson is written by the teacher, and believed: its checks and its solution. Its text becomes HTML without
 HTML of its own (CommonMark with `html` off), without images, and with links to the web only. A request names
@@ -12,7 +13,7 @@ a lesson by its id, which is looked up in a table: it never becomes a path.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -28,9 +29,11 @@ from bothends.textfile import parse_toml, read_text
 
 BUILT_IN: Final = Path(__file__).with_name("course")
 FILE: Final = "lesson.md"
+SUFFIX: Final = ".lesson"
 MAX_LESSONS: Final = 100
 MAX_TEXT: Final = 50_000  # characters of one lesson
 _FENCE: Final = "+++"
+_HEADING: Final = re.compile(r"^==> (\S+) <==\n", re.M)
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 
 Role = Annotated[str, Meta(pattern=r"\A(server|client)( [2-6])?\Z")]
@@ -124,7 +127,7 @@ class FrontMatter(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A lesson. `id`: the name of its folder; `text`: Markdown; `solution`: the programs when it is done."""
+    """A lesson. `id`: its name; `text`: Markdown; `solution`: the programs when it is done."""
 
     id: str
     about: FrontMatter
@@ -159,24 +162,37 @@ def load_lessons(folders: Sequence[Path] = (BUILT_IN,)) -> dict[str, Lesson]:
         if not folder.is_dir():
             raise ConfigurationError(str(folder), "", "", "not a folder with lessons")
         for each in sorted(folder.iterdir()):
-            if not (each / FILE).is_file():
+            if each.suffix != SUFFIX and not (each / FILE).is_file():
                 continue
-            if each.name in found:
+            lesson = load_lesson(each)
+            if lesson.id in found:
                 raise ConfigurationError(str(each), "", "", "another lesson has the same name")
-            found[each.name] = load_lesson(each)
+            found[lesson.id] = lesson
     if len(found) > MAX_LESSONS:
         raise ConfigurationError(str(folders[-1]), "", "", f"more than {MAX_LESSONS} lessons")
     return found
 
 
-def load_lesson(folder: Path) -> Lesson:
-    """Return the lesson in a folder. Raises ConfigurationError, SystemCallFailed."""
-    if _ID.fullmatch(folder.name) is None:
-        raise ConfigurationError(str(folder), "", "", "its name may have letters, digits, - and _ only")
-    about, text = parse_lesson(read_text(folder / FILE), str(folder / FILE))
-    programs = [_program(folder, each, folder) for each in about.program]
-    solution = [_program(folder / "solution", each, folder) for each in about.program]
-    return Lesson(folder.name, about, text, programs, solution)
+def load_lesson(place: Path) -> Lesson:
+    """Return the lesson in a folder or file. Raises ConfigurationError, SystemCallFailed."""
+    name = place.name.removesuffix(SUFFIX)
+    if _ID.fullmatch(name) is None:
+        raise ConfigurationError(str(place), "", "", "its name may have letters, digits, - and _ only")
+    packed: dict[str, str] = {}
+    if place.is_dir():
+        file, text = str(place / FILE), read_text(place / FILE)
+    else:
+        file = str(place)
+        text, *rest = _HEADING.split(read_text(place))
+        packed = dict(zip(rest[::2], rest[1::2], strict=True))
+
+    def find(path: str) -> str | None:
+        return read_text(place / path) if (place / path).is_file() else packed.get(path)
+
+    about, text = parse_lesson(text, file)
+    programs = [_program(find, "", each, file) for each in about.program]
+    solution = [_program(find, "solution/", each, file) for each in about.program]
+    return Lesson(name, about, text, programs, solution)
 
 
 def parse_lesson(text: str, file: str) -> tuple[FrontMatter, str]:
@@ -215,24 +231,23 @@ def _validate(check: LessonCheck, table: str, file: str) -> None:
             raise ConfigurationError(file, table, "contract", f"there is none named {check.contract.name!r}")
 
 
-def _program(folder: Path, about: LessonProgram, lesson: Path) -> Program:
-    """Return a program: from `folder`, or else from the lesson's own. Raises ConfigurationError."""
+def _program(find: Callable[[str], str | None], prefix: str, about: LessonProgram, lesson: str) -> Program:
+    """Return a program: the one with the prefix if there is one, or else without. Raises ConfigurationError.
+
+    `find` returns the text of a file of the lesson, or None; `lesson` is the file to name in an error.
+    """
     try:
         known = Program(about.kind, about.file, "", about.arguments)
         msgspec.convert(msgspec.to_builtins(known), Program)  # which checks the name
     except msgspec.ValidationError as error:
-        raise ConfigurationError(str(lesson / FILE), "program", about.file, str(error)) from error
-    for place in (folder, lesson):
-        for name in (about.file, f"{about.file}.in"):
-            if (place / name).is_file():
-                text = read_text(place / name)
-                if len(text) > MAX_SOURCE:
-                    raise ConfigurationError(
-                        str(place / name), "", "", f"longer than {MAX_SOURCE:,} characters"
-                    )
-                known.text = text
-                return known
-    raise ConfigurationError(str(lesson / about.file), "", "", "no such file")
+        raise ConfigurationError(lesson, "program", about.file, str(error)) from error
+    for path in (f"{place}{about.file}{suffix}" for place in (prefix, "") for suffix in ("", ".in")):
+        if (text := find(path)) is not None:
+            if len(text) > MAX_SOURCE:
+                raise ConfigurationError(lesson, "", path, f"longer than {MAX_SOURCE:,} characters")
+            known.text = text
+            return known
+    raise ConfigurationError(lesson, "", about.file, "no such file")
 
 
 def render(text: str) -> str:

@@ -343,18 +343,25 @@ async def serve(
 
     Raises:
         Unavailable: there is no sandbox.
+        OSError: `on_ready` raised it.
         BothendsError: the lessons, or the files for TLS, are not valid.
     """
-    failure: list[Unavailable] = []
+    failure: list[Unavailable | OSError] = []
 
-    def fail(error: Unavailable) -> None:
+    def fail(error: Unavailable | OSError) -> None:
         failure.append(error)
         server.should_exit = True
+
+    def ready(sandbox: str) -> None:
+        try:
+            on_ready(lab, sandbox)
+        except OSError as error:  # stdout is full or closed; uvicorn would print a traceback
+            fail(error)
 
     if options.certificate:  # uvicorn's errors do not name the file
         TlsSettings(options.certificate, options.key or None).context()
     port = listeners[0].endpoint.port or 0
-    lab = Lab(port, lambda sandbox: on_ready(lab, sandbox), fail, options)
+    lab = Lab(port, ready, fail, options)
     config = uvicorn.Config(
         lab.guard,
         ws="websockets-sansio",

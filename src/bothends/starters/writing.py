@@ -1,8 +1,9 @@
 """Make starter programs from their templates.
 
-The templates are beside this file: `LANGUAGE/ROLE_KIND_STYLE.EXTENSION.in`, where KIND is "stream" or
-"datagram". A line that begins with `@tag|` is only in programs with that transport, service or engine, and
-`{usage}` is replaced. Everything else is the program itself, so that a template reads like one.
+The templates of a language are in one file beside this one, `LANGUAGE.in`, each below a line
+`==> ROLE_KIND_STYLE <==`, where KIND is "stream" or "datagram". A line that begins with `@tag|` is only in
+programs with that transport, service or engine, and `{usage}` is replaced. Everything else is the program
+itself, so that a template reads like one.
 
 Rank 4: imports `errors` and `suggest` only.
 """
@@ -86,10 +87,16 @@ def make_starter(
     file = f"{name}.{extension}" if language == "java" else f"{role}.{extension}"
     build, start = _commands(language, file, name)
     run = (*start, *_arguments(role, transport))
-    template = _FOLDER / language / f"{role}_{kind}_{style}{suffix}.{extension}.in"
-    text = select_lines(template.read_text(encoding="utf-8"), {transport, service, engine or ""})
+    template = read_template(language, f"{role}_{kind}_{style}{suffix}")
+    text = select_lines(template, {transport, service, engine or ""})
     text = text.replace("{usage}", _usage(run))
     return Starter(file, text, build, run)
+
+
+def read_template(language: str, name: str) -> str:
+    """Return the template of a language with a name, such as server_stream_robust."""
+    text = (_FOLDER / f"{language}.in").read_text(encoding="utf-8")
+    return text.partition(f"==> {name} <==\n")[2].partition("==> ")[0]
 
 
 def _usage(run: Sequence[str]) -> str:
