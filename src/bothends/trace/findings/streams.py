@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
@@ -220,7 +220,7 @@ def two_sends_one_read(trace_index: TraceIndex) -> Iterator[Finding]:
             break
 
 
-def _are_messages(sends: list[Call]) -> bool:
+def _are_messages(sends: Sequence[Call]) -> bool:
     """Return whether each send looks like a whole message: a line, text without any, or all of one size."""
     data = [each.data[: each.size] for each in sends]
     if any(each.strip() == b"" or b"\n\r\n" in each or b"\n\n" in each for each in data):
@@ -532,7 +532,9 @@ def _times(count: int) -> str:
 
 def _delayed_packet(trace_index: TraceIndex, socket: Socket, previous: Call, call: Call) -> Packet | None:
     """Return the packet that carries a small send and waited for an acknowledgement, or None."""
-    if max(previous.size, call.size) > SMALL_SEND or "MSG_MORE" in call.flags | previous.flags:
+    if call.size > SMALL_SEND or previous.size > SMALL_SEND:
+        return None
+    if "MSG_MORE" in call.flags or "MSG_MORE" in previous.flags:
         return None
     for link in trace_index.trace.effects_of(call.number):
         packet = trace_index.trace.event(link.effect)

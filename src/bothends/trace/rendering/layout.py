@@ -23,10 +23,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from bothends.trace.capture.calls import (
     ACCEPTING,
+    MOVING,
     QUIET_CALLS,
     REAPING,
     RECEIVING,
-    SENDING,
     SLEEPING,
     WAITING,
 )
@@ -62,7 +62,6 @@ BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
-_MOVING: Final = SENDING | RECEIVING
 # Errors that are not mistakes: of any call, or of calls that only ask.
 _NORMAL_ERRORS: Final = NONBLOCKING_ERRORS | {"EALREADY", "EINTR"}
 _ANSWERS: Final = frozenset({("getpeername", "ENOTCONN"), ("ioctl", "ENOTTY"), ("epoll_ctl", "EEXIST")})
@@ -156,7 +155,7 @@ class Filter:
 
     def shows(self, event: TraceEvent, sockets: dict[int, Socket]) -> bool:
         """Return whether an event is drawn."""
-        if type(event) is Call and event.name in _MOVING:  # most events: never quiet
+        if type(event) is Call and event.name in MOVING:  # most events: never quiet
             if self.only or self.descriptors or self.ports:
                 return self._shows_call(event, sockets.get(event.socket or 0))
             socket = sockets.get(event.socket or 0)
@@ -302,7 +301,7 @@ class Layout:
         transitions: Sequence[tuple[int, str]] = ()
         if not isinstance(event, Call) or event.name == "listen":
             transitions = self._states.transitions(point)
-        if self._hidden_waits or type(event) is not Call or event.name not in _MOVING:
+        if self._hidden_waits or type(event) is not Call or event.name not in MOVING:
             self._track_hidden_waits(point)
         if is_shown:
             match event:
