@@ -622,7 +622,8 @@ _LONG_END: Final = ("result", "size", "error", "created_id", "ready", "ready_eve
 
 
 def _read_causes(number: int, causes: list[int], trace: Trace) -> None:
-    for back, relation in zip(causes[::2], causes[1::2], strict=True):
+    items = iter(causes)
+    for back, relation in zip(items, items, strict=True):
         if type(back) is not int or not -_LIMIT < back < _LIMIT:
             raise ValueError("a cause is not a number")
         trace.link(CausalLink(number - back, number, RELATIONS[relation]))

@@ -244,13 +244,11 @@ class Layout:
         is_shown = self._filter.shows(point.event, self._trace.sockets)
         if self._folder is None or not is_shown:
             self._draw_point(point, is_shown)
-        else:
-            self._draw_decided(self._folder.add(point))
-        return self._take_rows()
+        elif decisions := self._folder.add(point):
+            self._draw_decided(decisions)
+        return self._take_rows() if self._rows else ()
 
     def _take_rows(self) -> Sequence[Row]:
-        if not self._rows:
-            return ()
         rows, self._rows = self._rows, []
         return rows
 
