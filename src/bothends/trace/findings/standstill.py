@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, MOVING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
@@ -127,10 +128,8 @@ class Moment:
 
     def sent(self, socket: int) -> int:
         """Return how many bytes a socket had been given by calls that had ended, or had sent."""
-        calls = self.trace_index.calls_by_socket[socket]
-        by_calls = sum(
-            each.size for each in calls if each.name in SENDING and (each.until or self.now + 1) <= self.now
-        )
+        calls = self.trace_index.calls_at(socket, *SENDING)
+        by_calls = sum(each.size for each in calls if (each.until or self.now + 1) <= self.now)
         packets = (
             each for each in self.trace_index.packets_from[socket] if each.size and each.at <= self.now
         )
@@ -140,21 +139,15 @@ class Moment:
         """Return how many bytes had been read from a socket."""
         return sum(
             each.size
-            for each in self.trace_index.calls_by_socket[socket]
-            if each.name in RECEIVING
-            and "MSG_PEEK" not in each.flags
-            and (each.until or self.now + 1) <= self.now
+            for each in self.trace_index.calls_at(socket, *RECEIVING)
+            if "MSG_PEEK" not in each.flags and (each.until or self.now + 1) <= self.now
         )
 
     def states_at(self, socket: int) -> list[ThreadState]:
         """Return the states of the threads that could act on a socket: those that have used it, or all."""
         holders = self.trace_index.holders_at(socket, self.now)
         there = [each for each in self.threads.values() if each.process in holders]
-        used = {
-            call.thread
-            for call in self.trace_index.calls_by_socket[socket]
-            if call.name in MOVING and call.at <= self.now
-        }
+        used = {call.thread for call in self.trace_index.calls_at(socket, *MOVING) if call.at <= self.now}
         waiting = [each for each in there if socket in each.sockets]
         return waiting or [each for each in there if each.thread in used] or there
 
@@ -283,7 +276,7 @@ def _calls_by_thread(trace_index: TraceIndex) -> dict[int, list[Call]]:
     for call in trace_index.calls:
         found[call.thread].append(call)
     for calls in found.values():
-        calls.sort(key=lambda call: call.at)
+        calls.sort(key=attrgetter("at"))
     return found
 
 
@@ -311,6 +304,8 @@ def activity_of(call: Call) -> Activity:
 def _ends_at(trace_index: TraceIndex, socket: int) -> int:
     """Return when an end was closed, received EOF or a reset, or its last holder exited."""
     for call in trace_index.calls_by_socket[socket]:
+        if call.result and not call.error:
+            continue  # most calls: they moved data
         is_end = (
             call.name in RECEIVING and call.result == 0 and call.requested != 0 and call.until is not None
         )

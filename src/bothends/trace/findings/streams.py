@@ -87,9 +87,7 @@ def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         sends, uploads = trace_index.sends(socket), trace_index.sends(peer)
         receives = [call for call in trace_index.receives(socket) if call.size]
-        ended = next(
-            (call for call in trace_index.calls_by_socket[peer.number] if call.name == "shutdown"), None
-        )
+        ended = next(iter(trace_index.calls_at(peer.number, "shutdown")), None)
         if len(sends) != 1 or len(receives) < 2 or ended is None or not uploads:
             continue
         answer, total = sends[0], sum(call.size for call in uploads)
@@ -135,7 +133,7 @@ def _count_reads_since_send(trace_index: TraceIndex, receive: Call) -> int:
 def short_send(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a send that accepted fewer bytes than it was given, after which the rest was not sent."""
     for socket in trace_index.sockets("stream"):
-        sends = [call for call in trace_index.calls_by_socket[socket.number] if call.name in SENDING]
+        sends = trace_index.calls_at(socket.number, *SENDING)
         for index, call in enumerate(sends):
             if call.failed or call.result is None or call.requested is None or call.size >= call.requested:
                 continue
@@ -375,8 +373,8 @@ def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
     for socket in trace_index.sockets("stream"):
         failed = [
             call
-            for call in trace_index.calls_by_socket[socket.number]
-            if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET")
+            for call in trace_index.calls_at(socket.number, *SENDING)
+            if call.error in ("EPIPE", "ECONNRESET")
         ]
         if not failed:
             continue

@@ -433,12 +433,11 @@ class FoldedRows:
         self.points += len(decision.points)
         if self.first is None:
             self.first = decision.points[0]
-        self.add_unit(decision.unit)
+        if decision.unit is not None:
+            self.add_unit(decision.unit)
 
-    def add_unit(self, unit: Unit | None) -> None:
+    def add_unit(self, unit: Unit) -> None:
         """Count a folded period."""
-        if unit is None:
-            return
         key = unit.kind, unit.name if unit.kind == "calls" else ""
         self._counts[key] = self._counts.get(key, 0) + 1
         low, high = self._times.get(key, (unit.duration, unit.duration))
