@@ -63,9 +63,10 @@ def _turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
         if not call.size or call.error or call.name not in MOVING or "MSG_PEEK" in call.flags:
             continue
         kind: Literal["sent", "received"] = "sent" if call.name in SENDING else "received"
-        if not found or found[-1].kind != kind:
-            found.append(Turn(kind))
-        found[-1].add(call)
+        if found and found[-1].kind == kind:
+            found[-1].add(call)
+        else:
+            found.append(Turn(kind, [call], call.data[: call.size], call.size))
     return found
 
 

@@ -185,8 +185,10 @@ class _Columns:
             self._open, self._begin = FoldedRows(), len(self._form)
         elif not is_folded and self._open is not None:
             self._end_fold()
-        event = self._trace.event(number) if number is not None else None
-        connection, process = self._place(event)
+        if number is not None:
+            connection, process = self._place(self._trace.event(number))
+        else:
+            connection = process = 0
         arrow, cells = row.arrow, row.cells
         form: tuple[Any, ...]
         if arrow is not None:
@@ -198,7 +200,9 @@ class _Columns:
         elif len(cells) == 1:
             cell = cells[0]
             form = row.bars, row.is_header, connection, process, None, cell.lane, cell.style
-            text = _one_line(cell.text)
+            text = cell.text
+            if "\n" in text or "\t" in text:
+                text = _one_line(text)
         else:
             lanes = tuple(each for cell in cells for each in (cell.lane, cell.style))
             form = row.bars, row.is_header, connection, process, None, *lanes

@@ -610,7 +610,7 @@ class Layout:
         return Row(None, self._bars(), cells, is_header=True)
 
     def _lane(self, process: int) -> Lane | None:
-        lane = self._lane_index(process)
+        lane = self._lane_numbers.get(process)
         return self._lanes[lane] if lane is not None else None
 
     def _lane_index(self, process: int) -> int | None:
@@ -646,7 +646,7 @@ class Layout:
 
     def _draw_text(self, at: int, call: Call, text: str, style: Style) -> None:
         text = self._thread_mark(call) + text
-        self._draw(at, (Cell(self._lane_index(call.process) or 0, text, style),), call)
+        self._draw(at, (Cell(self._lane_numbers.get(call.process, 0), text, style),), call)
 
     def _thread_mark(self, call: Call) -> str:
         """Return what precedes a call of a process with several threads: rule 7."""
@@ -671,10 +671,9 @@ class Layout:
         self._rows.append(Row(at, self._bars(), cells, arrow, number))
 
     def _bars(self) -> tuple[Bar, ...]:
-        bars: list[Bar] = [
-            "none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes
-        ]
-        found = tuple(bars)
+        found: tuple[Bar, ...] = tuple(
+            ["none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes]
+        )
         if found == self._last_bars:  # rows share them: most have the same
             return self._last_bars
         self._last_bars = found
