@@ -129,41 +129,20 @@ static __always_inline void submit_tls(struct tls_scratch *scratch, u64 length)
         __sync_fetch_and_add(&tls_shared.lost, 1);
 }
 
-SEC("uprobe")
-int on_tls_read(struct pt_regs *registers)
-{
-    return enter(registers, TLS_READ);
-}
+/* One program for each function, because a program is not told which one it was attached to. */
+#define ON_ENTRY(name, function)                                                                                  \
+    SEC("uprobe")                                                                                                 \
+    int name(struct pt_regs *registers)                                                                           \
+    {                                                                                                             \
+        return enter(registers, function);                                                                        \
+    }
 
-SEC("uprobe")
-int on_tls_read_ex(struct pt_regs *registers)
-{
-    return enter(registers, TLS_READ_EX);
-}
-
-SEC("uprobe")
-int on_tls_write(struct pt_regs *registers)
-{
-    return enter(registers, TLS_WRITE);
-}
-
-SEC("uprobe")
-int on_tls_write_ex(struct pt_regs *registers)
-{
-    return enter(registers, TLS_WRITE_EX);
-}
-
-SEC("uprobe")
-int on_record_recv(struct pt_regs *registers)
-{
-    return enter(registers, TLS_RECORD_RECV);
-}
-
-SEC("uprobe")
-int on_record_send(struct pt_regs *registers)
-{
-    return enter(registers, TLS_RECORD_SEND);
-}
+ON_ENTRY(on_tls_read, TLS_READ)
+ON_ENTRY(on_tls_read_ex, TLS_READ_EX)
+ON_ENTRY(on_tls_write, TLS_WRITE)
+ON_ENTRY(on_tls_write_ex, TLS_WRITE_EX)
+ON_ENTRY(on_record_recv, TLS_RECORD_RECV)
+ON_ENTRY(on_record_send, TLS_RECORD_SEND)
 
 SEC("uprobe")
 int on_tls_set_fd(struct pt_regs *registers)

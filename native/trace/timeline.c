@@ -38,7 +38,7 @@ typedef struct {
     long long violations;
 } Timeline;
 
-static PyObject *name_at, *name_event, *name_number, *name_thread, *name_until;
+static PyObject *name_at, *name_number, *name_thread, *name_until;
 
 static size_t hash_of(int64_t key)
 {
@@ -516,8 +516,8 @@ static PyObject *new_timeline(PyTypeObject *type, PyObject *arguments, PyObject 
         return NULL;
     if (max_emitted < 1)
         return PyErr_Format(PyExc_ValueError, "max_emitted is above 0");
-    PyObject **constants[] = {&name_at, &name_event, &name_number, &name_thread, &name_until};
-    const char *texts[] = {"at", "event", "number", "thread", "until"};
+    PyObject **constants[] = {&name_at, &name_number, &name_thread, &name_until};
+    const char *texts[] = {"at", "number", "thread", "until"};
     for (size_t at = 0; at < sizeof texts / sizeof *texts; at++)
         if (!*constants[at] && !(*constants[at] = PyUnicode_InternFromString(texts[at])))
             return NULL;

@@ -33,7 +33,6 @@ class RunFile:
         self._file = file
         self._points: list[tuple[bytes, int]] | None = []  # None: they are written
         self._keeps_source = False
-        self.source_size = 0
 
     @property
     def is_settled(self) -> bool:
@@ -53,7 +52,6 @@ class RunFile:
         """Add a block of what the sources report."""
         if self._points is None:
             return True
-        self.source_size += len(text)
         return self._file.write(text, records=records) is not False
 
     def keep_source(self) -> None:

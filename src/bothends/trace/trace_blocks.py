@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 from bothends.trace import trace_file
 from bothends.trace.capture.arguments import data_text
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING
 from bothends.trace.capture.packets import parse_packet
 from bothends.trace.model import (
     PRUNE_SLACK,
@@ -63,7 +63,6 @@ _RELATION_NUMBERS: Final = {name: number for number, name in enumerate(RELATIONS
 _OF_ONE_CALL: Final = (
     "number", "at", "until", "result", "error", "size", "data", "made", "ready", "ready_events",
 )  # fmt: skip
-_MOVING: Final = SENDING | RECEIVING
 _TCP_START: Final = struct.Struct("!HHII")
 _UDP_START: Final = struct.Struct("!HH")
 _WRAP: Final = 0xFFFFFFFF
@@ -197,7 +196,7 @@ class BlockWriter(trace_file.TraceFileWriter):
         arguments = call.arguments
         data = call.data
         key_arguments: tuple[str | bool | None, ...] = arguments
-        if data and len(arguments) > 1 and call.name in _MOVING:
+        if data and len(arguments) > 1 and call.name in MOVING:
             shown, text = arguments[1], data_text(data)
             if shown == text:
                 key_arguments = (arguments[0], None, *arguments[2:])
@@ -623,7 +622,8 @@ _LONG_END: Final = ("result", "size", "error", "created_id", "ready", "ready_eve
 
 
 def _read_causes(number: int, causes: list[int], trace: Trace) -> None:
-    for back, relation in zip(causes[::2], causes[1::2], strict=True):
+    items = iter(causes)
+    for back, relation in zip(items, items, strict=True):
         if type(back) is not int or not -_LIMIT < back < _LIMIT:
             raise ValueError("a cause is not a number")
         trace.link(CausalLink(number - back, number, RELATIONS[relation]))

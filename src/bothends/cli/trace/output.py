@@ -164,7 +164,7 @@ class TraceWriter:
                 deque(rows, maxlen=0)
                 if self._written == self._drawn:  # what is folded has been drawn, too
                     deque(self._layout.pending(), maxlen=0)
-            else:
+            elif rows:
                 self._draw(rows)
 
     @property

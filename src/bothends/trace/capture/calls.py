@@ -73,7 +73,7 @@ ON_SOCKETS: Final = (
     | {"bind", "listen", "connect", "shutdown", "close", "fcntl", "ioctl", "epoll_ctl"}
     | {"getsockopt", "setsockopt", "getsockname", "getpeername"}
 )
-_MOVING: Final = SENDING | RECEIVING
+MOVING: Final = SENDING | RECEIVING
 # The names of all calls that can be drawn.
 DRAWN_CALLS: Final = ON_SOCKETS | WAITING | SLEEPING | FORKING | REAPING | {"socket", "socketpair"}
 # Calls that query or set something and transfer no data: the diagram leaves them out, without --all-calls.
@@ -423,7 +423,7 @@ class CallDecoder:
                 if closed is None or not isinstance(line, CallEnded) or line.error != "EBADF":
                     return None
                 call.socket = closed.number
-                if call.name in _MOVING:
+                if call.name in MOVING:
                     fill_data(call, arguments.split_arguments(line.text))
             if call.name in SLEEPING and not process.role:
                 return None
@@ -545,7 +545,7 @@ class CallDecoder:
         if socket is None:
             return False
         call.socket = socket.number
-        if name in _MOVING:
+        if name in MOVING:
             fill_data(call, words)
         if name in ("connect", "bind", "getsockname", "getpeername"):
             call.address = arguments.socket_address(text)
@@ -630,7 +630,7 @@ class CallDecoder:
         """Fill in the result of a call that has ended, and apply its effects."""
         call.until, call.result, call.error = line.until, line.result, line.error
         result = call.result if call.result is not None else -1
-        if call.name in SENDING | RECEIVING and not call.failed and result >= 0:
+        if call.name in MOVING and not call.failed and result >= 0:
             if call.name.endswith("mmsg"):
                 call.messages = call.messages[:result]
                 call.size = sum(each.size for each in call.messages)

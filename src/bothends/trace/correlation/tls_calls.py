@@ -19,7 +19,7 @@ from typing import Final
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.capture.tls_source import TLS_CALLS, TLS_READS, TlsRecord
 from bothends.trace.model import Call, CausalLink, Point, Relation, Trace, trim_oldest
-from bothends.trace.protocols.tls_records import HEADER_SIZE
+from bothends.trace.protocols.tls_records import APPLICATION_DATA, CONTENT_TYPES, HANDSHAKE, HEADER_SIZE
 
 MAX_RECENT: Final = 256  # calls of a thread that may have carried bytes
 MAX_SESSIONS: Final = 20_000
@@ -28,10 +28,8 @@ MAX_UNSENT: Final = 64  # SSL_write() of a thread whose bytes no call has sent y
 # the other by 1 in 2,000 at most. Nanoseconds, and a share of the duration.
 _SLACK: Final = 2_000
 _SLEW: Final = 2_000
-_CONTENT_TYPES: Final = range(20, 24)  # RFC 8446, section 5.1
-_APPLICATION_DATA: Final = 23
 MAX_FRAGMENT: Final = 16384  # bytes of plaintext in a record (RFC 8446, section 5.1)
-_HELLO_OR_DATA: Final = frozenset({22, 23})
+_HELLO_OR_DATA: Final = frozenset({HANDSHAKE, APPLICATION_DATA})
 
 
 class TlsMatcher:
@@ -171,15 +169,15 @@ def _end(call: Call) -> int:
 def _record_type(call: Call) -> int:
     """Return the type of the record of TLS that a call's data begins with; 0 for none."""
     data = call.data
-    return data[0] if len(data) > 2 and data[0] in _CONTENT_TYPES and data[1] == 3 else 0
+    return data[0] if len(data) > 2 and data[0] in CONTENT_TYPES and data[1] == 3 else 0
 
 
 def _may_carry(call: Call, size: int) -> bool:
     """Return whether a call's data has a record of application data with room for `size` bytes."""
     data, at = call.data, 0
-    while at + HEADER_SIZE <= len(data) and data[at] in _CONTENT_TYPES and data[at + 1] == 3:
+    while at + HEADER_SIZE <= len(data) and data[at] in CONTENT_TYPES and data[at + 1] == 3:
         length = int.from_bytes(data[at + 3 : at + HEADER_SIZE], "big")
-        if data[at] == _APPLICATION_DATA and length >= min(size, MAX_FRAGMENT):
+        if data[at] == APPLICATION_DATA and length >= min(size, MAX_FRAGMENT):
             return True
         at += HEADER_SIZE + length
     return False

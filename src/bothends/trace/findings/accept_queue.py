@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex, listens_at
 from bothends.trace.findings.endpoints import (
     Attempt,
@@ -42,9 +42,8 @@ def backlog_overflow(trace_index: TraceIndex) -> Iterator[Finding]:
         slow = _slow_connects(trace_index, binding)
         full = [
             each
-            for each in trace_index.calls
-            if each.name == "connect"
-            and each.error == "EAGAIN"
+            for each in trace_index.calls_named("connect")
+            if each.error == "EAGAIN"
             and each.address is not None
             and each.address.port is None
             and binding.is_reached_by(each.address)
@@ -211,7 +210,7 @@ def _harm(trace_index: TraceIndex, attempt: Attempt, closed: int) -> Call | None
         until = call.until or 0
         if until < closed or call.name == "close":
             continue
-        if call.error in ("ECONNRESET", "EPIPE", "ENOTCONN") and call.name in SENDING | RECEIVING:
+        if call.error in ("ECONNRESET", "EPIPE", "ENOTCONN") and call.name in MOVING:
             return call
         if call.name in ("read", "recv", "recvfrom", "recvmsg") and call.result == 0 and call.requested:
             return call

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING, RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs_node
 from bothends.trace.findings.standstill import (
@@ -27,6 +27,7 @@ from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
+_USING: Final = MOVING | {"close", "shutdown"}
 _SERVING_NS: Final = 3_000_000_000  # nanoseconds in which another thread, or a timer, would have answered
 
 
@@ -120,9 +121,10 @@ def _forgotten(
 def _last_is_eof(trace_index: TraceIndex, socket: Socket) -> Call | None:
     """Return the read of EOF after which nothing was done with a socket for long, or None."""
     last = None
-    for call in trace_index.calls_by_socket[socket.number]:
-        if call.name in RECEIVING | SENDING | {"close", "shutdown"}:
+    for call in reversed(trace_index.calls_by_socket[socket.number]):
+        if call.name in _USING:
             last = call
+            break
     if last is None or last.name not in RECEIVING or last.result != 0 or not last.requested:
         return None
     return last if trace_index.end - (last.until or last.at) >= STANDSTILL_NS else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -79,11 +79,14 @@ class TraceIndex:
         self.packets_from: dict[int, list[Packet]] = defaultdict(list)
         # By call: the bytes its socket had sent in all after it; 0 for a call that sends no stream.
         self.bytes_sent_by: dict[int, int] = defaultdict(int)
+        self._senders: dict[int, tuple[Call, ...]] = {}  # by receive
         self.shared: dict[tuple[str, int], Any] = {}  # what several rules derive from one socket, by a name
         self.end = 0
         self._pipes = {each.number for each in trace.sockets.values() if each.family == "pipe"}
         self._totals: dict[int, int] = defaultdict(int)
         self._positions: dict[int, int] = {}
+        self._places: dict[str, list[int]] = defaultdict(list)  # by name: where its calls are in `calls`
+        self._calls_at: dict[tuple[int, str], list[Call]] = defaultdict(list)  # by socket and name
         for event in trace.events():
             if trace.frozen_at is not None and event.at > trace.frozen_at:
                 continue
@@ -106,14 +109,28 @@ class TraceIndex:
         if call.name in TLS_CALLS or call.socket in self._pipes:
             return  # rules are about system calls on sockets
         self.end = max(self.end, call.until or 0)
+        self._places[call.name].append(len(self.calls))
         self.calls.append(call)
         self.calls_by_process[call.process].append(call)
         if call.socket is not None:
             self._positions[call.number] = len(self.calls_by_socket[call.socket])
             self.calls_by_socket[call.socket].append(call)
+            self._calls_at[call.socket, call.name].append(call)
             if call.name in SENDING and (not self.trace.dropped or self._has_receivers(call)):
                 self._totals[call.socket] += call.size
                 self.bytes_sent_by[call.number] = self._totals[call.socket]
+
+    def calls_named(self, *names: str) -> list[Call]:
+        """Return the calls of these names, in order. It does not look at the others, which may be many."""
+        places = itertools.chain.from_iterable(self._places.get(name, ()) for name in names)
+        return [self.calls[place] for place in sorted(places)]
+
+    def calls_at(self, socket: int, *names: str) -> list[Call]:
+        """Return the calls of these names on a socket, in order. Rules share the list: don't change it."""
+        found = [calls for name in names if (calls := self._calls_at.get((socket, name)))]
+        if len(found) <= 1:
+            return found[0] if found else []
+        return sorted(itertools.chain(*found), key=lambda call: self._positions[call.number])
 
     @cached_property
     def retransmissions(self) -> tuple[list[Retransmission], list[Packet]]:
@@ -141,13 +158,22 @@ class TraceIndex:
                 found.setdefault(other, each.number)
         return found
 
+    def in_causal_order(self, socket: int) -> list[Call]:
+        """Return the calls on a socket by `position`. All rules share the list: don't change it."""
+        found: list[Call] | None = self.shared.get(("order", socket))
+        if found is None:
+            positions, last = self._positions_of_points, len(self.trace.points)
+            found = self.shared["order", socket] = sorted(
+                self.calls_by_socket[socket], key=lambda call: positions.get(call.number, last)
+            )
+        return found
+
     @cached_property
     def _positions_of_points(self) -> dict[int, int]:
         found = dict[int, int]()
-        for position, point in enumerate(self.trace.points):
+        for position, (event, is_end) in enumerate(self.trace.points):
             # A send has an effect from its start, a receive at its end.
-            event = point.event
-            if not isinstance(event, Call) or point.is_end == (event.name in RECEIVING):
+            if type(event) is not Call or is_end == (event.name in RECEIVING):
                 found.setdefault(event.number, position)
         return found
 
@@ -192,13 +218,10 @@ class TraceIndex:
         """
         found: list[Call] | None = self.shared.get(("sends", socket.number))
         if found is None:
-            calls = self.calls_by_socket[socket.number]
             found = [
                 call
-                for call in calls
-                if call.name in SENDING
-                and call.size
-                and (not self.trace.dropped or self._has_receivers(call))
+                for call in self.calls_at(socket.number, *SENDING)
+                if call.size and (not self.trace.dropped or self._has_receivers(call))
             ]
             self.shared["sends", socket.number] = found
         return found
@@ -212,9 +235,8 @@ class TraceIndex:
         if found is None:
             found = self.shared["receives", socket.number] = [
                 call
-                for call in self.calls_by_socket[socket.number]
-                if call.name in RECEIVING
-                and not call.failed
+                for call in self.calls_at(socket.number, *RECEIVING)
+                if not call.error
                 and call.result is not None
                 and "MSG_PEEK" not in call.flags
                 and (not self.trace.dropped or self._has_senders(call))
@@ -248,18 +270,23 @@ class TraceIndex:
                     return False
         return True
 
-    def senders_of(self, receive: Call) -> list[Call]:
+    def senders_of(self, receive: Call) -> Sequence[Call]:
         """Return the calls that sent the bytes of a receive, in order."""
+        known = self._senders.get(receive.number)
+        if known is not None:
+            return known
+        causes_of, event = self.trace.causes_of, self.trace.event
         found = {}
-        for link in self.trace.causes_of(receive.number):
-            cause = self.trace.event(link.cause)
+        for link in causes_of(receive.number):
+            cause = event(link.cause)
             calls = [cause]
             if isinstance(cause, Packet):
-                calls = [self.trace.event(each.cause) for each in self.trace.causes_of(cause.number)]
+                calls = [event(each.cause) for each in causes_of(link.cause)]
             for call in calls:
                 if isinstance(call, Call) and call.name in SENDING:
                     found[call.number] = call
-        return [found[number] for number in sorted(found)]
+        senders = self._senders[receive.number] = tuple(found[number] for number in sorted(found))
+        return senders
 
     def later_calls(self, call: Call) -> Iterator[Call]:
         """Return the later calls on the same socket."""
@@ -284,15 +311,15 @@ class TraceIndex:
 
     def listeners(self) -> Iterator[tuple[Socket, Call]]:
         """Return the listeners, each with its listen() call."""
-        for call in self.calls:
-            if call.name == "listen" and not call.failed and call.socket is not None:
+        for call in self.calls_named("listen"):
+            if not call.failed and call.socket is not None:
                 yield self.trace.sockets[call.socket], call
 
     def has_option(self, socket: Socket, option: str, before: int) -> bool:
         """Return whether a socket option was set before a time."""
         return any(
-            call.name == "setsockopt" and option in call.arguments and not call.failed and call.at < before
-            for call in self.calls_by_socket[socket.number]
+            option in call.arguments and not call.failed and call.at < before
+            for call in self.calls_at(socket.number, "setsockopt")
         )
 
 

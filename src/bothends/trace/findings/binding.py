@@ -167,8 +167,8 @@ def _inheritors(trace_index: TraceIndex, failed: Call, holder: Binding) -> dict[
 def _failed_binds(trace_index: TraceIndex, *errors: str) -> Iterator[tuple[Call, Socket]]:
     """Return the first bind() or listen() for each target that failed with one of these errors."""
     seen = set()
-    for call in trace_index.calls:
-        if call.name not in ("bind", "listen") or call.error not in errors or call.socket is None:
+    for call in trace_index.calls_named("bind", "listen"):
+        if call.error not in errors or call.socket is None:
             continue
         key = call.process, call.address
         if key not in seen:
@@ -257,8 +257,8 @@ _REASONS: Final = {
 
 def bind_error_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a program that continues after bind() failed: listen() then chooses a port by itself."""
-    for call in trace_index.calls:
-        if call.name != "bind" or not call.failed or call.socket is None:
+    for call in trace_index.calls_named("bind"):
+        if not call.failed or call.socket is None:
             continue
         later = list(trace_index.later_calls(call))
         bound = [each for each in later if each.name == "bind" and each.result == 0]

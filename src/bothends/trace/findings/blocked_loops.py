@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import MOVING, RECEIVING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
@@ -60,9 +60,7 @@ def _spins_before_its_data(trace_index: TraceIndex) -> Iterator[Finding]:
     for each in standstills(trace_index):
         if each.peer is None or not each.unread or each.moment.now < trace_index.end:
             continue
-        used = [
-            call for call in trace_index.calls_by_socket[each.peer.number] if call.name in SENDING | RECEIVING
-        ]
+        used = [call for call in trace_index.calls_by_socket[each.peer.number] if call.name in MOVING]
         state = each.moment.threads.get(used[-1].thread) if used else None
         if state is None or state.activity != "run" or each.moment.now - state.since < _SPIN_NS:
             continue
@@ -99,8 +97,10 @@ def blocked_by_slow_reader(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a thread that is blocked in a send to one client while data of other clients waits."""
     for call in trace_index.calls:
         length = (call.until or trace_index.end) - call.at
+        if length < STANDSTILL_NS or activity_of(call) != "send":
+            continue
         socket = trace_index.trace.sockets.get(call.socket or 0)
-        if activity_of(call) != "send" or length < STANDSTILL_NS or socket is None:
+        if socket is None:
             continue
         victims = list(_victims(trace_index, call, length)) or list(_waiting_for_lock(trace_index, call))
         if not victims:

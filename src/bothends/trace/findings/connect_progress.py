@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import MOVING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
     NOT_CONNECTED,
@@ -206,10 +206,10 @@ def connect_error_ignored(trace_index: TraceIndex) -> Iterator[Finding]:
         for call in trace_index.later_calls(each.connect):
             if call.name in ("close", "connect"):
                 break
-            if call.name in SENDING | RECEIVING and call.failed:
+            if call.name in MOVING and call.failed:
                 following = call
                 break
-        if following is None or following.name not in SENDING | RECEIVING or not following.failed:
+        if following is None or following.name not in MOVING or not following.failed:
             continue
         yield Finding(
             "connect-error-ignored",

@@ -45,7 +45,7 @@ def swapped_port(trace_index: TraceIndex) -> Iterator[Finding]:
     connected = {each.connect.number for each in attempts(trace_index) if each.is_connected}
     for call in trace_index.calls:
         target = call.address
-        if call.name not in ("connect", "sendto", "sendmsg") or target is None or not target.port:
+        if target is None or call.name not in ("connect", "sendto", "sendmsg") or not target.port:
             continue
         if target.port in by_port or (swapped := _swap_bytes(target.port)) not in by_port:
             continue
@@ -387,8 +387,8 @@ def accept_without_listen(trace_index: TraceIndex) -> Iterator[Finding]:
     found = list(_only("accept-without-listen", trace_index))
     yield from found
     concerned = {number for each in found for number in each.sockets}
-    for call in trace_index.calls:
-        if not call.name.startswith("accept") or call.error not in ("EINVAL", "EOPNOTSUPP"):
+    for call in trace_index.calls_named(*ACCEPTING):
+        if call.error not in ("EINVAL", "EOPNOTSUPP"):
             continue
         if call.socket is None or call.socket in concerned:
             continue

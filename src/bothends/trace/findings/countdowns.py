@@ -33,8 +33,8 @@ class _Countdown:
 def timeout_used_up(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a timeout of select() that is set once, before a loop."""
     current: dict[int, _Countdown] = {}
-    for call in trace_index.calls:
-        if call.name not in SELECTS or call.timeout_ns is None:
+    for call in trace_index.calls_named(*SELECTS):
+        if call.timeout_ns is None:
             continue
         countdown = current.get(call.thread)
         if countdown is None or not _continues(countdown.last, call):

@@ -55,12 +55,12 @@ def _cut(trace_index: TraceIndex, socket: Socket) -> tuple[Call, Call, Call] | N
     """Return the read of a length, the short read after it, and the read of the next length; or None."""
     reads = [
         call
-        for call in trace_index.calls_by_socket[socket.number]
-        if call.name in RECEIVING and not call.failed and "MSG_PEEK" not in call.flags
+        for call in trace_index.calls_at(socket.number, *RECEIVING)
+        if not call.failed and "MSG_PEEK" not in call.flags
     ]
     for (header, body), (_, following) in pairwise(pairwise(reads)):
         wanted = body.requested or 0
-        if wanted not in _lengths(header) or not 0 < body.size < wanted or header.requested == wanted:
+        if not 0 < body.size < wanted or header.requested == wanted or wanted not in _lengths(header):
             continue
         rest = wanted - body.size
         is_next = following.requested == header.requested != rest and following.thread == body.thread

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.processes import finished_connections
@@ -20,7 +20,7 @@ MAX_HEADER: Final = 16  # bytes before a message that announce its length
 LOOP_TURNS: Final = 50  # failed accept() calls that make a busy loop
 RANGE: Final = 3  # closed numbers that a program closes again: it closes a whole range
 
-_MOVING: Final = SENDING | RECEIVING
+_BLOCKING: Final = MOVING | ACCEPTING | {"connect"}
 
 Reader = tuple[int, int]  # process and thread
 
@@ -123,7 +123,7 @@ def _reader_mixed_up(trace_index: TraceIndex, socket: Socket, first: Call, secon
         states = moment.threads.values()
         is_awaited = any(other.number in state.sockets for state in states)
         peer_waits = any(state.waits_for(peer) for state in states)
-        uses = [call for call in trace_index.calls_by_socket[other.number] if call.name in _MOVING]
+        uses = [call for call in trace_index.calls_by_socket[other.number] if call.name in MOVING]
         users = {call.thread for call in uses}
         if is_awaited or not (unread > 0 or peer_waits) or not users <= {first.thread, second.thread}:
             continue
@@ -271,8 +271,8 @@ def _is_text(data: bytes) -> bool:
 def closed_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a descriptor that one thread closed while another thread was in a call on it."""
     yield from _replaced_in_use(trace_index)
-    for close in trace_index.calls:
-        if close.name != "close" or close.failed or close.socket is None or close.until is None:
+    for close in trace_index.calls_named("close"):
+        if close.failed or close.socket is None or close.until is None:
             continue
         for call in _in_progress(trace_index, close):
             reused = _use_of_reused_number(trace_index, call, close)
@@ -314,14 +314,10 @@ def _replaced_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
 
     Java closes so: the receive ends with an exception. It harms if the peer goes on, and gets no answer.
     """
-    receives: dict[tuple[int, int | None], list[Call]] = defaultdict(list)  # by process and descriptor
-    for call in trace_index.calls:
-        if call.name in RECEIVING and call.socket is not None:
-            receives[call.process, call.descriptor].append(call)
-    for dup in trace_index.calls:
-        if dup.name not in ("dup2", "dup3") or dup.failed or dup.until is None:
+    for dup in trace_index.calls_named("dup2", "dup3"):
+        if dup.failed or dup.until is None:
             continue
-        for call in receives.get((dup.process, dup.result), ()):
+        for call in _receives(trace_index).get((dup.process, dup.result), ()):
             lasts = call.at < dup.at and (call.until is None or call.until >= dup.at)
             if not lasts or call.socket in (None, dup.socket) or call.thread == dup.thread:
                 continue
@@ -346,6 +342,16 @@ def _replaced_in_use(trace_index: TraceIndex) -> Iterator[Finding]:
                 in_python="with connection: serve(connection)   # in the thread that serves it",
             )
             return
+
+
+@lru_cache(maxsize=1)
+def _receives(trace_index: TraceIndex) -> dict[tuple[int, int | None], list[Call]]:
+    """Return the receives on sockets, by process and descriptor."""
+    found: dict[tuple[int, int | None], list[Call]] = defaultdict(list)
+    for call in trace_index.calls_named(*RECEIVING):
+        if call.socket is not None:
+            found[call.process, call.descriptor].append(call)
+    return found
 
 
 def _request_after(trace_index: TraceIndex, socket: int, at: int) -> tuple[Call, Call] | None:
@@ -385,7 +391,7 @@ def _find_bad_uses(trace_index: TraceIndex) -> Iterator[Finding]:
             failed = [call for call in failed if call.name != "close"]  # it closes all numbers, to be sure
         # A use that failed weighs more than a second close(), and comes first.
         for call in sorted(failed, key=lambda each: each.name == "close"):
-            if call.name not in _MOVING | {"connect", "close"}:
+            if call.name not in MOVING | {"connect", "close"}:
                 continue  # such as epoll_ctl(EPOLL_CTL_DEL), which selectors try
             close = _close_before(trace_index, call)
             if close is not None and not _is_dangerous(trace_index, call, close):
@@ -400,7 +406,7 @@ def _is_dangerous(trace_index: TraceIndex, call: Call, close: Call) -> bool:
 
     At its end a program may close once more, or close a socket to stop a thread, and nothing happens.
     """
-    if call.name in SENDING | RECEIVING and call.thread == close.thread:
+    if call.name in MOVING and call.thread == close.thread:
         return True
     own = trace_index.calls_by_process[call.process]
     return any(each.created_id and each.at > call.at for each in reversed(own)) or (
@@ -454,7 +460,7 @@ def _own_use(trace_index: TraceIndex, close: Call) -> Call | None:
     A thread that closes a connection on which it made no other call, while other threads use it, and that
     has served another one with the same number, closes that one for the second time.
     """
-    users = {each.thread for each in trace_index.calls_by_socket[close.socket or 0] if each.name in _MOVING}
+    users = {each.thread for each in trace_index.calls_by_socket[close.socket or 0] if each.name in MOVING}
     if close.thread in users or not users:
         return None
     earlier: Call | None = None
@@ -464,7 +470,7 @@ def _own_use(trace_index: TraceIndex, close: Call) -> Call | None:
             break
         if each.descriptor != close.descriptor or each.socket == close.socket:
             continue
-        if each.name in _MOVING and each.thread == close.thread:
+        if each.name in MOVING and each.thread == close.thread:
             served.add(each.socket)
         if each.name == "close" and not each.failed and each.socket in served:
             earlier = each
@@ -485,9 +491,7 @@ def _in_progress(trace_index: TraceIndex, close: Call) -> Iterator[Call]:
             or call.descriptor != close.descriptor
         ):
             continue
-        if call.name in RECEIVING | SENDING | ACCEPTING | {"connect"} and (
-            call.until is None or call.until > end
-        ):
+        if call.name in _BLOCKING and (call.until is None or call.until > end):
             yield call
     for call in _lasting_polls(trace_index).get(close.socket or 0, ()):
         if call.process == close.process and call.thread != close.thread and call.at <= close.at:
@@ -498,9 +502,9 @@ def _in_progress(trace_index: TraceIndex, close: Call) -> Iterator[Call]:
 def _lasting_polls(trace_index: TraceIndex) -> dict[int, list[Call]]:
     """Return the poll() and select() calls that wait for one socket only and never returned, by socket."""
     found: dict[int, list[Call]] = defaultdict(list)
-    for call in trace_index.calls:
+    for call in trace_index.calls_named(*WAITING):
         alone = len(call.sockets) == 1 and not call.descriptors_waited and call.timeout_ns is None
-        if call.name in WAITING and call.until is None and alone and not call.name.startswith("epoll"):
+        if call.until is None and alone and not call.name.startswith("epoll"):
             found[call.sockets[0]].append(call)
     return found
 
@@ -514,7 +518,7 @@ def _use_of_reused_number(trace_index: TraceIndex, call: Call, close: Call) -> t
         opens = later.name in ("socket", *ACCEPTING) and later.result == close.descriptor
         if opens and later.created_id and later.thread != call.thread:
             created = later
-        is_use = later.name in RECEIVING | SENDING and later.descriptor == close.descriptor
+        is_use = later.name in MOVING and later.descriptor == close.descriptor
         if created is not None and is_use and later.thread == call.thread:
             return (created, later) if later.socket == created.created_id else None
     return None

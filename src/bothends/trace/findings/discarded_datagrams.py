@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING, RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import bound_sockets, capitalized, name_of, runs_node
 from bothends.trace.findings.standstill import evidence
@@ -100,7 +100,7 @@ def closed_before_sent(trace_index: TraceIndex) -> Iterator[Finding]:
     for socket in trace_index.sockets("datagram"):
         calls = trace_index.calls_by_socket[socket.number]
         close = next((call for call in calls if call.name == "close" and not call.failed), None)
-        if close is None or any(call.name in SENDING | RECEIVING | {"connect"} for call in calls):
+        if close is None or any(call.name in MOVING | {"connect"} for call in calls):
             continue
         bind = next((call for call in calls if call.name == "bind" and not call.failed), None)
         if bind is None or bind.address is None or bind.address.port:

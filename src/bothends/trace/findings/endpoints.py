@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, RECEIVING, WAITING
 from bothends.trace.findings.base import TraceIndex, listens_at
 from bothends.trace.model import Call, Packet, Socket, SocketAddress
 
@@ -155,8 +155,8 @@ def _is_only_ipv6(trace_index: TraceIndex, socket: Socket) -> bool:
 def bound_sockets(trace_index: TraceIndex, *kinds: str) -> list[Binding]:
     """Return the sockets of these kinds that bind() gave an address, in order."""
     found = []
-    for call in trace_index.calls:
-        if call.name != "bind" or call.failed or call.result is None or call.socket is None:
+    for call in trace_index.calls_named("bind"):
+        if call.failed or call.result is None or call.socket is None:
             continue
         socket = trace_index.trace.sockets[call.socket]
         address = socket.local if call.address is None or not call.address.port else call.address
@@ -200,14 +200,13 @@ class Attempt:
 def attempts(trace_index: TraceIndex) -> list[Attempt]:
     """Return the attempts to connect stream sockets, in order."""
     waits: dict[int, list[Call]] = defaultdict(list)
-    for call in trace_index.calls:
-        if call.name in WAITING:
-            for number in call.sockets:
-                waits[number].append(call)
+    for call in trace_index.calls_named(*WAITING):
+        for number in call.sockets:
+            waits[number].append(call)
     found = []
     pending: set[int] = set()
-    for call in trace_index.calls:
-        if call.name != "connect" or call.address is None or call.socket is None:
+    for call in trace_index.calls_named("connect"):
+        if call.address is None or call.socket is None:
             continue
         socket = trace_index.trace.sockets[call.socket]
         is_address = call.address.port is not None or socket.family == "unix"
@@ -245,10 +244,10 @@ def _attempt(trace_index: TraceIndex, connect: Call, socket: Socket, waits: list
             transfers.append(call)
         if outcome not in ("connected", "failed"):
             continue
-        asked = asked or call.name not in SENDING | RECEIVING
+        asked = asked or call.name not in MOVING
         connected, shown = outcome == "connected", call
         error = "" if connected else _error_of(call)
-        transfers += [call] if call.name in SENDING | RECEIVING else []
+        transfers += [call] if call.name in MOVING else []
         break
     if shown is None:
         for packet in trace_index.packets_to[socket.number]:
@@ -270,7 +269,7 @@ def _outcome(call: Call) -> str:
         return "asked" if call.error in IN_PROGRESS else "failed"
     if call.name == "getpeername":
         return "asked" if call.failed else "connected"
-    if call.name in SENDING | RECEIVING:
+    if call.name in MOVING:
         if call.error in NOT_CONNECTED:
             return "failed"
         if not call.failed and call.result is not None:
@@ -324,7 +323,7 @@ def connects_later(trace_index: TraceIndex, failed: Attempt) -> bool:
 
 @lru_cache(maxsize=1)
 def _waited_for(trace_index: TraceIndex) -> frozenset[int]:
-    return frozenset(number for call in trace_index.calls if call.name in WAITING for number in call.sockets)
+    return frozenset(number for call in trace_index.calls_named(*WAITING) for number in call.sockets)
 
 
 def is_read(trace_index: TraceIndex, socket: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import Moment, ThreadState, call_name, evidence
@@ -44,7 +44,7 @@ def exited_on_timeout(trace_index: TraceIndex) -> Iterator[Finding]:
         waits = [
             call
             for call in trace_index.calls_by_process[event.process]
-            if call.name in WAITING | ACCEPTING | RECEIVING | SENDING
+            if call.name in WAITING | ACCEPTING | MOVING
             and call.until is not None
             and not (call.name in ACCEPTING and call.error == "EAGAIN" and call.duration < BLOCKED_NS)
         ]
@@ -239,7 +239,7 @@ def _closed_before_request(trace_index: TraceIndex) -> Iterator[Finding]:
         if peer is None or socket.accepted_from is None or socket.is_wrapped:
             continue
         calls = trace_index.calls_by_socket[socket.number]
-        if any(call.name in SENDING | RECEIVING | WAITING for call in calls):
+        if any(call.name in MOVING | WAITING for call in calls):
             continue
         close = next((call for call in calls if call.name in ("close", "shutdown") and not call.failed), None)
         request = next(iter(trace_index.sends(peer)), None)
@@ -403,7 +403,7 @@ def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int 
         )
         if timed_out and call.duration >= BLOCKED_NS:
             limited = call
-        elif call.name in SENDING | RECEIVING and call.size:
+        elif call.name in MOVING and call.size:
             limited = None
         elif call.name == "close" and not call.failed and limited is not None:
             return limited, call.at
@@ -416,8 +416,8 @@ def _gave_up(trace_index: TraceIndex, socket: Socket) -> tuple[Call | None, int 
 def _timed_out_waits(trace_index: TraceIndex) -> dict[int, list[Call]]:
     """Return the long waits that ended without an event, by socket."""
     found: dict[int, list[Call]] = defaultdict(list)
-    for call in trace_index.calls:
-        if call.name in WAITING and call.result == 0 and call.duration >= BLOCKED_NS:
+    for call in trace_index.calls_named(*WAITING):
+        if call.result == 0 and call.duration >= BLOCKED_NS:
             for number in call.sockets:
                 found[number].append(call)
     return found

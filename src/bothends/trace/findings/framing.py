@@ -308,8 +308,8 @@ def _text_through_buffer(trace_index: TraceIndex) -> Iterator[Finding]:
         if reader is None or sent is None or not _is_text(sent.data):
             continue
         consumed = 0
-        for call in trace_index.calls_by_socket[reader.number]:
-            if call.name not in RECEIVING or call.failed or "MSG_PEEK" in call.flags:
+        for call in trace_index.calls_at(reader.number, *RECEIVING):
+            if call.failed or "MSG_PEEK" in call.flags:
                 continue
             widths = (2, 4, 8) if call.requested not in _BUFFERS else ()
             width = next(
@@ -364,8 +364,10 @@ def _length_as_digits(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a reader that takes the hexadecimal digits of a binary length for decimal ones: 28 for 00 28."""
     for reader in trace_index.sockets("stream"):
         for header in trace_index.receives(reader):
+            if header.size not in (2, 4, 8) or header.requested != header.size:
+                continue
             digits = header.data[: header.size].hex()
-            if header.size not in (2, 4, 8) or header.requested != header.size or not digits.isdecimal():
+            if not digits.isdecimal():
                 continue
             length, following = int(digits, 16), next_read(trace_index, header)
             if following is None or following.requested != int(digits) or int(digits) in (0, length):

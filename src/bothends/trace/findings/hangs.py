@@ -89,11 +89,13 @@ def _send_without_reading(trace_index: TraceIndex, done: set[int]) -> Iterator[F
             continue
         received = moment.received(socket.number)
         unread = moment.sent(peer.number) - received
+        if unread < PILED_UP:
+            continue
         first = next(
             (each for each in trace_index.sends(peer) if trace_index.bytes_sent_by[each.number] > received),
             None,
         )
-        if unread < PILED_UP or first is None or moment.now - first.at < STANDSTILL_NS:
+        if first is None or moment.now - first.at < STANDSTILL_NS:
             continue
         sends = [each for each in trace_index.sends(socket) if each.at > first.at]
         state = next((each for each in moment.states_at(socket.number)), None)
@@ -290,9 +292,8 @@ def _limit_passed(trace_index: TraceIndex, each: Standstill, listener: Socket) -
     """Say that the last wait for a connection ended with its time limit, if it did."""
     waits = [
         call
-        for call in trace_index.calls
-        if call.name in WAITING | ACCEPTING
-        and listener.number in (call.socket, *call.sockets)
+        for call in trace_index.calls_named(*WAITING, *ACCEPTING)
+        if listener.number in (call.socket, *call.sockets)
         and not (call.name in ACCEPTING and call.error == "EAGAIN")
     ]
     waits = [call for call in waits if call.until is not None and call.until <= each.moment.now]

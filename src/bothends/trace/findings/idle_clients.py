@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, closed_at, name_of
 from bothends.trace.findings.standstill import Moment, call_name, evidence
@@ -65,7 +65,7 @@ def _served(trace_index: TraceIndex, moment: Moment, listener: Socket) -> dict[i
         users = [
             call.thread
             for call in trace_index.calls_by_socket[socket.number]
-            if call.name in SENDING | RECEIVING and call.at <= moment.now and call.process in holders
+            if call.name in MOVING and call.at <= moment.now and call.process in holders
         ]
         if users and users[-1] in moment.threads:
             found.setdefault(users[-1], set()).add(socket.number)
@@ -175,9 +175,9 @@ def _connections_to(trace_index: TraceIndex, listener: Socket) -> Iterator[tuple
         for call in trace_index.calls_by_socket[listener.number]
         if call.name.startswith("accept") and call.created_id in sockets
     }
-    for call in trace_index.calls:
+    for call in trace_index.calls_named("connect"):
         target, local = call.address, listener.local
-        if call.name != "connect" or call.result != 0 or target is None or local is None:
+        if call.result != 0 or target is None or local is None:
             continue
         if target.port == local.port and (target.port or target.host == local.host):
             client = sockets.get(call.socket or 0)

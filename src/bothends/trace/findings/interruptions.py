@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, REAPING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call
@@ -37,7 +37,7 @@ def interrupted_call(trace_index: TraceIndex) -> Iterator[Finding]:
         latest = max((call.until or ended for call in counted), default=0)
         for call in last_of_threads.values():
             # A thread that exit() of another one ends is interrupted, too: only the last call counts.
-            if call.error not in INTERRUPTED or call.name not in ACCEPTING | RECEIVING | SENDING | WAITING:
+            if call.error not in INTERRUPTED or call.name not in ACCEPTING | MOVING | WAITING:
                 continue
             until = call.until or call.at
             if ended - until > _EXIT_NS or latest > until:

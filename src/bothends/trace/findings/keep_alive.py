@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING, RECEIVING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.reading import has_timed_out
@@ -50,9 +50,9 @@ def _close_when_idle(trace_index: TraceIndex, server: Socket) -> tuple[Call, int
     """Return the call by which a server closed an idle connection, and since when it was idle; or None."""
     last, served = 0, False
     for call in trace_index.calls_by_socket[server.number]:
-        if call.failed or call.result is None:
+        if call.error or call.result is None:
             continue
-        if call.name in SENDING | RECEIVING:
+        if call.name in MOVING:
             if call.name in RECEIVING and call.result == 0 and call.requested:
                 return None  # the client had closed
             last = (call.until or call.at) if call.size else last
@@ -80,7 +80,7 @@ def _late_request(
     arrived = sum(each.size for each in trace_index.receives(server))
     sent, request = 0, None
     for call in trace_index.calls_by_socket[client.number]:
-        if request is not None and call.name in SENDING | RECEIVING:
+        if request is not None and call.name in MOVING:
             is_eof = call.name in RECEIVING and call.result == 0
             if call.error in _FAILED or is_eof:
                 return request, call

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
 from bothends.trace.findings.hanging_reads import UNANSWERED_NS, waits_for_end
@@ -231,7 +231,7 @@ def _idle_workers(trace_index: TraceIndex, each: Standstill, state: ThreadState)
 def _is_used(trace_index: TraceIndex, each: Standstill) -> bool:
     """Return whether a thread of the server has called anything that moves data on the connection."""
     assert each.peer is not None
-    return any(call.name in SENDING | RECEIVING for call in trace_index.calls_by_socket[each.peer.number])
+    return any(call.name in MOVING for call in trace_index.calls_by_socket[each.peer.number])
 
 
 def _not_handed_over(

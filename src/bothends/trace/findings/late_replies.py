@@ -57,8 +57,10 @@ def _answered_requests(trace_index: TraceIndex) -> dict[int, Call]:
     """Return the request that each reply answers: the one its thread received just before."""
     found, last = dict[int, Call](), dict[int, Call]()
     unprompted = set[int]()  # sockets that send without a request: a clock, a peer with its own timer
-    for call in trace_index.calls:
-        if call.socket is None or call.name not in SENDING | RECEIVING:
+    if next(trace_index.sockets("datagram"), None) is None:
+        return {}
+    for call in trace_index.calls_named(*SENDING, *RECEIVING):
+        if call.socket is None:
             continue
         if trace_index.trace.sockets[call.socket].kind != "datagram":
             continue
@@ -184,7 +186,8 @@ def _first_on_stream(
     abandoned: tuple[Call, Call] | None = None  # the request, and the next one
     joined: Call | None = None  # the receive that brought the answers to both
     mistakes: list[tuple[Call, Call, Call]] = []
-    for call in sorted((*trace_index.calls_by_socket[socket.number], *waits), key=trace_index.position):
+    calls = trace_index.in_causal_order(socket.number)
+    for call in sorted((*calls, *waits), key=trace_index.position) if waits else calls:
         if call.name in SENDING and not call.failed and call.size:
             gave_up = bool(requests) and not received and has_waited and abandoned is None
             if requests and received != 1 and not gave_up:

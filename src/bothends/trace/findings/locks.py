@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
@@ -72,7 +72,7 @@ def _has_request(trace_index: TraceIndex, state: ThreadState) -> bool:
         return False
     for call in reversed(trace_index.calls_by_process[state.process]):
         socket = trace_index.trace.sockets.get(call.socket or 0)
-        if call.thread != state.thread or socket is None or call.name not in SENDING | RECEIVING:
+        if call.thread != state.thread or socket is None or call.name not in MOVING:
             continue
         spoken = turns(trace_index, socket)
         is_last = bool(spoken) and spoken[-1].kind == "received" and spoken[-1].calls[-1] is call

@@ -20,7 +20,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from bothends.trace.capture.calls import ACCEPTING, FORKING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
+from bothends.trace.capture.calls import (
+    ACCEPTING,
+    FORKING,
+    MOVING,
+    REAPING,
+    RECEIVING,
+    SENDING,
+    SLEEPING,
+    WAITING,
+)
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call, Socket
@@ -38,7 +47,6 @@ Kind: TypeAlias = Literal["writable", "hangup", "readable", "nothing", "other"]
 
 _FAILED: Final = frozenset({"POLLHUP", "POLLERR", "POLLRDHUP", "EPOLLHUP", "EPOLLERR", "EPOLLRDHUP"})
 _READABLE: Final = frozenset({"POLLIN", "POLLRDNORM", "POLLPRI", "EPOLLIN", "EPOLLRDNORM", "EPOLLPRI"})
-_MOVING: Final = SENDING | RECEIVING
 _ENDING: Final = (
     ACCEPTING | FORKING | REAPING | {"close", "shutdown", "socket", "socketpair", "bind", "listen"}
 )
@@ -69,6 +77,8 @@ class Loop:
 @lru_cache(maxsize=1)
 def loops(trace_index: TraceIndex) -> tuple[Loop, ...]:
     """Return the loops that burned a processor: of each thread and kind, the longest one."""
+    if not trace_index.calls_named(*WAITING):
+        return ()
     longest: dict[tuple[int, Kind], Loop] = {}
     current: dict[int, Loop] = {}
     for call in trace_index.calls:
@@ -96,7 +106,7 @@ def _is_progress(call: Call) -> bool:
     """Return whether a call did something: it is no idle turn in which this happens."""
     if call.failed or call.result is None:
         return False
-    if call.name in _MOVING:
+    if call.name in MOVING:
         return call.size > 0 and "MSG_PEEK" not in call.flags
     is_removed = call.name == "epoll_ctl" and "EPOLL_CTL_DEL" in call.arguments
     return is_removed or call.name in _ENDING or call.name == "connect"

@@ -175,6 +175,8 @@ def _blocked_calls(trace_index: TraceIndex, closed: Packet, length: int) -> Iter
 
 def delayed_ack(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a send that waited for an acknowledgement that the other end delayed."""
+    if not any(packet.reaches for packet in trace_index.packets):
+        return  # a packet that is seen once only does not show when it arrived
     for socket in trace_index.sockets("stream"):
         for call in trace_index.sends(socket)[1:]:
             found = _find_delayed_ack(trace_index, socket, call)

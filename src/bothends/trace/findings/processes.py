@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import FORKING, REAPING, RECEIVING, SENDING
+from bothends.trace.capture.calls import FORKING, MOVING, REAPING, SENDING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call, Socket
@@ -227,7 +227,7 @@ def _peer_finished(trace_index: TraceIndex, socket: Socket) -> tuple[int, int] |
         if call.size == 0 and call.requested != 0:
             return call.number, call.until or call.at
     for call in trace_index.calls_by_socket[socket.number]:
-        is_reset = call.name in SENDING | RECEIVING and call.error in ("EPIPE", "ECONNRESET")
+        is_reset = call.name in MOVING and call.error in ("EPIPE", "ECONNRESET")
         is_failure = call.name == "connect" and call.failed and call.error not in CONNECTING
         if is_reset or is_failure:
             return call.number, call.until or call.at

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import MOVING, RECEIVING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, holder_name, name_of
 from bothends.trace.findings.standstill import (
@@ -192,9 +192,7 @@ def _has_wakeup(trace_index: TraceIndex, state: ThreadState) -> bool:
 def _idle_threads(trace_index: TraceIndex, state: ThreadState) -> set[int]:
     """Return the other threads of a program that wait in futex() and have used no socket."""
     used = {
-        call.thread
-        for call in trace_index.calls_by_process[state.process]
-        if call.name in SENDING | RECEIVING | WAITING
+        call.thread for call in trace_index.calls_by_process[state.process] if call.name in MOVING | WAITING
     }
     return {
         call.thread

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import MOVING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.model import Call, Socket
@@ -64,7 +64,7 @@ def eagain_as_error(trace_index: TraceIndex) -> Iterator[Finding]:
             ),
             None,
         )
-        moved = [each for each in calls if each.size and each.name in SENDING | RECEIVING]
+        moved = [each for each in calls if each.size and each.name in MOVING]
         is_asked = bool(moved) and moved[-1].name in SENDING
         if (
             not is_asked

@@ -50,9 +50,11 @@ def character_split(trace_index: TraceIndex) -> Iterator[Finding]:
 
 def _is_cut(before: Call, call: Call) -> bool:
     """Return whether a read begins with the rest of a character, and both pieces are text."""
+    if not call.data or not 0x80 <= call.data[0] < 0xC0:
+        return False
     rest = next((at for at, byte in enumerate(call.data[:4]) if not 0x80 <= byte < 0xC0), 4)
     earlier = before.data.lstrip(bytes(range(0x80, 0xC0)))
-    return 0 < rest < 4 and _is_text(call.data[rest:]) and _is_text(earlier)
+    return rest < 4 and _is_text(call.data[rest:]) and _is_text(earlier)
 
 
 def _is_text(data: bytes) -> bool:

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
-from bothends.trace.capture.calls import ACCEPTING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, TraceIndex, listens_at
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
@@ -23,7 +24,6 @@ STANDSTILL_NS: Final = 900_000_000  # nanoseconds: far longer than a healthy pee
 RECENT_NS: Final = 300_000_000  # nanoseconds between a call that timed out and the exit of its program
 
 _TIMED_OUT: Final = frozenset({"EAGAIN", "EINTR", "ETIMEDOUT"})
-_MOVING: Final = SENDING | RECEIVING
 _IDLE: Final = ("lock", "child", "keyboard")
 _SHORT_NAMES: Final = {
     "recvfrom": "recv", "sendto": "send", "accept4": "accept", "epoll_pwait": "epoll_wait",
@@ -128,10 +128,8 @@ class Moment:
 
     def sent(self, socket: int) -> int:
         """Return how many bytes a socket had been given by calls that had ended, or had sent."""
-        calls = self.trace_index.calls_by_socket[socket]
-        by_calls = sum(
-            each.size for each in calls if each.name in SENDING and (each.until or self.now + 1) <= self.now
-        )
+        calls = self.trace_index.calls_at(socket, *SENDING)
+        by_calls = sum(each.size for each in calls if (each.until or self.now + 1) <= self.now)
         packets = (
             each for each in self.trace_index.packets_from[socket] if each.size and each.at <= self.now
         )
@@ -141,21 +139,15 @@ class Moment:
         """Return how many bytes had been read from a socket."""
         return sum(
             each.size
-            for each in self.trace_index.calls_by_socket[socket]
-            if each.name in RECEIVING
-            and "MSG_PEEK" not in each.flags
-            and (each.until or self.now + 1) <= self.now
+            for each in self.trace_index.calls_at(socket, *RECEIVING)
+            if "MSG_PEEK" not in each.flags and (each.until or self.now + 1) <= self.now
         )
 
     def states_at(self, socket: int) -> list[ThreadState]:
         """Return the states of the threads that could act on a socket: those that have used it, or all."""
         holders = self.trace_index.holders_at(socket, self.now)
         there = [each for each in self.threads.values() if each.process in holders]
-        used = {
-            call.thread
-            for call in self.trace_index.calls_by_socket[socket]
-            if call.name in _MOVING and call.at <= self.now
-        }
+        used = {call.thread for call in self.trace_index.calls_at(socket, *MOVING) if call.at <= self.now}
         waiting = [each for each in there if socket in each.sockets]
         return waiting or [each for each in there if each.thread in used] or there
 
@@ -226,7 +218,9 @@ def standstills(trace_index: TraceIndex, shortest: int = STANDSTILL_NS) -> tuple
         since = max((_last_moved(trace_index, each, until) for each in ends), default=0)
         if until - since < shortest or not since:
             continue
-        moment = moments.setdefault(until, Moment(trace_index, until))
+        moment = moments.get(until)
+        if moment is None:
+            moment = moments[until] = Moment(trace_index, until)
         for state in moment.states_at(socket.number):
             if state.waits_for(socket.number) or (
                 state.activity == "send" and socket.number in state.sockets
@@ -282,7 +276,7 @@ def _calls_by_thread(trace_index: TraceIndex) -> dict[int, list[Call]]:
     for call in trace_index.calls:
         found[call.thread].append(call)
     for calls in found.values():
-        calls.sort(key=lambda call: call.at)
+        calls.sort(key=attrgetter("at"))
     return found
 
 
@@ -310,10 +304,12 @@ def activity_of(call: Call) -> Activity:
 def _ends_at(trace_index: TraceIndex, socket: int) -> int:
     """Return when an end was closed, received EOF or a reset, or its last holder exited."""
     for call in trace_index.calls_by_socket[socket]:
+        if call.result and not call.error:
+            continue  # most calls: they moved data
         is_end = (
             call.name in RECEIVING and call.result == 0 and call.requested != 0 and call.until is not None
         )
-        if is_end or (call.name in _MOVING and call.error in ("ECONNRESET", "EPIPE")):
+        if is_end or (call.name in MOVING and call.error in ("ECONNRESET", "EPIPE")):
             return (call.until or call.at) - 1
     if trace_index.holders_at(socket, trace_index.end):
         return trace_index.end
@@ -332,10 +328,14 @@ def _released(trace_index: TraceIndex) -> dict[int, int]:
 
 
 def _last_moved(trace_index: TraceIndex, socket: int, until: int) -> int:
-    """Return when a socket last moved data before a time, or was connected."""
-    latest = 0
-    for call in trace_index.calls_by_socket[socket]:
-        moved = (call.name in _MOVING and call.size) or (call.name == "connect" and not call.failed)
-        if call.until is not None and call.until <= until and moved:
-            latest = max(latest, call.until)
-    return latest
+    """Return when a socket last moved data before a time, or was connected; 0 if it did not."""
+    times: list[int] | None = trace_index.shared.get(("moved", socket))
+    if times is None:
+        times = trace_index.shared["moved", socket] = sorted(
+            call.until
+            for call in trace_index.calls_by_socket[socket]
+            if call.until is not None
+            and ((call.size and call.name in MOVING) or (call.name == "connect" and not call.failed))
+        )
+    before = bisect_right(times, until)
+    return times[before - 1] if before else 0

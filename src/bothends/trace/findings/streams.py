@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
@@ -87,9 +87,7 @@ def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         sends, uploads = trace_index.sends(socket), trace_index.sends(peer)
         receives = [call for call in trace_index.receives(socket) if call.size]
-        ended = next(
-            (call for call in trace_index.calls_by_socket[peer.number] if call.name == "shutdown"), None
-        )
+        ended = next(iter(trace_index.calls_at(peer.number, "shutdown")), None)
         if len(sends) != 1 or len(receives) < 2 or ended is None or not uploads:
             continue
         answer, total = sends[0], sum(call.size for call in uploads)
@@ -135,7 +133,7 @@ def _count_reads_since_send(trace_index: TraceIndex, receive: Call) -> int:
 def short_send(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a send that accepted fewer bytes than it was given, after which the rest was not sent."""
     for socket in trace_index.sockets("stream"):
-        sends = [call for call in trace_index.calls_by_socket[socket.number] if call.name in SENDING]
+        sends = trace_index.calls_at(socket.number, *SENDING)
         for index, call in enumerate(sends):
             if call.failed or call.result is None or call.requested is None or call.size >= call.requested:
                 continue
@@ -220,7 +218,7 @@ def two_sends_one_read(trace_index: TraceIndex) -> Iterator[Finding]:
             break
 
 
-def _are_messages(sends: list[Call]) -> bool:
+def _are_messages(sends: Sequence[Call]) -> bool:
     """Return whether each send looks like a whole message: a line, text without any, or all of one size."""
     data = [each.data[: each.size] for each in sends]
     if any(each.strip() == b"" or b"\n\r\n" in each or b"\n\n" in each for each in data):
@@ -375,8 +373,8 @@ def _failed_sends(trace_index: TraceIndex) -> Iterator[Finding]:
     for socket in trace_index.sockets("stream"):
         failed = [
             call
-            for call in trace_index.calls_by_socket[socket.number]
-            if call.name in SENDING and call.error in ("EPIPE", "ECONNRESET")
+            for call in trace_index.calls_at(socket.number, *SENDING)
+            if call.error in ("EPIPE", "ECONNRESET")
         ]
         if not failed:
             continue
@@ -532,7 +530,9 @@ def _times(count: int) -> str:
 
 def _delayed_packet(trace_index: TraceIndex, socket: Socket, previous: Call, call: Call) -> Packet | None:
     """Return the packet that carries a small send and waited for an acknowledgement, or None."""
-    if max(previous.size, call.size) > SMALL_SEND or "MSG_MORE" in call.flags | previous.flags:
+    if call.size > SMALL_SEND or previous.size > SMALL_SEND:
+        return None
+    if "MSG_MORE" in call.flags or "MSG_MORE" in previous.flags:
         return None
     for link in trace_index.trace.effects_of(call.number):
         packet = trace_index.trace.event(link.effect)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, MOVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 from bothends.trace.findings.standstill import (
@@ -21,7 +21,6 @@ from bothends.trace.findings.standstill import (
 )
 
 _MIN_THREADS: Final = 2
-_MOVING: Final = SENDING | RECEIVING
 _BLOCKED: Final = ("lock", "read", "sleep", "send", "other")
 
 
@@ -31,7 +30,7 @@ def pool_exhausted(trace_index: TraceIndex) -> Iterator[Finding]:
     for each in standstills(trace_index):
         if each.peer is None or not each.unread or each.peer.accepted_from is None:
             continue
-        if any(call.name in _MOVING for call in trace_index.calls_by_socket[each.peer.number]):
+        if any(call.name in MOVING for call in trace_index.calls_by_socket[each.peer.number]):
             continue
         workers = _workers(trace_index, each, each.peer.number)
         if len({socket for _, socket in workers}) < _MIN_THREADS:
@@ -120,7 +119,7 @@ def _workers(trace_index: TraceIndex, each: Standstill, held: int) -> list[tuple
     for process in trace_index.holders_at(held, each.moment.now):
         for call in trace_index.calls_by_process[process]:
             accepted = trace_index.trace.sockets.get(call.socket or 0)
-            if call.name in _MOVING and accepted is not None and accepted.accepted_from is not None:
+            if call.name in MOVING and accepted is not None and accepted.accepted_from is not None:
                 used[call.thread] = accepted.number
     found = []
     for thread, socket in used.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bothends.trace.capture.calls import RECEIVING, SENDING
+from bothends.trace.capture.calls import MOVING, RECEIVING, SENDING
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.model import Call, Socket
 
@@ -35,6 +35,15 @@ class Turn:
         self.calls.append(call)
         self.total += call.size
 
+    def extend(self, turn: Turn) -> None:
+        """Append the calls of another turn."""
+        if len(self.data) == self.total and self.total < MAX_DATA:
+            for call in turn.calls:
+                self.add(call)
+        else:
+            self.calls += turn.calls
+            self.total += turn.total
+
 
 def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
     """Return the turns of a connection, as one of its sockets shows them.
@@ -50,13 +59,14 @@ def turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
 
 def _turns(trace_index: TraceIndex, socket: Socket) -> list[Turn]:
     found: list[Turn] = []
-    for call in sorted(trace_index.calls_by_socket[socket.number], key=trace_index.position):
-        if not call.size or call.failed or call.name not in SENDING | RECEIVING or "MSG_PEEK" in call.flags:
+    for call in trace_index.in_causal_order(socket.number):
+        if not call.size or call.error or call.name not in MOVING or "MSG_PEEK" in call.flags:
             continue
         kind: Literal["sent", "received"] = "sent" if call.name in SENDING else "received"
-        if not found or found[-1].kind != kind:
-            found.append(Turn(kind))
-        found[-1].add(call)
+        if found and found[-1].kind == kind:
+            found[-1].add(call)
+        else:
+            found.append(Turn(kind, [call], call.data[: call.size], call.size))
     return found
 
 
@@ -67,8 +77,7 @@ def stream_of(trace_index: TraceIndex, socket: Socket, kind: Literal["sent", "re
         whole = trace_index.shared[kind, socket.number] = Turn(kind)
         for turn in turns(trace_index, socket):
             if turn.kind == kind:
-                for call in turn.calls:
-                    whole.add(call)
+                whole.extend(turn)
     return whole
 
 
@@ -86,7 +95,7 @@ def both_ends(trace_index: TraceIndex, socket: Socket) -> tuple[int, ...]:
 
 def close_of(trace_index: TraceIndex, socket: Socket) -> Call | None:
     """Return the first call by which a program closed a connection, or the writing side of it."""
-    for call in trace_index.calls_by_socket[socket.number]:
+    for call in trace_index.calls_at(socket.number, "close", "shutdown"):
         if call.failed or call.result is None:
             continue
         if call.name == "close" or (call.name == "shutdown" and call.arguments[1:2] != ("SHUT_RD",)):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
-from bothends.trace.capture.calls import RECEIVING, SENDING, WAITING
+from bothends.trace.capture.calls import MOVING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, TraceIndex
 from bothends.trace.findings.endpoints import program_of
 from bothends.trace.model import Call, Socket, SocketAddress
@@ -77,7 +77,7 @@ class DatagramTraffic:
                     self.waits_by_socket[number].append(call)
             elif call.name == "connect":
                 self._connects.append(call)
-            elif call.socket is not None and call.name in SENDING | RECEIVING:
+            elif call.socket is not None and call.name in MOVING:
                 socket = trace_index.trace.sockets[call.socket]
                 if socket.kind == "datagram" and socket.family in _INTERNET:
                     self._add(call, socket)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
 
@@ -23,7 +23,7 @@ def transfer_on_listener(trace_index: TraceIndex) -> Iterator[Finding]:
         for call in calls:
             if call.name in ACCEPTING and call.result is not None and call.result >= 0 and not call.error:
                 accepted = call
-            elif call.name in SENDING | RECEIVING and call.error in _ON_LISTENER and accepted is not None:
+            elif call.name in MOVING and call.error in _ON_LISTENER and accepted is not None:
                 verb = "sends to" if call.name in SENDING else "receives from"
                 yield Finding(
                     "transfer-on-listener",
@@ -49,7 +49,7 @@ def connected_again(trace_index: TraceIndex) -> Iterator[Finding]:
     for socket in trace_index.sockets("stream"):
         transfer = None
         for call in trace_index.calls_by_socket[socket.number]:
-            if call.name in SENDING | RECEIVING and not call.error and call.size:
+            if call.size and not call.error and call.name in MOVING:
                 transfer = call
             elif call.name == "connect" and call.error == "EISCONN" and transfer is not None:
                 if not trace_index.process(call.process).status:

@@ -10,11 +10,17 @@ from __future__ import annotations
 from typing import Final
 
 from bothends.escaping import escape
-from bothends.trace.protocols.tls_records import ALERT, HEADER_SIZE, alert_text
+from bothends.trace.protocols.tls_records import (
+    ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    CONTENT_TYPES,
+    HEADER_SIZE,
+    alert_text,
+)
 
 MAX_SHOWN: Final = 3  # records
 _MAX_LENGTH: Final = 16384 + 2048  # RFC 5246, section 6.2.3
-_CHANGE_CIPHER_SPEC, _HANDSHAKE, _APPLICATION_DATA = 20, 22, 23
 _MESSAGES: Final = {
     0: "HelloRequest", 1: "ClientHello", 2: "ServerHello", 4: "NewSessionTicket", 8: "EncryptedExtensions",
     11: "Certificate", 12: "ServerKeyExchange", 13: "CertificateRequest", 14: "ServerHelloDone",
@@ -29,15 +35,15 @@ def recognise(data: bytes, size: int) -> str:
     at, count, is_encrypted = 0, 0, False
     while at + HEADER_SIZE <= len(data):
         kind, length = data[at], int.from_bytes(data[at + 3 : at + 5], "big")
-        if not _CHANGE_CIPHER_SPEC <= kind <= _APPLICATION_DATA or data[at + 1] != 3 or data[at + 2] > 4:
+        if kind not in CONTENT_TYPES or data[at + 1] != 3 or data[at + 2] > 4:
             break
-        if not 0 < length <= _MAX_LENGTH or (kind == _CHANGE_CIPHER_SPEC and length != 1):
+        if not 0 < length <= _MAX_LENGTH or (kind == CHANGE_CIPHER_SPEC and length != 1):
             break
         body = data[at + HEADER_SIZE : at + HEADER_SIZE + length]
         text = _record(kind, data[at : at + HEADER_SIZE], body, length, is_encrypted=is_encrypted)
         if not text:
             break
-        is_encrypted = is_encrypted or kind == _CHANGE_CIPHER_SPEC
+        is_encrypted = is_encrypted or kind == CHANGE_CIPHER_SPEC
         count += 1
         if len(found) < MAX_SHOWN:
             found.append(text)
@@ -49,9 +55,9 @@ def recognise(data: bytes, size: int) -> str:
 
 
 def _record(kind: int, header: bytes, body: bytes, length: int, *, is_encrypted: bool) -> str:
-    if kind == _APPLICATION_DATA:
+    if kind == APPLICATION_DATA:
         return f"Application Data {length} bytes"
-    if kind == _CHANGE_CIPHER_SPEC:
+    if kind == CHANGE_CIPHER_SPEC:
         return "ChangeCipherSpec" if body in (b"", b"\1") else ""
     if kind == ALERT:
         if length == 2 and len(body) == 2 and not is_encrypted:

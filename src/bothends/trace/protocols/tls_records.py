@@ -13,10 +13,8 @@ from typing import Final, NamedTuple
 from bothends.trace.model import Call
 
 HEADER_SIZE: Final = 5
-ALERT: Final = 21
-_HANDSHAKE: Final = 22
-_DATA: Final = 23
-_TYPES: Final = range(20, 24)
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+CONTENT_TYPES: Final = range(CHANGE_CIPHER_SPEC, APPLICATION_DATA + 1)  # RFC 8446, section 5.1
 _CLIENT_HELLO: Final = 1
 _ENCRYPTED_ALERT: Final = (
     19  # bytes of an alert in TLS 1.3: a record of data with 2 bytes has the same length
@@ -45,17 +43,17 @@ class Record(NamedTuple):
     @property
     def may_be_alert(self) -> bool:
         """Whether it is an alert, or may be one that TLS 1.3 encrypted."""
-        return self.type == ALERT or (self.type == _DATA and self.size == _ENCRYPTED_ALERT)
+        return self.type == ALERT or (self.type == APPLICATION_DATA and self.size == _ENCRYPTED_ALERT)
 
 
 def is_record(data: bytes) -> bool:
     """Return whether bytes begin with the header of a record, or with a part of one."""
-    return bool(data) and data[0] in _TYPES and (len(data) < 2 or data[1] == 3)
+    return bool(data) and data[0] in CONTENT_TYPES and (len(data) < 2 or data[1] == 3)
 
 
 def is_client_hello(data: bytes) -> bool:
     """Return whether bytes begin with a ClientHello, the first message of a TLS client."""
-    return len(data) >= 6 and is_record(data) and data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO
+    return len(data) >= 6 and is_record(data) and data[0] == HANDSHAKE and data[5] == _CLIENT_HELLO
 
 
 def alert_text(data: bytes) -> str:

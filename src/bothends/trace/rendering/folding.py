@@ -1,6 +1,6 @@
 """Fold what repeats: find out which points of a timeline show nothing new. Pure.
 
-    points ──> Folder.add() ──> decisions: this point is drawn, or folded away
+    points ──> Folder.add() ──> decisions: these points are drawn, or folded away
 
 1. The calls of one thread on one socket, and the packets of one direction of a connection, are each a
    sequence. A sequence repeats if its last `DRAWN_REPEATS` periods were the same: the same calls with the
@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -49,11 +49,15 @@ class Unit(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a point is folded away; `unit` is set where a folded period ends."""
+    """Whether points are folded away; `unit` is set if a folded period ends with the last of them."""
 
-    point: Point
+    points: Sequence[Point]
     is_folded: bool = False
     unit: Unit | None = None
+
+
+def _drawn(point: Point) -> Sequence[Decision]:
+    return (Decision((point,)),)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +122,7 @@ class _Group:
     folds_visits: bool = False  # the group is that of an address, whose connections are folded
     held: deque[Point] = field(default_factory=deque)
     events: int = 0
-    folded_starts: set[int] = field(default_factory=set)  # calls and packets whose start is folded or held
+    folded_starts: set[int] = field(default_factory=set)  # events in progress whose start is folded or held
 
     def update(self) -> None:
         """Begin to fold if all sequences repeat."""
@@ -150,35 +154,35 @@ class Folder:
         if type(event) is Call:
             address = self._visits.of_call(event)
             if point.is_end and not self._visits.count(event, address) and address is not None:
-                return [*self._release(self._group(address)), Decision(point)]
+                return self._release(self._group(address), point)
             if address is not None:
                 return self._add_visiting_call(point, event, address)
             if event.socket is None and event.name not in SLEEPING:
-                return (Decision(point),)
+                return _drawn(point)
             return self._add_call(point, event)
         if isinstance(event, Packet):
             address = self._visits.of_packet(event)
             if address is not None and not event.reaches:
                 return self._add_visiting_packet(point, event, address)
             return self._add_packet(point, event)
-        return (Decision(point),)
+        return _drawn(point)
 
-    def pause(self) -> list[Decision]:
+    def pause(self) -> Sequence[Decision]:
         """Draw what is held, and the next periods: nothing happens for now, or the trace has ended."""
-        found: list[Decision] = []
+        found: list[Point] = []
         for group in self._groups.values():
             if group.leader is not None or group.folds_visits:
-                found += self._release(group)
+                found += self._end_folding(group)
                 for each in group.sequences.values():
                     each.repeats = min(each.repeats, DRAWN_REPEATS - RESUMED_REPEATS)
-        found.sort(key=lambda each: each.point.at)
-        return found
+        found.sort(key=lambda each: each.at)
+        return (Decision(found),) if found else ()
 
     def _add_call(self, point: Point, call: Call) -> Iterable[Decision]:
         group = self._group_of_call(call)
         if not point.is_end:
             if group.leader is None:
-                return (Decision(point),)
+                return _drawn(point)
             return self._hold(group, point)
         sequence = group.sequences.get((call.thread, call.socket))
         if sequence is None:
@@ -204,11 +208,11 @@ class Folder:
         if group.leader is None:
             if sequence.repeats_itself and is_end_of_unit:
                 group.update()
-            return (Decision(point),)
+            return _drawn(point)
         if not is_expected:
-            return [*self._release(group), Decision(point)]
+            return self._release(group, point)
         if call.number not in group.folded_starts and call.name not in SLEEPING:
-            return (Decision(point),)  # its start has been drawn
+            return _drawn(point)  # its start has been drawn
         found = self._hold(group, point)
         if sequence is group.leader and is_end_of_unit:
             taken = (call.until if call.until is not None else call.at) - began
@@ -216,7 +220,7 @@ class Folder:
                 sequence.repeats = DRAWN_REPEATS - RESUMED_REPEATS
                 return [*found, *self._release(group)]
             sequence.slowest_period = max(sequence.slowest_period, taken)
-            found = [*found, *self._fold(group, self._unit(group, sequence, taken, call.name))]
+            return [*found, *self._fold(group, self._unit(group, sequence, taken, call.name))]
         return found
 
     def _unit(self, group: _Group, sequence: _Sequence, duration: int, name: str) -> Unit:
@@ -230,14 +234,14 @@ class Folder:
         group = self._group_of_packet(packet)
         if point.is_end:
             if packet.number not in group.folded_starts:
-                return (Decision(point),)
+                return _drawn(point)
             if packet.lost and group.leader is not None:
-                return [*self._release(group), Decision(point)]
+                return self._release(group, point)
             return self._hold(group, point)
         flags = packet.flags
         if packet.protocol == "tcp" and not packet.size and flags == ("ACK",):
             # When bare acknowledgements are sent depends on timers: they repeat with whatever else does.
-            return (Decision(point),) if group.leader is None else self._hold(group, point)
+            return _drawn(point) if group.leader is None else self._hold(group, point)
         key = packet.source, packet.destination
         sequence = group.sequences.get(key)
         if sequence is None:
@@ -249,21 +253,21 @@ class Folder:
         if group.leader is None:
             if sequence.repeats_itself:
                 group.update()
-            return (Decision(point),)
+            return _drawn(point)
         if not is_expected:
-            return [*self._release(group), Decision(point)]
+            return self._release(group, point)
         found = self._hold(group, point)
         if sequence is group.leader:
-            at = packet.at
-            found = [*found, *self._fold(group, Unit("packets", at - sequence.began, group.number, ""))]
-            sequence.began = at
+            unit = Unit("packets", packet.at - sequence.began, group.number, "")
+            sequence.began = packet.at
+            return [*found, *self._fold(group, unit)]
         return found
 
     def _add_visiting_call(self, point: Point, call: Call, address: VisitedAddress) -> Iterable[Decision]:
         """Take a call on a short connection."""
         group = self._group(address)
         if not point.is_end:
-            return self._hold(group, point) if group.folds_visits else (Decision(point),)
+            return self._hold(group, point) if group.folds_visits else _drawn(point)
         key = self._visits.key_of(call)
         is_last = call.name == "close" or call.name in ACCEPTING
         token = call.name, call.error, call.result is not None and call.result > 0, call.flags
@@ -279,7 +283,7 @@ class Folder:
         """Take a packet of a short connection."""
         group, flags = self._group(address), packet.flags
         if not packet.size and flags == ("ACK",):
-            return self._hold(group, point) if group.folds_visits else (Decision(point),)
+            return self._hold(group, point) if group.folds_visits else _drawn(point)
         is_special = "SYN" in flags or "FIN" in flags or "RST" in flags
         token = is_special and flags, packet.size > 0, packet.resent
         key = "packets", packet.destination == address.address
@@ -305,49 +309,54 @@ class Folder:
         is_expected, began = part.take(connection, event.at, token, is_last=is_last)
         if not group.folds_visits:
             group.folds_visits = is_last and address.repeats_itself(DRAWN_REPEATS)
-            return (Decision(point),)
+            return _drawn(point)
         if not is_expected:
-            return [*self._release(group), Decision(point)]
+            return self._release(group, point)
         if not is_held:
-            return (Decision(point),)
+            return _drawn(point)
         found = self._hold(group, point)
         if is_last and key == address.leader:
             taken = point.at - began
             if taken > SLOW_NS and taken > SLOW_FACTOR * part.slowest:
                 return [*found, *self._release(group)]
             part.slowest = max(part.slowest, taken)
-            found = [*found, *self._fold(group, Unit("connections", max(taken, 0), group.number, ""))]
+            unit = Unit("connections", max(taken, 0), group.number, "")
+            return [*found, *self._fold(group, unit)]
         return found
 
-    def _hold(self, group: _Group, point: Point) -> list[Decision]:
-        if not point.is_end:
-            group.folded_starts.add(point.event.number)
-        group.held.append(point)
-        if len(group.held) > MAX_HELD:
-            return [self._folded(group, group.held.popleft())]
-        return []
+    def _hold(self, group: _Group, point: Point) -> Sequence[Decision]:
+        """Keep a point until it is known whether it is folded. Folds the oldest if too many are kept."""
+        event = point.event
+        if not point.is_end and (type(event) is Call or (type(event) is Packet and event.reaches)):
+            group.folded_starts.add(event.number)
+        held = group.held
+        held.append(point)
+        return self._folded(group, [held.popleft()]) if len(held) > MAX_HELD else ()
 
-    def _folded(self, group: _Group, point: Point) -> Decision:
-        if point.is_end or (isinstance(point.event, Packet) and not point.event.reaches):
-            group.folded_starts.discard(point.event.number)
-        return Decision(point, is_folded=True)
-
-    def _fold(self, group: _Group, unit: Unit) -> list[Decision]:
+    def _fold(self, group: _Group, unit: Unit) -> Sequence[Decision]:
         """Fold what is held of a group: a round trip has ended as those before it."""
         held = list(group.held)
         group.held.clear()
-        found = [self._folded(group, each) for each in held]
-        if found:
-            found[-1] = found[-1]._replace(unit=unit)
-        return found
+        return self._folded(group, held, unit)
 
-    def _release(self, group: _Group) -> list[Decision]:
-        """Draw what is held of a group, and end its folding."""
-        found = [Decision(each) for each in group.held]
+    def _folded(self, group: _Group, points: Sequence[Point], unit: Unit | None = None) -> Sequence[Decision]:
+        for each in points:
+            if each.is_end:
+                group.folded_starts.discard(each.event.number)
+        return (Decision(points, True, unit),) if points else ()
+
+    def _release(self, group: _Group, *more: Point) -> Sequence[Decision]:
+        """Draw what is held of a group, and `more`, and end its folding."""
+        points = [*self._end_folding(group), *more]
+        return (Decision(points),) if points else ()
+
+    def _end_folding(self, group: _Group) -> Sequence[Point]:
+        """End the folding of a group. Returns what is held of it."""
+        held = list(group.held)
         group.held.clear()
         group.folded_starts.clear()
         group.leader, group.folds_visits = None, False
-        return found
+        return held
 
     # Groups
 
@@ -420,16 +429,15 @@ class FoldedRows:
         self._groups: set[int] = set()
 
     def add(self, decision: Decision) -> None:
-        """Add a point that is folded."""
-        self.points += 1
+        """Add points that are folded."""
+        self.points += len(decision.points)
         if self.first is None:
-            self.first = decision.point
-        self.add_unit(decision.unit)
+            self.first = decision.points[0]
+        if decision.unit is not None:
+            self.add_unit(decision.unit)
 
-    def add_unit(self, unit: Unit | None) -> None:
+    def add_unit(self, unit: Unit) -> None:
         """Count a folded period."""
-        if unit is None:
-            return
         key = unit.kind, unit.name if unit.kind == "calls" else ""
         self._counts[key] = self._counts.get(key, 0) + 1
         low, high = self._times.get(key, (unit.duration, unit.duration))

@@ -29,6 +29,8 @@ INTERRUPTED: Final = {
 }
 
 
+# The same bytes are shown when they are sent, in a packet, and when they are received.
+@functools.lru_cache(maxsize=1024)
 def spelled(data: bytes, size: int) -> str:
     """Return data quoted, after what it says in a well-known protocol if the bytes do not show that."""
     found = said(data, size)
@@ -40,12 +42,7 @@ def spelled(data: bytes, size: int) -> str:
 def quoted(data: bytes, size: int | None = None, limit: int = PREVIEW_BYTES) -> str:
     """Return the first `limit` bytes of data, quoted, with an ellipsis if the full `size` is larger."""
     whole = len(data) if size is None else size
-    shown = _escaped(data[:limit]) if limit == PREVIEW_BYTES else escape(data[:limit])
-    return f'"{shown}"' + ("…" if whole > min(len(data), limit) else "")
-
-
-# The same bytes are shown when they are sent, in a packet, and when they are received.
-_escaped = functools.lru_cache(maxsize=8192)(escape)
+    return f'"{escape(data[:limit])}"' + ("…" if whole > min(len(data), limit) else "")
 
 
 def call_text(call: Call, *, ended: bool = True) -> str:
@@ -71,16 +68,16 @@ def descriptor_text(call: Call) -> str:
 def _arguments(call: Call) -> tuple[str, ...]:
     arguments, name = call.arguments, call.name
     descriptor = descriptor_text(call)
-    if name in ("bind", "connect") and call.address is not None:
-        return descriptor, str(call.address)
-    if name in ACCEPTING or name in ("close", "getsockname", "getpeername"):
-        return (descriptor,)
+    if name in RECEIVING and not call.messages:  # these first: most calls are of them
+        return descriptor, *((str(call.requested),) if call.requested is not None else ()), *_flags(call)
     if name in SENDING and not call.messages and name not in ("sendfile", "splice"):
         size = call.requested if call.requested is not None else len(call.data)
         to = (f"to {call.address}",) if call.address is not None else ()
         return descriptor, spelled(call.data, size), str(size), *_flags(call), *to
-    if name in RECEIVING and not call.messages:
-        return descriptor, *((str(call.requested),) if call.requested is not None else ()), *_flags(call)
+    if name in ("bind", "connect") and call.address is not None:
+        return descriptor, str(call.address)
+    if name in ACCEPTING or name in ("close", "getsockname", "getpeername"):
+        return (descriptor,)
     if call.messages:
         return descriptor, f"{len(call.messages)} messages", *_flags(call)
     if name in ("socket", "socketpair"):
@@ -95,6 +92,8 @@ def _arguments(call: Call) -> tuple[str, ...]:
 
 
 def _flags(call: Call) -> tuple[str, ...]:
+    if not call.flags:
+        return ()
     flags = sorted(each for each in call.flags if each.startswith("MSG_") and each != "MSG_NOSIGNAL")
     return ("|".join(flags),) if flags else ()
 

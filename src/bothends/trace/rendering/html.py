@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -184,8 +185,10 @@ class _Columns:
             self._open, self._begin = FoldedRows(), len(self._form)
         elif not is_folded and self._open is not None:
             self._end_fold()
-        event = self._trace.event(number) if number is not None else None
-        connection, process = self._place(event)
+        if number is not None:
+            connection, process = self._place(self._trace.event(number))
+        else:
+            connection = process = 0
         arrow, cells = row.arrow, row.cells
         form: tuple[Any, ...]
         if arrow is not None:
@@ -197,7 +200,9 @@ class _Columns:
         elif len(cells) == 1:
             cell = cells[0]
             form = row.bars, row.is_header, connection, process, None, cell.lane, cell.style
-            text = _one_line(cell.text)
+            text = cell.text
+            if "\n" in text or "\t" in text:
+                text = _one_line(text)
         else:
             lanes = tuple(each for cell in cells for each in (cell.lane, cell.style))
             form = row.bars, row.is_header, connection, process, None, *lanes
@@ -208,7 +213,7 @@ class _Columns:
             self._times.append(-1)
         else:
             time = row.at // 100_000
-            self._times.append(max(time - self._time, 0))
+            self._times.append(time - self._time if time > self._time else 0)
             self._time = time
         if number is None:
             self._events.append(None)
@@ -217,11 +222,11 @@ class _Columns:
         self._event = number
         if number not in self.shown:
             self.shown.add(number)
-            if self._open is not None:
-                self._open.add_unit(self._folded[number])
+            if self._open is not None and (unit := self._folded[number]) is not None:
+                self._open.add_unit(unit)
             causes = self._trace.causes_of(number)
             if causes:
-                self._causes += (number, len(causes), *(number - link.cause for link in causes))
+                self._causes += (number, len(causes), *[number - link.cause for link in causes])
 
     def add_text(self, text: str) -> None:
         """Append a row with a text only."""
@@ -299,9 +304,8 @@ def _one_line(text: str) -> str:
 
 
 def _summary(trace: Trace, shown: Collection[int]) -> str:
-    events = [event for event in trace.events() if event.number in shown]
-    calls = sum(isinstance(event, Call) for event in events)
-    packets = sum(isinstance(event, Packet) for event in events)
+    kinds = Counter(type(event) for event in trace.events() if event.number in shown)
+    calls, packets = kinds[Call], kinds[Packet]
     parts = [f"{calls} calls", f"{packets} packets" if packets else "no packets"]
     parts += [f"{trace.dropped} earlier events were dropped"] if trace.dropped else []
     return ", ".join(parts + trace.notes)

@@ -23,10 +23,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from bothends.trace.capture.calls import (
     ACCEPTING,
+    MOVING,
     QUIET_CALLS,
     REAPING,
     RECEIVING,
-    SENDING,
     SLEEPING,
     WAITING,
 )
@@ -62,7 +62,6 @@ BLOCKING_CALLS: Final = ACCEPTING | RECEIVING | WAITING | REAPING | {"connect"}
 MAX_REPEATED: Final = 8  # equal events of the kernel that are drawn; then the 16th, the 32nd and so on
 RESET_ERRORS: Final = frozenset({"ECONNRESET", "ECONNREFUSED", "EPIPE"})  # reported because of a RST
 NONBLOCKING_ERRORS: Final = frozenset({"EAGAIN", "EINPROGRESS"})  # the results of calls that would block
-_MOVING: Final = SENDING | RECEIVING
 # Errors that are not mistakes: of any call, or of calls that only ask.
 _NORMAL_ERRORS: Final = NONBLOCKING_ERRORS | {"EALREADY", "EINTR"}
 _ANSWERS: Final = frozenset({("getpeername", "ENOTCONN"), ("ioctl", "ENOTTY"), ("epoll_ctl", "EEXIST")})
@@ -156,7 +155,7 @@ class Filter:
 
     def shows(self, event: TraceEvent, sockets: dict[int, Socket]) -> bool:
         """Return whether an event is drawn."""
-        if type(event) is Call and event.name in _MOVING:  # most events: never quiet
+        if type(event) is Call and event.name in MOVING:  # most events: never quiet
             if self.only or self.descriptors or self.ports:
                 return self._shows_call(event, sockets.get(event.socket or 0))
             socket = sockets.get(event.socket or 0)
@@ -238,13 +237,20 @@ class Layout:
         self._socket_users: set[int] = set()  # processes that have used a socket
         self._kernel_events: dict[tuple[str, str, int | None], int] = {}  # drawn or left out
         self._prune_threshold = PRUNE_SLACK
+        self._rows: list[Row] = []  # drawn, and not returned yet
 
-    def rows(self, point: Point) -> Iterator[Row]:
+    def rows(self, point: Point) -> Sequence[Row]:
         """Return the rows of a point: none if it is left out, folded, or drawn together with a later one."""
-        if self._folder is None or not self._filter.shows(point.event, self._trace.sockets):
-            yield from self._rows_of_point(point)
-            return
-        yield from self._decided_rows(self._folder.add(point))
+        is_shown = self._filter.shows(point.event, self._trace.sockets)
+        if self._folder is None or not is_shown:
+            self._draw_point(point, is_shown)
+        elif decisions := self._folder.add(point):
+            self._draw_decided(decisions)
+        return self._take_rows() if self._rows else ()
+
+    def _take_rows(self) -> Sequence[Row]:
+        rows, self._rows = self._rows, []
+        return rows
 
     def remember_folded(self) -> dict[int, Unit | None]:
         """Return where the events that will be folded are noted: as `folded_events` returns them."""
@@ -255,68 +261,77 @@ class Layout:
         if self._start is None:
             self._start = at if self._trace.began_at is None else self._trace.began_at
 
-    def _decided_rows(self, decisions: Iterable[Decision]) -> Iterator[Row]:
+    def _draw_decided(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             if self._units is not None:
                 _note_decision(self._units, decision)
             if decision.is_folded:
                 self._folded.add(decision)
-                if decision.point.is_end and isinstance(decision.point.event, Call):
-                    self._pending_calls.pop(decision.point.event.thread, None)
-            else:
-                if self._folded.points:
-                    yield from self._fold_row()
-                yield from self._rows_of_point(decision.point)
+                if self._pending_calls:
+                    self._forget_ended(decision.points)
+                continue
+            if self._folded.points:
+                self._draw_fold()
+            for point in decision.points:
+                self._draw_point(point, is_shown=True)
 
-    def _fold_row(self) -> Iterator[Row]:
+    def _forget_ended(self, points: Iterable[Point]) -> None:
+        """Forget the calls that have ended, and whose start is not drawn yet: they are folded."""
+        for point in points:
+            if point.is_end and isinstance(point.event, Call):
+                self._pending_calls.pop(point.event.thread, None)
+
+    def _draw_fold(self) -> None:
         """Draw the row that stands for what was folded since the last one that was drawn."""
         folded, self._folded = self._folded, FoldedRows()
-        yield from self._pending_rows()
+        self._draw_pending()
         if folded.first is not None:
             at = max(folded.first.at, self._clock)
-            yield Row(at - (self._start or 0), self._bars(), fold="… " + folded.text())
+            self._rows.append(Row(at - (self._start or 0), self._bars(), fold="… " + folded.text()))
 
-    def _rows_of_point(self, point: Point) -> Iterator[Row]:
+    def _draw_point(self, point: Point, is_shown: bool) -> None:
         event = point.event
         self._note_start(event.at)
         if isinstance(event, Call) and event.socket is not None:
             self._track_owner(event)
         if len(self._owners) + len(self._socket_users) > self._prune_threshold:
             self._prune()
-        transitions: list[tuple[int, str]] = []
+        transitions: Sequence[tuple[int, str]] = ()
         if not isinstance(event, Call) or event.name == "listen":
-            transitions = list(self._states.transitions(point))
-        if self._hidden_waits or type(event) is not Call or event.name not in _MOVING:
+            transitions = self._states.transitions(point)
+        if self._hidden_waits or type(event) is not Call or event.name not in MOVING:
             self._track_hidden_waits(point)
-        if self._filter.shows(event, self._trace.sockets):
+        if is_shown:
             match event:
                 case Packet():
-                    yield from self._packet_rows(event, is_end=point.is_end)
+                    self._draw_packet(event, is_end=point.is_end)
                 case Call():
-                    yield from self._call_rows(event, is_end=point.is_end)
+                    self._draw_call(event, is_end=point.is_end)
                 case ProcessEvent():
-                    yield from self._process_event_rows(event)
+                    self._draw_process_event(event)
                 case KernelEvent():
-                    yield from self._kernel_event_rows(event)
+                    self._draw_kernel_event(event)
             if transitions:
-                yield from self._pending_rows() if isinstance(event, Packet) else ()
-                yield from self._state_row(transitions)
+                if isinstance(event, Packet):
+                    self._draw_pending()
+                self._draw_states(transitions)
 
-    def pending(self) -> Iterator[Row]:
+    def pending(self) -> Sequence[Row]:
         """Draw what is not drawn yet because more may follow. Called when the trace is idle, or has ended."""
         if self._folder is not None:
-            yield from self._decided_rows(self._folder.pause())
+            self._draw_decided(self._folder.pause())
             if self._folded.points:
-                yield from self._fold_row()
-        yield from self._pending_rows()
+                self._draw_fold()
+        self._draw_pending()
+        return self._take_rows()
 
     def _has_pending(self, except_thread: int | None = None) -> bool:
-        """Return whether `_pending_rows` may have something to do: most often it has not."""
+        """Return whether `_draw_pending` may have something to do: most often it has not."""
         calls = self._pending_calls
         own = except_thread in calls
         return bool(self._hidden_waits or self._pending_packets) or len(calls) > own
 
-    def _pending_rows(self, except_thread: int | None = None) -> Iterator[Row]:
+    def _draw_pending(self, except_thread: int | None = None) -> None:
         """Draw the starts of unfinished calls and of packets in transit.
 
         Called before anything else is drawn. The call of `except_thread` is left out, because it is about to
@@ -329,31 +344,34 @@ class Layout:
             for thread, call in list(self._pending_calls.items()):
                 if thread != except_thread:
                     del self._pending_calls[thread]
-                    yield self._start_row(call)
+                    self._draw_start(call)
         if self._pending_packets:
             for packet in list(self._pending_packets.values()):
                 del self._pending_packets[packet.number]
-                yield from self._arrow_rows(packet, packet.at, "sent")
+                self._draw_arrow(packet, packet.at, "sent")
 
-    def wait_rows(self, arrows: Iterable[WaitArrow], at: int) -> Iterator[Row]:
+    def wait_rows(self, arrows: Iterable[WaitArrow], at: int) -> Sequence[Row]:
         """Draw which process waits for which, at a time, and the long waits that were left out so far."""
-        yield from self.pending()
+        rows = [*self.pending()]
         for thread, hidden in list(self._hidden_waits.items()):
             if at - hidden.at >= LONG_WAIT_NS and self._lane(hidden.process) is not None:
                 del self._hidden_waits[thread]
-                yield self._start_row(hidden)
+                self._draw_start(hidden)
         for each in arrows:
             waiting, ender = self._lane_index(each.process), self._lane_index(each.ender)
             call = self._trace.event(each.event)
             if waiting is not None and ender is not None and waiting != ender and call is not None:
-                yield self._row(at, (), call, Arrow(waiting, ender, each.text, "note"))
+                self._draw(at, (), call, Arrow(waiting, ender, each.text, "note"))
+        return [*rows, *self._take_rows()]
 
-    def untraced_row(self, at: int, text: str) -> Iterator[Row]:
+    def untraced_row(self, at: int, text: str) -> Sequence[Row]:
         """Draw what a program that is not traced did, at a time, in its lane: rule 8."""
-        if self._untraced is not None:
-            self._note_start(at)
-            yield from self.pending()
-            yield self._row(at, (Cell(self._untraced, text),))
+        if self._untraced is None:
+            return ()
+        self._note_start(at)
+        rows = self.pending()
+        self._draw(at, (Cell(self._untraced, text),))
+        return [*rows, *self._take_rows()]
 
     def _track_hidden_waits(self, point: Point) -> None:
         event = point.event
@@ -372,55 +390,54 @@ class Layout:
         ):
             self._hidden_waits[event.thread] = event
 
-    def _call_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
+    def _draw_call(self, call: Call, *, is_end: bool) -> None:
         if call.socket is not None or call.sockets or call.name in ("socket", "socketpair"):
             self._socket_users.add(call.process)
         if call.process not in self._socket_users:
             return  # a shell that starts the program, or the program before it creates a socket
         if call.process not in self._lane_numbers:
-            yield from self._assign_lane(call.process)
+            self._assign_lane(call.process)
         if call.name in TLS_CALLS:
-            yield from self._tls_rows(call, is_end=is_end)
+            self._draw_tls(call, is_end=is_end)
             return
         if not is_end:
             if self._has_pending():
-                yield from self._pending_rows()
+                self._draw_pending()
             self._pending_calls[call.thread] = call
             return
         if self._has_pending(call.thread):
-            yield from self._pending_rows(except_thread=call.thread)
+            self._draw_pending(except_thread=call.thread)
         is_whole = self._pending_calls.pop(call.thread, None) is not None
         lane = self._lane(call.process)
         if lane is not None:
             lane.blocked_threads.discard(call.thread)
         if is_whole or not formatting.has_trivial_result(call):
             at = call.at if is_whole or call.until is None else call.until
-            yield self._text_row(at, call, self._full_text(call), _style(call))
-        yield from self._direct_arrow(call)
-        if self._explain and (text := explain_call(call, self._trace)):
-            yield self._row(
-                None, (Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True),), call
-            )
+            self._draw_text(at, call, self._full_text(call), _style(call))
+        self._draw_direct_arrow(call)
+        self._draw_explanation(call)
 
-    def _tls_rows(self, call: Call, *, is_end: bool) -> Iterator[Row]:
+    def _draw_explanation(self, call: Call) -> None:
+        if self._explain and (text := explain_call(call, self._trace)):
+            lane = self._lane_index(call.process) or 0
+            self._draw(None, (Cell(lane, text, "quiet", wraps=True),), call)
+
+    def _draw_tls(self, call: Call, *, is_end: bool) -> None:
         """Draw what was written where it was written, and what was read when it had been."""
         if is_end == (call.name in TLS_READS):
-            yield from self._pending_rows()
+            self._draw_pending()
             at = call.until if is_end and call.until is not None else call.at
-            yield self._text_row(at, call, formatting.call_text(call), "data")
-            if self._explain and (text := explain_call(call, self._trace)):
-                cell = Cell(self._lane_index(call.process) or 0, text, "quiet", wraps=True)
-                yield self._row(None, (cell,), call)
+            self._draw_text(at, call, formatting.call_text(call), "data")
+            self._draw_explanation(call)
 
-    def _start_row(self, call: Call) -> Row:
+    def _draw_start(self, call: Call) -> None:
         text = formatting.call_text(call, ended=False) + (
             " waits" if call.name in BLOCKING_CALLS - {"connect"} else ""
         )
-        row = self._text_row(call.at, call, text, "quiet" if call.name in QUIET_CALLS else "")
+        self._draw_text(call.at, call, text, "quiet" if call.name in QUIET_CALLS else "")
         lane = self._lane(call.process)
         if lane is not None:
             lane.blocked_threads.add(call.thread)
-        return row
 
     def _full_text(self, call: Call) -> str:
         waits = (
@@ -430,24 +447,24 @@ class Layout:
         )
         return formatting.call_text(call) + (f", after {formatting.duration(call.duration)}" if waits else "")
 
-    def _packet_rows(self, packet: Packet, *, is_end: bool) -> Iterator[Row]:
+    def _draw_packet(self, packet: Packet, *, is_end: bool) -> None:
         is_whole = self._pending_packets.pop(packet.number, None) is not None or not packet.reaches
         if self._has_pending():
-            yield from self._pending_rows()
+            self._draw_pending()
         self._has_packets = True
         if packet.reaches and not is_end:
             self._pending_packets[packet.number] = packet
             return
         at = packet.until if packet.until is not None and not is_whole else packet.at
         part: ArrowPart = "lost" if packet.lost else "whole" if is_whole else "arrived"
-        yield from self._arrow_rows(packet, at, part)
+        self._draw_arrow(packet, at, part)
 
-    def _arrow_rows(self, packet: Packet, at: int, part: ArrowPart) -> Iterator[Row]:
+    def _draw_arrow(self, packet: Packet, at: int, part: ArrowPart) -> None:
         for number in (packet.sender, packet.receiver):
             socket = self._trace.sockets.get(number or 0)
             if socket is not None and socket.process is not None:
                 self._owners[socket.number] = socket.process
-                yield from self._assign_lane(socket.process)
+                self._assign_lane(socket.process)
         sender, receiver = (
             self._lane_of_end(packet, packet.sender),
             self._lane_of_end(packet, packet.receiver),
@@ -472,7 +489,7 @@ class Layout:
         ):
             text, style = f"{text}, never received", "error"
         if sender is not None and receiver is not None and sender != receiver:
-            yield self._row(at, (), packet, Arrow(sender, receiver, text, style, part, lost))
+            self._draw(at, (), packet, Arrow(sender, receiver, text, style, part, lost))
             return
         text += f"  ✗ {lost}" if lost else " …" if part == "sent" else ""
         if sender is None and receiver is None:
@@ -483,9 +500,9 @@ class Layout:
             label = f"──▶ {text} to {packet.destination}"
         else:
             label = f"↺ {text}"
-        yield self._row(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
+        self._draw(at, (Cell(sender if sender is not None else receiver or 0, label, style),), packet)
 
-    def _direct_arrow(self, call: Call) -> Iterator[Row]:
+    def _draw_direct_arrow(self, call: Call) -> None:
         """Where there are no packets, draw an arrow from the send to the receive."""
         if not call.size or call.name not in RECEIVING:
             return
@@ -499,22 +516,22 @@ class Layout:
             sender, receiver = self._last_lane(send.process), self._lane_index(call.process)
             if sender is not None and receiver is not None and sender != receiver:
                 text = formatting.quoted(call.data, call.size)
-                yield self._row(None, (), call, Arrow(sender, receiver, text, "data"))
+                self._draw(None, (), call, Arrow(sender, receiver, text, "data"))
 
-    def _process_event_rows(self, event: ProcessEvent) -> Iterator[Row]:
-        yield from self._pending_rows()
+    def _draw_process_event(self, event: ProcessEvent) -> None:
+        self._draw_pending()
         lane = self._lane_index(event.process)
         if lane is None:
             return
         style: Style = "error" if event.kind == "signal" or event.status else "note"
-        yield self._row(event.at, (Cell(lane, event.text, style),), event)
+        self._draw(event.at, (Cell(lane, event.text, style),), event)
         if event.kind == "ended":
             self._lanes_of_ended[event.process] = lane
             self._lanes[lane] = None
             self._lane_numbers.pop(event.process, None)
             self._threads.pop(event.process, None)
 
-    def _kernel_event_rows(self, event: KernelEvent) -> Iterator[Row]:
+    def _draw_kernel_event(self, event: KernelEvent) -> None:
         """Draw what the kernel did, in the lane where it did it, except what a packet shows too."""
         lane = self._lane_of_socket(event.socket)
         is_seen = event.kind in ("reset-received", "retransmit") or event.reason in RESET_ERRORS
@@ -524,12 +541,12 @@ class Layout:
         count = self._kernel_events[repeated] = self._kernel_events.get(repeated, 0) + 1
         if count > MAX_REPEATED and count & (count - 1):
             return
-        yield from self._pending_rows()
+        self._draw_pending()
         text = kernel_text(event) + (f", {count} times so far" if count > MAX_REPEATED else "")
         style: Style = "reset" if event.kind.startswith("reset") else "error"
-        yield self._row(event.at, (Cell(lane, text, style, wraps=True),), event)
+        self._draw(event.at, (Cell(lane, text, style, wraps=True),), event)
 
-    def _state_row(self, transitions: Iterable[tuple[int, str]]) -> Iterator[Row]:
+    def _draw_states(self, transitions: Iterable[tuple[int, str]]) -> None:
         by_lane: dict[int, list[str]] = {}
         for socket, state in transitions:
             lane = self._lane_of_socket(socket)
@@ -539,7 +556,7 @@ class Layout:
             Cell(lane, "• " + ", ".join(states), "state") for lane, states in sorted(by_lane.items())
         )
         if cells:
-            yield self._row(None, cells)
+            self._draw(None, cells)
 
     # Lanes
 
@@ -561,7 +578,8 @@ class Layout:
         }
         self._prune_threshold = len(self._owners) + len(self._socket_users) + PRUNE_SLACK
 
-    def _assign_lane(self, number: int) -> Iterator[Row]:
+    def _assign_lane(self, number: int) -> None:
+        """Give a process a lane, and draw the names of the lanes, unless it has one."""
         if self._lane(number) is not None:
             return
         process = self._trace.processes[number]
@@ -576,7 +594,7 @@ class Layout:
         elif reserved is None:
             self._lanes.append(lane)
         self._lane_numbers[number] = self._lanes.index(lane)
-        yield self._header()
+        self._rows.append(self._header())
 
     def _header(self) -> Row:
         """Return a row with the names of the lanes."""
@@ -592,7 +610,7 @@ class Layout:
         return Row(None, self._bars(), cells, is_header=True)
 
     def _lane(self, process: int) -> Lane | None:
-        lane = self._lane_index(process)
+        lane = self._lane_numbers.get(process)
         return self._lanes[lane] if lane is not None else None
 
     def _lane_index(self, process: int) -> int | None:
@@ -626,9 +644,9 @@ class Layout:
 
     # Rows
 
-    def _text_row(self, at: int, call: Call, text: str, style: Style) -> Row:
+    def _draw_text(self, at: int, call: Call, text: str, style: Style) -> None:
         text = self._thread_mark(call) + text
-        return self._row(at, (Cell(self._lane_index(call.process) or 0, text, style),), call)
+        self._draw(at, (Cell(self._lane_numbers.get(call.process, 0), text, style),), call)
 
     def _thread_mark(self, call: Call) -> str:
         """Return what precedes a call of a process with several threads: rule 7."""
@@ -638,23 +656,24 @@ class Layout:
         number = threads.number_of(call.thread)
         return f"t{number} " if threads.count > 1 else ""
 
-    def _row(
+    def _draw(
         self,
         at: int | None,
         cells: tuple[Cell, ...],
         event: TraceEvent | None = None,
         arrow: Arrow | None = None,
-    ) -> Row:
+    ) -> None:
+        """Append a row to those that are drawn."""
         if at is not None:  # clocks that differ by microseconds must not show decreasing times
             self._clock = at = max(self._clock, at)
             at -= self._start or 0
-        return Row(at, self._bars(), cells, arrow, event.number if event is not None else None)
+        number = event.number if event is not None else None
+        self._rows.append(Row(at, self._bars(), cells, arrow, number))
 
     def _bars(self) -> tuple[Bar, ...]:
-        bars: list[Bar] = [
-            "none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes
-        ]
-        found = tuple(bars)
+        found: tuple[Bar, ...] = tuple(
+            ["none" if each is None else "waits" if each.blocked_threads else "runs" for each in self._lanes]
+        )
         if found == self._last_bars:  # rows share them: most have the same
             return self._last_bars
         self._last_bars = found
@@ -696,14 +715,14 @@ def folded_events(trace: Trace, row_filter: Filter) -> dict[int, Unit | None]:
 
 
 def _note_decision(units: dict[int, Unit | None], decision: Decision) -> None:
-    """Note an event if it is folded as a whole: its end is decided after its start."""
-    number = decision.point.event.number
-    if not decision.is_folded:
-        units.pop(number, None)
-    elif decision.unit is not None:
-        units[number] = decision.unit
-    elif not decision.point.is_end:
-        units[number] = None
+    """Note the events that are folded as a whole: their end is decided after their start."""
+    for event, is_end in decision.points:
+        if not decision.is_folded:
+            units.pop(event.number, None)
+        elif not is_end:
+            units[event.number] = None
+    if decision.unit is not None:
+        units[decision.points[-1].event.number] = decision.unit
 
 
 def _lane_name(lane: Lane) -> str:

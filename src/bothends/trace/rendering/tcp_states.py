@@ -5,7 +5,7 @@ The kernel does not report state changes: the states drawn are those that the ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
 from bothends.trace.model import Call, Packet, Point, Trace, trim_oldest
@@ -32,7 +32,7 @@ class TcpStateTracker:
         self._states: dict[tuple[object, object], str] = {}  # of the first address, by both addresses
         self._fins: dict[tuple[object, object], int] = {}  # the offset of the FIN, by sender and receiver
 
-    def transitions(self, point: Point) -> Iterator[tuple[int, str]]:
+    def transitions(self, point: Point) -> Sequence[tuple[int, str]]:
         """Return the sockets whose state a point changes, and their new states."""
         trim_oldest(self._states, MAX_CONNECTIONS)
         trim_oldest(self._fins, MAX_CONNECTIONS)
@@ -40,11 +40,12 @@ class TcpStateTracker:
             case Call() as call if point.is_end and call.name == "listen" and not call.failed and call.socket:
                 socket = self._trace.sockets.get(call.socket)
                 if socket is not None and socket.kind != "datagram":
-                    yield call.socket, "LISTEN"
+                    return [(call.socket, "LISTEN")]
             case Packet(protocol="tcp") as packet:
-                yield from self._packet_transitions(packet, point)
+                return self._packet_transitions(packet, point)
+        return ()
 
-    def _packet_transitions(self, packet: Packet, point: Point) -> Iterator[tuple[int, str]]:
+    def _packet_transitions(self, packet: Packet, point: Point) -> Sequence[tuple[int, str]]:
         """Return the transitions of a packet.
 
         On a wire, the sender changes its state when the packet is sent, the receiver when it arrives. Without
@@ -80,14 +81,18 @@ class TcpStateTracker:
                 self._fins.setdefault(out, end)
                 if receiver in _AFTER_FIN_RECEIVED and arrives:
                     changes += [(back, packet.receiver, _AFTER_FIN_RECEIVED[receiver])]
+        if not changes:
+            return ()
+        found = []
         for ends, socket, state in changes:
             if not (is_sent if ends == out else arrives):
                 continue
             if self._states.get(ends) != state:
                 self._states[ends] = state
                 if socket is not None:
-                    yield socket, state
+                    found.append((socket, state))
         if self._states.get(out) == self._states.get(back) == "CLOSED" or ("RST" in packet.flags and arrives):
             for ends in (out, back):
                 self._states.pop(ends, None)
                 self._fins.pop(ends, None)
+        return found
