@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bothends.check.case import Verdict
+from bothends.check.subjects import server_under_test
 from bothends.sockets.free_port import free_port
 from bothends.starters.writing import make_starter
 from tests.check.helpers import failed_cases, format_failures, judge, write_server_script
@@ -60,3 +61,29 @@ def test_port_in_source_is_judged_although_another_is_given(tmp_path: Path) -> N
     assert not failed_cases(result), format_failures(result)
     assert result.counts[Verdict.PASS] == 3
     assert "ignores the port that it is given" in " ".join(result.notes)
+
+
+# Binds its port with the bytes swapped, but not in its first start, as if that port were in use: then
+# listen() chooses a port.
+SWAPS_BYTES = """
+import socket, sys
+from pathlib import Path
+listener = socket.socket()
+if Path({started!r}).exists():
+    listener.bind(("127.0.0.1", socket.htons(int(sys.argv[1]))))
+Path({started!r}).touch()
+listener.listen(100)
+while True:
+    listener.accept()
+"""
+
+
+@pytest.mark.slow
+def test_port_that_the_kernel_chose_is_not_taken_for_one_in_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_under_test, "STARTUP_TIMEOUT", 3.0)
+    text = SWAPS_BYTES.replace("{started!r}", repr(str(tmp_path / "started")))
+    result = judge(write_server_script(tmp_path, text), "upper-tcp", "tcp-one-message")
+    [outcome] = result.outcomes
+    assert (outcome.verdict, outcome.likely_cause) == (Verdict.FAIL, "does not call htons() for its port")

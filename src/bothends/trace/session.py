@@ -52,6 +52,7 @@ from bothends.trace.model import (
 )
 from bothends.trace.run_file import MAX_SOURCE
 from bothends.trace.source_blocks import ProgramRecorder, SourceReader, SourceRecorder
+from bothends.trace.startup import StartupWait
 from bothends.trace.tls_observer import TlsObserver
 
 ORDER_MARGIN: Final = 30_000_000  # nanoseconds
@@ -65,7 +66,7 @@ DROP_CHECK_INTERVAL: Final = 0.1  # seconds between checks for dropped packets
 OTHER_KERNEL_EVENTS: Final = 2_000  # of other programs, after which the kernel filters by port
 MAX_FILTER_PORTS: Final = 100  # somewhat fewer than a BPF program has room for
 SERVER_TIMEOUT: Final = (
-    10.0  # seconds without an event, after which clients start though a server does not listen
+    10.0  # seconds without an event, after which clients start though a server does not listen (`startup`)
 )
 STALL_SECONDS: Final = 3.0  # without an event, while a call on a socket is blocked: probably a hang
 _SNAPSHOT_ATTEMPTS: Final = 3  # a thread that sleeps in a loop may be awake just then
@@ -89,7 +90,8 @@ class TraceSession:
         bpf: the source of calls; strace by default. With it, programs start on this machine.
         on_stall: called when nothing has moved for `STALL_SECONDS` while a call on a socket is blocked, once
             until something moves; and at each SIGQUIT, with True. `trace.blocked` is up to date then.
-        time_limit: seconds after which the run is ended; None for no limit.
+        time_limit: seconds after which the run is ended, without those that servers wait for a processor
+            before they listen; None for no limit.
         collect: seconds for which input is collected before it is read: to be woken up by each line of strace
             takes more processor time than to read it.
     """
@@ -148,7 +150,7 @@ class TraceSession:
         self._filtered_ports: frozenset[int] | None = None
         self._next_drop_check = 0.0
         self._waiting_for_servers = False
-        self._server_timeout = SERVER_TIMEOUT
+        self._startup = StartupWait(SERVER_TIMEOUT, time.monotonic())
         self._last_event = time.monotonic()
         self._reaper = Reaper()
         self._loop = EventLoop()
@@ -284,6 +286,8 @@ class TraceSession:
                     self._loop.watch(self.tls.fileno(), IN, self._on_input)
             for server in self._servers:
                 self._start(server)
+            limit = SERVER_TIMEOUT if self._time_limit is None else min(SERVER_TIMEOUT, self._time_limit / 2)
+            self._startup = StartupWait(limit, time.monotonic())
             self._waiting_for_servers = bool(self._servers)
             if not self._servers:
                 self._start_clients()
@@ -292,11 +296,10 @@ class TraceSession:
             counters = CounterDifference()
             if self._time_limit is not None:
                 self._deadline = time.monotonic() + self._time_limit
-                self._server_timeout = min(self._server_timeout, self._time_limit / 2)
             while self._should_continue():
                 self._poll_once(_POLL_INTERVAL)
                 self._watch_for_stall()
-                if time.monotonic() > self._deadline and self.stopped_by is None:
+                if time.monotonic() > self._deadline + self._startup.delay and self.stopped_by is None:
                     self.reached_time_limit = True
                     self.stop(signal.SIGTERM)
             if self._launcher is LOCAL_LAUNCHER:
@@ -460,11 +463,20 @@ class TraceSession:
         if self._waiting_for_servers and all(each.is_ready for each in self._servers):
             self._waiting_for_servers = False
             self._start_clients()
-        elif self._waiting_for_servers and time.monotonic() - self._last_event > self._server_timeout:
+        elif self._waiting_for_servers:
+            self._look_at_late_servers()
+
+    def _look_at_late_servers(self) -> None:
+        """Start the clients if servers that do not listen have done nothing for too long."""
+        now, late = time.monotonic(), [each for each in self._servers if not each.is_ready]
+        if now - self._startup.looked_at < _POLL_INTERVAL:
+            return
+        self._startup.look(now, self._last_event, {pid for each in late for pid in each.local_pids})
+        if self._startup.is_over(now):
             self._waiting_for_servers = False
-            seconds = f"{self._server_timeout:.0f} s"
-            late = " and ".join(each.role for each in self._servers if not each.is_ready)
-            self._note(f"{late} called neither listen() nor bind() for {seconds}: the clients started then")
+            roles = " and ".join(each.role for each in late)
+            seconds = f"{now - self._last_event:.0f} s"
+            self._note(f"{roles} called neither listen() nor bind() for {seconds}: the clients started then")
             self._start_clients()
 
     def _analyse_batch(self, raws: list[RawPacket], horizon: int, until: int) -> None:

@@ -12,7 +12,7 @@ from bothends.check.contract import Contract, parse
 from bothends.check.scenes.datagram_path import reorder_sends
 from bothends.check.scenes.talk import parse_talk
 from bothends.errors import ConfigurationError
-from tests.check.helpers import failed_cases, format_failures, judge, judge_client
+from tests.check.helpers import failed_cases, format_failures, judge, judge_client, write_server_script
 from tests.check.scenes.test_clients import LOGIN
 from tests.check.scenes.test_clients import command as client_command
 from tests.check.scenes.test_servers import PROGRAMS, outcome
@@ -160,3 +160,40 @@ def test_client_that_takes_one_recv_for_a_line_fails_bytewise() -> None:
     result = judge_client(client_command("one-recv"), agreed, "scene-log-in", "scene-log-in-bytewise")
     assert outcome(result, "scene-log-in").verdict is Verdict.PASS, format_failures(result)
     assert outcome(result, "scene-log-in-bytewise").verdict is Verdict.FAIL
+
+
+# Serves one client at a time, takes long between two lines, and handles no error.
+SLOW_ONE = """
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=100)
+while True:
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as stream:
+        for line in stream:
+            connection.sendall(b"BYE\\n" if line == b"QUIT\\n" else b"OK\\n")
+            if line == b"QUIT\\n":
+                break
+            until = time.process_time() + 0.1
+            while time.process_time() < until:
+                pass
+"""
+QUIT = r"""
+transport = "tcp"
+framing = "lines"
+[[scene]]
+name = "quit"
+repeat = "after"
+talk = '''
+ann> NOOP
+ann< OK
+ann> QUIT
+ann< BYE
+ann< (closes)
+'''
+"""
+
+
+def test_lost_client_is_reset_after_the_server_has_read_what_it_sent(tmp_path: Path) -> None:
+    command = write_server_script(tmp_path, SLOW_ONE)
+    result = judge(command, contract(QUIT), "scene-quit-gone")
+    assert outcome(result, "scene-quit-gone").verdict is Verdict.PASS, format_failures(result)

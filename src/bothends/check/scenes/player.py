@@ -349,7 +349,8 @@ class ScenePlayer:
         client = await self._participant(texts[0])
         known = [text for step in texts for text in step.texts if not text.recalls]
         data = b"".join(self._ctx.contract.encode(text.render({})) for text in known)
-        await client.socket.send_without_reading(data * (_FLOOD // max(1, len(data))), _FLOOD_STALL)
+        flood = data * (_FLOOD // max(1, len(data)))
+        await client.socket.send_without_reading(flood, _FLOOD_STALL, self._ctx.is_idle)
 
     async def _end_connection(self, step: EndConnection) -> None:
         client = self._participants[step.client]
@@ -366,7 +367,12 @@ class ScenePlayer:
             client.socket.reset()
 
     async def leave(self) -> None:
-        """Reset the connection of the first client, as if it had crashed, and close those of the others."""
+        """Reset the connection of the first client, as if it had crashed, and close those of the others.
+
+        The server gets time to read what was sent: a RST discards the rest (RFC 9293, 3.10.7.4), so that the
+        server's speed would decide what it sees.
+        """
+        await self._ctx.wait_until(self._ctx.is_idle, _ORDER_WAIT * self._ctx.load_factor)
         if self._reference is not None:
             await self._reference.leave()
         for number, client in enumerate(self._participants.values()):

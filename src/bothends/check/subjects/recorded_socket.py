@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from bothends.sockets.options import reset_on_close
 _MAX_RECEIVED: Final = 32 << 20  # bytes: far above any correct reply; some wrong replies never end
 _CHUNK: Final = 65_536
 _FEW_PIECES: Final = 20
+_BUSY_STALLS: Final = 10  # how much longer a peer that is not asleep may take to read
 
 
 def socket_address(endpoint: Endpoint) -> tuple[int, int, Any]:
@@ -179,18 +180,27 @@ class RecordedSocket:
                 await asyncio.sleep(interval if len(pieces) <= _FEW_PIECES else -late)
             await self.send(piece)
 
-    async def send_without_reading(self, data: bytes, stall_timeout: float) -> int:
+    async def send_without_reading(
+        self, data: bytes, stall_timeout: float, is_peer_idle: Callable[[], bool] = lambda: True
+    ) -> int:
         """Send without reading until the kernel accepts nothing for `stall_timeout` seconds.
+
+        `is_peer_idle`: whether the peer is asleep. One that is not gets up to `_BUSY_STALLS` times as long,
+        because on a busy machine it may be about to read.
 
         Returns: the number of bytes accepted.
         """
         self.note(f"sends {len(data):,} bytes without reading")
-        view, sent = memoryview(data), 0
+        view, sent, stalls = memoryview(data), 0, 0
         while sent < len(view):
             try:
                 sent += self.socket.send(view[sent : sent + _CHUNK])
+                stalls = 0
             except BlockingIOError:
-                if not await self._wait_writable(stall_timeout):
+                if await self._wait_writable(stall_timeout):
+                    continue
+                stalls += 1
+                if stalls == _BUSY_STALLS or is_peer_idle():
                     break
             except OSError as error:
                 self.note(f"send() fails: {errno_text(error.errno or 0)}")

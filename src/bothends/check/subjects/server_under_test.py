@@ -36,7 +36,7 @@ from bothends.check.transcript import Transcript
 from bothends.endpoints import Endpoint
 from bothends.errors import BothendsError, EndpointError, SystemCallFailed, UsageError
 from bothends.osutil.scratch import write_files
-from bothends.sockets.free_port import free_port
+from bothends.sockets.free_port import ephemeral_ports, free_port
 
 _POLL_INTERVAL: Final = 0.01  # seconds between looks at the socket table
 STARTUP_TIMEOUT: Final = 15.0  # seconds until a program must listen, on an idle machine
@@ -187,7 +187,7 @@ class ServerUnderTest:
     async def _start_first(self) -> RunningServer:
         """Start the server, in a network namespace of its own if it exits: its port may be in use here."""
         try:
-            return await self.start()
+            return await self._start_on_given_port()
         except NotListening as error:
             if error.elsewhere is not None:
                 self._ignore_port(error.elsewhere)
@@ -201,6 +201,19 @@ class ServerUnderTest:
             if error.elsewhere is None:
                 raise
             self._ignore_port(error.elsewhere)
+        return await self.start()
+
+    async def _start_on_given_port(self) -> RunningServer:
+        """Start the server, and once more with another port if the kernel may have chosen where it listens.
+
+        listen(2) binds a socket to an ephemeral port if bind(2) has failed and its result is not checked, as
+        when another program has the port that the server computes from the given one.
+        """
+        try:
+            return await self.start()
+        except NotListening as error:
+            if error.elsewhere is None or error.elsewhere.port not in ephemeral_ports():
+                raise
         return await self.start()
 
     def _ignore_port(self, endpoint: Endpoint) -> None:

@@ -176,7 +176,7 @@ async def late_reader(ctx: ServerContext) -> Note | None:
     client = await ctx.connect()
     messages = [ctx.message(number, 1000) for number in range(_OVER_ALL_BUFFERS // 1000)]
     request = b"".join(map(ctx.request, messages))
-    accepted = await client.send_without_reading(request, _STALL_TIMEOUT)
+    accepted = await client.send_without_reading(request, _STALL_TIMEOUT, ctx.is_idle)
     sending = asyncio.ensure_future(client.send(request[accepted:]))
     try:
         await client.expect_reply(ctx.reply(*messages))
@@ -274,7 +274,8 @@ async def client_not_reading(ctx: ServerContext) -> Note | None:
     """Send a lot without reading, then a message from a second client."""
     non_reader = await ctx.connect("non-reader", small_rcvbuf=True)
     request = ctx.request(ctx.message(1, 1000))
-    await non_reader.send_without_reading(request * (_FLOOD_BYTES // len(request)), 0.5)
+    flood = request * (_FLOOD_BYTES // len(request))
+    await non_reader.send_without_reading(flood, 0.5, ctx.is_idle)
     await ctx.expect_served("second")
     return None
 

@@ -314,6 +314,11 @@ class TracedProgram:
         return self._strace_pid is not None
 
     @property
+    def local_pids(self) -> set[int]:
+        """The pids of its running processes, and of strace; none if they are not of this PID namespace."""
+        return self.decoder.live_pids | {self._strace_pid} if self._strace_pid is not None else set()
+
+    @property
     def _strace_pid(self) -> int | None:
         """The pid of strace; None if it runs in another PID namespace."""
         pid: int | None = getattr(self._process, "pid", None)
