@@ -57,6 +57,7 @@ from bothends.trace.findings import (
     thread_pools,
     tls,
     tls_pending,
+    tls_rejections,
     udp_groups,
     udp_losses,
     udp_replies,
@@ -130,6 +131,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "peer-vanished": vanished.peer_vanished,
     "tls-to-plain": tls.tls_to_plain,
     "plain-to-tls": tls.plain_to_tls,
+    "tls-rejected": tls_rejections.tls_rejected,
     "tls-cut-off": tls.tls_cut_off,
     "tls-data-pending": tls_pending.tls_data_pending,
     "linger-reset": resets.linger_reset,
@@ -398,6 +400,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),
     **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
+    "tls-rejected": _OF_TLS | {"tls-cut-off", "closed-without-answer", "exited-on-reset"},
     **dict.fromkeys(
         ("linger-reset", "keep-alive-race", "http-length-wrong"),
         _OF_A_HANG | {"http-no-length"} | {"one-recv-per-message"},
