@@ -14,12 +14,11 @@ CLIENT_HELLO = bytes.fromhex("16030100050100000100")
 def texts_after(alert: bytes, *, is_from_server: bool) -> list[str]:
     trace = WaitingTrace()
     sender, receiver = ((1, AT_SERVER), (2, AT_CLIENT))[:: 1 if is_from_server else -1]
-    hello = {"size": len(CLIENT_HELLO), "requested": len(CLIENT_HELLO), "data": CLIENT_HELLO}
-    trace.call(2, "sendto", 0.1, 0.2, socket=AT_CLIENT, **hello)
-    trace.call(1, "recvfrom", 0.1, 0.2, socket=AT_SERVER, **hello)
-    moved = {"size": len(alert), "requested": len(alert), "data": alert}
-    trace.call(sender[0], "sendto", 0.3, 0.4, socket=sender[1], **moved)
-    trace.call(receiver[0], "recvfrom", 0.3, 0.4, socket=receiver[1], **moved)
+    size = len(CLIENT_HELLO)
+    trace.call(2, "sendto", 0.1, 0.2, socket=AT_CLIENT, size=size, data=CLIENT_HELLO)
+    trace.call(1, "recvfrom", 0.1, 0.2, socket=AT_SERVER, size=size, data=CLIENT_HELLO)
+    trace.call(sender[0], "sendto", 0.3, 0.4, socket=sender[1], size=len(alert), data=alert)
+    trace.call(receiver[0], "recvfrom", 0.3, 0.4, socket=receiver[1], size=len(alert), data=alert)
     trace.trace.freeze()
     return [f"{each.title}. {each.text}" for each in tls_rejected(TraceIndex(trace.trace))]
 
