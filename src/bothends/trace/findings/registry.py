@@ -65,6 +65,7 @@ from bothends.trace.findings import (
     unix_datagrams,
     unsent_output,
     vanished,
+    wrong_descriptors,
     wrong_sockets,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -123,6 +124,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-in-use": descriptor_use.closed_in_use,
     "closed-twice": descriptor_use.closed_twice,
     "used-after-close": descriptor_use.used_after_close,
+    "closed-object-used": wrong_descriptors.closed_object_used,
+    "not-a-socket": wrong_descriptors.not_a_socket,
     "transfer-on-listener": wrong_sockets.transfer_on_listener,
     "connected-again": wrong_sockets.connected_again,
     "sigpipe": processes.sigpipe,
@@ -324,6 +327,13 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         "write-after-close",
         "closed-without-answer",
     },
+    **dict.fromkeys(
+        ("closed-object-used", "not-a-socket"),
+        _OF_A_HANG
+        | _REFUSED
+        | {*_HANGS, "exited-mid-conversation", "exited-on-reset", "closed-without-answer", "sigpipe"}
+        | {"listener-closed-with-queue"},
+    ),
     "connected-again": frozenset({"closed-without-answer", "exited-mid-conversation", "write-after-close"}),
     "swapped-port": frozenset(
         {"refused-other-port", "refused", "unanswered-datagram", "udp-port-unreachable"}
