@@ -42,6 +42,7 @@ from bothends.trace.findings import (
     kernel_reasons,
     late_replies,
     length_inclusion,
+    length_widths,
     locks,
     long_lines,
     loops,
@@ -143,6 +144,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "record-size-differs": records.record_size_differs,
     "length-counts-characters": character_lengths.length_counts_characters,
     "length-includes-prefix": length_inclusion.length_includes_prefix,
+    "length-width": length_widths.length_width,
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "message-cut-short": cut_messages.message_cut_short,
@@ -381,6 +383,9 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
             }
         ),
     ),
+    "length-width": _OF_A_HANG
+    | {*_HANGS, "length-byte-order", "text-as-length", "one-recv-per-message", "exited-mid-conversation"}
+    | {"message-cut-short", "message-abandoned", "record-size-differs", "write-after-close"},
     "record-size-differs": _OF_A_HANG
     | {*_HANGS, "one-recv-per-message", "length-byte-order", "exited-mid-conversation"},
     "message-abandoned": _OF_A_HANG
