@@ -279,9 +279,9 @@ def _is_closed_before(trace_index: TraceIndex, attempt: Attempt, at: int) -> boo
 def _not_an_address(attempt: Attempt, client: str) -> Finding:
     return Finding(
         "connect-unanswered",
-        "The client connects to 255.255.255.255, which stands for a text that is no address",
+        "The client connects to 255.255.255.255, which stands for a text that is not an address",
         f"connect to {attempt.target} failed with {attempt.error}. No host has that address: it is "
-        f"INADDR_NONE, which inet_addr() returns for a text that is no IPv4 address, such as a name. "
+        f"INADDR_NONE, which inet_addr() returns for a text that is not an IPv4 address, such as a name. "
         f"Probably {client} did not check it.",
         "Resolve names with getaddrinfo(), which takes addresses as well, and check its result. inet_addr() "
         'takes addresses only: "127.0.0.1", not "localhost".',

@@ -36,7 +36,7 @@ _HTTP_AT_TLS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class TlsExchange:
     """A connection: what the client sent, and what the server sent, seen at one end or the other.
 
     `client` and `server` are the sockets, None if not traced. `asked` is what the client sent, `arrived` what
@@ -56,7 +56,7 @@ class Exchange:
 
 
 @lru_cache(maxsize=1)
-def exchanges(trace_index: TraceIndex) -> tuple[Exchange, ...]:
+def exchanges(trace_index: TraceIndex) -> tuple[TlsExchange, ...]:
     """Return the connections with a traced client or server, each once."""
     found = []
     for socket in trace_index.sockets("stream"):
@@ -70,12 +70,12 @@ def exchanges(trace_index: TraceIndex) -> tuple[Exchange, ...]:
         client, server = (peer, socket) if is_server else (socket, peer)
         first, second = stream_of(trace_index, socket, "sent"), stream_of(trace_index, socket, "received")
         if is_server:
-            found.append(Exchange(client, server, second, second, first, first))
+            found.append(TlsExchange(client, server, second, second, first, first))
         elif peer is None:
-            found.append(Exchange(client, server, first, first, second, second))
+            found.append(TlsExchange(client, server, first, first, second, second))
         else:
             arrived, sent = stream_of(trace_index, peer, "received"), stream_of(trace_index, peer, "sent")
-            found.append(Exchange(client, server, first, arrived, sent if sent.total else second, second))
+            found.append(TlsExchange(client, server, first, arrived, sent if sent.total else second, second))
     return tuple(found)
 
 
@@ -130,7 +130,7 @@ def _quoted(turn: Turn) -> str:
     return formatting.quoted(turn.data, turn.total, SHOWN)
 
 
-def _silence(trace_index: TraceIndex, each: Exchange, hello: Call) -> tuple[str, Call] | None:
+def _silence(trace_index: TraceIndex, each: TlsExchange, hello: Call) -> tuple[str, Call] | None:
     """Return what became of a ClientHello that a server read and did not answer, or None."""
     if each.server is None or each.answered.total or each.client is None:
         return None
@@ -168,7 +168,7 @@ def _silence(trace_index: TraceIndex, each: Exchange, hello: Call) -> tuple[str,
     return f"{capitalized(client)} waited {waited} in {call_name(long[0])}, and {server} for more.", long[0]
 
 
-def _speaks_plain_later(trace_index: TraceIndex, each: Exchange, hello: Call) -> bool:
+def _speaks_plain_later(trace_index: TraceIndex, each: TlsExchange, hello: Call) -> bool:
     """Return whether the client tried again without TLS and got an answer: it only tried TLS first."""
     if each.client is None:
         return False
@@ -211,7 +211,7 @@ def plain_to_tls(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _rejection(trace_index: TraceIndex, each: Exchange) -> tuple[str, str, Call] | None:
+def _rejection(trace_index: TraceIndex, each: TlsExchange) -> tuple[str, str, Call] | None:
     """Return how a TLS server rejected what it got, what that is inferred from, and the call; or None."""
     answer = each.answered
     if answer.total:
@@ -285,7 +285,7 @@ def tls_cut_off(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _cut_off(
-    trace_index: TraceIndex, each: Exchange, reader: Socket, sent: Turn, got: Turn
+    trace_index: TraceIndex, each: TlsExchange, reader: Socket, sent: Turn, got: Turn
 ) -> Finding | None:
     """Return the finding for an end that read EOF where a TLS stream was not over, or None."""
     eof = next(

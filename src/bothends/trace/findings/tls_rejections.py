@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from bothends.trace.capture.calls import RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
-from bothends.trace.findings.tls import Exchange, exchanges
+from bothends.trace.findings.tls import TlsExchange, exchanges
 from bothends.trace.model import Call
 from bothends.trace.protocols.tls import server_name
 from bothends.trace.protocols.tls_records import HEADER_SIZE, alert_text, is_client_hello
@@ -118,7 +118,7 @@ def tls_rejected(trace_index: TraceIndex) -> Iterator[Finding]:
         yield _finding(trace_index, each, sender, alert, meaning)
 
 
-def _alert(trace_index: TraceIndex, each: Exchange) -> tuple[Literal["client", "server"], Call | None]:
+def _alert(trace_index: TraceIndex, each: TlsExchange) -> tuple[Literal["client", "server"], Call | None]:
     """Return the end that sent a fatal alert, and the call that sent or received it, or None."""
     ends: tuple[tuple[Literal["client", "server"], bool], ...] = (("client", True), ("server", False))
     for end, is_client in ends:
@@ -132,7 +132,7 @@ def _alert(trace_index: TraceIndex, each: Exchange) -> tuple[Literal["client", "
     return "client", None
 
 
-def _succeeds_later(trace_index: TraceIndex, failed: Exchange) -> bool:
+def _succeeds_later(trace_index: TraceIndex, failed: TlsExchange) -> bool:
     """Return whether the client connected to the same address again, and got more than an alert there."""
     if failed.client is None:
         return False
@@ -151,7 +151,7 @@ def _succeeds_later(trace_index: TraceIndex, failed: Exchange) -> bool:
 
 def _finding(
     trace_index: TraceIndex,
-    each: Exchange,
+    each: TlsExchange,
     sender: Literal["client", "server"],
     alert: Call,
     meaning: _Meaning,
