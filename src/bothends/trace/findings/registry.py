@@ -15,6 +15,7 @@ from bothends.trace.findings import (
     buffered_reads,
     character_lengths,
     child_pipes,
+    closed_in_sets,
     connect_progress,
     connecting,
     countdowns,
@@ -127,6 +128,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "closed-in-use": descriptor_use.closed_in_use,
     "closed-twice": descriptor_use.closed_twice,
     "used-after-close": descriptor_use.used_after_close,
+    "closed-in-set": closed_in_sets.closed_in_set,
     "closed-object-used": wrong_descriptors.closed_object_used,
     "not-a-socket": wrong_descriptors.not_a_socket,
     "transfer-on-listener": wrong_sockets.transfer_on_listener,
@@ -334,6 +336,16 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         "write-after-close",
         "closed-without-answer",
     },
+    "closed-in-set": _OF_A_HANG
+    | {
+        *_HANGS,
+        *_LOOPS,
+        "loop-blocked",
+        "exited-mid-conversation",
+        "exited-on-reset",
+        "closed-without-answer",
+    }
+    | {"listener-closed-with-queue", "sigpipe", *_REFUSED},
     **dict.fromkeys(
         ("closed-object-used", "not-a-socket"),
         _OF_A_HANG
