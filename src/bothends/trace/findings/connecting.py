@@ -13,6 +13,7 @@ from typing import Final
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
+    INTERPRETERS,
     REFUSED,
     Attempt,
     Binding,
@@ -24,6 +25,7 @@ from bothends.trace.findings.endpoints import (
     listeners,
     name_of,
     program_of,
+    runs,
 )
 from bothends.trace.model import Call, Packet, SocketAddress
 from bothends.trace.rendering import formatting
@@ -317,6 +319,7 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
         padded = _abstract_names_of_other_lengths(trace_index, attempt, unused[0])
         if padded is not None:
             return padded
+        port_0 = _bound_port_0(trace_index, unused[0])
         return _finding(
             trace_index,
             attempt,
@@ -324,9 +327,11 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
             f"The client connects to another {what} than the server's",
             f"{capitalized(client)} connects to {target}, where nothing listens; "
             f"{name_of(trace_index, unused[0].process)} listens on {unused[0].address}, and nothing has "
-            f"connected there.",
-            f"Use the same {what} in both programs.",
+            f"connected there.{port_0}",
+            f"Use the same {what} in both programs."
+            + " In C, convert a port with htons(), which takes 16 bits." * bool(port_0),
             unused[0],
+            in_c="address.sin_port = htons(port);" if port_0 else "",
         )
     if not failed and failed_bind is None:
         return None
@@ -391,6 +396,21 @@ def _without_nuls(name: str) -> str:
     while name.endswith(_NUL):
         name = name.removesuffix(_NUL)
     return name
+
+
+def _bound_port_0(trace_index: TraceIndex, binding: Binding) -> str:
+    """Return what a compiled server has probably done that bound port 0, and told nobody the port; or ""."""
+    calls = trace_index.calls_by_socket[binding.socket.number]
+    binds = [call for call in calls if call.name == "bind" and call.address is not None]
+    if not binds or binds[0].address is None or binds[0].address.port != 0:
+        return ""
+    asks = any(call.name == "getsockname" for call in calls)
+    if asks or runs(trace_index, binding.process, *INTERPRETERS):
+        return ""
+    return (
+        " It bound port 0, for which the kernel chose this one: htonl() of a port leaves 0 in sin_port, as "
+        "does a port that was never set."
+    )
 
 
 def _failed_to_bind(call: Call, target: SocketAddress) -> bool:
