@@ -6,7 +6,7 @@
    that identifies the child. Lines of an unknown process wait for that line.
 2. A long call has two lines, when it starts and when it ends. Both points refer to the same `Call`.
 3. Calls on descriptors that are not sockets are left out. The exceptions are calls that wait for sockets,
-   sleeps of a process that uses sockets, calls that fail because a socket's descriptor was closed (EBADF),
+   sleeps of a process that uses sockets, calls that fail because a descriptor is no socket (any more),
    and output to a terminal: the diagram must start on a line of its own. While a call that is left out
    blocks, `blocked_calls` returns it.
 4. A signal that the program ignores, or handles with SA_RESTART, interrupts a blocked call, and the kernel
@@ -42,6 +42,7 @@ from bothends.trace.capture.strace import (
     SignalDelivered,
     ThreadExited,
 )
+from bothends.trace.capture.wrong_descriptors import WrongDescriptors
 from bothends.trace.model import (
     MAX_THREAD_EXITS,
     Call,
@@ -74,6 +75,7 @@ ON_SOCKETS: Final = (
     | {"getsockopt", "setsockopt", "getsockname", "getpeername"}
 )
 MOVING: Final = SENDING | RECEIVING
+_NEEDING_SOCKETS: Final = MOVING | ACCEPTING | {"bind", "listen", "connect"}
 # The names of all calls that can be drawn.
 DRAWN_CALLS: Final = ON_SOCKETS | WAITING | SLEEPING | FORKING | REAPING | {"socket", "socketpair"}
 # Calls that query or set something and transfer no data: the diagram leaves them out, without --all-calls.
@@ -138,6 +140,7 @@ class CallDecoder:
         self._orphans: dict[int, list[Line]] = {}
         # What follows the data of usual sends and receives: the arguments, the bytes requested, the flags.
         self._usual: dict[str, tuple[tuple[str, ...], int, frozenset[str], bool]] = {}
+        self._wrong = WrongDescriptors(_NEEDING_SOCKETS)
         self._stopped: set[int] = set()  # processes that a signal stopped, by number
         self.threads: dict[int, int] = {}  # the number of threads, by process number
         self._opened = 0  # sockets that the program itself opened, or failed to open
@@ -419,10 +422,8 @@ class CallDecoder:
             table = self._tables[line.pid]
             result_text = line.result_text if isinstance(line, CallEnded) else ""
             if not self._fill_arguments(call, line.text, table, result_text):
-                closed = table.closed_socket(call.descriptor) if call.descriptor is not None else None
-                if closed is None or not isinstance(line, CallEnded) or line.error != "EBADF":
+                if not isinstance(line, CallEnded) or not self._wrong.fill_in(call, line.error, table):
                     return None
-                call.socket = closed.number
                 if call.name in MOVING:
                     fill_data(call, arguments.split_arguments(line.text))
             if call.name in SLEEPING and not process.role:

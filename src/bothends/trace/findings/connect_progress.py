@@ -276,6 +276,25 @@ def _is_closed_before(trace_index: TraceIndex, attempt: Attempt, at: int) -> boo
     return any(call.name == "close" and not call.failed and call.at < at for call in calls)
 
 
+def _not_an_address(attempt: Attempt, client: str) -> Finding:
+    return Finding(
+        "connect-unanswered",
+        "The client connects to 255.255.255.255, which stands for a text that is not an address",
+        f"connect to {attempt.target} failed with {attempt.error}. No host has that address: it is "
+        f"INADDR_NONE, which inet_addr() returns for a text that is not an IPv4 address, such as a name. "
+        f"Probably {client} did not check it.",
+        "Resolve names with getaddrinfo(), which takes addresses as well, and check its result. inet_addr() "
+        'takes addresses only: "127.0.0.1", not "localhost".',
+        (attempt.connect.number,),
+        "inferred",
+        "no program connects to the broadcast address on purpose",
+        process=attempt.process,
+        sockets=(attempt.socket.number,),
+        in_c='if (getaddrinfo("localhost", port, &hints, &found) != 0) return 1;   /* then found->ai_addr */',
+        in_python="s = socket.create_connection((host, port))",
+    )
+
+
 def connect_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a connection attempt to an address that sends no reply at all."""
     known = [each for each in attempts(trace_index) if not each.is_connected]
@@ -301,6 +320,9 @@ def connect_unanswered(trace_index: TraceIndex) -> Iterator[Finding]:
         if each.error in ("", "ETIMEDOUT") and len(syns) < SYN_TRIES and not timed_out:
             continue
         client = name_of(trace_index, each.process)
+        if each.target.host == "255.255.255.255":
+            yield _not_an_address(each, client)
+            continue
         shown: Call | Packet = each.shown_by or each.connect
         waited = formatting.duration((each.connect.until or trace_index.end) - each.connect.at)
         sent = f"sent {len(syns)} SYNs" if len(syns) > 1 else "tried to connect"

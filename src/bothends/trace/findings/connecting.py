@@ -13,6 +13,7 @@ from typing import Final
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import (
+    INTERPRETERS,
     REFUSED,
     Attempt,
     Binding,
@@ -24,6 +25,7 @@ from bothends.trace.findings.endpoints import (
     listeners,
     name_of,
     program_of,
+    runs,
 )
 from bothends.trace.model import Call, Packet, SocketAddress
 from bothends.trace.rendering import formatting
@@ -31,6 +33,7 @@ from bothends.trace.rendering import formatting
 # A connection that is refused while the listener closes may start before the close() does.
 _RACE_NS: Final = 2_000_000
 _MANY_PORTS: Final = 3  # refused at this number of ports, a program looks for open ones
+_NUL: Final = r"\x00"  # in the text of an abstract name
 # Folders of sockets that libraries look for: nscd, the journal, D-Bus, X11. Programs run without them.
 _OF_THE_SYSTEM: Final = ("/run/", "/var/run/", "/dev/", "/tmp/.X11-unix/", "@/tmp/.X11-unix/")
 
@@ -313,6 +316,10 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
     )
     if len(unused) == 1 and is_client and unused[0].address.port != _swap_bytes(target.port or 0):
         what = "path" if target.port is None else "port"
+        padded = _abstract_names_of_other_lengths(trace_index, attempt, unused[0])
+        if padded is not None:
+            return padded
+        port_0 = _bound_port_0(trace_index, unused[0])
         return _finding(
             trace_index,
             attempt,
@@ -320,9 +327,11 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
             f"The client connects to another {what} than the server's",
             f"{capitalized(client)} connects to {target}, where nothing listens; "
             f"{name_of(trace_index, unused[0].process)} listens on {unused[0].address}, and nothing has "
-            f"connected there.",
-            f"Use the same {what} in both programs.",
+            f"connected there.{port_0}",
+            f"Use the same {what} in both programs."
+            + " In C, convert a port with htons(), which takes 16 bits." * bool(port_0),
             unused[0],
+            in_c="address.sin_port = htons(port);" if port_0 else "",
         )
     if not failed and failed_bind is None:
         return None
@@ -351,6 +360,56 @@ def _no_listener(trace_index: TraceIndex, attempt: Attempt, listening: list[Bind
         f"{capitalized(client)} connects to {target} and is refused: no socket listens there.",
         "Start the server first, and check its address and port with bothends sockets or ss -ltn.",
         cause=failed_bind,
+    )
+
+
+def _abstract_names_of_other_lengths(
+    trace_index: TraceIndex, attempt: Attempt, binding: Binding
+) -> Finding | None:
+    """Return the finding for two abstract names of which one has NUL bytes at its end, or None.
+
+    Every byte within the length that bind() and connect() get is a part of the name (unix(7)).
+    """
+    asked, bound = attempt.target.host, binding.address.host
+    name = _without_nuls(asked)
+    if not asked.startswith("@") or name != _without_nuls(bound):
+        return None
+    client, server = name_of(trace_index, attempt.process), name_of(trace_index, binding.process)
+    extra = abs(len(asked) - len(bound)) // len(_NUL)
+    longer, shorter = (client, server) if len(asked) > len(bound) else (server, client)
+    return _finding(
+        trace_index,
+        attempt,
+        "refused-other-port",
+        "The abstract names of the two sockets differ in NUL bytes at their end",
+        f"{capitalized(client)} connects to {name} and gets {attempt.error}. The name of {longer} has "
+        f"{extra} NUL bytes more at its end than that of {shorter}: in an abstract name all bytes count, up "
+        "to the length of the address.",
+        "Pass the exact length of the address at both ends; sizeof of the whole struct adds NUL bytes.",
+        binding,
+        in_c="socklen_t size = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name);",
+        in_python='sock.bind("\\0" + name)   # the length is that of the text',
+    )
+
+
+def _without_nuls(name: str) -> str:
+    while name.endswith(_NUL):
+        name = name.removesuffix(_NUL)
+    return name
+
+
+def _bound_port_0(trace_index: TraceIndex, binding: Binding) -> str:
+    """Return what a compiled server has probably done that bound port 0, and told nobody the port; or ""."""
+    calls = trace_index.calls_by_socket[binding.socket.number]
+    binds = [call for call in calls if call.name == "bind" and call.address is not None]
+    if not binds or binds[0].address is None or binds[0].address.port != 0:
+        return ""
+    asks = any(call.name == "getsockname" for call in calls)
+    if asks or runs(trace_index, binding.process, *INTERPRETERS):
+        return ""
+    return (
+        " It bound port 0, for which the kernel chose this one: htonl() of a port leaves 0 in sin_port, as "
+        "does a port that was never set."
     )
 
 

@@ -124,7 +124,10 @@ def _was_split(trace_index: TraceIndex, call: Call) -> bool:
 _SEND_ERRORS: Final = {
     "EACCES": (
         "a broadcast address needs the option SO_BROADCAST",
-        "Set SO_BROADCAST before you send to a broadcast address.",
+        (
+            "Set SO_BROADCAST before you send to a broadcast address. If no broadcast is meant: inet_addr() "
+            "returns 255.255.255.255 for a text that is not an address, such as a name."
+        ),
         "setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &(int){1}, sizeof(int));",
         "sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)",
     ),

@@ -48,9 +48,13 @@ def holder_name(trace_index: TraceIndex, socket: int | None, at: int, otherwise:
 
 def runs(trace_index: TraceIndex, process: int, *programs: str) -> bool:
     """Return whether a process runs one of these programs, of any version: python3.11 is python."""
+    return executable_of(trace_index, process).rstrip("0123456789.") in programs
+
+
+def executable_of(trace_index: TraceIndex, process: int) -> str:
+    """Return the name of the program that a process runs, without its path; "" if it is not known."""
     words = _PROGRAM.match(trace_index.process(process).command)
-    name = (words[1] or words[2]).rpartition("/")[2] if words is not None else ""
-    return name.rstrip("0123456789.") in programs
+    return (words[1] or words[2]).rpartition("/")[2] if words is not None else ""
 
 
 def runs_node(trace_index: TraceIndex, process: int) -> bool:

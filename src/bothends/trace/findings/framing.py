@@ -142,11 +142,13 @@ def length_byte_order(trace_index: TraceIndex) -> Iterator[Finding]:
             changes = writer if framing.order == "little" else reader
             yield Finding(
                 "length-byte-order",
-                "The two ends use different byte orders for the length of a message",
+                "The two ends use different byte orders"
+                + " or widths" * (read_of_header(received, framing.header) is None)
+                + " for the length of a message",
                 f"The length {prefix} means {size} in {_name(framing.order)} byte order, as "
                 f"{name_of(trace_index, sent.calls[0].process)} wrote it, and {misread} in "
                 f"{_name(_OTHER[framing.order])} byte order{what}",
-                "Use network byte order (big-endian) for lengths at both ends.",
+                "Use network byte order (big-endian) and a fixed width for lengths at both ends.",
                 evidence,
                 certainty=certainty,
                 basis=basis,
@@ -210,8 +212,18 @@ def _misread(
         return None
     name = name_of(trace_index, last.process)
     basis = f"{name} received the whole message, which the length describes to the last byte, and waits"
-    text = f": {name} has the message and waits for more: it probably took the second, or expected text."
+    text = (
+        f". {capitalized(name)} has the message and waits for more: it probably took the second, another "
+        f'width of the length (8 bytes, as of a long or the "L" of struct, are {wide:,}), or expected text.'
+        if framing.width == 4 and (wide := _read_wider(framing, sent)) > received.total
+        else f": {name} has the message and waits for more: it probably took the second, or expected text."
+    )
     return "inferred", basis, text, (sender, last.number, waiting.number)
+
+
+def _read_wider(framing: PrefixFormat, sent: Turn) -> int:
+    """Return the length that a reader takes from twice the width, the first bytes of the message included."""
+    return int.from_bytes(sent.data[framing.before : framing.header + framing.width], framing.order)
 
 
 def is_stuck(trace_index: TraceIndex, reader: Socket, read: Call) -> bool:

@@ -15,6 +15,7 @@ from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, closed_at, name_of
 from bothends.trace.findings.standstill import Moment, call_name, evidence
 from bothends.trace.model import Call, Socket
+from bothends.trace.protocols.tls_records import HEADER_SIZE
 from bothends.trace.rendering import formatting
 
 IDLE_NS: Final = 1_000_000_000  # nanoseconds: a server that serves clients in turn may make one wait a little
@@ -149,6 +150,19 @@ def _finding(
     elif clients > 1:
         title = "A receive from a client that is idle blocks a server"
         text += f". It has {clients} connections, and served none of the others meanwhile."
+    elif receive.requested == HEADER_SIZE and receive.name == "read" and not _has_read(trace_index, receive):
+        title = "A TLS handshake with an idle client blocks the loop that accepts"
+        text += (
+            ". 5 bytes are the header of a TLS record: probably the handshake is done in the thread that "
+            "accepts, and this client has not begun it."
+        )
+        remedy = (
+            "Accept connections without TLS, and do the handshake in the thread that serves the connection, "
+            "with a time limit."
+        )
+        basis = "the read has the size of the header of a TLS record, and is the first on the connection"
+        in_c = "pthread_create(&thread, NULL, handshake_and_serve, connection);   /* SSL_accept() in it */"
+        in_python = "c.settimeout(10); c = context.wrap_socket(c, server_side=True)   # in the thread"
     else:
         title = "An idle client blocks a server that serves one client at a time"
         text += "."
@@ -164,6 +178,13 @@ def _finding(
         sockets=(receive.socket or 0, listener.number),
         in_c=in_c,
         in_python=in_python,
+    )
+
+
+def _has_read(trace_index: TraceIndex, receive: Call) -> bool:
+    """Return whether something was received on the connection of a call."""
+    return any(
+        call.name in RECEIVING and call.size for call in trace_index.calls_by_socket[receive.socket or 0]
     )
 
 

@@ -364,8 +364,21 @@ def _idle_holder(each: Standstill) -> ThreadState | None:
         return None
     if any(state.activity == "events" for state in states):
         return None  # an event loop may watch for something else on purpose
+    if any(_awaits_child(each.moment.trace_index, state) for state in states):
+        return None
     old = [state for state in states if each.moment.now - state.since >= STANDSTILL_NS]
     return min(old, key=lambda state: state.since) if len(old) == len(states) else None
+
+
+def _awaits_child(trace_index: TraceIndex, state: ThreadState) -> bool:
+    """Return whether a thread reads from a descriptor that is no socket, while a child of its process runs.
+
+    Probably it waits for the output of a command, which the answer is made of.
+    """
+    return state.activity == "other" and any(
+        process.parent == state.process and trace_index.ended_at(process.number) is None
+        for process in trace_index.trace.processes.values()
+    )
 
 
 def _stays_open(trace_index: TraceIndex, each: Standstill, peer: Socket) -> bool:
