@@ -35,6 +35,7 @@ from bothends.trace.findings.http_messages import (
     missing_of_request,
 )
 from bothends.trace.findings.java_objects import awaits_stream_header, stream_header_awaited
+from bothends.trace.findings.pieces import json_in_pieces
 from bothends.trace.findings.reading import (
     buffered_read,
     fixed_read,
@@ -383,6 +384,9 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         elsewhere = answered_elsewhere(trace_index, each, peer, spoken[-1])
         if elsewhere:
             return unanswered_here(trace_index, each, peer, read, elsewhere, state, events)
+    in_pieces = None if is_server else json_in_pieces(trace_index, each, peer, read, state, events)
+    if in_pieces is not None:
+        return in_pieces
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
