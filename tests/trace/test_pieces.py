@@ -11,7 +11,7 @@ from tests.trace.test_waits import AT_CLIENT, AT_SERVER, SECOND_NS, WaitingTrace
 
 
 def in_pieces(pieces: list[bytes], limit: float | None = None) -> WaitingTrace:
-    """The client sends a request, and the server reads it in pieces; then both wait for 4 s in epoll_wait()."""
+    """The client sends a request, the server reads it in pieces, and both wait for 4 s in epoll_wait()."""
     trace = WaitingTrace()
     for number in (1, 2):
         trace.trace.processes[number].command = "node program.js"

@@ -9,7 +9,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, name_of, runs_node
 from bothends.trace.findings.standstill import Moment, ThreadState, call_name, evidence
 from bothends.trace.findings.turns import close_of, peer_socket, turns
 from bothends.trace.model import Call, ProcessEvent, Socket
@@ -56,8 +56,8 @@ def exited_on_timeout(trace_index: TraceIndex) -> Iterator[Finding]:
         passed = (last.name in WAITING and last.result == 0 and bool(last.timeout_ns)) or (
             last.name in ACCEPTING and last.error == "EAGAIN" and last.duration >= BLOCKED_NS
         )
-        if not passed or len(listeners) != 1 or len(awaited) != 1:
-            continue
+        if not passed or len(listeners) != 1 or len(awaited) != 1 or runs_node(trace_index, event.process):
+            continue  # Node.js waits until its next timer, whatever that is for
         server = name_of(trace_index, event.process)
         yield Finding(
             "exited-on-timeout",

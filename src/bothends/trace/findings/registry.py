@@ -17,6 +17,7 @@ from bothends.trace.findings import (
     connect_progress,
     connecting,
     countdowns,
+    crashes,
     cut_messages,
     datagrams,
     descriptor_passing,
@@ -184,6 +185,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "exited-on-reset": exits.exited_on_reset,
     "exited-on-timeout": exits.exited_on_timeout,
     "exited-mid-conversation": exits.exited_mid_conversation,
+    "exited-with-error": crashes.exited_with_error,
     "closed-without-answer": exits.closed_without_answer,
     "timeout-too-short": exits.timeout_too_short,
     "line-over-limit": long_lines.line_over_limit,
@@ -410,6 +412,13 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
 }
+# What explains an exit in the middle of a conversation explains one before or after it, too.
+EXPLAINS.update(
+    (rule, explained | {"exited-with-error"})
+    for rule, explained in list(EXPLAINS.items())
+    if "exited-mid-conversation" in explained
+)
+EXPLAINS["exited-with-error"] = EXPLAINS["exited-mid-conversation"]
 
 
 def run_rules(trace: Trace, on_error: Callable[[str, Exception], object] | None = None) -> list[Finding]:
