@@ -57,6 +57,7 @@ from bothends.trace.findings import (
     streams,
     thread_pools,
     tls,
+    tls_handshakes,
     tls_pending,
     udp_groups,
     udp_losses,
@@ -131,6 +132,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "peer-vanished": vanished.peer_vanished,
     "tls-to-plain": tls.tls_to_plain,
     "plain-to-tls": tls.plain_to_tls,
+    "tls-handshake-failed": tls_handshakes.tls_handshake_failed,
     "tls-cut-off": tls.tls_cut_off,
     "tls-data-pending": tls_pending.tls_data_pending,
     "linger-reset": resets.linger_reset,
@@ -400,6 +402,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),
     **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
+    "tls-handshake-failed": _OF_TLS | {"tls-cut-off", "closed-without-answer", "exited-on-reset"},
     **dict.fromkeys(
         ("linger-reset", "keep-alive-race", "http-length-wrong"),
         _OF_A_HANG | {"http-no-length"} | {"one-recv-per-message"},

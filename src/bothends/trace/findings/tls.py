@@ -36,7 +36,7 @@ _HTTP_AT_TLS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Exchange:
+class TlsExchange:
     """A connection: what the client sent, and what the server sent, seen at one end or the other.
 
     `client` and `server` are the sockets, None if not traced. `asked` is what the client sent, `arrived` what
@@ -56,7 +56,8 @@ class _Exchange:
 
 
 @lru_cache(maxsize=1)
-def _exchanges(trace_index: TraceIndex) -> tuple[_Exchange, ...]:
+def exchanges(trace_index: TraceIndex) -> tuple[TlsExchange, ...]:
+    """Return every connection once, by its client if that is traced."""
     found = []
     for socket in trace_index.sockets("stream"):
         if socket.is_listener or socket.is_wrapped or not trace_index.calls_by_socket[socket.number]:
@@ -69,18 +70,18 @@ def _exchanges(trace_index: TraceIndex) -> tuple[_Exchange, ...]:
         client, server = (peer, socket) if is_server else (socket, peer)
         first, second = stream_of(trace_index, socket, "sent"), stream_of(trace_index, socket, "received")
         if is_server:
-            found.append(_Exchange(client, server, second, second, first, first))
+            found.append(TlsExchange(client, server, second, second, first, first))
         elif peer is None:
-            found.append(_Exchange(client, server, first, first, second, second))
+            found.append(TlsExchange(client, server, first, first, second, second))
         else:
             arrived, sent = stream_of(trace_index, peer, "received"), stream_of(trace_index, peer, "sent")
-            found.append(_Exchange(client, server, first, arrived, sent if sent.total else second, second))
+            found.append(TlsExchange(client, server, first, arrived, sent if sent.total else second, second))
     return tuple(found)
 
 
 def tls_to_plain(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a client that begins a TLS handshake with a server that does not speak TLS."""
-    for each in _exchanges(trace_index):
+    for each in exchanges(trace_index):
         if not is_client_hello(each.asked.data):
             continue
         hello = each.asked.calls[0]
@@ -129,7 +130,7 @@ def _quoted(turn: Turn) -> str:
     return formatting.quoted(turn.data, turn.total, SHOWN)
 
 
-def _silence(trace_index: TraceIndex, each: _Exchange, hello: Call) -> tuple[str, Call] | None:
+def _silence(trace_index: TraceIndex, each: TlsExchange, hello: Call) -> tuple[str, Call] | None:
     """Return what became of a ClientHello that a server read and did not answer, or None."""
     if each.server is None or each.answered.total or each.client is None:
         return None
@@ -167,7 +168,7 @@ def _silence(trace_index: TraceIndex, each: _Exchange, hello: Call) -> tuple[str
     return f"{capitalized(client)} waited {waited} in {call_name(long[0])}, and {server} for more.", long[0]
 
 
-def _speaks_plain_later(trace_index: TraceIndex, each: _Exchange, hello: Call) -> bool:
+def _speaks_plain_later(trace_index: TraceIndex, each: TlsExchange, hello: Call) -> bool:
     """Return whether the client tried again without TLS and got an answer: it only tried TLS first."""
     if each.client is None:
         return False
@@ -179,14 +180,14 @@ def _speaks_plain_later(trace_index: TraceIndex, each: _Exchange, hello: Call) -
         and other.asked.calls[0].process == hello.process
         and other.asked.calls[0].number > hello.number
         and not is_client_hello(other.asked.data)
-        for other in _exchanges(trace_index)
+        for other in exchanges(trace_index)
     )
 
 
 def plain_to_tls(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a client that sends plain text, or nothing, to a server that expects a TLS handshake."""
     yield from waits_for_client_hello(trace_index)
-    for each in _exchanges(trace_index):
+    for each in exchanges(trace_index):
         if not each.asked.total or is_record(each.asked.data):
             continue
         first = each.asked.calls[0]
@@ -210,7 +211,7 @@ def plain_to_tls(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _rejection(trace_index: TraceIndex, each: _Exchange) -> tuple[str, str, Call] | None:
+def _rejection(trace_index: TraceIndex, each: TlsExchange) -> tuple[str, str, Call] | None:
     """Return how a TLS server rejected what it got, what that is inferred from, and the call; or None."""
     answer = each.answered
     if answer.total:
@@ -270,7 +271,7 @@ def _client_got_nothing(trace_index: TraceIndex, client: Socket) -> bool:
 
 def tls_cut_off(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a TLS stream that ended within a record, or without close_notify where the peer needs it."""
-    for each in _exchanges(trace_index):
+    for each in exchanges(trace_index):
         if not is_client_hello(each.asked.data) or not is_record(each.answered.data):
             continue
         for socket, sent, got in (
@@ -284,7 +285,7 @@ def tls_cut_off(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _cut_off(
-    trace_index: TraceIndex, each: _Exchange, reader: Socket, sent: Turn, got: Turn
+    trace_index: TraceIndex, each: TlsExchange, reader: Socket, sent: Turn, got: Turn
 ) -> Finding | None:
     """Return the finding for an end that read EOF where a TLS stream was not over, or None."""
     eof = next(

@@ -14,8 +14,8 @@ from bothends.trace.model import Call
 
 HEADER_SIZE: Final = 5
 ALERT: Final = 21
-_HANDSHAKE: Final = 22
-_DATA: Final = 23
+HANDSHAKE: Final = 22
+DATA: Final = 23
 _TYPES: Final = range(20, 24)
 _CLIENT_HELLO: Final = 1
 _ENCRYPTED_ALERT: Final = (
@@ -45,7 +45,7 @@ class Record(NamedTuple):
     @property
     def may_be_alert(self) -> bool:
         """Whether it is an alert, or may be one that TLS 1.3 encrypted."""
-        return self.type == ALERT or (self.type == _DATA and self.size == _ENCRYPTED_ALERT)
+        return self.type == ALERT or (self.type == DATA and self.size == _ENCRYPTED_ALERT)
 
 
 def is_record(data: bytes) -> bool:
@@ -55,7 +55,7 @@ def is_record(data: bytes) -> bool:
 
 def is_client_hello(data: bytes) -> bool:
     """Return whether bytes begin with a ClientHello, the first message of a TLS client."""
-    return len(data) >= 6 and is_record(data) and data[0] == _HANDSHAKE and data[5] == _CLIENT_HELLO
+    return len(data) >= 6 and is_record(data) and data[0] == HANDSHAKE and data[5] == _CLIENT_HELLO
 
 
 def alert_text(data: bytes) -> str:
@@ -63,6 +63,23 @@ def alert_text(data: bytes) -> str:
     if len(data) < HEADER_SIZE + 2 or not is_record(data) or data[0] != ALERT or data[3:5] != b"\0\2":
         return ""
     return _ALERTS.get(data[6], f"number {data[6]}")
+
+
+def alert_of(contents: bytes) -> str:
+    """Return the name of an alert that is not encrypted; "" if the contents of a record are none."""
+    return _ALERTS.get(contents[1], f"number {contents[1]}") if len(contents) == 2 else ""
+
+
+def whole_records(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the whole records that bytes begin with, each with its type and its contents."""
+    found, at = [], 0
+    while is_record(data[at : at + HEADER_SIZE]) and len(data) - at >= HEADER_SIZE:
+        end = at + HEADER_SIZE + int.from_bytes(data[at + 3 : at + HEADER_SIZE], "big")
+        if end > len(data):
+            break
+        found.append((data[at], data[at + HEADER_SIZE : end]))
+        at = end
+    return found
 
 
 def last_record(calls: Iterable[Call]) -> Record | None:
