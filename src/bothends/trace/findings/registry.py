@@ -23,6 +23,7 @@ from bothends.trace.findings import (
     descriptor_passing,
     descriptor_use,
     discarded_datagrams,
+    early_closes,
     exits,
     framing,
     greetings,
@@ -188,6 +189,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "exited-on-timeout": exits.exited_on_timeout,
     "exited-mid-conversation": exits.exited_mid_conversation,
     "exited-with-error": crashes.exited_with_error,
+    "closed-before-answer": early_closes.closed_before_answer,
     "closed-without-answer": exits.closed_without_answer,
     "timeout-too-short": exits.timeout_too_short,
     "line-over-limit": long_lines.line_over_limit,
@@ -414,6 +416,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "unix-client-unnamed": frozenset({"exited-mid-conversation"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
+    "closed-before-answer": frozenset({"write-after-close", "sigpipe", "exited-on-reset"}),
 }
 # What explains an exit in the middle of a conversation explains one before or after it, too.
 EXPLAINS.update(
