@@ -180,10 +180,11 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
 
 def _closed_before_exit(event: ProcessEvent, close: Call) -> str:
     """Say what else may have ended a server of Java that had closed the connection just before."""
+    before = formatting.duration(max(0, event.at - close.at))
     return (
-        f" It closed the connection {formatting.duration(max(0, event.at - close.at))} before it exited: "
-        "because of an exception, or this caused one. In Java close() of one stream of a socket closes all of "
-        "it, and the other stream cannot be used after that."
+        f" It closed the connection {before} before it exited: because of an exception, or this caused one. "
+        "In Java close() of one stream of a socket closes all of it, and the other stream cannot be used "
+        "after that."
     )
 
 
