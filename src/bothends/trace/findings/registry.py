@@ -42,6 +42,7 @@ from bothends.trace.findings import (
     kernel_reasons,
     late_replies,
     length_inclusion,
+    length_widths,
     locks,
     long_lines,
     loops,
@@ -141,6 +142,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-counts-characters": character_lengths.length_counts_characters,
     "length-includes-prefix": length_inclusion.length_includes_prefix,
     "length-byte-order": framing.length_byte_order,
+    "length-width-differs": length_widths.length_width_differs,
     "message-abandoned": abandoned_messages.message_abandoned,
     "message-cut-short": cut_messages.message_cut_short,
     "text-as-length": framing.text_as_length,
@@ -416,6 +418,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "unix-client-unnamed": frozenset({"exited-mid-conversation"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
+    "length-width-differs": _OF_A_HANG
+    | {*_HANGS, "text-as-length", "one-recv-per-message", "exited-mid-conversation"},
     "closed-before-answer": frozenset({"write-after-close", "sigpipe", "exited-on-reset"}),
 }
 # What explains an exit in the middle of a conversation explains one before or after it, too.
