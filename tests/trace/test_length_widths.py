@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -14,7 +16,7 @@ def found(sent: bytes, header: int, asked: int) -> list[Finding]:
     trace = WaitingTrace()
     trace.call(2, "sendto", 0.1, 0.2, socket=AT_CLIENT, size=len(sent), data=sent, requested=len(sent))
     trace.call(1, "read", 0.2, 0.3, socket=AT_SERVER, size=header, data=sent[:header], requested=header)
-    rest = {"size": len(sent) - header, "data": sent[header:], "requested": asked}
+    rest: dict[str, Any] = {"size": len(sent) - header, "data": sent[header:], "requested": asked}
     trace.call(1, "read", 0.3, 0.4, socket=AT_SERVER, **rest)
     trace.call(1, "read", 0.5, socket=AT_SERVER, requested=asked - rest["size"])
     trace.call(2, "recvfrom", 0.5, socket=AT_CLIENT, requested=100)

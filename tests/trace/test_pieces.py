@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bothends.trace.findings.base import TraceIndex
@@ -18,7 +20,7 @@ def in_pieces(pieces: list[bytes], limit: float | None = None) -> WaitingTrace:
     request = b"".join(pieces)
     trace.call(2, "write", 0.1, 0.2, socket=AT_CLIENT, size=len(request), data=request)
     for at, piece in enumerate(pieces):
-        read = {"socket": AT_SERVER, "size": len(piece), "data": piece, "requested": 65536}
+        read: dict[str, Any] = {"socket": AT_SERVER, "size": len(piece), "data": piece, "requested": 65536}
         trace.call(1, "read", 0.3 + at / 100, 0.301 + at / 100, **read)
     timeout = None if limit is None else round(limit * SECOND_NS)
     trace.call(1, "epoll_wait", 0.5, sockets=(AT_SERVER,), timeout_ns=timeout)
@@ -52,7 +54,7 @@ def test_a_timer_of_v8_is_no_time_limit(first: float | None, then: float, has_li
     """A later wait up to the same time has what is left of the limit; one up to another time is another's."""
     trace = WaitingTrace()
     trace.trace.processes[1].command = "/usr/bin/node server.js"
-    waits = {"sockets": (AT_SERVER,), "result": 1}
+    waits: dict[str, Any] = {"sockets": (AT_SERVER,), "result": 1}
     if first is not None:
         trace.call(1, "epoll_wait", 1, 1.5, timeout_ns=round(first * SECOND_NS), **waits)
     trace.call(1, "epoll_wait", 1.5, timeout_ns=round(then * SECOND_NS), sockets=(AT_SERVER,))

@@ -32,5 +32,5 @@ def test_a_second_accept_of_the_same_thread() -> None:
 
 
 @pytest.mark.parametrize("change", [{"earlier": True}, {"reads": True}, {"thread": 109}])
-def test_a_server_of_several_connections_is_told_that_nothing_reads(change: dict[str, bool | int]) -> None:
+def test_of_several_connections_the_first_is_not_named(change: dict[str, bool | int]) -> None:
     assert all("second connection" not in finding.title for finding in found(**change))  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -37,7 +39,7 @@ def handshake(
     for sender, start, data in ((2, 0.1, HELLO), (1, 0.3, answer), (2, 0.5, then)):
         source, sink = (client, server) if sender == 2 else (server, client)
         if data:
-            moved = {"size": len(data), "data": data, "requested": len(data)}
+            moved: dict[str, Any] = {"size": len(data), "data": data, "requested": len(data)}
             trace.call(sender, "write", at + start, at + start + 0.01, socket=source, **moved)
             trace.call(3 - sender, "read", at + start + 0.02, at + start + 0.03, socket=sink, **moved)
     trace.call(2, "close", at + 0.6, at + 0.61, socket=client)

@@ -198,7 +198,7 @@ def _finding(
         "inferred" if basis else "seen",
         basis,
         process=event.process,
-        sockets=tuple(dict.fromkeys(filter(None, (listener.number, shown_by and shown_by.socket)))),
+        sockets=(listener.number, *([shown_by.socket] if shown_by is not None and shown_by.socket else [])),
         in_c="int c = accept(listener, NULL, NULL);\nif (c < 0) continue;",
         in_python="try: serve(connection)\nexcept Exception: logging.exception('connection failed')",
     )

@@ -1,4 +1,4 @@
-"""Rules about Java's object streams: a header comes first, and each object is sent once. Pure.
+"""Rules about Java's object streams: one header comes first, and each object is sent once. Pure.
 
 The constructor of ObjectInputStream reads the header of 4 bytes, and waits until the constructor of the other
 end's ObjectOutputStream has sent it. If both ends make their input stream first, neither sends it.
@@ -14,7 +14,9 @@ from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
+from bothends.trace.findings.joined_messages import failure_after
 from bothends.trace.findings.standstill import Standstill, ThreadState, age, call_name, evidence
+from bothends.trace.findings.turns import peer_socket
 from bothends.trace.model import Socket
 
 _HEADER: Final = b"\xac\xed\x00\x05"  # STREAM_MAGIC, STREAM_VERSION
@@ -48,6 +50,40 @@ def object_sent_once(trace_index: TraceIndex) -> Iterator[Finding]:
             basis="TC_REFERENCE in the stream; whether the object had changed cannot be seen",
             process=again[0].process,
             sockets=(socket.number,),
+            in_c="",
+            in_python="",
+        )
+
+
+def stream_header_repeated(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a second ObjectOutputStream on one connection, and a reader that failed at its header."""
+    for socket in trace_index.sockets("stream"):
+        sends = trace_index.sends(socket)
+        again = [call for call in sends[1:] if call.data.startswith(_HEADER)]
+        if not again or not sends[0].data.startswith(_HEADER):
+            continue
+        reader = peer_socket(trace_index, socket)
+        receives = [call for call in trace_index.receives(reader) if call.size] if reader is not None else []
+        failed = failure_after(trace_index, receives[-1]) if receives else ""
+        has_come = (
+            sum(call.size for call in receives) > trace_index.bytes_sent_by[again[0].number] - again[0].size
+        )
+        if reader is None or not failed or not has_come:
+            continue
+        name, other = name_of(trace_index, again[0].process), name_of(trace_index, receives[-1].process)
+        times = f"{len(again)} more headers" if len(again) > 1 else "one more header"
+        yield Finding(
+            "stream-header-repeated",
+            "A new object stream was begun on a connection that has one",
+            f"{capitalized(name)} sent the header of an object stream (ac ed 00 05), and later {times} on "
+            "the same connection: probably it makes a new ObjectOutputStream for each message. "
+            f"{capitalized(other)} read it in {call_name(receives[-1])}, and {failed}: one ObjectInputStream "
+            "expects one header, and throws StreamCorruptedException (invalid type code: AC) at the next.",
+            "Make one ObjectOutputStream for each connection, keep it, and use it for every message; reset() "
+            "it when objects have changed. At the other end keep one ObjectInputStream.",
+            (sends[0].number, again[0].number, receives[-1].number),
+            process=again[0].process,
+            sockets=(socket.number, reader.number),
             in_c="",
             in_python="",
         )

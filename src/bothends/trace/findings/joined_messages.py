@@ -103,7 +103,7 @@ def json_joined(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         read = receives[-1]
         values = _json_values(read.data) if read.size == len(read.data) else []
-        failed = _failure_after(trace_index, read) if len(values) > 1 else ""
+        failed = failure_after(trace_index, read) if len(values) > 1 else ""
         senders = trace_index.senders_of(read)
         has_newlines = b"\n" in read.data.strip()
         if not failed or not senders or _took_several(trace_index, socket, read):
@@ -133,7 +133,7 @@ def json_joined(trace_index: TraceIndex) -> Iterator[Finding]:
         )
 
 
-def _failure_after(trace_index: TraceIndex, read: Call) -> str:
+def failure_after(trace_index: TraceIndex, read: Call) -> str:
     """Return how a program or a thread failed just after a read, as part of a sentence; "" if it did not."""
     at = read.until or read.at
     ended, status = trace_index.ended_at(read.process), trace_index.process(read.process).status

@@ -185,6 +185,10 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
         if workers:
             yield _not_handed_over(trace_index, each, each.peer, state, workers)
             continue
+        loop = _selector_without(trace_index, state, each.peer)
+        if loop is not None:
+            yield _selector_not_woken(trace_index, each, each.peer, state, loop)
+            continue
         if _accepts_again(trace_index, each.peer, state):
             yield _second_accept(trace_index, each, each.peer, state)
             continue
@@ -261,6 +265,51 @@ def _not_handed_over(
     )
 
 
+def _selector_without(trace_index: TraceIndex, state: ThreadState, peer: Socket) -> Call | None:
+    """Return the call in which a selector of Java waits that was not told of a connection; or None.
+
+    A connection is made non-blocking before it is registered, and registered by the thread that selects.
+    """
+    if peer.blocks or not runs(trace_index, state.process, "java"):
+        return None
+    if any(call.name == "epoll_ctl" for call in trace_index.calls_by_socket[peer.number]):
+        return None
+    return next(
+        (
+            call
+            for call in trace_index.trace.blocked
+            if call.process == state.process
+            and call.thread != state.thread
+            and call.name.startswith("epoll")
+            and peer.number not in call.sockets
+        ),
+        None,
+    )
+
+
+def _selector_not_woken(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, state: ThreadState, loop: Call
+) -> Finding:
+    client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+    waited = formatting.duration(max(0, each.moment.now - loop.at))
+    return Finding(
+        "not-read",
+        "A connection was made ready for a selector, which was not woken to watch it",
+        f"{capitalized(server)} accepted the connection of {client} and made it non-blocking, but the "
+        f"selector does not watch it: its thread waits in {call_name(loop)} for {waited}. Nothing reads the "
+        f"{bytes_text(each.unread)} that {client} sent, and {client} waits in {call_name(each.waiter)}. "
+        "In Java a channel that another thread registers is watched from the next select() on.",
+        "Call selector.wakeup() after register(), or let the thread of the selector accept and register.",
+        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+        "inferred",
+        "the connection is non-blocking, and no epoll_ctl() added it",
+        process=state.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="epoll_ctl(ep, EPOLL_CTL_ADD, c, &event);",
+        in_python="selector.register(connection, selectors.EVENT_READ)",
+    )
+
+
 def _accepts_again(trace_index: TraceIndex, peer: Socket, state: ThreadState) -> bool:
     """Return whether the thread that accepted a server's only connection accepts again, and none used it."""
     if state.activity != "accept" or state.call is None or state.call.socket != peer.accepted_from:
@@ -274,7 +323,7 @@ def _accepts_again(trace_index: TraceIndex, peer: Socket, state: ThreadState) ->
         call.name in SENDING | RECEIVING or peer.number in call.sockets
         for call in trace_index.calls_by_socket[peer.number]
     )
-    return len(accepts) == 1 and accepts[0].thread == state.thread and not used
+    return len(accepts) == 1 and accepts[0].thread == state.thread and not used and peer.blocks
 
 
 def _second_accept(trace_index: TraceIndex, each: Standstill, peer: Socket, state: ThreadState) -> Finding:

@@ -16,13 +16,12 @@ from bothends.trace.findings.framing import (
     LARGE_READ,
     PrefixFormat,
     binary_lengths,
-    ended_without_reading,
     is_stuck,
     next_read,
     read_of_header,
 )
 from bothends.trace.findings.standstill import bytes_text
-from bothends.trace.findings.turns import Turn, peer_socket, stream_of
+from bothends.trace.findings.turns import Turn, ended_without_reading, peer_socket, stream_of
 from bothends.trace.model import Call, Socket
 
 _WRITTEN: Final = tuple(PrefixFormat(width, order) for width in (1, 2, 4) for order in ("big", "little"))
