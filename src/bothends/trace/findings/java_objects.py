@@ -16,8 +16,9 @@ from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
 from bothends.trace.findings.joined_messages import failure_after
 from bothends.trace.findings.standstill import Standstill, ThreadState, age, call_name, evidence
-from bothends.trace.findings.turns import peer_socket
+from bothends.trace.findings.turns import ended_without_reading, peer_socket
 from bothends.trace.model import Socket
+from bothends.trace.rendering import formatting
 
 _HEADER: Final = b"\xac\xed\x00\x05"  # STREAM_MAGIC, STREAM_VERSION
 _OBJECT: Final = b"s"  # TC_OBJECT
@@ -83,6 +84,42 @@ def stream_header_repeated(trace_index: TraceIndex) -> Iterator[Finding]:
             "it when objects have changed. At the other end keep one ObjectInputStream.",
             (sends[0].number, again[0].number, receives[-1].number),
             process=again[0].process,
+            sockets=(socket.number, reader.number),
+            in_c="",
+            in_python="",
+        )
+
+
+def object_stream_expected(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a reader of Java that expects an object stream, and stops at the first bytes of something else."""
+    for socket in trace_index.sockets("stream"):
+        reader = peer_socket(trace_index, socket)
+        receives = trace_index.receives(reader) if reader is not None else []
+        if reader is None or len(receives) < 2 or not runs(trace_index, receives[0].process, "java"):
+            continue
+        start = b"".join(call.data[: call.size] for call in receives[:2])
+        halves = all(call.requested == call.size == _FIRST_READ for call in receives[:2])
+        if not halves or len(receives) > 2 or start == _HEADER:
+            continue
+        if not ended_without_reading(trace_index, reader, receives[1]):
+            continue
+        sends = trace_index.sends(socket)
+        if not sends or sends[0].data[: len(_HEADER)] != start:
+            continue
+        name, other = name_of(trace_index, sends[0].process), name_of(trace_index, receives[1].process)
+        yield Finding(
+            "object-stream-expected",
+            "One end reads an object stream of Java, and the other end sends something else",
+            f"{capitalized(other)} read 4 bytes in two reads, {formatting.quoted(start)} ({start.hex(' ')}), "
+            "and stopped: probably it has an ObjectInputStream, which expects the header ac ed 00 05 first, "
+            f"and throws StreamCorruptedException (invalid stream header: {start.hex().upper()}). "
+            f"{capitalized(name)} sent {formatting.quoted(sends[0].data, sends[0].size, 24)}.",
+            "Use the same format at both ends: an ObjectOutputStream at the sender, which only Java has, or "
+            "a format of bytes at the reader, such as lines (BufferedReader.readLine()) or JSON.",
+            (sends[0].number, *(call.number for call in receives)),
+            "inferred",
+            "Java read 2 and 2 bytes and no more, as the constructor of ObjectInputStream does",
+            process=receives[1].process,
             sockets=(socket.number, reader.number),
             in_c="",
             in_python="",

@@ -146,6 +146,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-width-differs": length_widths.length_width_differs,
     "message-abandoned": abandoned_messages.message_abandoned,
     "message-cut-short": cut_messages.message_cut_short,
+    "object-stream-expected": java_objects.object_stream_expected,
     "text-as-length": framing.text_as_length,
     "json-joined": joined_messages.json_joined,
     "stream-header-repeated": java_objects.stream_header_repeated,
@@ -387,6 +388,8 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "whole-buffer": _OF_A_HANG | {*_HANGS},
     "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     "line-over-limit": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
+    "object-stream-expected": _OF_A_HANG
+    | {"text-as-length", "exited-mid-conversation", "one-recv-per-message", "closed-without-answer"},
     "stream-header-repeated": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
     "http-host-missing": _OF_A_HANG | {*_HANGS, "http-unanswered", "exited-mid-conversation"},
