@@ -60,3 +60,35 @@ def test_a_cipher_that_keeps_the_last_block(command: str, data: bytes, asked: in
     trace.call(2, "read", 0.4, socket=AT_CLIENT, requested=8192)
     trace.trace.frozen_at = 5 * SECOND_NS
     assert any("cipher" in finding.title for finding in found(trace, "unflushed")) is is_found
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "is_found"),
+    [
+        ("node server.js", b"\xac\xed\x00\x05t\0\5hello", True),
+        ("java Server", b"\xac\xed\x00\x05t\0\5hello", False),
+        ("node server.js", b"hello", False),
+    ],
+)
+def test_an_object_stream_at_a_reader_of_something_else(command: str, data: bytes, is_found: bool) -> None:
+    trace = WaitingTrace()
+    trace.trace.processes[1].command = command
+    size = len(data)
+    trace.call(2, "write", 0.1, 0.2, socket=AT_CLIENT, size=size, data=data, requested=size)
+    trace.call(1, "read", 0.2, 0.3, socket=AT_SERVER, size=size, data=data, requested=65536)
+    trace.call(1, "epoll_wait", 0.4, sockets=(AT_SERVER,))
+    trace.call(2, "read", 0.4, socket=AT_CLIENT, requested=8192)
+    trace.trace.frozen_at = 5 * SECOND_NS
+    assert bool(found(trace, "object-stream-expected")) is is_found
+
+
+def test_an_object_that_is_not_serializable_is_named() -> None:
+    trace = WaitingTrace()
+    for at, data in (
+        (0.1, b"\xac\xed\x00\x05"),
+        (0.2, b"{sr\x00\x20java.io.NotSerializableException"),
+        (0.3, b"L\x00\x05namet\x00\x12Ljava/lang/String;xpt\x00\x0eClient$Addressur\x00"),
+    ):
+        trace.call(2, "write", at, at + 0.01, socket=AT_CLIENT, size=len(data), data=data)
+    (finding,) = found(trace, "object-not-serializable")
+    assert 'of the class "Client$Address", is not' in finding.text

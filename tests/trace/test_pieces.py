@@ -9,6 +9,7 @@ import pytest
 from bothends.trace.findings.base import TraceIndex
 from bothends.trace.findings.registry import RULES
 from bothends.trace.findings.standstill import Moment
+from bothends.trace.model import Point, ProcessEvent
 from tests.trace.test_waits import AT_CLIENT, AT_SERVER, SECOND_NS, WaitingTrace
 
 
@@ -62,3 +63,24 @@ def test_a_timer_of_v8_is_no_time_limit(first: float | None, then: float, has_li
     trace.trace.freeze()
     (state,) = Moment(TraceIndex(trace.trace), 5 * SECOND_NS).threads.values()
     assert state.has_limit is has_limit
+
+
+@pytest.mark.parametrize(
+    ("sent", "read", "status", "is_found"),
+    [
+        (b'{"items": [1, 2]}', 11, 1, True),
+        (b'{"items": [1, 2]}', 17, 1, False),  # the whole of it
+        (b'{"items": [1, 2]}', 11, 0, False),
+        (b'{"items": 1}\n{"items": 2}\n', 11, 1, False),
+        (b"[items] 1, 2, 3", 11, 1, False),
+    ],
+)
+def test_a_reader_that_fails_at_the_first_piece(sent: bytes, read: int, status: int, is_found: bool) -> None:
+    trace = WaitingTrace()
+    trace.call(2, "write", 0.1, 0.2, socket=AT_CLIENT, size=len(sent), data=sent)
+    trace.call(1, "read", 0.2, 0.3, socket=AT_SERVER, size=read, data=sent[:read], requested=read)
+    trace.trace.processes[1].status = status
+    event = ProcessEvent(next(trace.numbers), round(0.4 * SECOND_NS), 1, "ended", "exit", status)
+    trace.trace.add(Point(event))
+    trace.trace.freeze()
+    assert bool(list(RULES["json-split"](TraceIndex(trace.trace)))) is is_found

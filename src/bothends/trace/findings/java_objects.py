@@ -9,14 +9,15 @@ Specification, section 6.4): the reader gets the object as it was the first time
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
-from bothends.trace.findings.joined_messages import failure_after
-from bothends.trace.findings.standstill import Standstill, ThreadState, age, call_name, evidence
-from bothends.trace.findings.turns import ended_without_reading, peer_socket
+from bothends.trace.findings.failures import failure_after
+from bothends.trace.findings.standstill import Standstill, ThreadState, age, call_name, evidence, standstills
+from bothends.trace.findings.turns import both_ends, ended_without_reading, peer_socket
 from bothends.trace.model import Socket
 from bothends.trace.rendering import formatting
 
@@ -24,6 +25,9 @@ _HEADER: Final = b"\xac\xed\x00\x05"  # STREAM_MAGIC, STREAM_VERSION
 _OBJECT: Final = b"s"  # TC_OBJECT
 _REFERENCE: Final = b"q\x00\x7e"  # TC_REFERENCE and the first half of baseWireHandle
 _REFERENCE_SIZE: Final = 5
+_NOT_SERIALIZABLE: Final = b"java.io.NotSerializableException"
+_EXCEPTION: Final = 20_000  # bytes of a stream in which the message of an exception is looked for
+_STRING: Final = re.compile(rb"t\x00([\x01-\xff])([A-Za-z_$][\w$.]*)")  # TC_STRING, a length, a class name
 _FIRST_READ: Final = 2  # bytes: ObjectInputStream reads STREAM_MAGIC by itself
 
 
@@ -91,6 +95,12 @@ def stream_header_repeated(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def object_stream_expected(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an object stream of Java at one end of a connection, and something else at the other end."""
+    yield from _object_stream_not_read(trace_index)
+    yield from _something_else_sent(trace_index)
+
+
+def _something_else_sent(trace_index: TraceIndex) -> Iterator[Finding]:
     """Find a reader of Java that expects an object stream, and stops at the first bytes of something else."""
     for socket in trace_index.sockets("stream"):
         reader = peer_socket(trace_index, socket)
@@ -121,6 +131,68 @@ def object_stream_expected(trace_index: TraceIndex) -> Iterator[Finding]:
             "Java read 2 and 2 bytes and no more, as the constructor of ObjectInputStream does",
             process=receives[1].process,
             sockets=(socket.number, reader.number),
+            in_c="",
+            in_python="",
+        )
+
+
+def _object_stream_not_read(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an object stream of Java, sent to a reader that takes it for something else and waits for more."""
+    for each in standstills(trace_index):
+        if each.peer is None or each.unread or each.unread_here or each.socket.accepted_from is not None:
+            continue
+        sends = each.sends(each.socket)
+        reader = next((state for state in each.peers if state.waits_for(each.peer.number)), None)
+        if reader is None or not sends or not sends[0].data.startswith(_HEADER) or each.sends(each.peer):
+            continue
+        reads = each.receives(each.peer)
+        if not reads or runs(trace_index, reader.process, "java"):
+            continue  # it may read objects, through a buffer
+        name, other = name_of(trace_index, sends[0].process), name_of(trace_index, reader.process)
+        yield Finding(
+            "object-stream-expected",
+            "One end sends an object stream of Java, and the other end reads something else",
+            f"{capitalized(name)} sent an object stream of Java, which begins with ac ed 00 05, and waits in "
+            f"{call_name(each.waiter)} for the answer, for {age(each, each.waiter)}. {capitalized(other)} "
+            f"has read all of it and waits in {call_name(reader)} for more: probably it expects text, such "
+            "as a line, or another format.",
+            "Send bytes or text in a format that both ends know, such as lines (PrintWriter.println()) or "
+            "JSON. Only Java reads what an ObjectOutputStream writes, with an ObjectInputStream.",
+            evidence(sends[0], reads[-1], reader, each.waiter),
+            "inferred",
+            "the stream has the header of Java's object streams, and the reader is not Java",
+            process=sends[0].process,
+            sockets=(each.socket.number, each.peer.number),
+            in_c="",
+            in_python="",
+        )
+
+
+def object_not_serializable(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find an object that could not be written to an object stream: the stream holds the exception."""
+    for socket in trace_index.sockets("stream"):
+        sends = trace_index.sends(socket)
+        if not sends or not sends[0].data.startswith(_HEADER):
+            continue
+        failed = next((call for call in sends if _NOT_SERIALIZABLE in call.data), None)
+        if failed is None:
+            continue
+        name = name_of(trace_index, failed.process)
+        following = b"".join(call.data for call in sends if failed.number <= call.number)[:_EXCEPTION]
+        strings = [(each[1][0], each[2]) for each in _STRING.finditer(following)]
+        classes = [text[:size] for size, text in strings if len(text) >= size]
+        which = f" of the class {formatting.quoted(classes[0], len(classes[0]), 60)}," if classes else ""
+        yield Finding(
+            "object-not-serializable",
+            "An object could not be written, and the exception was sent in its place",
+            f"{capitalized(name)} wrote an object to an ObjectOutputStream. It, or one that it refers to,"
+            f"{which} is not Serializable: writeObject() threw NotSerializableException and sent the "
+            "exception: the reader gets a WriteAbortedException.",
+            "Let the class implement java.io.Serializable, or mark the field transient. Handle the exception "
+            "of writeObject(): this stream cannot be used after it.",
+            (failed.number,),
+            process=failed.process,
+            sockets=both_ends(trace_index, socket),
             in_c="",
             in_python="",
         )

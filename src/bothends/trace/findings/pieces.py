@@ -1,4 +1,4 @@
-"""A rule about a message that came in pieces, and a reader that takes each piece for all of it. Pure.
+"""Rules about a message that came in pieces, and a reader that takes each piece for all of it. Pure.
 
 client ── {"items":[...]} of 800,000 bytes ──> server reads it in 14 pieces, none of them is JSON
 """
@@ -6,16 +6,54 @@ client ── {"items":[...]} of 800,000 bytes ──> server reads it in 14 pie
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from bothends.trace.findings.base import Finding, TraceIndex
-from bothends.trace.findings.endpoints import name_of
-from bothends.trace.findings.standstill import Standstill, ThreadState, bytes_text
-from bothends.trace.findings.turns import turns
+from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.failures import failure_after
+from bothends.trace.findings.standstill import Standstill, ThreadState, bytes_text, call_name
+from bothends.trace.findings.turns import peer_socket, turns
 from bothends.trace.model import Socket
+from bothends.trace.rendering import formatting
 
+_SHOWN: Final = 24  # bytes of a message in a text
 # JSON objects and arrays begin so; a text in brackets does not.
 _JSON_START: Final = re.compile(rb'\s*(?:\{\s*["}]|\[\s*(?:[\[{"\]\d-]|true|false|null))')
+
+
+def json_split(trace_index: TraceIndex) -> Iterator[Finding]:
+    """Find a program or a thread that failed after it had read the first piece of a JSON value."""
+    for socket in trace_index.sockets("stream"):
+        receives = [call for call in trace_index.receives(socket) if call.size]
+        peer = peer_socket(trace_index, socket)
+        if not receives or peer is None or not _JSON_START.match(receives[0].data):
+            continue
+        read, sends = receives[-1], trace_index.sends(peer)
+        message = next((call for call in sends if call.data.startswith(receives[0].data[:64])), None)
+        failed = failure_after(trace_index, read)
+        if message is None or not failed or len(receives) > 1 or message.size <= read.size:
+            continue
+        if b"\n" in message.data.rstrip() or read.data[: read.size].endswith((b"\n", b"\0")):
+            continue  # lines, of which some may be whole
+        name, other = name_of(trace_index, read.process), name_of(trace_index, message.process)
+        yield Finding(
+            "json-split",
+            "A JSON value came in pieces, and the first piece was probably parsed as if it were whole",
+            f"{capitalized(other)} sent {formatting.quoted(message.data, message.size, _SHOWN)}, "
+            f"{bytes_text(message.size)} of JSON, in one send. {capitalized(name)} got {read.size:,} of "
+            f"them in {call_name(read)}, and {failed}. A read, or a 'data' event, returns what has arrived: "
+            "a part of a message, or several.",
+            "Send a newline after each value, or its length before it. The reader collects what it reads in "
+            "a buffer, and parses each whole message in it.",
+            (message.number, read.number),
+            "inferred",
+            "the read returned the beginning of a JSON value, and the reader failed at once",
+            process=read.process,
+            sockets=(socket.number, peer.number),
+            in_c="while ((end = memchr(buffer, '\\n', have)) != NULL) take(buffer, end);",
+            in_python='for line in s.makefile("rb"): handle(json.loads(line))   # in Node.js: rest += chunk',
+        )
 
 
 def json_in_pieces(

@@ -48,6 +48,7 @@ from bothends.trace.findings import (
     long_lines,
     loops,
     path,
+    pieces,
     processes,
     receive_timeouts,
     records,
@@ -149,7 +150,9 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "object-stream-expected": java_objects.object_stream_expected,
     "text-as-length": framing.text_as_length,
     "json-joined": joined_messages.json_joined,
+    "json-split": pieces.json_split,
     "stream-header-repeated": java_objects.stream_header_repeated,
+    "object-not-serializable": java_objects.object_not_serializable,
     "object-sent-once": java_objects.object_sent_once,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
@@ -389,9 +392,19 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     "line-over-limit": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
     "object-stream-expected": _OF_A_HANG
-    | {"text-as-length", "exited-mid-conversation", "one-recv-per-message", "closed-without-answer"},
+    | {
+        *_HANGS,
+        "text-as-length",
+        "exited-mid-conversation",
+        "one-recv-per-message",
+        "closed-without-answer",
+    },
     "stream-header-repeated": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
-    "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
+    **dict.fromkeys(
+        ("json-joined", "json-split"), _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"}
+    ),
+    "object-not-serializable": _OF_A_HANG
+    | {*_HANGS, "exited-mid-conversation", "one-recv-per-message", "closed-without-answer"},
     "http-host-missing": _OF_A_HANG | {*_HANGS, "http-unanswered", "exited-mid-conversation"},
     "http-header-too-large": frozenset({"closed-with-unread-data", "write-after-close"}),
     "http-chunks-not-read": frozenset(
