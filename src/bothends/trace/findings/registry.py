@@ -69,6 +69,7 @@ from bothends.trace.findings import (
     unix_datagrams,
     unsent_output,
     vanished,
+    wide_text,
     wrong_sockets,
 )
 from bothends.trace.findings.base import Finding, TraceIndex
@@ -147,6 +148,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-width-differs": length_widths.length_width_differs,
     "message-abandoned": abandoned_messages.message_abandoned,
     "message-cut-short": cut_messages.message_cut_short,
+    "text-in-utf-16": wide_text.text_in_utf_16,
     "object-stream-expected": java_objects.object_stream_expected,
     "text-as-length": framing.text_as_length,
     "json-joined": joined_messages.json_joined,
@@ -391,6 +393,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "whole-buffer": _OF_A_HANG | {*_HANGS},
     "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     "line-over-limit": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
+    "text-in-utf-16": _OF_A_HANG | {*_HANGS, "text-as-length", "exited-mid-conversation"},
     "object-stream-expected": _OF_A_HANG
     | {
         *_HANGS,
