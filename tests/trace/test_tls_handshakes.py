@@ -94,6 +94,24 @@ def test_a_handshake_that_went_on(answer: bytes, then: bytes) -> None:
     assert not found(trace)
 
 
+@pytest.mark.parametrize(
+    ("certificate", "answer", "is_found"),
+    [
+        (bytes(25), record(23, bytes(19)), True),
+        (bytes(25), record(23, bytes(239)) + record(23, bytes(19)), False),  # a ticket: the session is on
+        (bytes(700), record(23, bytes(19)), False),  # the client has one
+    ],
+)
+def test_a_client_without_a_certificate_of_its_own(certificate: bytes, answer: bytes, is_found: bool) -> None:
+    trace = WaitingTrace()
+    handshake(trace, SERVER_HELLO + CERTIFICATE, record(23, certificate) + FINISHED)
+    size = len(answer)
+    trace.call(1, "write", 0.54, 0.55, socket=AT_SERVER, size=size, data=answer, requested=size)
+    trace.call(2, "read", 0.56, 0.57, socket=AT_CLIENT, size=size, data=answer, requested=65536)
+    findings = found(trace)
+    assert ["sent no certificate of its own" in finding.text for finding in findings] == [True] * is_found
+
+
 def test_a_second_try_that_succeeds_excuses_the_first() -> None:
     trace = WaitingTrace()
     again, accepted = 5, 6

@@ -8,6 +8,8 @@ client <───────────── alert handshake_failure ── s
 client <── ServerHello, 23 of 65, 23 of 19 or 35 ── server    no certificate follows
 client <── ServerHello, 23 of 811, ... ── server
 client ── alert unknown_ca, 23 of 19 or 35, or nothing ──> server    the certificate is not accepted
+client ── 23 of 25, 23 of 53 ──> server
+client <── 23 of 19, FIN ─────── server    an empty certificate of the client is not enough
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Final, NamedTuple
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
 from bothends.trace.findings.tls import PROMPT_NS, TlsExchange, exchanges
-from bothends.trace.findings.turns import Turn
+from bothends.trace.findings.turns import Turn, turns
 from bothends.trace.model import Call
 from bothends.trace.protocols.tls_records import (
     ALERT,
@@ -31,6 +33,7 @@ from bothends.trace.protocols.tls_records import (
 
 _FINISHED: Final = 53  # bytes: the least contents of a Finished in TLS 1.3, with its type and its tag
 _ALERT_SIZES: Final = frozenset({19, 35})  # bytes: an encrypted alert in TLS 1.3; JSSE adds 16 zeros
+_NO_CERTIFICATE: Final = 25  # bytes: a Certificate without any, in TLS 1.3, with its type and its tag
 _CERTIFICATE: Final = 300  # bytes: a certificate and the signature after it have more
 _NO_FAULT: Final = frozenset({"close_notify", "user_canceled"})
 # Alerts by which a client rejects a certificate (RFC 8446, section 6.2).
@@ -104,6 +107,8 @@ def _broken_off(trace_index: TraceIndex, each: TlsExchange) -> _Break | None:
     if alert:
         return _Break(True, each.asked.calls[-1], alert, has_certificate)
     own = [len(contents) for kind, contents in asked if kind == DATA]
+    if own[:1] == [_NO_CERTIFICATE] and len(own) > 1 and _ends_in_alert(trace_index, each):
+        return _Break(False, each.answered.calls[-1], "", has_certificate)
     goes_on = any(kind in (HANDSHAKE, ALERT) for kind, _ in asked)
     if goes_on or any(size >= _FINISHED for size in own) or is_early or not sizes:
         return None  # the client went on, or it is TLS 1.2, which does not encrypt alerts here
@@ -120,6 +125,15 @@ def _alert(records: list[tuple[int, bytes]]) -> str:
     """Return the first alert that is not encrypted and means a failure, or ""."""
     names = (alert_of(contents) for kind, contents in records if kind == ALERT)
     return next((name for name in names if name and name not in _NO_FAULT), "")
+
+
+def _ends_in_alert(trace_index: TraceIndex, each: TlsExchange) -> bool:
+    """Return whether a server sent only an alert when it had the last of the client's handshake."""
+    spoken = turns(trace_index, each.client) if each.client is not None else []
+    if not spoken or spoken[-1].kind != "received" or len(spoken) < 4:
+        return False
+    records = whole_records(spoken[-1].data)
+    return [kind for kind, _ in records] == [DATA] and len(records[0][1]) in _ALERT_SIZES
 
 
 def _closed_soon(trace_index: TraceIndex, each: TlsExchange) -> Call | None:
@@ -186,20 +200,36 @@ def _finding(trace_index: TraceIndex, each: TlsExchange, broken: _Break) -> Find
         in_c, in_python = "SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);", ""
     else:
         title = "The server refused the TLS handshake"
-        wants_one = broken.alert in ("", "handshake_failure")
+        of_client = not broken.alert and broken.has_certificate
+        wants_one = broken.alert in ("", "handshake_failure") and not of_client
         text = (
-            f"{capitalized(server)} answered the ClientHello of {client} with the alert {broken.alert}{why}."
+            f"{capitalized(client)} sent no certificate of its own when {server} asked for one, and {server} "
+            "ended the connection with what is probably an alert: so probably it requires one."
+            if of_client
+            else f"{capitalized(server)} answered the ClientHello of {client} with the alert "
+            f"{broken.alert}{why}."
             if broken.alert
             else f"{capitalized(server)} answered the ClientHello of {client}, sent no certificate and then "
             "what is probably an alert: so probably it has none."
         )
-        basis = "" if broken.alert else "the records after the ServerHello are too short for a certificate"
+        if not broken.alert:
+            basis = "the sizes of the records, which are encrypted"
         is_java = runs(trace_index, broken.last.process, "java")
         if is_java and wants_one and broken.alert:
             text += " A server of Java without a key store answers so."
-        remedy = _CERTIFY if wants_one else "Set versions, cipher suites and names that both ends have."
-        in_c = 'SSL_CTX_use_certificate_chain_file(context, "cert.pem");' if wants_one else ""
-        in_python = 'context.load_cert_chain("cert.pem", "key.pem")' if wants_one else ""
+        remedy = (
+            "Give the client a certificate that the server trusts, and its key: { key, cert } in Node.js, "
+            "javax.net.ssl.keyStore in Java. Or let the server ask for none."
+            if of_client
+            else _CERTIFY
+            if wants_one
+            else "Set versions, cipher suites and names that both ends have."
+        )
+        if not wants_one and not of_client:
+            in_c = in_python = ""
+        else:
+            in_c = 'SSL_CTX_use_certificate_chain_file(context, "cert.pem");'
+            in_python = 'context.load_cert_chain("cert.pem", "key.pem")'
     status = trace_index.process(hello.process).status
     if status is not None and status > 0:
         text += f" {capitalized(client)} exited with status {status}."
