@@ -9,7 +9,7 @@ from typing import Final
 
 from bothends.trace.capture.calls import ACCEPTING, MOVING, RECEIVING, SENDING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, Finding, TraceIndex
-from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.endpoints import capitalized, name_of, runs, runs_node
 from bothends.trace.findings.standstill import Moment, ThreadState, call_name, evidence
 from bothends.trace.findings.turns import close_of, peer_socket, turns
 from bothends.trace.model import Call, ProcessEvent, Socket
@@ -56,8 +56,8 @@ def exited_on_timeout(trace_index: TraceIndex) -> Iterator[Finding]:
         passed = (last.name in WAITING and last.result == 0 and bool(last.timeout_ns)) or (
             last.name in ACCEPTING and last.error == "EAGAIN" and last.duration >= BLOCKED_NS
         )
-        if not passed or len(listeners) != 1 or len(awaited) != 1:
-            continue
+        if not passed or len(listeners) != 1 or len(awaited) != 1 or runs_node(trace_index, event.process):
+            continue  # Node.js waits until its next timer, whatever that is for
         server = name_of(trace_index, event.process)
         yield Finding(
             "exited-on-timeout",
@@ -160,12 +160,14 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
         else "still waits"
     )
     after = formatting.duration(max(0, event.at - (request.until or request.at)))
+    close = close_of(trace_index, socket) if runs(trace_index, event.process, "java") else None
     return Finding(
         "exited-mid-conversation",
         "A server exited in the middle of a conversation",
         f"{capitalized(server)} {how} {after} after it had read "
         f"{formatting.quoted(request.data, request.size, 24)}, and sent no answer: {call_name(waiter)} of "
-        f"{client} {outcome}.",
+        f"{client} {outcome}."
+        + (_closed_before_exit(event, close) if close is not None and not signalled else ""),
         "Look at the error that the program printed. Catch errors for each connection, answer with an "
         "error and close only that connection, so that bad input does not end the server.",
         (request.number, event.number, waiter.number),
@@ -173,6 +175,16 @@ def _left_behind(trace_index: TraceIndex, event: ProcessEvent, socket: Socket, p
         sockets=(socket.number, peer),
         in_c="if (parse(buf, n, &value) < 0) { reply_error(c); close(c); continue; }",
         in_python="try: serve(connection)\nexcept Exception: logging.exception('connection failed')",
+    )
+
+
+def _closed_before_exit(event: ProcessEvent, close: Call) -> str:
+    """Say what else may have ended a server of Java that had closed the connection just before."""
+    before = formatting.duration(max(0, event.at - close.at))
+    return (
+        f" It closed the connection {before} before it exited: because of an exception, or this caused one. "
+        "In Java close() of one stream of a socket closes all of it, and the other stream cannot be used "
+        "after that."
     )
 
 

@@ -34,7 +34,9 @@ from bothends.trace.findings.http_messages import (
     is_whole_response,
     missing_of_request,
 )
+from bothends.trace.findings.java_ciphers import last_block_kept
 from bothends.trace.findings.java_objects import awaits_stream_header, stream_header_awaited
+from bothends.trace.findings.pieces import json_in_pieces
 from bothends.trace.findings.reading import (
     buffered_read,
     fixed_read,
@@ -383,6 +385,9 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         elsewhere = answered_elsewhere(trace_index, each, peer, spoken[-1])
         if elsewhere:
             return unanswered_here(trace_index, each, peer, read, elsewhere, state, events)
+    in_pieces = None if is_server else json_in_pieces(trace_index, each, peer, read, state, events)
+    if in_pieces is not None:
+        return in_pieces
     by_line = reads_lines(trace_index, each, peer, read)
     is_line = data[:size].endswith((b"\n", b"\0"))
     is_text = bool(data) and all(32 <= byte < 127 or byte in b"\r\n\t" or byte > 127 for byte in data)
@@ -421,6 +426,9 @@ def _classify(trace_index: TraceIndex, each: Standstill, peer: Socket, reader: T
         return unended or _end_not_sent(
             each, peer, state, events, has_more_lines=more, has_stopped=has_stopped and not more
         )
+    in_cipher = last_block_kept(trace_index, each, peer, read, data, size, state, events)
+    if in_cipher is not None:
+        return in_cipher
     size_of_read = size_of_reads(each, peer, read)
     if by_line and is_line and size_of_read not in _UNBUFFERED_OUTPUT | {1}:
         lines = _lines_of_one_read(each, peer, data)

@@ -15,9 +15,10 @@ import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from bothends.trace.capture.calls import SENDING, WAITING
+from bothends.trace.capture.calls import WAITING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of
+from bothends.trace.findings.failures import failure_after
 from bothends.trace.findings.framing import FRAMINGS
 from bothends.trace.findings.reading import others_may_act
 from bothends.trace.findings.standstill import (
@@ -34,7 +35,6 @@ from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 _MAX_MESSAGES: Final = 1_000  # that are counted
-_PROMPT_NS: Final = 1_000_000_000  # nanoseconds between an error that is not handled and the exit
 _SHOWN: Final = 24  # bytes of a message in a text
 _ANY_LINES: Final = "lines"
 _DECODER: Final = json.JSONDecoder()
@@ -103,7 +103,7 @@ def json_joined(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         read = receives[-1]
         values = _json_values(read.data) if read.size == len(read.data) else []
-        failed = _failure_after(trace_index, read) if len(values) > 1 else ""
+        failed = failure_after(trace_index, read) if len(values) > 1 else ""
         senders = trace_index.senders_of(read)
         has_newlines = b"\n" in read.data.strip()
         if not failed or not senders or _took_several(trace_index, socket, read):
@@ -131,18 +131,6 @@ def json_joined(trace_index: TraceIndex) -> Iterator[Finding]:
             in_c="while ((end = memchr(buffer, '\\n', have)) != NULL) take(buffer, end);",
             in_python='for line in s.makefile("rb"): handle(json.loads(line))  # newline after each',
         )
-
-
-def _failure_after(trace_index: TraceIndex, read: Call) -> str:
-    """Return how a program or a thread failed just after a read, as part of a sentence; "" if it did not."""
-    at = read.until or read.at
-    ended, status = trace_index.ended_at(read.process), trace_index.process(read.process).status
-    if ended is not None and ended - at < _PROMPT_NS:
-        return f"exited with status {status}" if (status or 0) > 0 else ""
-    thread = trace_index.trace.thread_exits.get(read.thread)
-    is_prompt = thread is not None and 0 <= thread - at < _PROMPT_NS
-    sent = any(call.size and call.name in SENDING for call in trace_index.later_calls(read))
-    return "the thread that read them ended at once" if is_prompt and not sent else ""
 
 
 def _json_values(data: bytes) -> list[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bothends.trace.capture.calls import MOVING
+from bothends.trace.capture.calls import ACCEPTING, MOVING, RECEIVING, SENDING
 from bothends.trace.findings.base import Finding, TraceIndex
 from bothends.trace.findings.endpoints import capitalized, name_of, runs
 from bothends.trace.findings.hanging_reads import UNANSWERED_NS, waits_for_end
@@ -185,6 +185,13 @@ def not_read(trace_index: TraceIndex) -> Iterator[Finding]:
         if workers:
             yield _not_handed_over(trace_index, each, each.peer, state, workers)
             continue
+        loop = _selector_without(trace_index, state, each.peer)
+        if loop is not None:
+            yield _selector_not_woken(trace_index, each, each.peer, state, loop)
+            continue
+        if _accepts_again(trace_index, each.peer, state):
+            yield _second_accept(trace_index, each, each.peer, state)
+            continue
         has_read = f"read {bytes_text(sum(call.size for call in reads))} and left" if reads else "never read"
         verb = "is blocked in" if each.waiter.activity == "send" else "waits in"
         yield Finding(
@@ -255,6 +262,87 @@ def _not_handed_over(
         sockets=(each.socket.number, peer.number),
         in_c="pthread_mutex_lock(&m); put(fd); pthread_cond_signal(&not_empty); pthread_mutex_unlock(&m);",
         in_python="with not_empty: jobs.append(connection); not_empty.notify()   # or queue.Queue",
+    )
+
+
+def _selector_without(trace_index: TraceIndex, state: ThreadState, peer: Socket) -> Call | None:
+    """Return the call in which a selector of Java waits that was not told of a connection; or None.
+
+    A connection is made non-blocking before it is registered, and registered by the thread that selects.
+    """
+    if peer.blocks or not runs(trace_index, state.process, "java"):
+        return None
+    if any(call.name == "epoll_ctl" for call in trace_index.calls_by_socket[peer.number]):
+        return None
+    return next(
+        (
+            call
+            for call in trace_index.trace.blocked
+            if call.process == state.process
+            and call.thread != state.thread
+            and call.name.startswith("epoll")
+            and peer.number not in call.sockets
+        ),
+        None,
+    )
+
+
+def _selector_not_woken(
+    trace_index: TraceIndex, each: Standstill, peer: Socket, state: ThreadState, loop: Call
+) -> Finding:
+    client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+    waited = formatting.duration(max(0, each.moment.now - loop.at))
+    return Finding(
+        "not-read",
+        "A connection was made ready for a selector, which was not woken to watch it",
+        f"{capitalized(server)} accepted the connection of {client} and made it non-blocking, but the "
+        f"selector does not watch it: its thread waits in {call_name(loop)} for {waited}. Nothing reads the "
+        f"{bytes_text(each.unread)} that {client} sent, and {client} waits in {call_name(each.waiter)}. "
+        "In Java a channel that another thread registers is watched from the next select() on.",
+        "Call selector.wakeup() after register(), or let the thread of the selector accept and register.",
+        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+        "inferred",
+        "the connection is non-blocking, and no epoll_ctl() added it",
+        process=state.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="epoll_ctl(ep, EPOLL_CTL_ADD, c, &event);",
+        in_python="selector.register(connection, selectors.EVENT_READ)",
+    )
+
+
+def _accepts_again(trace_index: TraceIndex, peer: Socket, state: ThreadState) -> bool:
+    """Return whether the thread that accepted a server's only connection accepts again, and none used it."""
+    if state.activity != "accept" or state.call is None or state.call.socket != peer.accepted_from:
+        return False
+    accepts = [
+        call
+        for call in trace_index.calls_by_socket[state.call.socket or 0]
+        if call.name in ACCEPTING and call.created_id is not None
+    ]
+    used = any(
+        call.name in SENDING | RECEIVING or peer.number in call.sockets
+        for call in trace_index.calls_by_socket[peer.number]
+    )
+    return len(accepts) == 1 and accepts[0].thread == state.thread and not used and peer.blocks
+
+
+def _second_accept(trace_index: TraceIndex, each: Standstill, peer: Socket, state: ThreadState) -> Finding:
+    client, server = name_of(trace_index, each.waiter.process), name_of(trace_index, state.process)
+    return Finding(
+        "not-read",
+        "The server waits for a second connection, and nothing reads the first",
+        f"{capitalized(server)} accepted the connection of {client} and waits in {call_name(state)} for "
+        f"another one, for {age(each, state)}. Nothing reads the {bytes_text(each.unread)} that {client} "
+        f"sent on the first, and {client} waits in {call_name(each.waiter)}. Each accept() returns another "
+        "connection: to call it once for the input and once for the output takes two clients.",
+        "Call accept() once for each client, and use the socket that it returns for both directions. Serve "
+        "it before the next accept(), or in a thread of its own.",
+        evidence(*each.sends(each.socket)[-1:], state, each.waiter),
+        process=state.process,
+        sockets=(each.socket.number, peer.number),
+        in_c="int c = accept(listener, NULL, NULL); read(c, in, sizeof in); write(c, out, n);",
+        in_python="c, _ = listener.accept(); data = c.recv(4096); c.sendall(answer)"
+        "   # in Java: one Socket c = server.accept()",
     )
 
 

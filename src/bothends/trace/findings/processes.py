@@ -120,7 +120,9 @@ def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
         for each in finished_connections(trace_index, number, end):
             by_opener.setdefault(each[0].name, []).append(each)
         for name, leaked in by_opener.items():
-            old = [each for each in leaked if end - each[3] >= LEAK_NS]
+            old = [
+                each for each in leaked if end - max(each[3], _shut_down_at(trace_index, each[1])) >= LEAK_NS
+            ]
             calls = trace_index.calls_by_process[number]
             opened = sum(call.name == name and bool(call.created_id) for call in calls)
             passed = [each for each in leaked if _opened_after(calls, name, each[3]) >= LATER]
@@ -129,6 +131,12 @@ def descriptor_never_closed(trace_index: TraceIndex) -> Iterator[Finding]:
             if not old or (name == "socket" and len(old) < LEAKED):
                 continue
             yield _leak(trace_index, number, name, old, end)
+
+
+def _shut_down_at(trace_index: TraceIndex, socket: Socket) -> int:
+    """Return when a program ended its direction of a connection, which it closes a moment later; or 0."""
+    calls = trace_index.calls_by_socket[socket.number]
+    return next((call.at for call in reversed(calls) if call.name == "shutdown" and not call.failed), 0)
 
 
 def _exit_began(trace_index: TraceIndex, process: int) -> int:

@@ -20,11 +20,13 @@ from bothends.trace.findings import (
     connect_progress,
     connecting,
     countdowns,
+    crashes,
     cut_messages,
     datagrams,
     descriptor_passing,
     descriptor_use,
     discarded_datagrams,
+    early_closes,
     empty_sends,
     end_markers,
     exits,
@@ -33,6 +35,7 @@ from bothends.trace.findings import (
     hanging_reads,
     hangs,
     http_bodies,
+    http_contents,
     http_lengths,
     http_refusals,
     idle_clients,
@@ -50,6 +53,7 @@ from bothends.trace.findings import (
     long_lines,
     loops,
     path,
+    pieces,
     pointers,
     processes,
     receive_timeouts,
@@ -63,8 +67,8 @@ from bothends.trace.findings import (
     streams,
     thread_pools,
     tls,
+    tls_handshakes,
     tls_pending,
-    tls_rejections,
     udp_groups,
     udp_losses,
     udp_replies,
@@ -72,6 +76,7 @@ from bothends.trace.findings import (
     unsent_output,
     vanished,
     websocket_handshakes,
+    wide_text,
     wrong_descriptors,
     wrong_sockets,
 )
@@ -143,7 +148,7 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "peer-vanished": vanished.peer_vanished,
     "tls-to-plain": tls.tls_to_plain,
     "plain-to-tls": tls.plain_to_tls,
-    "tls-rejected": tls_rejections.tls_rejected,
+    "tls-handshake-failed": tls_handshakes.tls_handshake_failed,
     "tls-cut-off": tls.tls_cut_off,
     "tls-data-pending": tls_pending.tls_data_pending,
     "linger-reset": resets.linger_reset,
@@ -154,8 +159,13 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "length-byte-order": framing.length_byte_order,
     "message-abandoned": abandoned_messages.message_abandoned,
     "message-cut-short": cut_messages.message_cut_short,
+    "text-in-utf-16": wide_text.text_in_utf_16,
+    "object-stream-expected": java_objects.object_stream_expected,
     "text-as-length": framing.text_as_length,
     "json-joined": joined_messages.json_joined,
+    "json-split": pieces.json_split,
+    "stream-header-repeated": java_objects.stream_header_repeated,
+    "object-not-serializable": java_objects.object_not_serializable,
     "object-sent-once": java_objects.object_sent_once,
     "whole-buffer": framing.whole_buffer,
     "descriptors-exhausted": descriptor_use.descriptors_exhausted,
@@ -195,6 +205,11 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "http-body-unread": http_lengths.http_body_unread,
     "websocket-accept": websocket_handshakes.websocket_accept,
     "http-host-missing": http_refusals.http_host_missing,
+    "http-not-upgraded": http_refusals.http_not_upgraded,
+    "http-not-answered-in-http": http_contents.http_not_answered_in_http,
+    "http-encoding-wrong": http_contents.http_encoding_wrong,
+    "http-header-too-large": http_contents.http_header_too_large,
+    "http-chunks-not-read": http_contents.http_chunks_not_read,
     "http-length-wrong": http_lengths.http_length_wrong,
     "http-body-without-length": http_lengths.http_body_without_length,
     "character-split": split_characters.character_split,
@@ -205,6 +220,8 @@ RULES: Final[dict[str, Callable[[TraceIndex], Iterator[Finding]]]] = {
     "exited-on-reset": exits.exited_on_reset,
     "exited-on-timeout": exits.exited_on_timeout,
     "exited-mid-conversation": exits.exited_mid_conversation,
+    "exited-with-error": crashes.exited_with_error,
+    "closed-before-answer": early_closes.closed_before_answer,
     "closed-without-answer": exits.closed_without_answer,
     "timeout-too-short": exits.timeout_too_short,
     "line-over-limit": long_lines.line_over_limit,
@@ -419,8 +436,31 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "whole-buffer": _OF_A_HANG | {*_HANGS},
     "greeting-not-read": frozenset({"closed-with-unread-data", "write-after-close"}),
     "line-over-limit": frozenset({"exited-mid-conversation", "closed-with-unread-data"}),
-    "json-joined": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
+    "text-in-utf-16": _OF_A_HANG | {*_HANGS, "text-as-length", "exited-mid-conversation"},
+    "object-stream-expected": _OF_A_HANG
+    | {
+        *_HANGS,
+        "text-as-length",
+        "exited-mid-conversation",
+        "one-recv-per-message",
+        "closed-without-answer",
+    },
+    "stream-header-repeated": _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"},
+    **dict.fromkeys(
+        ("json-joined", "json-split"), _OF_A_HANG | {"exited-mid-conversation", "one-recv-per-message"}
+    ),
+    "object-not-serializable": _OF_A_HANG
+    | {*_HANGS, "exited-mid-conversation", "one-recv-per-message", "closed-without-answer"},
     "http-host-missing": _OF_A_HANG | {*_HANGS, "http-unanswered", "exited-mid-conversation"},
+    "http-header-too-large": frozenset({"closed-with-unread-data", "write-after-close"}),
+    "http-chunks-not-read": frozenset(
+        {
+            "closed-without-answer",
+            "closed-with-unread-data",
+            "one-recv-per-message",
+            "exited-mid-conversation",
+        }
+    ),
     "character-split": frozenset({"exited-mid-conversation", "one-recv-per-message"}),
     "exited-with-unsent-data": _OF_A_HANG | {"short-send", "exited-mid-conversation"},
     "answered-twice": frozenset({"timeout-too-short", "closed-with-unread-data", "write-after-close"}),
@@ -445,7 +485,7 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
         ("peer-stopped", "peer-vanished"), _OF_A_HANG | {*_HANGS, "retransmission", "connect-unanswered"}
     ),
     **dict.fromkeys(("tls-to-plain", "plain-to-tls", "tls-cut-off"), _OF_TLS),
-    "tls-rejected": _OF_TLS | {"tls-cut-off", "closed-without-answer", "exited-on-reset"},
+    "tls-handshake-failed": _OF_TLS | {"tls-cut-off", "closed-without-answer", "exited-on-reset"},
     **dict.fromkeys(
         ("linger-reset", "keep-alive-race", "http-length-wrong"),
         _OF_A_HANG | {"http-no-length"} | {"one-recv-per-message"},
@@ -457,7 +497,15 @@ EXPLAINS: Final[dict[str, frozenset[str]]] = {
     "unix-client-unnamed": frozenset({"exited-mid-conversation"}),
     "udp-wrong-address": frozenset({"unanswered-datagram", "udp-port-unreachable"}),
     "receive-buffer-full": frozenset({"unanswered-datagram"}),
+    "closed-before-answer": frozenset({"write-after-close", "sigpipe", "exited-on-reset"}),
 }
+# What explains an exit in the middle of a conversation explains one before or after it, too.
+EXPLAINS.update(
+    (rule, explained | {"exited-with-error"})
+    for rule, explained in list(EXPLAINS.items())
+    if "exited-mid-conversation" in explained
+)
+EXPLAINS["exited-with-error"] = EXPLAINS["exited-mid-conversation"]
 
 
 def run_rules(trace: Trace, on_error: Callable[[str, Exception], object] | None = None) -> list[Finding]:

@@ -17,11 +17,16 @@ from typing import Final, Literal, TypeAlias
 
 from bothends.trace.capture.calls import ACCEPTING, MOVING, REAPING, RECEIVING, SENDING, SLEEPING, WAITING
 from bothends.trace.findings.base import BLOCKED_NS, TraceIndex, listens_at
+from bothends.trace.findings.endpoints import runs_node
 from bothends.trace.model import Call, Socket
 from bothends.trace.rendering import formatting
 
 STANDSTILL_NS: Final = 900_000_000  # nanoseconds: far longer than a healthy peer on one machine takes
 RECENT_NS: Final = 300_000_000  # nanoseconds between a call that timed out and the exit of its program
+# Nanoseconds: V8 looks for unused memory 8.1 s after a collection (kLongDelayMs and kSlackMs of its memory
+# reducer), and Node.js sets the time limit of epoll_wait() for it. 8 s sharp are the program's own.
+_MEMORY_TIMER_NS: Final = range(8_000_500_000, 8_100_500_000)
+_TIMER_SLACK_NS: Final = 20_000_000  # nanoseconds: limits are rounded to milliseconds, and calls begin later
 
 _TIMED_OUT: Final = frozenset({"EAGAIN", "EINTR", "ETIMEDOUT"})
 _IDLE: Final = ("lock", "child", "keyboard")
@@ -40,7 +45,8 @@ class ThreadState:
     """What a thread does at a time, and since when.
 
     "read": it waits for data of one socket, in recv() or in poll(). "events": it waits for several sockets.
-    "run": it is in no call that is known. `call` is the call it is in, or its last one.
+    "run": it is in no call that is known. `call` is the call it is in, or its last one. `is_runtime_timer`:
+    the time limit of the call is that of its runtime's memory, and not the program's.
     """
 
     process: int
@@ -48,6 +54,7 @@ class ThreadState:
     activity: Activity
     since: int
     call: Call | None = None
+    is_runtime_timer: bool = False
 
     @property
     def sockets(self) -> tuple[int, ...]:
@@ -75,7 +82,7 @@ class ThreadState:
     @property
     def has_limit(self) -> bool:
         """Whether it wakes up by itself, for other work."""
-        limit = None if self.call is None else self.call.timeout_ns
+        limit = None if self.call is None or self.is_runtime_timer else self.call.timeout_ns
         return self.activity == "events" and limit is not None
 
 
@@ -115,9 +122,11 @@ class Moment:
         is_known = blocked is not None and (blocked.at <= self.now or activity_of(blocked) in _IDLE)
         if blocked is not None and is_known and blocked.at >= last.at:
             since = min(blocked.at, last.until or blocked.at)
-            return ThreadState(last.process, thread, activity_of(blocked), since, blocked)
+            of_runtime = _is_memory_timer(self.trace_index, calls, blocked)
+            return ThreadState(last.process, thread, activity_of(blocked), since, blocked, of_runtime)
         if last.until is None or last.until > self.now:
-            return ThreadState(last.process, thread, activity_of(last), last.at, last)
+            of_runtime = _is_memory_timer(self.trace_index, calls, last)
+            return ThreadState(last.process, thread, activity_of(last), last.at, last, of_runtime)
         for call in reversed(calls[max(0, at - 8) : at + 1]):
             if (call.until or 0) < self.now - RECENT_NS:
                 break
@@ -299,6 +308,20 @@ def activity_of(call: Call) -> Activity:
     if call.name in RECEIVING:
         return "read" if call.socket is not None else "other" if call.descriptor else "keyboard"
     return "send" if call.name in SENDING and call.socket is not None else "other"
+
+
+def _is_memory_timer(trace_index: TraceIndex, calls: list[Call], wait: Call) -> bool:
+    """Return whether the time limit of a wait of Node.js is V8's, by the first wait up to the same time."""
+    if not wait.name.startswith("epoll") or not wait.timeout_ns or not runs_node(trace_index, wait.process):
+        return False
+    deadline, first = wait.at + wait.timeout_ns, wait
+    for call in reversed(calls):
+        if call.at < deadline - _MEMORY_TIMER_NS.stop - _TIMER_SLACK_NS:
+            break
+        limit = call.timeout_ns
+        if call.name == wait.name and limit and abs(call.at + limit - deadline) <= _TIMER_SLACK_NS:
+            first = call
+    return (first.timeout_ns or 0) in _MEMORY_TIMER_NS
 
 
 def _ends_at(trace_index: TraceIndex, socket: int) -> int:

@@ -99,6 +99,8 @@ def _answered_too_early(trace_index: TraceIndex) -> Iterator[Finding]:
             continue
         if answer.data.startswith(b"HTTP/") or _COMMAND.match(uploads[0].data):
             continue  # an error of HTTP may be sent before the whole body is read
+        if is_client_hello(uploads[0].data):
+            continue  # a TLS server answers it before anything else comes
         yield Finding(
             "one-recv-per-message",
             "The program takes one recv for one message",

@@ -63,6 +63,23 @@ def alert_text(data: bytes) -> str:
     return _ALERTS.get(data[6], f"number {data[6]}")
 
 
+def alert_of(contents: bytes) -> str:
+    """Return the name of an alert that is not encrypted; "" if the contents of a record are none."""
+    return _ALERTS.get(contents[1], f"number {contents[1]}") if len(contents) == 2 else ""
+
+
+def whole_records(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the whole records that bytes begin with, each with its type and its contents."""
+    found, at = [], 0
+    while is_record(data[at : at + HEADER_SIZE]) and len(data) - at >= HEADER_SIZE:
+        end = at + HEADER_SIZE + int.from_bytes(data[at + 3 : at + HEADER_SIZE], "big")
+        if end > len(data):
+            break
+        found.append((data[at], data[at + HEADER_SIZE : end]))
+        at = end
+    return found
+
+
 def last_record(calls: Iterable[Call]) -> Record | None:
     """Return the last record of the bytes that calls moved, or None if a header is not kept, or is none."""
     record: Record | None = None

@@ -283,10 +283,15 @@ class WaitsAtEnd:
         return [thread for thread, each in self._threads.items() if each in wanted and self._is_there(thread)]
 
     def _is_there(self, thread: int) -> bool:
-        """Return whether a thread may run. One beside a blocked thread may as well have exited."""
+        """Return whether a thread may run. One beside a blocked thread may as well have exited.
+
+        The first thread of a process hardly ever exits alone.
+        """
         if thread in self._pending_threads:
             return True
         process = self._threads[thread]
+        if thread == self._trace.processes[process].pid:
+            return self._trace.thread_exits.get(thread, self.now + 1) > self.now
         return process not in self._blocked_processes
 
     @cached_property
@@ -368,8 +373,9 @@ class WaitsAtEnd:
             following = [each for each in self.next_waits(chain[-1]) if each.thread not in known]
             if not following or len(chain) > len(self.waits):
                 return chain
-            # The wait that explains most: not the accept() of a thread beside the one that serves.
-            following.sort(key=lambda each: each.need in ("connection", "lock", "other"))
+            following.sort(key=_rank)
+            if chain[-1].need == following[0].need == "lock" and chain[-1].process == following[0].process:
+                return chain  # idle threads of one pool, which say nothing more
             chain.append(following[0])
 
     def shares_connection(self, wait: PendingWait, other: PendingWait) -> bool:
@@ -392,3 +398,13 @@ class WaitsAtEnd:
         for process in self.trace_index.holders_at(socket, self.now) if used else ():
             if process not in used and self.trace_index.ended_at(process) is None:
                 yield process
+
+
+def _rank(wait: PendingWait) -> int:
+    """Return how little a wait explains: not the accept() of a thread beside the one that serves.
+
+    Least of all one for an eventfd or a pipe, by which the threads of a runtime wake each other.
+    """
+    if wait.need == "input" and wait.call.descriptors_waited and 0 not in wait.call.descriptors_waited:
+        return 2
+    return 1 if wait.need in ("connection", "lock", "other") else 0

@@ -1,0 +1,17 @@
+import java.io.*;
+import java.net.*;
+import javax.crypto.*;
+import javax.crypto.spec.*;
+
+public class Server {
+    public static void main(String[] args) throws Exception {
+        SecretKeySpec key = new SecretKeySpec("0123456789abcdef".getBytes(), "AES");
+        Cipher cipher = Cipher.getInstance("AES/CBC/PKCS5Padding");
+        cipher.init(Cipher.DECRYPT_MODE, key, new IvParameterSpec(new byte[16]));
+        ServerSocket listener = new ServerSocket(Integer.parseInt(args[0]));
+        Socket s = listener.accept();
+        BufferedReader in = new BufferedReader(new InputStreamReader(new CipherInputStream(s.getInputStream(), cipher)));
+        PrintWriter out = new PrintWriter(s.getOutputStream(), true);
+        out.println("welcome " + in.readLine());
+    }
+}

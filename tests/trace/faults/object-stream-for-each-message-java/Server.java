@@ -1,0 +1,13 @@
+import java.io.*;
+import java.net.*;
+
+public class Server {
+    public static void main(String[] args) throws Exception {
+        ServerSocket listener = new ServerSocket(Integer.parseInt(args[0]));
+        Socket s = listener.accept();
+        ObjectInputStream in = new ObjectInputStream(s.getInputStream());
+        while (true) {
+            System.out.println("got " + in.readObject());
+        }
+    }
+}
