@@ -399,7 +399,7 @@ def _without_nuls(name: str) -> str:
 
 
 def _bound_port_0(trace_index: TraceIndex, binding: Binding) -> str:
-    """Return what a compiled server has probably done that bound port 0, and told nobody the port; or ""."""
+    """Return why a compiled server that bound port 0, and never asked for its port, did so; or ""."""
     calls = trace_index.calls_by_socket[binding.socket.number]
     binds = [call for call in calls if call.name == "bind" and call.address is not None]
     if not binds or binds[0].address is None or binds[0].address.port != 0:
