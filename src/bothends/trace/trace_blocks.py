@@ -472,26 +472,28 @@ class TraceReader:
             raise ValueError("a block has another number of points than its header says")
         if type(sum(row[1] + row[2] for row in rows) + content["at"]) is not int:
             raise ValueError("numbers of a row are not integers")
-        begin, end = 0, 1 << 65
-        if self._period is not None and self._trace.began_at is not None:
-            began = self._trace.began_at
-            begin, end = began + self._period.begin, began + self._period.end
         trace, on_point = self._trace, self._on_point
-        outside = set[int]()  # events whose start is before the period
-        data = memoryview(unpacked)[header.rows :]
-        for point in _points_of(rows, shapes, data, content["at"], trace):
-            at = point.at
-            if not begin <= at <= end:
-                if at < begin and not point.is_end:
-                    outside.add(point.event.number)
-                continue
-            if point.is_end and point.event.number in outside:
-                trace.add(Point(point.event))
-                on_point(Point(point.event))
+        points = _points_of(rows, shapes, memoryview(unpacked)[header.rows :], content["at"], trace)
+        if self._period is not None and trace.began_at is not None:
+            points = _within(points, trace.began_at + self._period.begin, trace.began_at + self._period.end)
+        for point in points:
             trace.add(point)
             on_point(point)
         if trace.needs_pruning:
             trace.prune()
+
+
+def _within(points: Iterator[Point], begin: int, end: int) -> Iterator[Point]:
+    """Yield the points of a period, each end after its start: also one that is before the period."""
+    outside = set[int]()  # events whose start is before the period
+    for point in points:
+        at = point.at
+        if at < begin and not point.is_end:
+            outside.add(point.event.number)
+        if begin <= at <= end:
+            if point.is_end and point.event.number in outside:
+                yield Point(point.event)
+            yield point
 
 
 class _Shape(NamedTuple):

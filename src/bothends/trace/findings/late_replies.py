@@ -180,6 +180,8 @@ def _first_on_stream(
     """
     places = {reply.number: place for place, reply in enumerate(replies)}
     waits = datagram_traffic(trace_index).waits_by_socket[socket.number]
+    if not any(_may_give_up(call) for call in (*trace_index.calls_by_socket[socket.number], *waits)):
+        return None
     requests: list[Call] = []
     received = 0  # since the last request
     has_waited = False  # in vain, since then
@@ -208,8 +210,8 @@ def _first_on_stream(
                 mistakes.append((requests[last], requests[-1], call))
             elif mistakes:
                 return None
-        elif call.name in RECEIVING | WAITING and (call.result == 0 or call.error == "EAGAIN"):
-            has_waited |= (call.until or call.at) - call.at >= BLOCKED_NS // 4 and not received
+        elif _may_give_up(call):
+            has_waited |= not received
     if abandoned is None or abandoned[0].data == abandoned[1].data:
         return None
     ended = (
@@ -230,6 +232,12 @@ def _first_on_stream(
     if len(replies) == len(requests) or (len(replies) == len(requests) - 1 and was_early):
         return mistakes[0]
     return None
+
+
+def _may_give_up(call: Call) -> bool:
+    """Return whether a call waited for data for a while, and there were none."""
+    is_empty = call.result == 0 or call.error == "EAGAIN"
+    return is_empty and call.name in RECEIVING | WAITING and call.duration >= BLOCKED_NS // 4
 
 
 def _data(call: Call) -> str:
