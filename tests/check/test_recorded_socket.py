@@ -17,7 +17,7 @@ STALL = 0.01  # seconds
 @pytest.mark.parametrize("pauses", [0, 1, 3])
 def test_flood_goes_on_while_the_peer_is_not_asleep(pauses: int) -> None:
     data = bytes(8 << 20)
-    ours, peer = socket.socketpair()
+    sender, peer = socket.socketpair()
     looks = 0
 
     def is_peer_idle() -> bool:
@@ -32,11 +32,11 @@ def test_flood_goes_on_while_the_peer_is_not_asleep(pauses: int) -> None:
         return False
 
     async def flood() -> int:
-        client = RecordedSocket(ours, "client", Transcript(), 1.0)
+        client = RecordedSocket(sender, "client", Transcript(), 1.0)
         return await client.send_without_reading(data, STALL, is_peer_idle)
 
-    with ours, peer:
-        ours.setblocking(False)
+    with sender, peer:
+        sender.setblocking(False)
         peer.setblocking(False)
         sent = asyncio.run(flood())
     assert looks == pauses + 1
@@ -45,10 +45,10 @@ def test_flood_goes_on_while_the_peer_is_not_asleep(pauses: int) -> None:
 
 def test_flood_ends_although_the_peer_never_sleeps() -> None:
     async def flood() -> int:
-        client = RecordedSocket(ours, "client", Transcript(), 1.0)
+        client = RecordedSocket(sender, "client", Transcript(), 1.0)
         return await client.send_without_reading(bytes(8 << 20), STALL, lambda: False)
 
-    ours, peer = socket.socketpair()
-    with ours, peer:
-        ours.setblocking(False)
+    sender, peer = socket.socketpair()
+    with sender, peer:
+        sender.setblocking(False)
         assert 0 < asyncio.run(flood()) < 8 << 20

@@ -8,7 +8,10 @@ from typing import Final
 
 @dataclass(frozen=True)
 class ContractMutant:
-    """A program with a mistake. `happened`: a part of the failure of the case `scene`."""
+    """A program with a mistake.
+
+    `happened`: a part of the failure of the case `scene`; " | " separates what may happen, by chance.
+    """
 
     contract: str
     mistake: str
@@ -153,7 +156,7 @@ CONTRACT_MUTANTS: Final = tuple(
         ("file-transfer", "closes-on-error", "no-such-file", "the server closed the connection"),
         ("file-transfer", "whole-disk", "only-its-own-folder", 'ann received "OK '),
         ("file-transfer", "keeps-parts", "an-upload-that-ends-early", r'ben received "OK 11\nonly a part"'),
-        ("file-transfer", "one-file", "get", "ann received nothing"),
+        ("file-transfer", "one-file", "get", "ann received nothing | the peer closed early"),
         (
             "arq-stop-and-wait",
             "keeps-twice",

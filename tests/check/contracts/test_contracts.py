@@ -27,6 +27,7 @@ def command(contract: str, mistake: str = "") -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # on a busy machine the waits of a pinger that loses datagrams are long
 @pytest.mark.parametrize("contract", PROGRAMS)
 def test_right_program_passes(contract: str) -> None:
     result = judge(command(contract), contract)
@@ -44,7 +45,7 @@ def test_mistake_fails_its_scene(mutant: ContractMutant) -> None:
     result = judge(command(mutant.contract, mutant.mistake), mutant.contract, case, timeout=0.5)
     [outcome] = [each for each in result.outcomes if each.case == case]
     assert outcome.verdict is Verdict.FAIL, format_failures(result)
-    assert mutant.happened in outcome.happened
+    assert any(each in outcome.happened for each in mutant.happened.split(" | ")), outcome.happened
     assert outcome.expected.startswith(("line ", "nothing after line "))
 
 
