@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
+import functools
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference/command-line.md"
 # The first words of a paragraph of a verb's help that stands in a section of its own.
 _SECTIONS: Final = {"Exit status:": "EXIT STATUS", "For example:": "EXAMPLES"}
+
+
+@functools.cache
+def _version() -> str:
+    """Return the version of the source. Installed metadata may be that of an older commit."""
+    command = [sys.executable, "-m", "setuptools_scm"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def write_pages(folder: Path) -> list[Path]:
@@ -58,7 +67,7 @@ def _page(command: click.Command, context: click.Context, below: dict[str, click
     name = context.command_path.replace(" ", "-")
     sections: dict[str, list[str]] = {"DESCRIPTION": []}
     lines = [
-        f'.TH {name.upper()} 1 {_date()} "bothends {importlib.metadata.version("bothends")}" "User commands"',
+        f'.TH {name.upper()} 1 {_date()} "bothends {_version()}" "User commands"',
         ".SH NAME",
         f"{_roff(name)} \\- {_roff(_summary(command, context))}",
         ".SH SYNOPSIS",
