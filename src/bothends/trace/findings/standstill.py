@@ -216,11 +216,19 @@ def standstills(trace_index: TraceIndex, shortest: int = STANDSTILL_NS) -> tuple
     """
     moments: dict[int, Moment] = {}
     found = []
+    accepted = {
+        call.created_id
+        for listener, _ in trace_index.listeners()
+        for call in trace_index.calls_by_socket[listener.number]
+        if (call.until or trace_index.end) <= trace_index.end
+    }
     for socket in trace_index.sockets("stream"):
         if socket.is_listener or socket.is_wrapped or not trace_index.calls_by_socket[socket.number]:
             continue
         number = trace_index.peer_of(socket.number)
         peer = trace_index.trace.sockets.get(number) if number is not None else None
+        if peer is not None and peer.accepted_from is not None and peer.number not in accepted:
+            peer = None  # accepted when the programs were being ended: it was in the queue until then
         other = peer or listener_of(trace_index, socket)
         ends = [socket.number] if other is None else [socket.number, other.number]
         until = min(_ends_at(trace_index, each) for each in ends)
