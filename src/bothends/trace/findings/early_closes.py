@@ -65,7 +65,7 @@ def closed_before_answer(trace_index: TraceIndex) -> Iterator[Finding]:
 
 
 def _closed_at_once(trace_index: TraceIndex, socket: Socket, last: Call) -> Call | None:
-    """Return the close() after the last send, if the program did not try to read, or wait, before; or None."""
+    """Return the close() after the last send, if the program did not read, or wait, before; or None."""
     if any(call.name in RECEIVING for call in trace_index.calls_by_socket[socket.number]):
         return None
     waits = (call for call in trace_index.calls_by_process[last.process] if socket.number in call.sockets)
