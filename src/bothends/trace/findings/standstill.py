@@ -216,19 +216,13 @@ def standstills(trace_index: TraceIndex, shortest: int = STANDSTILL_NS) -> tuple
     """
     moments: dict[int, Moment] = {}
     found = []
-    accepted = {
-        call.created_id
-        for listener, _ in trace_index.listeners()
-        for call in trace_index.calls_by_socket[listener.number]
-        if (call.until or trace_index.end) <= trace_index.end
-    }
     for socket in trace_index.sockets("stream"):
         if socket.is_listener or socket.is_wrapped or not trace_index.calls_by_socket[socket.number]:
             continue
         number = trace_index.peer_of(socket.number)
         peer = trace_index.trace.sockets.get(number) if number is not None else None
-        if peer is not None and peer.accepted_from is not None and peer.number not in accepted:
-            peer = None  # accepted when the programs were being ended: it was in the queue until then
+        if peer is not None and _is_queued(trace_index, peer):
+            peer = None
         other = peer or listener_of(trace_index, socket)
         ends = [socket.number] if other is None else [socket.number, other.number]
         until = min(_ends_at(trace_index, each) for each in ends)
@@ -247,6 +241,17 @@ def standstills(trace_index: TraceIndex, shortest: int = STANDSTILL_NS) -> tuple
                 found.append(Standstill(moment, socket, peer, since, state, unread, here))
                 break
     return tuple(sorted(found, key=lambda each: (each.since, each.socket.accepted_from is not None)))
+
+
+def _is_queued(trace_index: TraceIndex, peer: Socket) -> bool:
+    """Return whether a connection was in the accept queue until the programs were being ended.
+
+    The trace has no call on it then, but knows it from the accept() after its end.
+    """
+    if peer.accepted_from is None or trace_index.calls_by_socket[peer.number]:
+        return False
+    accepts = trace_index.calls_named(*ACCEPTING)
+    return not any(call.created_id == peer.number and call.until is not None for call in accepts)
 
 
 def listener_of(trace_index: TraceIndex, socket: Socket) -> Socket | None:
