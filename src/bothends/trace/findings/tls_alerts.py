@@ -112,7 +112,7 @@ _ANY: Final = _Meaning(
 
 
 class SentAlert(NamedTuple):
-    """An alert that is not encrypted: who sent it, its name, and the call that sent or received it."""
+    """An alert that is not encrypted: which end sent it, its name, and the call that moved it."""
 
     by_client: bool
     name: str
