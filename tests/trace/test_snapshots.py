@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from bothends.trace import session as session_module
+from bothends.trace.analysis import TraceAnalysis
+from bothends.trace.model import Call, Trace, TracedProcess
 from bothends.trace.session import TraceSession
 
 THREADS = [(1, 100, 100), (1, 100, 101)]
@@ -39,3 +41,29 @@ def test_a_thread_that_runs_is_not_in_the_snapshot(monkeypatch: pytest.MonkeyPat
     session._snapshot[101] = object()  # type: ignore[assignment]  # from an earlier one
     session._take_snapshot([stopped_program()])
     assert session._snapshot == {}
+
+
+def test_a_call_that_has_ended_since_the_last_snapshot_is_forgotten() -> None:
+    blocked = [Call(7, 1, 100, "rt_sigaction", 1)]
+    program = stopped_program()
+    program.has_local_pids = False
+    program.decoder.blocked_calls = lambda: iter(blocked)
+    session = TraceSession(lambda _: None)
+    session._take_snapshot([program])
+    assert session._undrawn == {100: blocked[0]}
+    blocked.clear()
+    session._take_snapshot([program])
+    assert session._undrawn == {}
+
+
+@pytest.mark.parametrize(("exited_at", "is_blocked"), [(None, True), (300, True), (100, False)])
+def test_a_thread_that_exited_before_the_last_snapshot_is_not_blocked(
+    exited_at: int | None, is_blocked: bool
+) -> None:
+    trace = Trace()
+    trace.processes[1] = TracedProcess(1, 100, "server", "./server")
+    if exited_at is not None:
+        trace.thread_exits[101] = exited_at
+    analysis = TraceAnalysis(trace, lambda _: None)
+    analysis.record_blocked_calls({}, {101: Call(7, 1, 101, "futex", 50)}, 200)
+    assert bool(trace.blocked) == is_blocked

@@ -227,7 +227,8 @@ class TraceAnalysis:
             snapshot, hidden, last = snapshots.get(thread), undrawn.get(thread), last_calls.get(thread)
             number = snapshot.process if snapshot is not None else hidden.process if hidden is not None else 0
             process = self.trace.processes.get(number)
-            if process is None or process.ended is not None:
+            exited_at = self.trace.thread_exits.get(thread)
+            if process is None or process.ended is not None or (exited_at or snapshot_at) < snapshot_at:
                 continue
             if last is not None and last.until is None:
                 if snapshot is not None and last.at < snapshot_at:

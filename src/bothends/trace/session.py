@@ -26,7 +26,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from types import FrameType
 from typing import Final
 
@@ -676,11 +675,13 @@ class TraceSession:
         for program in programs:
             if not program.is_running:
                 continue
-            for call in program.decoder.blocked_calls():
-                self._undrawn[call.thread] = call
+            running = list(program.decoder.running_threads())
+            for _, _, thread in running:
+                self._undrawn.pop(thread, None)  # it may be in another call since the last snapshot
+            self._undrawn |= {call.thread: call for call in program.decoder.blocked_calls()}
             if not program.has_local_pids:
                 continue
-            threads = list(islice(program.decoder.running_threads(), MAX_THREADS))
+            threads = running[:MAX_THREADS]
             for attempt in range(_SNAPSHOT_ATTEMPTS):
                 if attempt:
                     time.sleep(_SNAPSHOT_PAUSE)

@@ -485,11 +485,11 @@ class SourceReader:
         numbers: dict[int, int] = {}
         for number in programs:
             decoder, _ = self._program(number)
-            for call in decoder.blocked_calls():
-                self._undrawn[call.thread] = call
             numbers |= {pid: process for process, pid, _ in decoder.running_threads()}
             for _, _, thread in decoder.running_threads():
                 self._snapshots.pop(thread, None)
+                self._undrawn.pop(thread, None)
+            self._undrawn |= {call.thread: call for call in decoder.blocked_calls()}
         for each in snapshots:
             if each[0] in numbers:
                 found = _decode_snapshot(numbers[each[0]], each)
