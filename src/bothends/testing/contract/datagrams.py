@@ -118,7 +118,8 @@ class DatagramContract(ContractBase):
         while client.is_readable(1.0):
             client.send(client.receive_message())
             returned += 1
-            assert returned < 8 * MATCHES, "the loop goes on"
+            # After a pause longer than PAUSE, as on a busy machine, the server counts from 0 again.
+            assert returned < 64 * MATCHES, "the loop goes on"
         assert running.wait_event(DatagramDropped, of_client(client)).why is RejectReason.LOOP
         assert client.request(b"NEXT") == b"NEXT"
 
